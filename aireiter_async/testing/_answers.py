@@ -1,0 +1,178 @@
+"""
+What the service says: envelopes, refusals and pages, as bytes.
+
+Every shape is one that ``api/README.md`` (section Envelopes) lists.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+import attrs
+
+Envelope = Literal["plain", "ok", "code", "list"]
+RefusalForm = Literal["seen", "http", "envelope"]
+RetryAfterForm = Literal["seconds", "date"]
+
+# Built once: json.dumps with options makes an encoder for every call.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json; charset=utf-8"}
+HTML_HEADERS: Mapping[str, str] = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@attrs.frozen
+class Answer:
+    """
+    One HTTP answer before it meets the socket.
+    """
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = JSON_HEADERS
+
+
+def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:
+    """
+    Return *document* as a JSON answer in raw UTF-8.
+    """
+    return Answer(status, _encode(document).encode())
+
+
+def success(data: Mapping[str, Any], envelope: Envelope, *, accepting: bool) -> Answer:
+    """
+    Return *data* in the *envelope* of one family of documentation pages.
+
+    Args:
+        data: What goes under ``data``.
+        envelope: Which page's form to use.
+        accepting: Whether this answers a submit. Only there is the list form
+            documented; other endpoints then use the plain one.
+    """
+    if envelope == "list" and accepting:
+        task_id = f"task_{data['out_task_id']}"
+        return json_answer({"code": 200, "data": [{"status": "submitted", "task_id": task_id}]})
+    # task_id is seen absent, null and empty, and means nothing in any of them.
+    if envelope == "ok":
+        shown = {**data, "task_id": None} if accepting else data
+        return json_answer({"ok": True, "statusCode": 200, "message": "", "data": shown})
+    if envelope == "code":
+        shown = {**data, "task_id": ""} if accepting else data
+        return json_answer({"code": "200", "success": True, "data": shown})
+    return json_answer({"statusCode": 200, "message": "", "data": data})
+
+
+def page(status: int) -> Answer:
+    """
+    Return the HTML that stands in front of the API.
+
+    A 200 is the marketing site, which answers every wrong route; anything else
+    is the CDN's page for that status.
+    """
+    title = "AIReiter: all models in one place" if status == HTTPStatus.OK else None
+    title = title or f"{status} {HTTPStatus(status).phrase}"
+    html = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
+    return Answer(status, html.encode(), HTML_HEADERS)
+
+
+_Shape = Callable[[int, str], dict[str, Any]]
+
+
+def _flat(code: int, message: str) -> dict[str, Any]:
+    return {"statusCode": code, "message": message, "ok": False}
+
+
+def _hollow(code: int, message: str) -> dict[str, Any]:
+    return {"ok": True, "statusCode": code, "message": message, "data": None}
+
+
+def _nested(code: int, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}
+
+
+def _typed(code: int, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "type": "rate_limit_error"}}
+
+
+@attrs.frozen
+class Reason:
+    """
+    One way of being refused.
+
+    Args:
+        code: The code in the body.
+        message: What the documentation or the live service says with it.
+        enveloped: The body's form when it travels in an HTTP 200.
+        bare: The body's form when HTTP carries the code too.
+        seen_enveloped: Whether the live service was seen to use an HTTP 200.
+    """
+
+    code: int
+    message: str
+    enveloped: _Shape
+    bare: _Shape
+    seen_enveloped: bool
+
+
+BAD_REQUEST = Reason(400, "Invalid request parameters", _flat, _flat, seen_enveloped=True)
+UNKNOWN_TASK = Reason(400, "api task not found", _hollow, _hollow, seen_enveloped=True)
+BAD_KEY = Reason(
+    401,
+    "Authentication failed, please check your API key",
+    _nested,
+    _nested,
+    seen_enveloped=False,
+)
+BAD_BALANCE_KEY = Reason(401, "Unauthorized", _flat, _flat, seen_enveloped=False)
+TOO_MANY = Reason(
+    429, "Too many requests, please try again later", _flat, _typed, seen_enveloped=False
+)
+NO_CREDITS = Reason(433, "not enough credits", _hollow, _nested, seen_enveloped=True)
+
+
+class RefusalError(Exception):
+    """
+    Raised where a request is refused, to be rendered by `refusal`.
+    """
+
+    def __init__(self, reason: Reason, message: str | None = None) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+
+def refusal(reason: Reason, form: RefusalForm, message: str | None = None) -> Answer:
+    """
+    Return a refusal; *form* says whether HTTP carries the code as well.
+    """
+    enveloped = reason.seen_enveloped if form == "seen" else form == "envelope"
+    shape = reason.enveloped if enveloped else reason.bare
+    document = shape(reason.code, reason.message if message is None else message)
+    return json_answer(document, 200 if enveloped else reason.code)
+
+
+def too_many(
+    form: RefusalForm, retry_after: float | None = None, retry_form: RetryAfterForm = "seconds"
+) -> Answer:
+    """
+    Return a 429, with the pace it asks for if there is one.
+
+    Args:
+        form: Whether HTTP carries the 429 too.
+        retry_after: Seconds from now; None sends no ``Retry-After``.
+        retry_form: ``"date"`` makes an HTTP date of it, rounded up to its whole
+            seconds so that obeying it is never too early.
+    """
+    answer = refusal(TOO_MANY, form)
+    if retry_after is None:
+        return answer
+    value = str(int(retry_after)) if retry_after == int(retry_after) else str(retry_after)
+    if retry_form == "date":
+        moment = datetime.now(UTC) + timedelta(seconds=retry_after)
+        whole = datetime.fromtimestamp(math.ceil(moment.timestamp()), UTC)
+        value = format_datetime(whole, usegmt=True)
+    return attrs.evolve(answer, headers={**answer.headers, "Retry-After": value})

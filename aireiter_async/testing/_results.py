@@ -1,0 +1,197 @@
+"""
+What a finished task gives: the shape of its output, and its files.
+
+A small table stands in for the catalogue: the longest prefix of the model's
+name decides, and what no row knows is a video under ``url``.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import attrs
+
+FOLDER = "/upload/"
+
+# Not ASCII on purpose: replies were lost to a console's own code page (api/README.md, 8).
+_TITLE = "Últimos días, 末班列车"
+_TEXT = "[Verse]\nLa lluvia cae en la estación\n[Chorus]\n回家的路"
+
+_Field = Literal["url", "video", "audio", "file", "text"]
+
+
+@attrs.frozen
+class _Shape:
+    field: _Field
+    suffix: str
+    cover: bool = False
+    clip: bool = False
+    listed: bool = False
+    layered: bool = False
+
+
+_VIDEO = _Shape("url", "mp4")
+_IMAGE = _Shape("url", "png")
+_OMNI = _Shape("video", "mp4")
+_SONG = _Shape("audio", "m4a", cover=True, clip=True)
+_LYRICS = _Shape("text", "")
+
+_SHAPES: dict[str, _Shape] = {
+    "gpt_4o": _IMAGE,
+    "gpt_image": _IMAGE,
+    "nano_banana": _IMAGE,
+    "seedream": _IMAGE,
+    "seedream_v5_pro_layerize": _Shape("url", "png", layered=True),
+    "wan2_7_image": _IMAGE,
+    "flux_2": _IMAGE,
+    "grok_imagine_image": _IMAGE,
+    "grok_imagine_2_0_ext": _IMAGE,
+    "krea": _IMAGE,
+    "qwen_image": _IMAGE,
+    "mj_": _IMAGE,
+    "z_image": _IMAGE,
+    "kling_v3_omni": _OMNI,
+    "wan3_0": _OMNI,
+    "gemini_omni": _OMNI,
+    "minimax_h3_turbo": _Shape("video", "mp4", listed=True),
+    "seed_audio": _Shape("audio", "wav"),
+    "suno": _Shape("audio", "mp3", cover=True),
+    "suno_lyrics": _LYRICS,
+    "flow_music": _SONG,
+    "flow_music_stems": _Shape("file", "zip", clip=True),
+    "flow_music_lyrics": _LYRICS,
+    "flow_music_video": _Shape("video", "mp4", clip=True),
+    "flow_music_download": _Shape("audio", "mp3", clip=True),
+    "flow_music_upload": _Shape("audio", "m4a", clip=True),
+}
+
+
+@cache
+def _shape(model: str) -> _Shape:
+    known = max((prefix for prefix in _SHAPES if model.startswith(prefix)), key=len, default="")
+    return _SHAPES.get(known, _VIDEO)
+
+
+def output(model: str, out_task_id: str, count: int, root: str) -> Any:
+    """
+    Return the ``output`` of a completed task.
+
+    Args:
+        model: The model's name, which decides the shape.
+        out_task_id: Names the folder of its files.
+        count: How many results there are.
+        root: The URL of the results' host, without a slash at the end.
+    """
+    shape = _shape(model)
+    folder = f"{root}{FOLDER}{out_task_id}"
+    items = [_item(shape, folder, index) for index in range(count)]
+    return {"list": items} if shape.listed else items
+
+
+def _item(shape: _Shape, folder: str, index: int) -> dict[str, Any]:
+    if shape.field == "text":
+        return {"title": f"{_TITLE} {index}", "text": _TEXT}
+    item: dict[str, Any] = {shape.field: f"{folder}/item-{index}.{shape.suffix}"}
+    if shape.cover:
+        # Where there is audio, url is the cover and not the result.
+        item |= {"url": f"{folder}/cover-{index}.jpeg", "title": _TITLE, "text": _TEXT}
+    if shape.clip:
+        item["clip_id"] = f"{zlib.crc32(folder.encode()):08x}-{index}"
+    if shape.layered:
+        item["metadata"] = _layer(index)
+    return item
+
+
+def _layer(index: int) -> dict[str, Any]:
+    # The rebuilt background is the first layer, and has no box and no name.
+    box = {"absolute": [0, 142, 928, 535], "normalized": [0, 115, 999, 433]} if index else None
+    return {
+        "kind": "layer",
+        "z_index": index,
+        "bounding_box": box,
+        "name": f"Layer {index}" if index else None,
+        "description": "What stands in front" if index else None,
+    }
+
+
+def is_file(model: str, count: int, name: str) -> bool:
+    """
+    Return whether a task of *model* with *count* results has a file *name*.
+    """
+    shape = _shape(model)
+    names = {f"item-{index}.{shape.suffix}" for index in range(count) if shape.suffix}
+    if shape.cover:
+        names |= {f"cover-{index}.jpeg" for index in range(count)}
+    return name in names
+
+
+def _png(name: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    pixel = zlib.compress(b"\0" + zlib.crc32(name).to_bytes(4)[:3])
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", pixel), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _boxes(brand: bytes) -> Callable[[bytes], bytes]:
+    def box(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data) + 8) + kind + data
+
+    return lambda name: box(b"ftyp", brand + bytes(4) + brand) + box(b"free", name)
+
+
+def _mp3(name: bytes) -> bytes:
+    # An ID3v2.3 tag with the name as its title, then one silent MPEG frame.
+    frame = b"TIT2" + struct.pack(">IH", len(name) + 1, 0) + b"\0" + name
+    size = bytes((len(frame) >> 7 & 0x7F, len(frame) & 0x7F))
+    return b"ID3\x03\0\0\0\0" + size + frame + b"\xff\xfb\x90\x64" + bytes(413)
+
+
+def _wav(name: bytes) -> bytes:
+    samples = name + bytes(len(name) % 2)
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)
+    data = head + b"data" + struct.pack("<I", len(samples)) + samples
+    return b"RIFF" + struct.pack("<I", len(data)) + data
+
+
+def _jpeg(name: bytes) -> bytes:
+    # A comment segment carries the name; there is no picture in it.
+    comment = b"\xff\xfe" + struct.pack(">H", len(name) + 2) + name
+    return b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0" + comment + b"\xff\xd9"
+
+
+def _zip(name: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("stem.txt"), name)
+    return buffer.getvalue()
+
+
+_FILES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "png": ("image/png", _png),
+    "jpeg": ("image/jpeg", _jpeg),
+    "mp4": ("video/mp4", _boxes(b"isom")),
+    "m4a": ("audio/mp4", _boxes(b"M4A ")),
+    "mp3": ("audio/mpeg", _mp3),
+    "wav": ("audio/wav", _wav),
+    "zip": ("application/zip", _zip),
+}
+
+
+def file(path: str) -> tuple[str, bytes]:
+    """
+    Return the media type and the bytes of the file at *path*.
+
+    The bytes are small, open with the right magic number and depend on the path
+    alone, so that two files differ and two downloads of one do not.
+    """
+    media_type, make = _FILES[path.rpartition(".")[2]]
+    return media_type, make(path.encode())

@@ -1,0 +1,249 @@
+"""
+FakeService: the API in miniature on a real socket.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import attrs
+
+from aireiter_async.testing._account import Account, Charge, FakeTask
+from aireiter_async.testing._api import Api
+from aireiter_async.testing._faults import Endpoint, Fault
+from aireiter_async.testing._options import Options
+from aireiter_async.testing._plan import FaultPlan
+from aireiter_async.testing._site import Site
+from aireiter_async.testing._traffic import RecordedRequest, Traffic
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class FakeService(Options):
+    """
+    The AIReiter API in miniature, on a real socket of 127.0.0.1.
+
+    ::
+
+        async with FakeService() as service, AsyncClient(
+            service.api_key, base_url=service.url
+        ) as client:
+            task = await client.run(request)
+        assert len(service.charges) == 1
+
+    It answers submit, query and balance as ``api/README.md`` describes the live
+    service, serves the files that tasks result in, answers any other route with
+    marketing HTML in a 200, and refuses the User-Agent of Python's urllib, as
+    the live one was seen to do. What the documentation leaves open is an
+    option. Those that are read with every request (all but the ports,
+    *max_rate*, *burst*, *faults*, *seed* and *clock*) may be assigned to while
+    it runs.
+
+    A request passes these in turn: the User-Agent, the route, the rate, a fault
+    (scripted, else drawn), the key, the books. A fault that keeps a request
+    from the service therefore hides a bad key, and one with ``accepted=True``
+    accepts only what would have been accepted anyway.
+
+    Args:
+        api_key: The only key that is let in, made up; None lets any request in.
+        port: Where to listen; 0 takes a free port, and keeps it over a restart.
+        separate_results: Serve result files from a second port, as the live
+            service has other hosts for them; False serves them from `url`.
+        envelope: The form of success: ``"plain"`` (``statusCode``), ``"ok"``
+            (``ok: true`` as well), ``"code"`` (the seedance2 pages: ``code`` is
+            the string "200") or ``"list"`` (the gpt_image_2_official page:
+            submit answers a list without out_task_id; the rest is plain).
+        refusal_form: Which HTTP status a refusal has: ``"seen"`` as far as the
+            live service is known (400 and 433 were seen in a 200; 401 and 429
+            are their own), ``"http"`` always its own, ``"envelope"`` always 200.
+        used_id: What a submit with a used id does, which is not documented:
+            ``"refuse"`` with a 400, ``"return"`` the first task without a
+            charge, or ``"charge"`` for another task, which query shows from then on.
+        credits: The balance to begin with.
+        price: Credits per task: one number, a mapping from the model (1.0 where
+            it is missing) or a function of model and params. Invented: the
+            live prices contradict each other.
+        estimates: Whether submit answers ``estimated_credits``, which many
+            models' pages leave out.
+        free_quotas: What balance shows under ``free_quotas``.
+        durations: Seconds of *clock* from acceptance to the end of a task: one
+            number or a mapping from the model (0.0 where it is missing).
+        spread: How far a duration may lie from that, as a share of it; which
+            way is drawn from *seed* and the task's id.
+        outputs: How many results a task has.
+        visible_after: Seconds of *clock* after acceptance in which query does
+            not know the task yet. Whether the live service lags is not known.
+        visible_after_looks: How many queries for a task do not know it yet.
+        max_rate: API requests per second of *clock* before 429; None: no limit.
+            The live limits are not documented.
+        burst: How many of them at once; None: a second's worth.
+        retry_after: What such a 429 carries: ``"seconds"``, ``"date"`` or None.
+        faults: Fault -> probability with which it strikes a request.
+        seed: Decides the draws of *faults* and *spread*. Draws of *faults*
+            follow the order in which requests arrive.
+        clock: Tells the time in seconds; pass your own to make hours pass.
+        record: Whether `requests` is kept; counters and `charges` always are.
+
+    Raises:
+        ValueError: An option has no such value.
+    """
+
+    requests: list[RecordedRequest] = attrs.field(init=False)
+    """Every request in order of arrival, result files included."""
+    leaks: list[RecordedRequest] = attrs.field(init=False)
+    """Requests for result files, or to their host, that carried an Authorization header."""
+    charges: list[Charge] = attrs.field(init=False)
+    """One for every accepted task, in order."""
+    counts: Counter[str] = attrs.field(init=False)
+    """Requests per path; those for result files together under ``/upload``."""
+    refusals: Counter[int] = attrs.field(init=False)
+    """Requests that the service itself refused, faults not counted, per code."""
+    _account: Account = attrs.field(init=False)
+    _traffic: Traffic = attrs.field(init=False)
+    _plan: FaultPlan = attrs.field(init=False)
+    _site: Site = attrs.field(init=False)
+    _results: Site = attrs.field(init=False)
+    _results_port: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        """
+        Open the books.
+        """
+        self._account = Account(self, self._credits)
+        self._traffic = Traffic(self.clock)
+        self._plan = FaultPlan(self.faults, self.seed)
+        api = Api(self, self._account, self._plan, self._traffic)
+        self._site = Site(api.api)
+        self._results = Site(api.results)
+        self.charges = self._account.charges
+        self.requests = self._traffic.requests
+        self.leaks = self._traffic.leaks
+        self.counts = self._traffic.counts
+        self.refusals = self._traffic.refusals
+
+    @property
+    def url(self) -> str:
+        """
+        The base URL to give to a client; empty until started.
+        """
+        return self._site.url
+
+    @property
+    def results_url(self) -> str:
+        """
+        The URL of the host of the result files, without a path.
+        """
+        return self._account.results_url
+
+    @property
+    def credits(self) -> float:
+        """
+        Credits left, the refunds due by now included; may be assigned to.
+        """
+        return self._account.credits
+
+    @credits.setter  # noqa: A003 - the property above, not the builtin of an interactive session
+    def credits(self, value: float) -> None:
+        self._account.refill(value)
+
+    @property
+    def tasks(self) -> Mapping[str, FakeTask]:
+        """
+        The tasks by their ids; the latest where an id was used twice.
+        """
+        return MappingProxyType(self._account.tasks)
+
+    @property
+    def connections(self) -> int:
+        """
+        Sockets open to the API now.
+        """
+        return len(self._site.connections)
+
+    @property
+    def peak_connections(self) -> int:
+        """
+        The most sockets that were open to the API at once.
+        """
+        return self._site.peak_connections
+
+    @property
+    def in_flight(self) -> int:
+        """
+        API requests being handled now, hanging ones included.
+        """
+        return self._traffic.in_flight
+
+    @property
+    def peak_in_flight(self) -> int:
+        """
+        The most API requests that were handled at once.
+        """
+        return self._traffic.peak_in_flight
+
+    def posts(self, out_task_id: str) -> int:
+        """
+        Return how many submits with *out_task_id* arrived, whatever became of them.
+        """
+        return self._traffic.posts[out_task_id]
+
+    def script(self, endpoint: Endpoint, *faults: Fault) -> None:
+        """
+        Let *faults* strike the next requests to *endpoint*, one each, in order.
+
+        Args:
+            endpoint: ``"submit"``, ``"query"``, ``"balance"`` or ``"result"``.
+            faults: Added to what is already scripted there.
+
+        Raises:
+            ValueError: A fault has no meaning on that endpoint.
+        """
+        self._plan.script(endpoint, faults)
+
+    def scripted(self, endpoint: Endpoint) -> int:
+        """
+        Return how many scripted faults are still to come on *endpoint*.
+        """
+        return self._plan.left(endpoint)
+
+    async def start(self) -> None:
+        """
+        Listen; after `close`, on the same ports and with the same books.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        try:
+            self.port = await self._site.start(self.port)
+            self._account.results_url = self.url
+            if self.separate_results:
+                self._results_port = await self._results.start(self._results_port)
+                self._account.results_url = self._results.url
+        except OSError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """
+        Stop listening and cut every connection, whatever it is waiting for.
+        """
+        await self._site.stop()
+        await self._results.stop()
+
+    async def __aenter__(self) -> Self:
+        """
+        Start.
+        """
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Close.
+        """
+        await self.close()

@@ -1,0 +1,116 @@
+"""
+One listening port, with its open connections counted.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+_HOST = "127.0.0.1"
+# Thousands may connect at once; the default of 128 would turn some of them away.
+_BACKLOG = 4096
+# Seconds for a connection that slipped in while closing; 0 would mean for ever.
+_GRACE = 0.1
+
+
+class Site:
+    """
+    Serve *handler* on a port of 127.0.0.1, from start to stop.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.url = ""
+        self.connections: dict[web.RequestHandler, asyncio.Transport] = {}
+        self.peak_connections = 0
+        self._handler = handler
+        self._running: tuple[web.ServerRunner, _Listener] | None = None
+
+    async def start(self, port: int) -> int:
+        """
+        Listen on *port*, 0 for a free one, and return which it is.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        plain = socket.create_server((_HOST, port))
+        listener = _Listener(plain.family, plain.type, plain.proto, plain.detach())
+        self.idle = asyncio.Event()
+        server = _CountingServer(self._handler, self)
+        runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
+        await runner.setup()
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        self._running = runner, listener
+        bound: int = listener.getsockname()[1]
+        self.url = f"http://{_HOST}:{bound}"
+        return bound
+
+    async def stop(self) -> None:
+        """
+        Stop listening and cut every connection, whatever it is waiting for.
+        """
+        if self._running is None:
+            return
+        (runner, listener), self._running = self._running, None
+        # asyncio fails an assertion for each connection on its way from being accepted to
+        # being told of, if its server is closed meanwhile.
+        listener.deaf = True
+        await _rounds()
+        for site in runner.sites:
+            await site.stop()
+        await _rounds()
+        # A handler ends with its connection, so that there is nothing to be graceful about.
+        for transport in self.connections.values():
+            transport.abort()
+        if self.connections:
+            await self.idle.wait()
+        await runner.cleanup()
+
+
+async def _rounds() -> None:
+    # What a loop needs from accepting a socket to telling its protocol.
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
+class _Listener(socket.socket):
+    """
+    A listening socket that can stop accepting before it is closed.
+    """
+
+    deaf = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.deaf:
+            raise BlockingIOError
+        return super().accept()
+
+
+class _CountingServer(web.Server):
+    """
+    Tells its site of every connection.
+    """
+
+    def __init__(self, handler: Handler, site: Site) -> None:
+        super().__init__(handler, handler_cancellation=True, access_log=None)
+        self._site = site
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        site = self._site
+        site.connections[handler] = transport
+        site.idle.clear()
+        site.peak_connections = max(site.peak_connections, len(site.connections))
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        site = self._site
+        del site.connections[handler]
+        if not site.connections:
+            site.idle.set()

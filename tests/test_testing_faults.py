@@ -1,0 +1,494 @@
+"""
+FakeService: everything that can go wrong on purpose.
+"""
+
+import asyncio
+import contextlib
+import errno
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+from aireiter_async.testing import FakeService, Fault
+
+
+@attrs.frozen
+class Reply:
+    """
+    One answer as a client sees it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        """
+        The parsed body.
+        """
+        return json.loads(self.text)
+
+
+@attrs.frozen
+class Caller:
+    """
+    A plain aiohttp client of one service.
+    """
+
+    service: FakeService
+    session: aiohttp.ClientSession
+
+    def open(self, endpoint: str, out_task_id: str = "a") -> Any:
+        """
+        Open a request; the answer is the caller's to read.
+        """
+        method = "GET" if endpoint == "balance" else "POST"
+        body = {"model": "veo3_1", "params": {}, "out_task_id": out_task_id}
+        headers = {"Authorization": f"Bearer {self.service.api_key}"}
+        url = f"{self.service.url}/api/openapi/{endpoint}"
+        sent = None if method == "GET" else body
+        return self.session.request(method, url, json=sent, headers=headers, allow_redirects=False)
+
+    async def call(self, endpoint: str, out_task_id: str = "a") -> Reply:
+        """
+        Send one request and read its answer.
+        """
+        async with self.open(endpoint, out_task_id) as response:
+            return Reply(response.status, response.headers, await response.text())
+
+
+@contextlib.asynccontextmanager
+async def calling(**options: Any) -> AsyncIterator[Caller]:
+    """
+    Run a service with *options* and a client of it.
+    """
+    async with FakeService(**options) as service, aiohttp.ClientSession() as session:
+        yield Caller(service, session)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """
+    Let the loop turn until *condition* holds.
+    """
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - the service has no event for it
+            await asyncio.sleep(0)
+
+
+either = pytest.mark.parametrize("accepted", [False, True])
+
+
+@either
+async def test_an_answer_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A lost answer ends the connection in good order, with or without a charge.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.lost_answer(accepted=accepted))
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await caller.call("submit")
+        assert len(caller.service.charges) == accepted
+        assert caller.service.posts("a") == 1
+        assert caller.service.scripted("submit") == 0
+
+
+@either
+async def test_a_connection_is_reset(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A reset is a real RST, with or without a charge.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.reset(accepted=accepted))
+        with pytest.raises(aiohttp.ClientOSError) as caught:
+            await caller.call("submit")
+        assert caught.value.errno == errno.ECONNRESET
+        assert len(caller.service.charges) == accepted
+
+
+@either
+async def test_a_request_hangs_until_the_client_goes(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A hanging request ends with its client, with or without a charge.
+    """
+    async with calling() as caller:
+        service = caller.service
+        service.script("submit", Fault.hang(accepted=accepted))
+        task = asyncio.create_task(caller.call("submit"))
+        await until(lambda: service.in_flight)
+        assert len(service.charges) == accepted
+        task.cancel()
+        await until(lambda: not service.in_flight)
+        assert len(service.charges) == accepted
+
+
+async def test_a_request_hangs_until_the_service_closes() -> None:
+    """
+    Closing the service ends what hangs, waits or drips, at once.
+    """
+    async with calling() as caller:
+        service = caller.service
+        service.script("submit", Fault.hang(), Fault.delay(3600), Fault.drip(3600))
+        tasks = [asyncio.create_task(caller.call("submit", name)) for name in "abc"]
+        await until(lambda: service.in_flight == 3)
+        await service.close()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, aiohttp.ClientError) for result in results)
+    assert service.in_flight == 0
+
+
+@either
+async def test_an_answer_is_delayed(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A delayed answer comes; the task is accepted before the wait only if asked for.
+    """
+    async with calling() as caller:
+        service = caller.service
+        service.script(
+            "submit",
+            Fault.delay(0.001, accepted=accepted),
+            Fault.delay(3600, accepted=accepted),
+        )
+        assert (await caller.call("submit")).json["data"]["status"] == "pending"
+        task = asyncio.create_task(caller.call("submit", "b"))
+        await until(lambda: service.in_flight)
+        assert ("b" in service.tasks) == accepted
+        task.cancel()
+        await until(lambda: not service.in_flight)
+        assert len(service.charges) == 1 + accepted
+
+
+async def test_a_body_drips() -> None:
+    """
+    A dripping body comes in pieces, and whole in the end.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.drip(0.008), Fault.drip(3600))
+        assert (await caller.call("submit")).json["data"]["status"] == "pending"
+        async with caller.open("submit", "b") as response:
+            piece = await response.content.readany()
+            assert 0 < len(piece) < int(response.headers["Content-Length"])
+        assert len(caller.service.charges) == 2
+
+
+@either
+async def test_a_body_is_truncated(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A truncated body is shorter than promised, with or without a charge.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.truncated(accepted=accepted))
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await caller.call("submit")
+        assert len(caller.service.charges) == accepted
+
+
+async def test_a_query_is_truncated_halfway_through_its_answer() -> None:
+    """
+    Outside of submit it is half of the real answer that arrives.
+    """
+    async with calling() as caller:
+        await caller.call("submit")
+        whole = (await caller.call("query")).text
+        caller.service.script("query", Fault.truncated())
+        async with caller.open("query") as response:
+            assert int(response.headers["Content-Length"]) == len(whole)
+            half = len(whole) // 2
+            assert await response.content.readexactly(half) == whole[:half].encode()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+
+
+@either
+async def test_json_is_broken(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    Broken JSON arrives whole and does not parse, with or without a charge.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.broken_json(accepted=accepted))
+        reply = await caller.call("submit")
+        assert reply.headers["Content-Type"].startswith("application/json")
+        with pytest.raises(ValueError, match="Expecting"):
+            json.loads(reply.text)
+        assert len(caller.service.charges) == accepted
+
+
+@either
+async def test_data_is_null(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A success without data may or may not have been accepted.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.no_data(accepted=accepted))
+        assert (await caller.call("submit")).json == {"statusCode": 200, "data": None}
+        assert len(caller.service.charges) == accepted
+
+
+@pytest.mark.parametrize("status", [200, 403, 502])
+async def test_html_stands_in_front(status: int) -> None:
+    """
+    A page comes with its HTTP status and as HTML.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.html(status), Fault.html(status, accepted=True))
+        reply = await caller.call("submit")
+        assert reply.status == status
+        assert reply.headers["Content-Type"].startswith("text/html")
+        assert reply.text.startswith("<!DOCTYPE html>")
+        assert caller.service.charges == []
+        await caller.call("submit")
+        assert len(caller.service.charges) == 1
+
+
+@pytest.mark.parametrize("seconds", [None, 0, 2, 0.5])
+@pytest.mark.parametrize("in_envelope", [False, True])
+async def test_too_many_requests(seconds: float | None, in_envelope: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A 429 travels in HTTP or in the body, with or without seconds to wait.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.too_many_requests(seconds, in_envelope=in_envelope))
+        reply = await caller.call("submit")
+    assert reply.status == (200 if in_envelope else 429)
+    assert reply.json.get("statusCode", reply.json.get("error", {}).get("code")) == 429
+    assert reply.headers.get("Retry-After") == (None if seconds is None else str(seconds))
+
+
+async def test_retry_after_is_a_date() -> None:
+    """
+    A Retry-After in the form of a date lies that far from the answer.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.too_many_requests(60, as_date=True))
+        before = datetime.now(UTC)
+        reply = await caller.call("submit")
+        after = datetime.now(UTC)
+    date = parsedate_to_datetime(reply.headers["Retry-After"])
+    assert before + timedelta(seconds=60) <= date <= after + timedelta(seconds=61)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "document"),
+    [
+        (
+            Fault.no_credits(),
+            200,
+            {"ok": True, "statusCode": 433, "message": "not enough credits", "data": None},
+        ),
+        (
+            Fault.no_credits(in_envelope=False),
+            433,
+            {"error": {"code": 433, "message": "not enough credits"}},
+        ),
+        (Fault.bad_request("no"), 200, {"statusCode": 400, "message": "no", "ok": False}),
+        (
+            Fault.bad_request("no", in_envelope=False),
+            400,
+            {"statusCode": 400, "message": "no", "ok": False},
+        ),
+        (
+            Fault.not_found(),
+            200,
+            {"ok": True, "statusCode": 400, "message": "api task not found", "data": None},
+        ),
+        (
+            Fault.server_error(),
+            500,
+            {"error": {"code": 500, "message": "Internal server error"}},
+        ),
+        (
+            Fault.server_error(503),
+            503,
+            {"error": {"code": 503, "message": "Internal server error"}},
+        ),
+        (Fault.reply(418, "[1]"), 418, [1]),
+        (Fault.reply(body=b"{}"), 200, {}),
+    ],
+)
+async def test_a_refusal_is_made_up(fault: Fault, status: int, document: Any) -> None:
+    """
+    A made up answer is given as documented and nothing is accepted.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", fault)
+        reply = await caller.call("submit")
+        assert (reply.status, reply.json) == (status, document)
+        assert reply.headers["Content-Type"].startswith("application/json")
+        assert caller.service.charges == []
+
+
+@pytest.mark.parametrize("fault", [Fault.server_error(accepted=True), Fault.reply(accepted=True)])
+async def test_an_error_can_hide_an_accepted_task(fault: Fault) -> None:
+    """
+    A made up answer may hide that the task was accepted.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", fault)
+        await caller.call("submit")
+        assert len(caller.service.charges) == 1
+
+
+async def test_a_reply_has_its_own_headers() -> None:
+    """
+    An arbitrary reply carries exactly the headers it was given.
+    """
+    async with calling() as caller:
+        caller.service.script("query", Fault.reply(200, "x", headers={"Content-Type": "a/b"}))
+        reply = await caller.call("query")
+    assert (reply.headers["Content-Type"], reply.text) == ("a/b", "x")
+
+
+@pytest.mark.parametrize("location", [None, "http://127.0.0.1:1/other"])
+async def test_a_redirect_leads_to_another_host(location: str | None) -> None:
+    """
+    A redirect is a 307 to another host, the results' one unless told otherwise.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.redirect(location))
+        reply = await caller.call("submit")
+        elsewhere = caller.service.results_url + "/api/openapi/submit"
+        assert caller.service.charges == []
+    assert reply.status == 307
+    assert reply.headers["Location"] == (location or elsewhere)
+    assert not elsewhere.startswith(caller.service.url)
+
+
+async def test_a_status_is_replaced() -> None:
+    """
+    An unknown word may stand in place of a task's status, once.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.task_status("submitted"))
+        caller.service.script("query", Fault.task_status("reviewing"))
+        assert (await caller.call("submit")).json["data"]["status"] == "submitted"
+        data = (await caller.call("query")).json["data"]
+        assert (data["status"], "output" in data) == ("reviewing", False)
+        assert (await caller.call("query")).json["data"]["status"] == "completed"
+
+
+async def test_a_task_fails_under_the_eyes_of_a_query() -> None:
+    """
+    A task that fails on query has failed for good, and is refunded once.
+    """
+    async with calling(credits=10, price=4, durations=3600) as caller:
+        caller.service.script("query", Fault.failed(), Fault.failed("OTHER", "again"))
+        await caller.call("submit")
+        for _ in range(3):
+            data = (await caller.call("query")).json["data"]
+            assert data["status"] == "failed"
+            assert data["error"] == {"code": "TIMEOUT", "message": "upstream timed out"}
+        assert caller.service.credits == 10
+
+
+async def test_a_script_is_followed_in_order() -> None:
+    """
+    Scripted faults strike one request each, in order, per endpoint.
+    """
+    async with calling() as caller:
+        service = caller.service
+        service.script("balance", Fault.server_error(), Fault.ok())
+        service.script("balance", Fault.server_error(502))
+        assert service.scripted("balance") == 3
+        await caller.call("submit")
+        seen = [(await caller.call("balance")).status for _ in range(4)]
+    assert seen == [500, 200, 502, 200]
+
+
+async def test_a_fault_does_not_let_a_bad_request_in() -> None:
+    """
+    A fault that accepts does so only for what would be accepted anyway.
+    """
+    async with calling(credits=0) as caller:
+        caller.service.script("submit", Fault.lost_answer(accepted=True))
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await caller.call("submit")
+        assert caller.service.charges == []
+
+
+async def test_chance_repeats_with_its_seed() -> None:
+    """
+    The same seed draws the same faults, another seed others, about as often as told.
+    """
+
+    async def draw(seed: int) -> list[int]:
+        faults = {Fault.server_error(): 0.2, Fault.html(502): 0.2}
+        async with calling(faults=faults, seed=seed) as caller:
+            return [(await caller.call("balance")).status for _ in range(300)]
+
+    first = await draw(1)
+    assert await draw(1) == first
+    assert await draw(2) != first
+    counts = Counter(first)
+    assert 140 < counts[200] < 220
+    assert 30 < counts[500] < 90
+    assert 30 < counts[502] < 90
+
+
+async def test_a_fault_can_be_limited_to_an_endpoint() -> None:
+    """
+    A limited fault strikes its endpoint and no other.
+    """
+    async with calling(faults={Fault.server_error().on("query"): 1.0}) as caller:
+        assert (await caller.call("submit")).status == 200
+        assert (await caller.call("query")).status == 500
+        assert (await caller.call("balance")).status == 200
+
+
+async def test_failures_by_chance_strike_submits_only() -> None:
+    """
+    A drawn failure dooms a task when it is submitted and does nothing elsewhere.
+    """
+    faults = {Fault.failed(): 1.0, Fault.task_status("odd"): 1.0}
+    async with calling(faults=faults) as caller:
+        assert (await caller.call("submit")).json["data"]["status"] == "pending"
+        assert caller.service.tasks["a"].failure == ("TIMEOUT", "upstream timed out")
+        assert (await caller.call("query")).json["data"]["status"] == "odd"
+        assert (await caller.call("balance")).status == 200
+
+
+async def test_a_script_goes_before_chance() -> None:
+    """
+    A scripted request is not struck by chance as well.
+    """
+    async with calling(faults={Fault.server_error(): 1.0}) as caller:
+        caller.service.script("balance", Fault.ok())
+        assert [(await caller.call("balance")).status for _ in range(2)] == [200, 500]
+
+
+@pytest.mark.parametrize("chances", [(0.6, 0.6), (-0.1, 0.1), (1.1, 0.0)])
+def test_probabilities_must_add_up(chances: tuple[float, float]) -> None:
+    """
+    Probabilities of one endpoint beyond 0 and 1 raise ValueError.
+    """
+    faults = dict(zip((Fault.reset(), Fault.hang()), chances, strict=True))
+    with pytest.raises(ValueError, match="within 0 and 1"):
+        FakeService(faults=faults)
+
+
+def test_a_fault_must_mean_something_where_it_strikes() -> None:
+    """
+    A fault that cannot strike an endpoint raises ValueError when it is told to.
+    """
+    with pytest.raises(ValueError, match="'failed' cannot strike 'balance'"):
+        FakeService().script("balance", Fault.failed())
+    with pytest.raises(ValueError, match="'task_status' cannot strike 'result'"):
+        Fault.task_status("x").on("result")
+    with pytest.raises(ValueError, match="'reset' cannot strike 'query'"):
+        FakeService().script("query", Fault.reset().on("submit"))
+    with pytest.raises(ValueError, match="cannot strike 'other'"):
+        Fault.reset().on("other")  # type: ignore[arg-type]  # what a typo does
+
+
+def test_faults_are_values() -> None:
+    """
+    Two faults made alike are equal and hash alike.
+    """
+    assert {Fault.html(502), Fault.html(502)} == {Fault.html(502)}
+    assert Fault.reset(accepted=True) != Fault.reset()

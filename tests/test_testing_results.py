@@ -1,0 +1,331 @@
+"""
+FakeService: what a finished task gives.
+"""
+
+import contextlib
+import io
+import zipfile
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+from aireiter_async.testing import FakeService, Fault
+
+NO_AGENT = ["User-Agent"]
+
+
+@attrs.frozen
+class Caller:
+    """
+    A plain aiohttp client of one service.
+    """
+
+    service: FakeService
+    session: aiohttp.ClientSession
+
+    async def output(self, model: str, out_task_id: str = "a") -> Any:
+        """
+        Run a task and return its output.
+        """
+        body = {"model": model, "params": {}, "out_task_id": out_task_id}
+        headers = {"Authorization": f"Bearer {self.service.api_key}"}
+        for endpoint in ("submit", "query"):
+            url = f"{self.service.url}/api/openapi/{endpoint}"
+            async with self.session.post(url, json=body, headers=headers) as response:
+                document = await response.json()
+        return document["data"]["output"]
+
+    async def url(self, model: str = "veo3_1", out_task_id: str = "a") -> str:
+        """
+        Run a task and return the URL of its first result.
+        """
+        item = (await self.output(model, out_task_id))[0]
+        return str(item.get("audio") or item.get("file") or item["url"])
+
+    async def get(self, url: str, **options: Any) -> tuple[int, str, bytes]:
+        """
+        Return the status, media type and bytes of *url*.
+        """
+        async with self.session.get(url, **options) as response:
+            return response.status, response.content_type, await response.read()
+
+
+@contextlib.asynccontextmanager
+async def calling(**options: Any) -> AsyncIterator[Caller]:
+    """
+    Run a service with *options* and a client of it.
+    """
+    async with FakeService(**options) as service, aiohttp.ClientSession() as session:
+        yield Caller(service, session)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("gpt_4o_plus", {"url": "png"}),
+        ("seedream_v5_pro", {"url": "png"}),
+        ("seedream_v5_pro_layerize", {"url": "png", "metadata": None}),
+        ("mj_v8_1_remove_bg", {"url": "png"}),
+        ("seedance2_fast", {"url": "mp4"}),
+        ("a_model_of_tomorrow", {"url": "mp4"}),
+        ("minimax_h3", {"url": "mp4"}),
+        ("kling_3_0", {"url": "mp4"}),
+        ("kling_v3_omni", {"video": "mp4"}),
+        ("wan3_0", {"video": "mp4"}),
+        ("wan2_7_image_pro", {"url": "png"}),
+        ("gemini_omni_flash_ext", {"video": "mp4"}),
+        ("flow_music_video", {"video": "mp4", "clip_id": None}),
+        ("seed_audio_1_0", {"audio": "wav"}),
+        ("suno_cover", {"audio": "mp3", "url": "jpeg", "title": None, "text": None}),
+        (
+            "flow_music",
+            {"audio": "m4a", "url": "jpeg", "title": None, "text": None, "clip_id": None},
+        ),
+        ("flow_music_download", {"audio": "mp3", "clip_id": None}),
+        ("flow_music_upload", {"audio": "m4a", "clip_id": None}),
+        ("flow_music_stems", {"file": "zip", "clip_id": None}),
+        ("suno_lyrics", {"title": None, "text": None}),
+        ("flow_music_lyrics", {"title": None, "text": None}),
+    ],
+)
+async def test_each_model_has_its_shape(model: str, fields: dict[str, str | None]) -> None:
+    """
+    A model's items have the documented fields, and URLs of its medium.
+    """
+    async with calling(outputs=2) as caller:
+        items = await caller.output(model)
+        root = f"{caller.service.results_url}/upload/a/"
+    assert len(items) == 2
+    assert items[0] != items[1]
+    for item in items:
+        assert item.keys() == fields.keys()
+        for field, suffix in fields.items():
+            if suffix:
+                assert item[field].startswith(root)
+                assert item[field].endswith("." + suffix)
+
+
+async def test_one_model_answers_an_object() -> None:
+    """
+    The output of minimax_h3_turbo is an object with a list of videos.
+    """
+    async with calling() as caller:
+        output = await caller.output("minimax_h3_turbo")
+        url = f"{caller.service.results_url}/upload/a/item-0.mp4"
+    assert output == {"list": [{"video": url}]}
+
+
+async def test_layers_are_described() -> None:
+    """
+    The first layer is a background without a box, the others have one.
+    """
+    async with calling(outputs=2) as caller:
+        first, second = await caller.output("seedream_v5_pro_layerize")
+    assert first["metadata"] == {
+        "kind": "layer",
+        "z_index": 0,
+        "bounding_box": None,
+        "name": None,
+        "description": None,
+    }
+    assert second["metadata"]["z_index"] == 1
+    assert second["metadata"]["bounding_box"].keys() == {"absolute", "normalized"}
+    assert second["metadata"]["name"] == "Layer 1"
+
+
+async def test_texts_are_not_ascii() -> None:
+    """
+    Texts hold more than ASCII, sent as raw UTF-8.
+    """
+    async with calling() as caller:
+        (item,) = await caller.output("suno_lyrics")
+    assert not item["text"].isascii()
+    assert not item["title"].isascii()
+
+
+@pytest.mark.parametrize(
+    ("model", "media_type", "offset", "magic"),
+    [
+        ("gpt_4o", "image/png", 0, b"\x89PNG\r\n\x1a\n"),
+        ("veo3_1", "video/mp4", 4, b"ftypisom"),
+        ("flow_music", "audio/mp4", 4, b"ftypM4A "),
+        ("suno", "audio/mpeg", 0, b"ID3"),
+        ("seed_audio", "audio/wav", 0, b"RIFF"),
+        ("flow_music_stems", "application/zip", 0, b"PK\x03\x04"),
+    ],
+)
+async def test_files_are_what_they_say(
+    model: str, media_type: str, offset: int, magic: bytes
+) -> None:
+    """
+    A file has its media type and magic number, repeats, and differs from others.
+    """
+    async with calling() as caller:
+        first, other = await caller.url(model), await caller.url(model, "b")
+        status, found_type, body = await caller.get(first)
+        assert (status, found_type) == (200, media_type)
+        assert body[offset:].startswith(magic)
+        assert (await caller.get(first))[2] == body
+        assert (await caller.get(other))[2] != body
+        assert caller.service.counts["/upload"] == 3
+
+
+async def test_a_png_and_a_zip_can_be_opened() -> None:
+    """
+    The chunks of a PNG check, its pixel unpacks; a ZIP has an entry.
+    """
+    async with calling() as caller:
+        png = (await caller.get(await caller.url("gpt_4o")))[2]
+        archive = (await caller.get(await caller.url("flow_music_stems", "b")))[2]
+    at = png.index(b"IDAT")
+    size = int.from_bytes(png[at - 4 : at])
+    assert zlib.crc32(png[at : at + 4 + size]) == int.from_bytes(png[at + 4 + size :][:4])
+    assert len(zlib.decompress(png[at + 4 : at + 4 + size])) == 4
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        assert opened.testzip() is None
+        assert opened.namelist() == ["stem.txt"]
+
+
+async def test_a_cover_can_be_fetched() -> None:
+    """
+    The cover beside a song is a JPEG file.
+    """
+    async with calling() as caller:
+        (item,) = await caller.output("suno")
+        status, media_type, body = await caller.get(item["url"])
+    assert (status, media_type, body[:3]) == (200, "image/jpeg", b"\xff\xd8\xff")
+
+
+async def test_files_are_on_another_host() -> None:
+    """
+    Files have a port of their own, and are on the API's as well.
+    """
+    async with calling() as caller:
+        url = await caller.url()
+        assert not url.startswith(caller.service.url)
+        here = url.replace(caller.service.results_url, caller.service.url)
+        assert await caller.get(here) == await caller.get(url)
+
+
+async def test_files_can_be_on_the_same_host() -> None:
+    """
+    With one host for all, files have the API's URL.
+    """
+    async with calling(separate_results=False) as caller:
+        url = await caller.url()
+        assert caller.service.results_url == caller.service.url
+        assert url.startswith(caller.service.url)
+        assert (await caller.get(url))[0] == 200
+
+
+@pytest.mark.parametrize("separate", [True, False])
+async def test_a_leaked_key_is_caught(separate: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """
+    A request for a file that carries a key is refused and recorded, come what may.
+    """
+    async with calling(separate_results=separate, record=False) as caller:
+        url = await caller.url()
+        assert caller.service.leaks == []
+        headers = {"Authorization": "Bearer x"}
+        assert (await caller.get(url, headers=headers))[0] == 400
+        assert [leak.path for leak in caller.service.leaks] == ["/upload/a/item-0.mp4"]
+
+
+async def test_a_followed_redirect_with_a_key_is_a_leak() -> None:
+    """
+    A submit that follows a redirect to the results' host is caught there.
+    """
+    async with calling() as caller:
+        caller.service.script("submit", Fault.redirect())
+        headers = {"Authorization": f"Bearer {caller.service.api_key}"}
+        url = f"{caller.service.url}/api/openapi/submit"
+        async with caller.session.post(url, headers=headers, allow_redirects=False) as response:
+            elsewhere = response.headers["Location"]
+        async with caller.session.post(elsewhere, headers=headers) as response:
+            assert response.status == 400
+        assert [leak.path for leak in caller.service.leaks] == ["/api/openapi/submit"]
+        assert caller.service.posts("a") == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"skip_auto_headers": NO_AGENT}, {"headers": {"User-Agent": "Python-urllib/3.11"}}],
+)
+async def test_a_file_wants_a_user_agent(options: dict[str, Any]) -> None:
+    """
+    Without a User-Agent, or with urllib's, a file is an HTML 403.
+    """
+    async with calling() as caller:
+        status, media_type, _ = await caller.get(await caller.url(), **options)
+    assert (status, media_type) == (403, "text/html")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/upload/a/item-1.mp4",
+        "/upload/a/item-0.png",
+        "/upload/a/cover-0.jpeg",
+        "/upload/a",
+        "/upload/nobody/item-0.mp4",
+    ],
+)
+async def test_a_missing_file_is_a_404(path: str) -> None:
+    """
+    A name or a task that there is not is an HTML 404.
+    """
+    async with calling() as caller:
+        await caller.url()
+        status, media_type, _ = await caller.get(caller.service.results_url + path)
+    assert (status, media_type) == (404, "text/html")
+
+
+async def test_a_file_exists_once_its_task_is_completed() -> None:
+    """
+    A task that is running or has failed has no file, nor has a text one.
+    """
+    async with calling(durations={"slow": 3600}) as caller:
+        await caller.output("suno_lyrics", "text")
+        caller.service.script("submit", Fault.failed(), Fault.ok())
+        with pytest.raises(KeyError):
+            await caller.output("veo3_1", "failed")
+        with pytest.raises(KeyError):
+            await caller.output("slow", "running")
+        for name in ("text/item-0.", "failed/item-0.mp4", "running/item-0.mp4"):
+            assert (await caller.get(f"{caller.service.results_url}/upload/{name}"))[0] == 404
+
+
+async def test_other_paths_of_the_results_host_are_marketing() -> None:
+    """
+    What is not a file is HTML in a 200 there too.
+    """
+    async with calling() as caller:
+        url = await caller.url()
+        async with caller.session.post(url) as response:
+            assert (response.status, response.content_type) == (200, "text/html")
+        assert (await caller.get(caller.service.results_url + "/"))[:2] == (200, "text/html")
+
+
+async def test_a_download_is_truncated() -> None:
+    """
+    A truncated file breaks off, and is whole the next time.
+    """
+    async with calling() as caller:
+        url = await caller.url()
+        caller.service.script("result", Fault.truncated())
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await caller.get(url)
+        assert (await caller.get(url))[0] == 200
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_a_download_is_html(status: int) -> None:
+    """
+    A file can be a page, even in a 200.
+    """
+    async with calling(faults={Fault.html(status).on("result"): 1.0}) as caller:
+        assert (await caller.get(await caller.url()))[:2] == (status, "text/html")
