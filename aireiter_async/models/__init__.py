@@ -1,0 +1,78 @@
+"""
+One class for each documented model: what it takes, checked.
+
+The classes are imported when the first of them is asked for; importing this package alone costs
+next to nothing.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aireiter_async.models._base import Model as Model
+from aireiter_async.models._catalogue import build as build
+from aireiter_async.models._catalogue import describe as describe
+from aireiter_async.models._catalogue import example as example
+from aireiter_async.models._catalogue import load as _load
+from aireiter_async.models._catalogue import with_channel as with_channel
+from aireiter_async.models._errors import InvalidParamsError as InvalidParamsError
+from aireiter_async.models._errors import Problem as Problem
+from aireiter_async.models._errors import UnknownModelError as UnknownModelError
+
+if TYPE_CHECKING:
+    from aireiter_async.models._parameters import Parameter as Parameter
+
+    # a class is listed by being declared
+    from aireiter_async.models.audio import *  # noqa: F403
+    from aireiter_async.models.gpt import *  # noqa: F403
+    from aireiter_async.models.happyhorse import *  # noqa: F403
+    from aireiter_async.models.images import *  # noqa: F403
+    from aireiter_async.models.kling import *  # noqa: F403
+    from aireiter_async.models.midjourney import *  # noqa: F403
+    from aireiter_async.models.seedance import *  # noqa: F403
+    from aireiter_async.models.seedream import *  # noqa: F403
+    from aireiter_async.models.videos import *  # noqa: F403
+
+    MODELS: Mapping[str, type[Model]]
+
+else:  # hidden from type checkers, or any name whatever would do
+
+    def __getattr__(name: str) -> Any:
+        """
+        Import the classes once something is asked for (PEP 562).
+        """
+        if not name.startswith("_") or name == "__all__":
+            _open()
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_PUBLIC = (
+    "InvalidParamsError",
+    "MODELS",
+    "Model",
+    "Parameter",
+    "Problem",
+    "UnknownModelError",
+    "build",
+    "describe",
+    "example",
+    "with_channel",
+)
+
+
+def __dir__() -> list[str]:
+    """
+    Show the classes, too.
+    """
+    _open()
+    return sorted(globals())
+
+
+def _open() -> None:
+    models = _load()
+    classes = {cls.__name__: cls for cls in models.values()}
+    here = globals()
+    here.update(classes, MODELS=models, __all__=sorted((*_PUBLIC, *classes)))
+    here["Parameter"] = import_module("aireiter_async.models._parameters").Parameter

@@ -1,0 +1,150 @@
+"""
+Finding models: by name, by variant, by channel.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from aireiter_async.models._errors import InvalidParamsError, Problem, UnknownModelError, short
+
+if TYPE_CHECKING:
+    from aireiter_async.models._base import Model
+    from aireiter_async.models._parameters import Parameter
+
+ROOMS: Final = (
+    "audio",
+    "gpt",
+    "happyhorse",
+    "images",
+    "kling",
+    "midjourney",
+    "seedance",
+    "seedream",
+    "videos",
+)
+CHANNELS: Final = ("base", "plus", "advanced", "max")
+
+
+@cache
+def load() -> Mapping[str, type["Model"]]:
+    """
+    Import the rooms, whose classes register themselves.
+    """
+    for room in ROOMS:
+        import_module(f"aireiter_async.models.{room}")
+    registry: dict[str, type[Model]] = import_module("aireiter_async.models._declare").REGISTRY
+    return MappingProxyType(registry)
+
+
+def find(name: str) -> type["Model"]:
+    """
+    Find the class of a model.
+
+    Raises:
+        UnknownModelError: The catalogue of this release has no such model.
+    """
+    models = load()
+    if name in models:
+        return models[name]
+    raise UnknownModelError(name, tuple(get_close_matches(str(name)[:64], models)))
+
+
+def build(model: str, params: Mapping[str, Any]) -> "Model":
+    """
+    Make a checked instance from a name and a mapping.
+
+    Args:
+        model: A model's name or one of its variants, under which it will be submitted.
+        params: The parameters, as on the wire; those that are None are not sent.
+
+    Raises:
+        UnknownModelError: The catalogue of this release has no such model.
+        InvalidParamsError: Something is missing, unknown or not as documented; all is named.
+        TypeError: *params* is no mapping.
+    """
+    _require_mapping(model, params)
+    cls = find(model)
+    known = {parameter.name: parameter for parameter in cls.PARAMETERS}
+    unknown = [_unknown(name, tuple(known)) for name in params if name not in known]
+    values: dict[str, Any] = dict.fromkeys(name for name in known if known[name].required)
+    values |= {name: value for name, value in params.items() if name in known}
+    try:
+        instance = cls(variant=None if model == cls.MODEL else model, **values)
+    except InvalidParamsError as error:
+        raise InvalidParamsError(model, (*unknown, *error.problems)) from None
+    if unknown:
+        raise InvalidParamsError(model, tuple(unknown))
+    return instance
+
+
+def _require_mapping(model: str, params: object) -> None:
+    if not isinstance(params, Mapping):
+        raise TypeError(f"the parameters of {model} must be a mapping, not {short(params)}")
+
+
+def _unknown(name: object, known: Sequence[str]) -> Problem:
+    shown = name if isinstance(name, str) and re.fullmatch(r"\w{1,60}", name) else short(name)
+    nearest = get_close_matches(shown, known, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
+    return Problem(shown, f"is not a parameter of this model; {hint}")
+
+
+def with_channel(model_name: str, channel: str) -> str:
+    """
+    Name a model on one of its channels.
+
+    A model that the catalogue does not know may be on any documented channel.
+
+    Args:
+        model_name: The name without a channel, or already with this one.
+        channel: "base", "plus", "advanced" or "max".
+
+    Raises:
+        ValueError: The model has no such channel, or its name has another one already.
+    """
+    if channel not in CHANNELS:
+        raise ValueError(f"a channel is one of {', '.join(CHANNELS)}, not {short(channel)}")
+    carried = model_name.rpartition("_")[2]
+    if carried in CHANNELS:
+        if carried == channel:
+            return model_name
+        raise ValueError(f"{model_name} is on channel {carried} already, not on {channel}")
+    models = load()
+    if model_name not in models:
+        return f"{model_name}_{channel}"
+    variants = models[model_name].VARIANTS
+    if f"{model_name}_{channel}" in variants:
+        return f"{model_name}_{channel}"
+    has = ", ".join(each for each in CHANNELS if f"{model_name}_{each}" in variants)
+    raise ValueError(f"{model_name} has no channel {channel}; it has {has or 'none at all'}")
+
+
+def describe(model: str) -> tuple["Parameter", ...]:
+    """
+    Give what is documented of a model's parameters.
+
+    Raises:
+        UnknownModelError: The catalogue of this release has no such model.
+    """
+    return find(model).PARAMETERS
+
+
+def example(model: str) -> dict[str, Any]:
+    """
+    Make the parameters of a small valid request, to begin from.
+
+    Raises:
+        UnknownModelError: The catalogue of this release has no such model.
+    """
+    samples = import_module("aireiter_async.models._vocabulary").SAMPLES
+    params: dict[str, Any] = {}
+    for each in describe(model):
+        if each.required or each.name == "prompt":
+            sample = each.default or (each.allowed[0] if each.allowed else samples[each.name])
+            params[each.name] = [sample] if each.type == "string[]" else sample
+    return params

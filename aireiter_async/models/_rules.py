@@ -1,0 +1,228 @@
+"""
+Constraints between the parameters of one request, shared by name.
+
+A rule reads the values that were given and are right in themselves, and yields a problem for each
+clash. What the documentation calls ignored is let through; what it calls exclusive, required or
+"only with" is not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from aireiter_async.models._errors import Problem, short
+from aireiter_async.models._limits import Items
+from aireiter_async.models._markers import Needs, OnlyWhen, RequiredWhen, When
+
+
+class Given(dict[str, Any]):
+    """
+    The values that were given and are right in themselves.
+
+    Indexing falls back on the documented default, then on None; ``get`` and ``in`` do not.
+
+    Attributes:
+        defaults: The documented defaults.
+        wrong: The parameters that were complained of: one complaint about each is enough, and no
+            rule should take them for absent.
+    """
+
+    __slots__ = ("defaults", "wrong")
+
+    def __init__(self, defaults: Mapping[str, Any]) -> None:
+        self.defaults = defaults
+        self.wrong: set[str] = set()
+
+    def __missing__(self, name: str) -> Any:
+        """
+        Say what the service will take, if that can be said.
+        """
+        return None if name in self.wrong else self.defaults.get(name)
+
+    def has(self, name: str) -> bool:
+        """
+        Tell whether anything was given, be it wrong; ``[]`` is nothing.
+        """
+        return name in self.wrong or self.get(name, ()) != ()
+
+    def items_of(self, name: str) -> tuple[str, ...]:
+        """
+        Give the media of a parameter that takes one or many.
+        """
+        value: str | tuple[str, ...] = self.get(name, ())
+        return (value,) if isinstance(value, str) else value
+
+    def matters(self, name: str) -> bool:
+        """
+        Tell whether anything but the default or ``[]`` was given.
+        """
+        return self.get(name, ()) not in ((), self.defaults.get(name, ()))
+
+    def told(self, name: str) -> str:
+        """
+        Name a value, and tell where it comes from.
+        """
+        return f"{name}={short(self[name])}{'' if name in self else ' (the default)'}"
+
+
+Rule: TypeAlias = Callable[[Given], Iterator[Problem]]
+
+
+# Made from markers, for the parameter that carries them.
+
+
+def required_when(name: str, case: RequiredWhen) -> Rule:
+    """
+    Make the rule that *name* is required in *case*.
+    """
+
+    def rule(given: Given) -> Iterator[Problem]:
+        if given[case.param] in case.values and not given.has(name):
+            yield Problem(name, f"is required with {given.told(case.param)}")
+
+    return rule
+
+
+def only_when(name: str, case: OnlyWhen) -> Rule:
+    """
+    Make the rule that *name* needs *case*, but for its default.
+    """
+
+    def rule(given: Given) -> Iterator[Problem]:
+        if given.matters(name) and given[case.param] not in (None, *case.values):
+            yield Problem(name, f"needs {case}, not {given.told(case.param)}")
+
+    return rule
+
+
+def needs(name: str, marker: Needs) -> Rule:
+    """
+    Make the rule that *name* has no place without another parameter.
+    """
+
+    def rule(given: Given) -> Iterator[Problem]:
+        if given.matters(name) and not given.has(marker.needs):
+            yield Problem(name, f"needs {marker.needs}, which is not given")
+
+    return rule
+
+
+# Named in the RULES of classes.
+
+
+def count_when(case: When, name: str, most: int, least: int | None = None) -> Rule:
+    """
+    Make the rule that *name* has so many items in *case*.
+    """
+    limit = Items(most, least)
+
+    def rule(given: Given) -> Iterator[Problem]:
+        items = given.items_of(name)
+        if name not in given.wrong and given[case.param] in case.values and not limit.allows(items):
+            yield Problem(name, f"must be {limit.phrase} with {case}, not {limit.shown(items)}")
+
+    return rule
+
+
+def size_or_ratio(given: Given) -> Iterator[Problem]:
+    """
+    Exact pixels exclude a ratio and a resolution.
+    """
+    others = [name for name in ("aspect_ratio", "resolution") if name in given]
+    if "size" in given and others:
+        yield Problem("size", f"excludes {' and '.join(others)}: give one or the other")
+
+
+def four_k_is_not_square(given: Given) -> Iterator[Problem]:
+    """
+    4K is for long pictures only: others are refused by the service.
+    """
+    long = ("16:9", "9:16", "2:1", "1:2", "21:9", "9:21")
+    if given["resolution"] == "4K" and given["aspect_ratio"] not in (None, *long):
+        yield Problem(
+            "resolution",
+            f"4K needs an aspect_ratio of {', '.join(long)}, not {given.told('aspect_ratio')}",
+        )
+
+
+def agent_from_text_only(given: Given) -> Iterator[Problem]:
+    """
+    The agent writes prompts out for text alone.
+    """
+    if given["prompt_extend_mode"] == "agent" and given.items_of("image_url"):
+        yield Problem("prompt_extend_mode", "'agent' works from text only, without image_url")
+
+
+def hd_is_fast(given: Given) -> Iterator[Problem]:
+    """
+    There is no draft in HD.
+    """
+    if given["quality"] == "hd" and given["speed"] not in (None, "fast"):
+        yield Problem("quality", f"'hd' needs speed='fast', not {given.told('speed')}")
+
+
+def file_or_link(given: Given) -> Iterator[Problem]:
+    """
+    One document makes one video.
+    """
+    if "file_url" in given and "link_url" in given:
+        yield Problem("link_url", "excludes file_url: give one or the other")
+
+
+def voice_or_picture(given: Given) -> Iterator[Problem]:
+    """
+    One kind of reference makes one sound.
+    """
+    if given.items_of("audio_url") and given.items_of("image_url"):
+        yield Problem("image_url", "excludes audio_url: give one or the other")
+
+
+def words_or_media(given: Given) -> Iterator[Problem]:
+    """
+    References may speak for themselves, but nothing cannot.
+    """
+    media = ("image_url", "video_url", "audio_url")
+    if (
+        given["type"] == "all_reference"
+        and not given.get("prompt")
+        and not any(map(given.has, media))
+    ):
+        yield Problem("prompt", f"is required without {', '.join(media)}")
+
+
+def length_of_the_source(given: Given) -> Iterator[Problem]:
+    """
+    With a reference video the length is that of the reference.
+    """
+    if given.items_of("video_url") and "video_length" in given:
+        yield Problem("video_length", "is taken from video_url: leave it out")
+
+
+def seven_slots(given: Given) -> Iterator[Problem]:
+    """
+    A video takes as much room as two images.
+    """
+    taken = len(given.items_of("image_url")) + (2 if given.items_of("video_url") else 0)
+    if taken > 7:  # noqa: PLR2004, as documented
+        yield Problem(
+            "image_url", f"and video_url have 7 slots in all, of which a video takes 2; not {taken}"
+        )
+
+
+def edits_keep_the_source(given: Given) -> Iterator[Problem]:
+    """
+    An edited video has the shape and the length of its source.
+    """
+    if given["type"] == "video_edit":
+        for name in ("aspect_ratio", "video_length"):
+            if name in given:
+                yield Problem(name, "is taken from video_url with type='video_edit': leave it out")
+
+
+def end_after_start(given: Given) -> Iterator[Problem]:
+    """
+    A section has a length.
+    """
+    if None not in (given["start_s"], given["end_s"]) and given["end_s"] <= given["start_s"]:
+        yield Problem(
+            "end_s", f"must be more than start_s: {given.told('end_s')}, {given.told('start_s')}"
+        )

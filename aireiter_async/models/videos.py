@@ -1,0 +1,312 @@
+"""
+Videos: Veo, Sora, MiniMax, Grok, Wan, Gemini Omni, Flux.
+"""
+
+from typing import Annotated, Literal
+
+from aireiter_async.models._base import Model
+from aireiter_async.models._declare import model
+from aireiter_async.models._limits import Items, Length, Range, Step
+from aireiter_async.models._markers import (
+    Default,
+    Deprecated,
+    Doc,
+    OnlyWhen,
+    RequiredWhen,
+)
+from aireiter_async.models._rules import (
+    count_when,
+    file_or_link,
+    length_of_the_source,
+    seven_slots,
+    words_or_media,
+)
+from aireiter_async.models._vocabulary import (
+    FRAMES,
+    FRAMES_ONLY,
+    REFERENCES_ONLY,
+    AnyUrl,
+    AnyUrls,
+    CinemaRatio,
+    FirstFrame,
+    LastFrame,
+    PhotoRatio,
+    ScreenRatio,
+    WideOrTall,
+)
+
+
+@model
+class Veo31(Model):
+    """
+    Veo 3.1: a video from text, or from a first and a last frame.
+    """
+
+    MODEL = "veo3_1"
+    VARIANTS = ("veo3_1", "veo3_1_base", "veo3_1_plus")
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/veo3-1/generation"
+
+    prompt: str
+    image_url: FirstFrame | None = None
+    end_image_url: LastFrame | None = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+
+
+@model
+class Veo31Fast(Model):
+    """
+    Veo 3.1 Fast: a video from text, or from a first and a last frame.
+    """
+
+    MODEL = "veo3_1_fast"
+    VARIANTS = ("veo3_1_fast", "veo3_1_fast_base", "veo3_1_fast_plus", "veo3_1_fast_advanced")
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/veo3-1-fast/generation"
+
+    prompt: str
+    image_url: FirstFrame | None = None
+    end_image_url: LastFrame | None = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+
+
+@model
+class Sora2(Model):
+    """
+    Sora 2, gone from the pages: a video from text or a first frame.
+    """
+
+    MODEL = "sora2"
+    VARIANTS = ("sora2", "sora2_base", "sora2_plus", "sora2_advanced")
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/sora2/generation"
+
+    prompt: str
+    image_url: FirstFrame | None = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+    video_length: Annotated[Literal["10", "15"] | None, Default("10")] = None
+
+
+@model
+class Sora2Pro(Model):
+    """
+    Sora 2 Pro, gone from the pages: a video from text or a frame.
+    """
+
+    MODEL = "sora2_pro"
+    VARIANTS = ("sora2_pro", "sora2_pro_base", "sora2_pro_plus")
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/sora2-pro/generation"
+
+    prompt: str
+    image_url: FirstFrame | None = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+    video_length: Annotated[Literal["15", "25"] | None, Default("15")] = None
+    resolution: Annotated[Literal["standard", "high"] | None, Default("standard"), Deprecated()] = (
+        None
+    )
+
+
+@model
+class MinimaxH3(Model):
+    """
+    MiniMax H3: a video from text, from frames, or from references.
+    """
+
+    MODEL = "minimax_h3"
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/minimax-h3/generation"
+    RULES = (count_when(FRAMES, "image_url", most=2),)
+
+    prompt: Annotated[str, Length(7000)]
+    type: Annotated[
+        Literal["text_to_video", "first_last_frame", "all_reference"] | None,
+        Default("text_to_video"),
+        Doc("What the media are for"),
+    ] = None
+    video_length: Annotated[float | None, Range(4, 15), Step(1), Default(4)] = None
+    quality: Annotated[Literal["768p", "2k"] | None, Default("2k")] = None
+    aspect_ratio: Annotated[
+        CinemaRatio | None,
+        Default("16:9"),
+        OnlyWhen("type", ("text_to_video", "all_reference")),
+    ] = None
+    image_url: Annotated[
+        AnyUrls | None,
+        Items(9),
+        Doc("The first frame and the last, or up to 9 references, at most 30 MB"),
+    ] = None
+    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY] = None
+    video_url: Annotated[
+        AnyUrls | None,
+        Items(1),
+        REFERENCES_ONLY,
+        Doc("A reference, MP4 or MOV, 2 to 15 seconds, at most 50 MB"),
+    ] = None
+    audio_url: Annotated[
+        AnyUrls | None,
+        Items(3),
+        REFERENCES_ONLY,
+        Doc("References, WAV or MP3, 2 to 15 seconds, at most 15 MB"),
+    ] = None
+
+
+@model
+class MinimaxH3Turbo(Model):
+    """
+    MiniMax H3 Turbo: a video from text, or from references.
+    """
+
+    MODEL = "minimax_h3_turbo"
+    MEDIUM = "video"
+    OUTPUT = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/minimax-h3/turbo"
+
+    prompt: Annotated[str, Doc("What to make, in words; cites media as Image 1, Audio 1")]
+    video_length: Annotated[float | None, Range(5, 15), Step(1), Default(5)] = None
+    resolution: Annotated[Literal["480p", "720p"] | None, Default("720p")] = None
+    aspect_ratio: Annotated[Literal[PhotoRatio, "21:9"] | None, Default("16:9")] = None
+    image_url: Annotated[
+        AnyUrls | None, Items(9), Doc("References, JPEG, PNG or WEBP, at most 20 MB")
+    ] = None
+    audio_url: Annotated[
+        AnyUrls | None,
+        Items(3),
+        Doc("References, MP3 or WAV, at most 15 seconds and 20 MB each"),
+    ] = None
+
+
+@model
+class GrokImagine15(Model):
+    """
+    Grok Imagine 1.5: a video from an image.
+    """
+
+    MODEL = "grok_imagine_1_5"
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/grok-imagine-1-5/generation"
+
+    image_url: Annotated[FirstFrame, Doc("The image to animate, at most 20 MB")]
+    prompt: Annotated[str | None, Length(4096)] = None
+    resolution: Annotated[Literal["480p", "720p"] | None, Default("480p")] = None
+    video_length: Annotated[int | None, Range(1, 15), Default(5)] = None
+    aspect_ratio: Annotated[Literal["auto", PhotoRatio] | None, Default("auto")] = None
+
+
+@model
+class Wan30(Model):
+    """
+    Wan 3.0: a video from text, media, a document or a web page.
+    """
+
+    MODEL = "wan3_0"
+    MEDIUM = "video"
+    OUTPUT = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/wan-3-0/generation"
+    RULES = (count_when(FRAMES, "image_url", most=2), words_or_media, file_or_link)
+
+    prompt: Annotated[
+        str | None, Doc("What to make, in words; cites media as Image 1, Video 1, Audio 1")
+    ] = None
+    type: Annotated[
+        Literal["all_reference", "first_last_frame", "file_web"] | None,
+        Default("all_reference"),
+        Doc("What the media are for"),
+    ] = None
+    video_length: Annotated[int | None, Range(2, 30), Default(5)] = None
+    resolution: Annotated[Literal["480p", "720p", "1080p"] | None, Default("720p")] = None
+    aspect_ratio: Annotated[Literal["auto", ScreenRatio] | None, Default("auto")] = None
+    generate_audio: Annotated[bool | None, Default(default=True)] = None
+    image_url: Annotated[
+        AnyUrls | None,
+        Items(10),
+        OnlyWhen("type", ("all_reference", "first_last_frame")),
+        Doc("The first frame and the last, or up to 10 references, at most 20 MB"),
+    ] = None
+    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY] = None
+    video_url: Annotated[
+        AnyUrls | None,
+        Items(5),
+        REFERENCES_ONLY,
+        Doc("References, 1 to 15 seconds each, 15 together, at most 100 MB; seconds are paid for"),
+    ] = None
+    audio_url: Annotated[
+        AnyUrls | None,
+        Items(5),
+        REFERENCES_ONLY,
+        Doc("References, WAV or MP3, 1 to 15 seconds each, 15 together, at most 15 MB"),
+    ] = None
+    file_url: Annotated[
+        AnyUrl | None,
+        OnlyWhen("type", ("file_web",)),
+        Doc("A document to make a video of, at most 100 MB and 50 pages"),
+    ] = None
+    link_url: Annotated[
+        FirstFrame | None,
+        OnlyWhen("type", ("file_web",)),
+        Doc("A public web page to make a video of"),
+    ] = None
+    watermark: Annotated[bool | None, Default(default=False)] = None
+    seed: Annotated[int | None, Range(0)] = None
+
+
+@model
+class GeminiOmniFlashExt(Model):
+    """
+    Gemini Omni Flash Ext, or 1.1: a video from text and media.
+    """
+
+    MODEL = "gemini_omni_flash_ext"
+    VARIANTS = ("gemini_omni_flash_ext", "gemini_omni_1_1_flash_ext")
+    MEDIUM = "video"
+    OUTPUT = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/gemini-omni-flash-ext/generation"
+    RULES = (length_of_the_source, seven_slots)
+
+    prompt: str
+    video_length: Annotated[Literal["4", "6", "8", "10"] | None, Default("6")] = None
+    resolution: Annotated[Literal["720p", "1080p", "4K"] | None, Default("720p")] = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+    image_url: Annotated[
+        AnyUrls | None, Items(7), Doc("References, at most 10 MB; 5 beside a video")
+    ] = None
+    video_url: Annotated[
+        AnyUrls | None, Items(1), Doc("A reference, at most 10 seconds and 100 MB")
+    ] = None
+
+
+@model
+class Flux3Video(Model):
+    """
+    Flux 3 Video: a video from text, keyframes or a video to go on.
+    """
+
+    MODEL = "flux_3_video"
+    MEDIUM = "video"
+    DOC = "https://docs.aireiter.com/en/api-reference/videos/flux-3-video/generation"
+
+    mode: Annotated[
+        Literal["t2v", "i2v", "v2v"] | None, Default("t2v"), Doc("What to work from")
+    ] = None
+    prompt: str
+    image_url: Annotated[
+        AnyUrls | None,
+        Items(10),
+        RequiredWhen("mode", ("i2v",)),
+        OnlyWhen("mode", ("i2v",)),
+        Doc("Keyframes, in order"),
+    ] = None
+    video_url: Annotated[
+        AnyUrls | None,
+        Items(1),
+        RequiredWhen("mode", ("v2v",)),
+        OnlyWhen("mode", ("v2v",)),
+        Doc("The video to go on from, MP4"),
+    ] = None
+    video_length: Annotated[int | None, Range(5, 20), Default(5)] = None
+    resolution: Annotated[Literal["hd", "fhd"] | None, Default("hd")] = None
+    aspect_ratio: Annotated[Literal["auto", CinemaRatio, "2:1"] | None, Default("auto")] = None
+    generate_audio: Annotated[bool | None, Default(default=True)] = None
+    safety_tolerance: Annotated[
+        int | None, Range(0, 4), Default(2), Doc("How tolerant the safety check is")
+    ] = None

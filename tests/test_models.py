@@ -1,0 +1,301 @@
+"""
+The classes against the catalogue: nothing forgotten or invented.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from aireiter_async import models
+from aireiter_async.models import InvalidParamsError
+
+CATALOGUE: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "data" / "models.json").read_text(encoding="utf-8")
+)
+ENTRIES = {entry["model"]: entry for entry in CATALOGUE}
+EXAMPLES = [
+    request
+    for entry in CATALOGUE
+    for request in [entry["example_request"], *entry.get("more_example_requests", [])]
+]
+PARAMS: list[tuple[str, str, dict[str, Any]]] = [
+    (entry["model"], name, facts) for entry in CATALOGUE for name, facts in entry["params"].items()
+]
+MEDIA = [each for each in PARAMS if each[1].endswith("_url")]
+JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
+
+# Where the examples do not show a value that the constraints allow in some request.
+CONTEXTS: dict[str, list[dict[str, Any]]] = {
+    "kling_v3_omni": [{"prompt": "p", "video_url": "https://a/b"}],
+    "wan3_0": [{"type": "file_web"}, {"type": "first_last_frame"}, {"prompt": "p"}],
+    "minimax_h3": [{"prompt": "p", "type": "first_last_frame"}],
+    "happyhorse_1_0": [{"type": "video_edit", "prompt": "p", "video_url": "https://a/b"}],
+    "seed_audio_1_0": [{"prompt": "p"}],
+    "flux_3_video": [
+        {"mode": mode, "prompt": "p", medium: "https://a/b"}
+        for mode, medium in (("i2v", "image_url"), ("v2v", "video_url"))
+    ],
+}
+
+
+def for_each(params: list[tuple[str, str, dict[str, Any]]]) -> pytest.MarkDecorator:
+    """
+    Run a test for each of *params*, named by model and parameter.
+    """
+    ids = [f"{model}-{name}" for model, name, _ in params]
+    return pytest.mark.parametrize(("model", "name", "facts"), params, ids=ids)
+
+
+def contexts(model: str) -> list[dict[str, Any]]:
+    """
+    Give valid requests to try a value in.
+    """
+    documented = [each["params"] for each in EXAMPLES if each["model"] == model]
+    return [*documented, *CONTEXTS.get(model, []), models.example(model)]
+
+
+def accepted(model: str, name: str, value: Any) -> bool:
+    """
+    Tell whether some valid request takes *value* and sends it as it is.
+    """
+    for params in contexts(model):
+        try:
+            sent = models.build(model, {**params, name: value}).to_params()[name]
+        except InvalidParamsError:
+            continue
+        return json.dumps(sent) == json.dumps(value)
+    return False
+
+
+def complaint(model: str, params: dict[str, Any]) -> InvalidParamsError:
+    """
+    Give the error that *params* lead to.
+    """
+    with pytest.raises(InvalidParamsError) as caught:
+        models.build(model, params)
+    return caught.value
+
+
+def refused(model: str, name: str, value: Any) -> bool:
+    """
+    Tell whether *value* is refused, in a short line with the name.
+    """
+    for params in contexts(model):
+        error = complaint(model, {**params, name: value})
+        assert any(problem.param.partition("[")[0] == name for problem in error.problems)
+        assert f"{model}: {name}" in str(error)
+        assert len(str(error)) < 2000
+    return True
+
+
+def texts(facts: dict[str, Any], name: str) -> str:
+    """
+    Give a text that a parameter takes.
+    """
+    return "https://example.com/x" if name.endswith("_url") else facts.get("enum", ["a"])[0]
+
+
+def test_the_names_are_those_of_the_catalogue() -> None:
+    """
+    Every model and variant is known, and nothing else.
+    """
+    names = {name for entry in CATALOGUE for name in (entry["model"], *entry.get("variants", []))}
+    assert set(models.MODELS) == names
+    assert len(set(models.MODELS.values())) == len(CATALOGUE) == 66
+
+
+@pytest.mark.parametrize("model", ENTRIES)
+def test_a_class_says_what_the_catalogue_says_of_its_model(model: str) -> None:
+    """
+    Names, medium, place of the output and page are as documented.
+    """
+    entry, cls = ENTRIES[model], models.MODELS[model]
+    variants = tuple(entry.get("variants", [model]))
+    assert model == cls.MODEL
+    assert model.replace("_", "") == cls.__name__.lower()
+    assert variants == cls.VARIANTS
+    assert all(models.MODELS[variant] is cls for variant in variants)
+    assert entry["kind"] == cls.MEDIUM
+    assert entry["output_media_field"].removeprefix("list[].") == cls.OUTPUT
+    assert entry["doc"] == cls.DOC
+    assert str(cls.__doc__).rstrip().endswith(cls.DOC)
+
+
+@pytest.mark.parametrize("model", ENTRIES)
+def test_the_parameters_are_those_of_the_catalogue(model: str) -> None:
+    """
+    A class has the documented parameters as fields, and no other.
+    """
+    names = {parameter.name for parameter in models.describe(model)}
+    assert names == set(ENTRIES[model]["params"])
+    fields = {field.name for field in attrs.fields(models.MODELS[model])}
+    assert fields == {*names, "variant"}
+
+
+@for_each(PARAMS)
+def test_a_parameter_says_what_the_catalogue_says(
+    model: str, name: str, facts: dict[str, Any]
+) -> None:
+    """
+    Type, enum, default and every limit are those of the catalogue.
+    """
+    parameter = next(each for each in models.describe(model) if each.name == name)
+    whole = facts.get("notes") == "whole seconds"
+    ratio = facts.get("max_ratio") or facts.get("ratio_range", [None, None])[1]
+    expected = {
+        "type": facts["type"].replace("array", "string[]"),
+        "required": facts["required"],
+        "allowed": facts.get("enum"),
+        "default": facts.get("default"),
+        "minimum": facts.get("min"),
+        "maximum": facts.get("max"),
+        "step": 1 if whole else facts.get("step"),
+        "max_length": facts.get("max_chars"),
+        "min_items": facts.get("min_items"),
+        "max_items": facts.get("max_items"),
+        "min_pixels": facts.get("min_pixels"),
+        "max_pixels": facts.get("max_pixels"),
+        "multiple_of": facts.get("multiple_of"),
+        "max_side": facts.get("max_side"),
+        "max_ratio": ratio and int(ratio.removesuffix(":1")),
+        "deprecated": facts.get("deprecated", False),
+    }
+    if facts["type"] == "string" and "max" in facts:  # whole seconds as text
+        seconds = [str(number) for number in range(facts["min"], facts["max"] + 1)]
+        expected |= {"allowed": seconds, "minimum": None, "maximum": None}
+    said = {key: getattr(parameter, key) for key in expected}
+    for each in (said, expected):
+        each["allowed"] = sorted(each["allowed"] or [])
+    assert json.dumps(said) == json.dumps(expected)
+    assert parameter.doc
+    assert str(parameter).startswith(parameter.doc)
+
+
+@pytest.mark.parametrize("request_", EXAMPLES, ids=lambda each: each.get("out_task_id", "none"))
+def test_a_documented_example_leaves_as_the_very_same_json(request_: dict[str, Any]) -> None:
+    """
+    Every example of the catalogue is sent as it is printed there.
+    """
+    instance = models.build(request_["model"], request_["params"])
+    assert instance.model_name == request_["model"]
+    assert json.dumps(instance.to_params(), sort_keys=True) == json.dumps(
+        request_["params"], sort_keys=True
+    )
+
+
+def good_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
+    """
+    Give the documented values of a parameter, and those at its limits.
+    """
+    yield from facts.get("enum", [])
+    match facts["type"]:
+        case "boolean":
+            yield from (True, False)
+        case "integer" | "number":
+            yield from (facts[end] for end in ("min", "max") if end in facts)
+        case "string" if "min" in facts:
+            yield from map(str, range(facts["min"], facts.get("max", facts["min"] + 300) + 1))
+        case "string" if "max_chars" in facts:
+            yield "字" * facts["max_chars"]
+        case "string":
+            yield from [] if "enum" in facts or "pattern" in facts else [texts(facts, name)]
+        case _:
+            least, most = facts.get("min_items", 1), facts.get("max_items", 20)
+            yield from ([texts(facts, name)] * count for count in (least, most))
+
+
+def bad_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
+    """
+    Give values of the wrong type, and those just beyond the limits.
+    """
+    text = texts(facts, name)
+    yield from (object(), {text: text}, {text}, b"bytes", 1j)
+    yield from ("no such thing", "", text.swapcase() + " ") if "enum" in facts else ()
+    match facts["type"]:
+        case "boolean":
+            yield from (0, 1, "true", "")
+        case "integer" | "number":
+            yield from (facts["min"] - 1, facts["min"] - 0.001, str(facts["min"]), True)
+            yield from (float("nan"), float("inf"), float("-inf"), -(10**5000))
+            yield from (facts["max"] + 1, facts["max"] + 0.001) if "max" in facts else ()
+            yield from (facts["min"] + 0.5,) if facts["type"] == "integer" else ()
+        case "string":
+            yield from (5, 5.0, True, ["a"], [])
+            yield from ("a" * (facts["max_chars"] + 1),) if "max_chars" in facts else ()
+            yield from ("", "-1", "0", "five", "5s", " 5", "\u0665") if "min" in facts else ()
+            yield from (str(facts["max"] + 1), "5.5") if "min" in facts and "max" in facts else ()
+        case _:
+            yield from (5, 5.0, True, [5], [text, None], [[text]])
+            yield from ([text] * (facts["max_items"] + 1),) if "max_items" in facts else ()
+            yield from ([text] * (facts["min_items"] - 1),) if "min_items" in facts else ()
+
+
+@for_each(PARAMS)
+def test_every_documented_value_is_accepted(model: str, name: str, facts: dict[str, Any]) -> None:
+    """
+    Each word of an enum, and each value at a limit, is sent as given.
+    """
+    impossible = [240] if name == "start_s" else []  # no end_s can be after it
+    refusals = [each for each in good_values(name, facts) if not accepted(model, name, each)]
+    assert refusals == impossible
+
+
+@for_each(PARAMS)
+def test_every_other_value_is_refused(model: str, name: str, facts: dict[str, Any]) -> None:
+    """
+    What has another type, or passes a limit, is refused by name.
+    """
+    assert [each for each in bad_values(name, facts) if not refused(model, name, each)] == []
+
+
+@for_each(PARAMS)
+def test_a_misspelt_parameter_is_refused_and_the_right_one_offered(
+    model: str, name: str, facts: dict[str, Any]
+) -> None:
+    """
+    A letter too many is an error that names what was meant.
+    """
+    error = complaint(model, {**models.example(model), f"{name}x": texts(facts, name)})
+    assert f"{model}: {name}x is not a parameter of this model; did you mean {name}?" in str(error)
+
+
+@pytest.mark.parametrize("model", ENTRIES)
+def test_all_that_is_missing_is_named_at_once(model: str) -> None:
+    """
+    An empty request names each required parameter, in one error.
+    """
+    required = {name for name, facts in ENTRIES[model]["params"].items() if facts["required"]}
+    if model == "wan3_0":
+        required = {"prompt"}  # or a medium: see its notes
+    error = complaint(model, {})
+    assert {problem.param for problem in error.problems} == required
+    assert all("is required" in problem.text for problem in error.problems)
+
+
+@pytest.mark.parametrize("model", ENTRIES)
+def test_the_example_to_paste_is_valid(model: str) -> None:
+    """
+    What is offered to begin from is accepted as it is.
+    """
+    params = models.example(model)
+    assert models.build(model, params).to_params() == params
+
+
+@for_each(MEDIA)
+def test_media_are_taken_in_the_documented_forms(
+    model: str, name: str, facts: dict[str, Any]
+) -> None:
+    """
+    A data URI is refused only where a public URL is asked for.
+    """
+    notes = facts.get("notes", "")
+    data = JPEG if facts["type"] == "string" else [JPEG]
+    names_forms = any(form in notes for form in ("URL", "data URI", "web page"))
+    allowed = "data URI" in notes or not names_forms
+    assert (accepted if allowed else refused)(model, name, data)
+    for bad in ("cat.png", "./cat.jpg", "ftp://example.com/x", "https://", "file:///x"):
+        assert refused(model, name, bad)
