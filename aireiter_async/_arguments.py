@@ -1,0 +1,71 @@
+"""Checks of arguments: errors that name the argument, what is allowed and what was given."""
+
+import reprlib
+import sys
+from typing import Any
+
+
+def check_number(name: str, value: object, *, above: float | None = None) -> float:
+    """
+    Return *value* if it is a finite number, at least 0 or more than *above*.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    allowed = "at least 0" if above is None else f"more than {above:g}"
+    enough = value >= 0 if above is None else value > above  # which NaN never is
+    if not enough or value > sys.float_info.max:
+        raise ValueError(f"{name} must be a finite number, {allowed}, got {reprlib.repr(value)}")
+    return value
+
+
+def check_count(name: str, value: object) -> int:
+    """
+    Return *value* if it is a whole number of at least 1.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def not_negative(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds a number of at least 0."""
+    check_number(attribute.name, value)
+
+
+def not_negative_or_none(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds a number of at least 0, or None."""
+    if value is not None:
+        check_number(attribute.name, value)
+
+
+def at_least_one(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds a number of at least 1."""
+    if check_number(attribute.name, value) < 1:
+        raise ValueError(f"{attribute.name} must be at least 1, got {value!r}")
+
+
+def flag(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be a bool, got {type(value).__name__}")
+
+
+def count(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds a whole number of at least 1."""
+    check_count(attribute.name, value)
+
+
+def share(_instance: object, attribute: Any, value: object) -> None:
+    """Validate an attrs field that holds a number from 0 to 1."""
+    if check_number(attribute.name, value) > 1:
+        raise ValueError(f"{attribute.name} must be from 0 to 1, got {value!r}")

@@ -1,0 +1,276 @@
+"""
+Between values and bytes: paths, JSON, envelopes, codes and errors.
+
+No I/O and no clock of its own: a reply is ``(status, headers, body)``. The
+facts come from the service's public documentation and from what the authors of
+public programs saw: the envelopes differ by page, a refusal may travel in an
+HTTP 200, and HTML means a wrong route or the CDN.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from aireiter_async._envelope import (
+    ERRORS,
+    SUBMIT_ERRORS,
+    Reply,
+    open_envelope,
+    protocol_error,
+    read_number,
+    read_text,
+)
+from aireiter_async._outputs import read_outputs
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Balance, ErrorDetail, FreeQuota, Task, TaskStatus
+from aireiter_async.models._base import Model
+
+SUBMIT_PATH: Final = "/api/openapi/submit"
+QUERY_PATH: Final = "/api/openapi/query"
+BALANCE_PATH: Final = "/api/openapi/balance"
+
+_OK: Final = 200
+_OTHER_TASK: Final = "the answer is about another task"
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_sorted = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
+@functools.cache
+def _request_hook() -> Callable[[SubmitRequest], dict[str, Any]]:
+    """Make the hook at first use: building it costs more than a thousand calls of it."""
+    return make_dict_unstructure_fn(
+        SubmitRequest,
+        Converter(),
+        params=override(unstruct_hook=_params),
+        callback_url=override(omit_if_default=True),
+        metadata=override(omit_if_default=True, unstruct_hook=_named),
+    )
+
+
+def _params(params: Mapping[str, Any] | Model) -> Mapping[str, Any]:
+    return params.to_params() if isinstance(params, Model) else _named(params)
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy *values*, if their names are names: json would make the text "1" of the number 1."""
+    copy = dict(values)
+    try:
+        "".join(copy)  # the cheapest way to ask whether all of them are str
+    except TypeError as error:
+        raise TypeError(f"the names in params and metadata must be str: {error}") from None
+    return copy
+
+
+def _as_it_is(value: Any, _type: object = None) -> Any:
+    return value
+
+
+def encode_submit(request: SubmitRequest) -> bytes:
+    """
+    Encode the body of a submit: the same bytes for every attempt.
+
+    Raises:
+        TypeError: The params or metadata hold what JSON has no form for.
+        ValueError: They hold NaN, an infinity, a lone surrogate or themselves.
+    """
+    return _to_json(_encode, _request_hook()(request), request.model)
+
+
+def encode_content(request: SubmitRequest) -> str:
+    """
+    Encode all of *request* but its id, the same text for equal requests.
+
+    Raises:
+        TypeError: The params or metadata hold what JSON has no form for.
+        ValueError: They hold NaN, an infinity, a lone surrogate or themselves.
+    """
+    content = _request_hook()(request)
+    del content["out_task_id"]
+    return _to_json(_encode_sorted, content, request.model).decode()
+
+
+def _to_json(encode: Callable[[Any], str], content: dict[str, Any], model: str) -> bytes:
+    try:
+        return encode(content).encode()
+    except TypeError as error:
+        raise TypeError(
+            f"the params and metadata of {model} must be JSON values "
+            f"(str, int, float, bool, None, list, dict with str keys): {error}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"the params and metadata of {model} cannot be sent as JSON: {error}"
+        ) from error
+
+
+def encode_query(out_task_id: str) -> bytes:
+    """Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping."""
+    return b'{"out_task_id":"%s"}' % out_task_id.encode()
+
+
+def read_submit(reply: Reply, request: SubmitRequest, *, now: float) -> Task:
+    """
+    Read the answer to a submit.
+
+    Args:
+        reply: The answer.
+        request: What was submitted.
+        now: Seconds since the epoch, for a ``Retry-After`` that is a date.
+
+    Returns:
+        The accepted task.
+
+    Raises:
+        APIError: The service refused, by its own code.
+        ProtocolError: The answer is not one of the API's, or says of no task
+            that it was accepted: whether it was is not certain.
+    """
+    out_task_id = request.out_task_id
+    payload, data = open_envelope(reply, out_task_id, now, errors=SUBMIT_ERRORS)
+    if not isinstance(data, dict) or not (
+        data.get("status") or data.get("out_task_id") or data.get("task_id")
+    ):
+        raise protocol_error("the submit was answered without a task", reply, out_task_id, now)
+    if data.get("out_task_id") not in _same(out_task_id):
+        raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
+    return _read_task(payload, data, out_task_id, request.model)
+
+
+def read_query(reply: Reply, out_task_id: str, model: str | None, *, now: float) -> Task:
+    """
+    Read the answer to a query.
+
+    Args:
+        reply: The answer.
+        out_task_id: The id that was asked for.
+        model: The task's model where it is known; the answer does not say.
+        now: Seconds since the epoch, for a ``Retry-After`` that is a date.
+
+    Raises:
+        TaskNotFoundError: The service knows no such task.
+        APIError: The service refused.
+        ProtocolError: The answer is not one of the API's.
+    """
+    payload, data = open_envelope(reply, out_task_id, now, errors=ERRORS)
+    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
+        raise protocol_error("the query was answered without a status", reply, out_task_id, now)
+    if data.get("out_task_id") not in _same(out_task_id):
+        raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
+    return _read_task(payload, data, out_task_id, model)
+
+
+def read_balance(reply: Reply, *, now: float) -> Balance:
+    """
+    Read the answer to a balance request.
+
+    Raises:
+        APIError: The service refused.
+        ProtocolError: The answer is not one of the API's.
+    """
+    payload, data = open_envelope(reply, None, now, errors=ERRORS)
+    credits_left = read_number(data.get("credits")) if isinstance(data, dict) else None
+    if credits_left is None:
+        raise protocol_error("the balance was answered without credits", reply, None, now)
+    quotas = data.get("free_quotas")
+    return Balance(
+        credits=credits_left,
+        free_quotas=tuple(
+            FreeQuota(
+                model_key=read_text(quota.get("model_key")),
+                total=read_number(quota.get("total")),
+                used=read_number(quota.get("used")),
+                remaining=read_number(quota.get("remaining")),
+            )
+            for quota in (quotas if isinstance(quotas, list) else ())
+            if isinstance(quota, dict)
+        ),
+        raw=payload,
+    )
+
+
+def restore_task(text: str, out_task_id: str, model: str) -> Task:
+    """
+    Read an answer to a query again that was kept as the JSON *text* of ``Task.raw``.
+
+    Raises:
+        ProtocolError: It is not what was kept.
+    """
+    reply = Reply(_OK, {}, text.encode())
+    return read_query(reply, out_task_id, model, now=0.0)
+
+
+@functools.cache
+def _task_hook() -> Callable[[Mapping[str, Any], type[Task]], Task]:
+    """Make the hook at first use; each field reads what it can and never raises."""
+    return make_dict_structure_fn(
+        Task,
+        Converter(detailed_validation=False),
+        out_task_id=override(struct_hook=_as_it_is),
+        status=override(struct_hook=_read_status),
+        model=override(struct_hook=_as_it_is),
+        estimated_credits=override(struct_hook=read_number),
+        credits_used=override(struct_hook=read_number),
+        created_at=override(struct_hook=_read_time),
+        completed_at=override(struct_hook=_read_time),
+        outputs=override(struct_hook=_as_it_is),
+        error=override(struct_hook=_read_error),
+        raw=override(struct_hook=_as_it_is),
+    )
+
+
+def _same(out_task_id: str) -> tuple[str | None, ...]:
+    """Return what the answer's id may be: ours, or absent, null or empty."""
+    return (out_task_id, None, "")
+
+
+def _read_task(
+    payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
+) -> Task:
+    output, status = data.get("output"), data.get("status")
+    fields = {
+        **data,
+        "out_task_id": out_task_id,
+        "status": "pending" if status is None else status,
+        "model": model,
+        "outputs": () if output is None else read_outputs(output, model),
+        "raw": payload,
+    }
+    return _task_hook()(fields, Task)
+
+
+_STATUSES: Final[Mapping[str, TaskStatus]] = {
+    **{status.value: status for status in TaskStatus},
+    "submitted": TaskStatus.PENDING,
+}
+
+
+def _read_status(value: Any, _type: object = None) -> TaskStatus:
+    return (
+        _STATUSES.get(value, TaskStatus.UNKNOWN) if isinstance(value, str) else TaskStatus.UNKNOWN
+    )
+
+
+def _read_time(value: Any, _type: object = None) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _read_error(value: Any, _type: object = None) -> ErrorDetail | None:
+    if not value:
+        return None
+    if isinstance(value, dict):
+        return ErrorDetail(read_text(value.get("code")), read_text(value.get("message")))
+    return ErrorDetail("", read_text(value))

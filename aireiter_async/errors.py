@@ -1,0 +1,341 @@
+"""
+Everything that this package raises.
+
+::
+
+    AireiterError
+    ├── TransportError                    no complete answer arrived
+    │   ├── ConnectError                  nothing was ever sent
+    │   └── RequestTimeoutError           also a TimeoutError
+    ├── ProtocolError                     an answer, but not the API's
+    ├── APIError                          the service refused
+    │   ├── InvalidRequestError           400, 422
+    │   ├── AuthenticationError           401, 403
+    │   ├── InsufficientCreditsError      402, 433
+    │   ├── TaskNotFoundError             404, "api task not found"
+    │   ├── RateLimitError                425, 429
+    │   └── ServerError                   5xx
+    ├── AmbiguousSubmitError              may or may not have been accepted
+    ├── TaskError
+    │   ├── TaskFailedError
+    │   └── TaskTimeoutError              also a TimeoutError
+    ├── DownloadError
+    ├── BudgetExceededError
+    └── LedgerError                       the record of a batch cannot be used
+
+Bad arguments are `ValueError` or `TypeError`, raised before any I/O. A client
+that is used after `close`, or from a second event loop, raises `RuntimeError`.
+
+Every error pickles, names the task it is about where there is one, and has its
+cause in ``__cause__``. ``advice`` says who can mend it.
+"""
+
+from typing import ClassVar
+
+from attrs import Factory, define, field
+
+from aireiter_async._tasks import Task
+
+__all__ = [
+    "APIError",
+    "AireiterError",
+    "AmbiguousSubmitError",
+    "AuthenticationError",
+    "BudgetExceededError",
+    "ConnectError",
+    "DownloadError",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "LedgerError",
+    "ProtocolError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "ServerError",
+    "TaskError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TaskTimeoutError",
+    "TransportError",
+]
+
+
+class AireiterError(Exception):
+    """
+    The base of all errors of this package.
+
+    Attributes:
+        message: What happened.
+        advice: Who can mend it, and how.
+    """
+
+    advice: ClassVar[str] = ""
+    message: str
+
+    # Not a field: each subclass has it as one, in the place that suits it.
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        """Say what happened, to which task, and what to do about it."""
+        out_task_id: str | None = getattr(self, "out_task_id", None)
+        parts = [self._text()]
+        if out_task_id:
+            parts.append(f" [task {out_task_id}]")
+        if self.advice:
+            parts.append(f"; {self.advice}")
+        return "".join(parts)
+
+    def _text(self) -> str:
+        return self.message
+
+
+@define(slots=False)
+class TransportError(AireiterError):
+    """
+    No complete answer arrived: the request may have been received.
+
+    Attributes:
+        message: What happened.
+        out_task_id: The task that the exchange was about.
+    """
+
+    advice: ClassVar[str] = "the network or the service broke off: try again with the same id"
+    message: str
+    out_task_id: str | None = None
+
+
+@define(slots=False)
+class ConnectError(TransportError):
+    """The connection was never made (DNS, refused, TLS, connect timeout): nothing was sent."""
+
+    advice: ClassVar[str] = "check base_url, the network and the proxy; nothing was sent"
+
+
+@define(slots=False)
+class RequestTimeoutError(TransportError, TimeoutError):
+    """The answer took longer than the client's ``timeout`` in seconds."""
+
+    advice: ClassVar[str] = "raise timeout, or try again with the same id"
+
+
+@define(slots=False)
+class ProtocolError(AireiterError):
+    """
+    An answer arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
+
+    Attributes:
+        message: What was wrong, and the likely cause.
+        status: The HTTP status.
+        excerpt: The first 200 characters of the body.
+        retry_after: Seconds that the service asks to wait for.
+        out_task_id: The task that the exchange was about.
+    """
+
+    message: str
+    status: int
+    excerpt: str = ""
+    retry_after: float | None = None
+    out_task_id: str | None = None
+
+    def _text(self) -> str:
+        return f"{self.message} (HTTP {self.status}): {self.excerpt!r}"
+
+
+@define(slots=False)
+class APIError(AireiterError):
+    """
+    The service refused.
+
+    Attributes:
+        code: The service's code: from the envelope, else the HTTP status.
+        message: The service's text, possibly in two languages.
+        retry_after: Seconds that the service asks to wait for.
+        out_task_id: The task that the request was about.
+        status: The HTTP status, which may well be 200.
+    """
+
+    code: int
+    message: str
+    retry_after: float | None = None
+    out_task_id: str | None = None
+    status: int = 200
+
+    def _text(self) -> str:
+        wait = "" if self.retry_after is None else f", retry after {self.retry_after:g} s"
+        return f"{self.message or 'refused without a message'} (code {self.code}{wait})"
+
+
+@define(slots=False)
+class InvalidRequestError(APIError):
+    """The service does not accept the request as it is (400, 422)."""
+
+    advice: ClassVar[str] = "correct the request; nothing was charged"
+
+
+@define(slots=False)
+class AuthenticationError(APIError):
+    """The service does not accept the API key (401, 403)."""
+
+    advice: ClassVar[str] = "check the API key: https://aireiter.com/keys"
+
+
+@define(slots=False)
+class InsufficientCreditsError(APIError):
+    """The account's credits do not cover the task (402, 433)."""
+
+    advice: ClassVar[str] = "top up the account at https://aireiter.com; nothing was charged"
+
+
+@define(slots=False)
+class TaskNotFoundError(APIError):
+    """The service knows no task with this id under this key (404, "api task not found")."""
+
+    advice: ClassVar[str] = "check the id and that the key is the one it was submitted with"
+
+
+@define(slots=False)
+class RateLimitError(APIError):
+    """The service asks for a slower pace (425, 429)."""
+
+    advice: ClassVar[str] = "wait, or lower max_rate or max_concurrency"
+
+
+@define(slots=False)
+class ServerError(APIError):
+    """The service is in trouble (5xx)."""
+
+    advice: ClassVar[str] = "the service is in trouble: try again later with the same id"
+
+
+@define(slots=False)
+class AmbiguousSubmitError(AireiterError):
+    """
+    A submit may or may not have been accepted, and the service could not be asked.
+
+    Submitting again under another id could pay twice. ``query(out_task_id)``
+    tells whether the task exists; ``submit`` with the same request is safe.
+
+    Attributes:
+        out_task_id: The id that the task has if it was accepted.
+        message: What happened.
+    """
+
+    advice: ClassVar[str] = "query this id later, or submit the same request with the same id"
+    out_task_id: str
+    message: str = "the submit may or may not have been accepted"
+
+
+def _describe(error: "TaskError") -> str:
+    return f"the task is {error.task.status}"
+
+
+@define(slots=False)
+class TaskError(AireiterError):
+    """
+    A task did not complete.
+
+    Attributes:
+        task: The task as it was last seen.
+        message: What happened.
+    """
+
+    task: Task
+    message: str = field(default=Factory(_describe, takes_self=True))
+
+    @property
+    def out_task_id(self) -> str:
+        """The id of the task."""
+        return self.task.out_task_id
+
+
+def _reason(error: "TaskFailedError") -> str:
+    detail = error.task.error
+    return (detail and detail.message) or "the service gave no reason"
+
+
+@define(slots=False)
+class TaskFailedError(TaskError):
+    """
+    The service says that the task failed; failed tasks are refunded.
+
+    Attributes:
+        task: The failed task, with the whole reply in ``task.raw``.
+        message: The service's reason.
+    """
+
+    message: str = field(default=Factory(_reason, takes_self=True))
+
+    @property
+    def code(self) -> str | None:
+        """The service's code of the failure, such as ``TIMEOUT``; None where it gave none."""
+        return (self.task.error and self.task.error.code) or None
+
+    def _text(self) -> str:
+        return f"the task failed: {self.code or 'no code'}: {self.message}"
+
+
+@define(slots=False)
+class TaskTimeoutError(TaskError, TimeoutError):
+    """
+    The task had not ended at the caller's deadline: it is alive and paid for.
+
+    Attributes:
+        task: The task as it was last seen; `wait` can go on with it.
+        message: What happened.
+    """
+
+    advice: ClassVar[str] = "the task goes on: wait for it again with wait(error.task)"
+
+
+@define(slots=False)
+class DownloadError(AireiterError):
+    """
+    A result could not be saved whole; no partial file is left.
+
+    Attributes:
+        url: Where the result is.
+        message: What happened.
+        out_task_id: The task that the result belongs to.
+    """
+
+    advice: ClassVar[str] = "the result is still at its URL: download it again"
+    url: str
+    message: str
+    out_task_id: str | None = None
+
+    def _text(self) -> str:
+        return f"{self.message}: {self.url}"
+
+
+@define(slots=False)
+class BudgetExceededError(AireiterError):
+    """
+    The task was not submitted: it could have passed ``max_credits``.
+
+    Attributes:
+        message: What the budget is and what is spent and reserved, in credits.
+        out_task_id: The id of the request.
+    """
+
+    advice: ClassVar[str] = "raise max_credits to go on; nothing was charged for this task"
+    message: str
+    out_task_id: str | None = None
+
+
+@define(slots=False)
+class LedgerError(AireiterError):
+    """
+    The record of a batch cannot be used or written; nothing that needed it was sent.
+
+    Attributes:
+        message: What is wrong with it.
+        path: Where the ledger is.
+    """
+
+    advice: ClassVar[str] = "nothing is lost: mend the cause and run the batch again"
+    message: str
+    path: str = ""
+
+    def _text(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message

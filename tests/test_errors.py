@@ -1,0 +1,363 @@
+"""
+The errors: one tree, and all of each survives a pickle.
+"""
+
+import copy
+import pickle
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+
+from aireiter_async import errors
+from aireiter_async._tasks import ErrorDetail, Output, Task, TaskStatus
+from aireiter_async.errors import (
+    AireiterError,
+    AmbiguousSubmitError,
+    APIError,
+    AuthenticationError,
+    BudgetExceededError,
+    ConnectError,
+    DownloadError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    LedgerError,
+    ProtocolError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TaskError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+    TransportError,
+)
+
+RUNNING = Task("kitten-1", TaskStatus.PROCESSING, "veo3_1")
+FAILED = Task(
+    "kitten-1",
+    TaskStatus.FAILED,
+    "veo3_1",
+    estimated_credits=2.5,
+    credits_used=0.0,
+    created_at=datetime(2025, 12, 22, tzinfo=UTC),
+    outputs=(Output(url="https://s1.pxz.ai/a.mp4", kind="video", raw={"url": "x"}),),
+    error=ErrorDetail("TIMEOUT", "upstream took too long"),
+    raw={"data": {"status": "failed"}},
+)
+
+EVERY = [
+    (AireiterError("it broke"), "it broke"),
+    (
+        TransportError("ServerDisconnectedError: gone", "kitten-1"),
+        (
+            "ServerDisconnectedError: gone [task kitten-1]; "
+            "the network or the service broke off: try again with the same id"
+        ),
+    ),
+    (
+        ConnectError("Connection refused", "kitten-1"),
+        (
+            "Connection refused [task kitten-1]; "
+            "check base_url, the network and the proxy; nothing was sent"
+        ),
+    ),
+    (
+        RequestTimeoutError("no complete answer within 120 s", "kitten-1"),
+        (
+            "no complete answer within 120 s [task kitten-1]; "
+            "raise timeout, or try again with the same id"
+        ),
+    ),
+    (
+        ProtocolError("the answer is HTML", 502, "<html>", 3.0, "kitten-1"),
+        "the answer is HTML (HTTP 502): '<html>' [task kitten-1]",
+    ),
+    (
+        APIError(418, "a teapot", None, "kitten-1", 200),
+        "a teapot (code 418) [task kitten-1]",
+    ),
+    (
+        InvalidRequestError(400, "Invalid aspect_ratio: 1:7", None, "kitten-1", 200),
+        (
+            "Invalid aspect_ratio: 1:7 (code 400) [task kitten-1]; "
+            "correct the request; nothing was charged"
+        ),
+    ),
+    (
+        AuthenticationError(401, "", None, None, 401),
+        "refused without a message (code 401); check the API key: https://aireiter.com/keys",
+    ),
+    (
+        InsufficientCreditsError(433, "not enough credits", None, "kitten-1", 200),
+        (
+            "not enough credits (code 433) [task kitten-1]; "
+            "top up the account at https://aireiter.com; nothing was charged"
+        ),
+    ),
+    (
+        TaskNotFoundError(400, "api task not found", None, "kitten-1", 200),
+        (
+            "api task not found (code 400) [task kitten-1]; "
+            "check the id and that the key is the one it was submitted with"
+        ),
+    ),
+    (
+        RateLimitError(429, "slow down", 2.5, "kitten-1", 429),
+        (
+            "slow down (code 429, retry after 2.5 s) [task kitten-1]; "
+            "wait, or lower max_rate or max_concurrency"
+        ),
+    ),
+    (
+        ServerError(500, "oops", None, "kitten-1", 500),
+        (
+            "oops (code 500) [task kitten-1]; "
+            "the service is in trouble: try again later with the same id"
+        ),
+    ),
+    (
+        AmbiguousSubmitError("kitten-1"),
+        (
+            "the submit may or may not have been accepted [task kitten-1]; "
+            "query this id later, or submit the same request with the same id"
+        ),
+    ),
+    (TaskError(RUNNING), "the task is processing [task kitten-1]"),
+    (
+        TaskFailedError(FAILED),
+        "the task failed: TIMEOUT: upstream took too long [task kitten-1]",
+    ),
+    (
+        TaskTimeoutError(RUNNING),
+        (
+            "the task is processing [task kitten-1]; "
+            "the task goes on: wait for it again with wait(error.task)"
+        ),
+    ),
+    (
+        DownloadError("https://s1.pxz.ai/a.mp4", "cut short", "kitten-1"),
+        (
+            "cut short: https://s1.pxz.ai/a.mp4 [task kitten-1]; "
+            "the result is still at its URL: download it again"
+        ),
+    ),
+    (
+        BudgetExceededError("10 of 10 credits are spent", "kitten-1"),
+        (
+            "10 of 10 credits are spent [task kitten-1]; "
+            "raise max_credits to go on; nothing was charged for this task"
+        ),
+    ),
+    (
+        LedgerError("the disk is full", "run.db"),
+        "run.db: the disk is full; nothing is lost: mend the cause and run the batch again",
+    ),
+]
+ERRORS = [error for error, _ in EVERY]
+
+
+def fields(cls: type) -> tuple["attrs.Attribute[Any]", ...]:
+    """Return the fields of an error class; the base of all has none."""
+    return attrs.fields(cls) if attrs.has(cls) else ()
+
+
+def tree(lines: list[str]) -> dict[str, str | None]:
+    """
+    Read a drawn tree as each name's parent.
+    """
+    parents: dict[str, str | None] = {}
+    path: list[str] = []
+    for line in lines:
+        drawn = re.match(r"([│├└─ ]*)(\w+)", line)
+        assert drawn is not None
+        branch, name = drawn.groups()
+        depth = len(branch) // 4
+        parents[name] = path[depth - 1] if depth else None
+        path[depth:] = [name]
+    return parents
+
+
+def drawing() -> list[str]:
+    """
+    Return the lines of the tree in the module's docstring.
+    """
+    text = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
+    return [line.removeprefix("    ") for line in text.splitlines()]
+
+
+def classes() -> list[type[AireiterError]]:
+    """
+    Return all error classes that the module declares.
+    """
+    return [value for value in vars(errors).values() if is_error(value)]
+
+
+def is_error(value: object) -> bool:
+    """
+    Tell whether *value* is one of the package's errors.
+    """
+    return isinstance(value, type) and issubclass(value, AireiterError)
+
+
+def same(first: Any, second: Any) -> bool:
+    """
+    Tell whether two errors are of one class and hold the same.
+    """
+    return type(first) is type(second) and vars(first) == vars(second)
+
+
+def test_the_tree_is_as_drawn() -> None:
+    """
+    The docstring draws every class below its base, and nothing else.
+    """
+    assert tree(drawing()) == {
+        cls.__name__: cls.__bases__[0].__name__ if cls is not AireiterError else None
+        for cls in classes()
+    }
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_a_second_base_is_drawn(cls: type[AireiterError]) -> None:
+    """
+    What is also a TimeoutError says so in the tree, and only that.
+    """
+    line = next(line for line in drawing() if re.search(rf"\b{cls.__name__}\b", line))
+    assert ("also a TimeoutError" in line) is issubclass(cls, TimeoutError)
+
+
+def test_each_class_has_an_example_here() -> None:
+    """
+    Nothing below is tested on a part of the errors.
+    """
+    assert {type(error) for error in ERRORS} == set(classes())
+
+
+@pytest.mark.parametrize(("error", "text"), EVERY, ids=lambda value: type(value).__name__)
+def test_str_says_what_happened_to_which_task_and_what_to_do(
+    error: AireiterError, text: str
+) -> None:
+    """
+    An error's text has what happened, the task's id and the advice.
+    """
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_repr_names_every_field(error: AireiterError) -> None:
+    """
+    A repr shows the class and the fields.
+    """
+    shown = repr(error)
+    assert shown.startswith(f"{type(error).__name__}(")
+    assert all(f"{field.name}=" in shown for field in fields(type(error)))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_every_error_pickles_with_all_it_holds(error: AireiterError, protocol: int) -> None:
+    """
+    Fields, notes and even what was changed since survive a pickle.
+    """
+    error = copy.copy(error)
+    error.add_note("during the demo")
+    error.message = "changed"
+    back = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - our own pickle
+    assert same(back, error)
+    assert back.__notes__ == ["during the demo"]
+    assert (str(back), repr(back)) == (str(error), repr(error))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
+def test_every_error_can_be_copied(error: AireiterError, make: Any) -> None:
+    """
+    A copy holds the same, and is another error.
+    """
+    twin = make(error)
+    assert same(twin, error)
+    assert twin != error
+
+
+def test_a_pickled_task_error_keeps_the_whole_reply() -> None:
+    """
+    What was paid for stays known: the task with its raw reply.
+    """
+    back = pickle.loads(pickle.dumps(TaskFailedError(FAILED)))  # noqa: S301 - our own pickle
+    assert back.task == FAILED
+    assert back.task.raw == FAILED.raw
+    assert back.task.outputs[0].raw == {"url": "x"}
+
+
+@pytest.mark.parametrize("cls", [RequestTimeoutError, TaskTimeoutError])
+def test_what_took_too_long_is_a_timeout_error(cls: type[AireiterError]) -> None:
+    """
+    ``except TimeoutError`` catches both, and OSError's own fields stay out of it.
+    """
+    error: Any = cls(RUNNING) if cls is TaskTimeoutError else cls("too long")
+    assert isinstance(error, TimeoutError)
+    assert error.errno is None
+    assert error.strerror is None
+
+
+def test_fields_can_be_given_by_name() -> None:
+    """
+    Names do what places do, for the errors with a second base as well.
+    """
+    assert same(RequestTimeoutError(message="m", out_task_id="a"), RequestTimeoutError("m", "a"))
+    assert same(APIError(code=1, message="m"), APIError(1, "m", None, None, 200))
+
+
+@pytest.mark.parametrize(
+    ("detail", "code", "text"),
+    [
+        (None, None, "the task failed: no code: the service gave no reason"),
+        (ErrorDetail("", ""), None, "the task failed: no code: the service gave no reason"),
+        (ErrorDetail("", "nsfw"), None, "the task failed: no code: nsfw"),
+        (ErrorDetail("E1", ""), "E1", "the task failed: E1: the service gave no reason"),
+    ],
+)
+def test_a_failure_without_a_reason_says_so(
+    detail: ErrorDetail | None, code: str | None, text: str
+) -> None:
+    """
+    What the service did not say is not shown as an empty text.
+    """
+    error = TaskFailedError(attrs.evolve(FAILED, error=detail))
+    assert error.code == code
+    assert str(error) == f"{text} [task kitten-1]"
+
+
+def test_a_task_error_has_its_tasks_id() -> None:
+    """
+    Each error about a task says which under one name.
+    """
+    assert TaskError(RUNNING).out_task_id == "kitten-1"
+
+
+def test_a_ledger_without_a_path_is_not_named() -> None:
+    """
+    A ledger in memory has no path to show.
+    """
+    assert str(LedgerError("it is closed")).startswith("it is closed; ")
+
+
+@pytest.mark.parametrize("cls", classes())
+def test_no_field_could_hold_a_key(cls: type[AireiterError]) -> None:
+    """
+    No error takes headers, a request or a client's settings, where the key is.
+    """
+    allowed = {
+        "code",
+        "excerpt",
+        "message",
+        "out_task_id",
+        "path",
+        "retry_after",
+        "status",
+        "task",
+        "url",
+    }
+    assert {field.name for field in fields(cls)} <= allowed

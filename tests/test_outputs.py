@@ -1,0 +1,224 @@
+"""
+The outputs: where each model's media are, and that no shape of them is ever lost.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aireiter_async import models
+from aireiter_async._outputs import read_outputs
+from aireiter_async._tasks import Output
+
+CATALOGUE = json.loads((Path(__file__).parent / "data" / "models.json").read_text(encoding="utf-8"))
+EXAMPLES: list[tuple[str, Any]] = [
+    (entry["model"], entry["example_query_response"]["data"]["output"])
+    for entry in CATALOGUE
+    if "example_query_response" in entry
+]
+KNOWN = [None, "no_such_model"]
+
+PNG = "https://s1.pxz.ai/upload/a.png"
+MP4 = "https://s1.pxz.ai/upload/a.mp4?sign=1,2#t"
+WAV = "https://s1.pxz.ai/upload/a.WAV"
+ZIP = "https://static.aireiter.com/tmp/a.zip"
+COVER = "https://s1.pxz.ai/upload/cover.jpeg"
+
+
+@pytest.mark.parametrize(
+    ("names", "item", "expected"),
+    [
+        (["seedance_1_5_pro", "veo3_1"], {"url": MP4}, Output(url=MP4, kind="video")),
+        (["gpt_4o", "nano_banana"], {"url": PNG}, Output(url=PNG, kind="image")),
+        (["kling_v3_omni", "wan3_0"], {"video": MP4}, Output(url=MP4, kind="video")),
+        (["gemini_omni_flash_ext"], {"video": MP4}, Output(url=MP4, kind="video")),
+        (["flow_music_video"], {"video": MP4}, Output(url=MP4, kind="video")),
+        (
+            ["kling_v3_omni", "flow_music_video"],
+            {"video": MP4, "url": COVER},
+            Output(url=MP4, kind="video", cover_url=COVER),
+        ),
+        (
+            ["seed_audio_1_0", "suno", "suno_cover", "flow_music"],
+            {"audio": WAV},
+            Output(url=WAV, kind="audio"),
+        ),
+        (
+            ["suno", "suno_extend", "flow_music", "flow_music_extend", "flow_music_upload"],
+            {"audio": WAV, "url": COVER, "title": "Rain"},
+            Output(url=WAV, kind="audio", cover_url=COVER, title="Rain"),
+        ),
+        (["flow_music_stems"], {"file": ZIP, "clip_id": "c"}, Output(url=ZIP, kind="file")),
+        (
+            ["suno_lyrics", "flow_music_lyrics"],
+            {"title": "Rain", "text": "[Verse]\nRain"},
+            Output(kind="text", title="Rain", text="[Verse]\nRain"),
+        ),
+        (
+            ["seedream_v5_pro_layerize"],
+            {"url": PNG, "metadata": {"kind": "layer", "z_index": 1, "name": None}},
+            Output(url=PNG, kind="image", metadata={"kind": "layer", "z_index": 1, "name": None}),
+        ),
+        (["minimax_h3_turbo"], {"video": MP4}, Output(url=MP4, kind="video")),
+    ],
+)
+def test_each_model_has_its_place(names: list[str], item: Any, expected: Output) -> None:
+    """
+    The medium is found where the model puts it, and where the model is not known, too.
+    """
+    for name in [*names, *KNOWN]:
+        assert read_outputs([item], name) == (expected,), name
+        assert read_outputs({"list": [item], "total": 1}, name) == (expected,), name
+        assert read_outputs(item, name) == (expected,), name
+    assert all(name in models.MODELS for name in names)
+
+
+@pytest.mark.parametrize(("name", "output"), EXAMPLES)
+def test_every_documented_output_is_read(name: str, output: Any) -> None:
+    """
+    Each example of the documentation gives media, or texts, of the model's kind.
+    """
+    outputs = read_outputs(output, name)
+    medium = models.MODELS[name].MEDIUM
+    place = models.MODELS[name].OUTPUT
+    assert len(outputs) == len(output["list"] if isinstance(output, dict) else output)
+    for each in outputs:
+        assert each.url or each.text
+        assert each.kind == ("file" if place == "file" else medium)
+        assert each.raw is not None
+
+
+def test_the_order_is_the_services() -> None:
+    """
+    Outputs are neither sorted nor merged.
+    """
+    outputs = read_outputs([{"url": f"https://h/{n}.png"} for n in (3, 1, 2, 1)], "gpt_4o")
+    assert [each.url for each in outputs] == [f"https://h/{n}.png" for n in (3, 1, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "kind"),
+    [
+        (PNG, None, "image"),
+        (MP4, None, "video"),
+        (WAV, None, "audio"),
+        (ZIP, None, "file"),
+        ("https://h/lyrics.txt", None, "text"),
+        ("https://h/a", None, "file"),
+        ("https://h/a", "gpt_4o", "image"),
+        ("https://h/a", "veo3_1", "video"),
+        ("https://h/a.bin", "suno", "audio"),
+        ("https://[h/a.png", "veo3_1", "video"),
+        ("https://[h/a.png", None, "file"),
+        (COVER, "suno", "image"),
+        (PNG, "veo3_1", "image"),
+        ("\x00", None, "file"),
+        ("data:image/png;base64,AAAA", "gpt_4o", "image"),
+    ],
+)
+def test_the_kind_of_a_url_is_by_its_suffix(url: str, name: str | None, kind: str) -> None:
+    """
+    The suffix says what a medium is, else the model does: a cover alone is no song.
+    """
+    assert read_outputs([{"url": url}], name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
+    assert read_outputs([url], name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
+    assert read_outputs(url, name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({}, Output()),
+        ({"url": None}, Output()),
+        ({"url": ""}, Output()),
+        ({"url": 5, "video": [], "audio": {}, "file": True}, Output()),
+        ({"video": None, "url": MP4}, Output(url=MP4, kind="video")),
+        ({"audio": "", "url": WAV}, Output(url=WAV, kind="audio")),
+        ({"url": PNG, "title": 5, "text": None, "metadata": []}, Output(url=PNG, kind="image")),
+        ({"url": PNG, "text": "a cat"}, Output(url=PNG, kind="image", text="a cat")),
+        ({"title": "Rain"}, Output(kind="text", title="Rain")),
+        ({"list": "none", "url": PNG}, Output(url=PNG, kind="image")),
+        ("", Output()),
+        (None, Output()),
+        (5, Output()),
+        (True, Output()),
+        ([PNG], Output()),
+    ],
+)
+def test_what_is_missing_or_malformed_is_left_out(item: Any, expected: Output) -> None:
+    """
+    Nulls, empty texts and wrong types are no media, and raw keeps them.
+    """
+    (output,) = read_outputs([item], None)
+    assert output == expected
+    assert output.raw == item
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (None, ()),
+        ([], ()),
+        ({"list": []}, ()),
+        ({"list": None}, (Output(),)),
+        (5, (Output(),)),
+        ([None, PNG], (Output(), Output(url=PNG, kind="image"))),
+    ],
+)
+def test_any_shape_of_all_outputs_is_read(output: Any, expected: tuple[Output, ...]) -> None:
+    """
+    An array, an object with a list, one object or none: each is what it says.
+    """
+    assert read_outputs(output, None) == expected
+
+
+def test_a_url_of_lyrics_is_their_cover() -> None:
+    """
+    A model of texts makes no media.
+    """
+    item = {"title": "Rain", "text": "Rain", "url": COVER}
+    expected = Output(kind="text", cover_url=COVER, title="Rain", text="Rain")
+    assert read_outputs([item], "suno_lyrics") == (expected,)
+
+
+def test_unknown_fields_can_be_reached() -> None:
+    """
+    What this release does not know is in raw.
+    """
+    item = {"audio": WAV, "clip_id": "c", "duration": 12.5}
+    assert read_outputs([item], "suno")[0].raw["clip_id"] == "c"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["list", "url", "video", "audio", "file", "title", "text", "metadata"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.none() | st.text(max_size=5) | st.sampled_from(list(models.MODELS)))
+@settings(deadline=None)
+def test_reading_never_raises(output: Any, model: str | None) -> None:
+    """
+    Any JSON value makes outputs, each with what it was read from.
+    """
+    outputs = read_outputs(output, model)
+    listed = output.get("list") if isinstance(output, dict) else output
+    items = listed if isinstance(listed, list) else [] if output is None else [output]
+    assert len(outputs) == len(items)
+    for each, item in zip(outputs, items, strict=True):
+        assert each.raw is item
+        assert each.kind in {"image", "video", "audio", "text", "file"}
+        assert all(value != "" for value in (each.url, each.cover_url, each.title, each.text))
+        assert repr(each)
