@@ -48,7 +48,7 @@ ERRORS: Final[Mapping[int, type[APIError]]] = {
 SUBMIT_ERRORS: Final = {**ERRORS, 404: InvalidRequestError}
 _NOT_FOUND: Final = "task not found"
 _LONGEST_CODE: Final = 9
-_BYTE_ORDER_MARK: Final = "\ufeff"
+_AROUND: Final = " \t\r\n\ufeff"  # white space in JSON, and the byte order mark
 
 
 class Reply(NamedTuple):
@@ -70,7 +70,7 @@ def _refuse_constant(text: str) -> NoReturn:
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _EXCERPT
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
 def open_envelope(
@@ -78,7 +78,10 @@ def open_envelope(
 ) -> tuple[dict[str, Any], Any]:
     """Take the data out of the envelope, or raise what the envelope says."""
     try:
-        payload = _decode(reply.body.decode().removeprefix(_BYTE_ORDER_MARK))
+        text = reply.body.decode().strip(_AROUND)
+        payload, end = _decode(text)
+        if end != len(text):
+            raise ValueError("more follows the JSON")  # noqa: TRY301 - as the decoder would
     except (ValueError, RecursionError) as error:
         raise _no_object(reply, out_task_id, now) from error
     if not isinstance(payload, dict):
@@ -184,8 +187,8 @@ def read_text(value: Any) -> str:
     return value if isinstance(value, str) else _short.repr(value)
 
 
-def read_number(value: Any, _type: object = None) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+def read_number(value: Any) -> float | None:
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         number = float(value)

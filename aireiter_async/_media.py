@@ -7,8 +7,8 @@ results have been saved as ``.png`` whatever they were.
 
 import asyncio
 import functools
+import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from io import FileIO
@@ -108,7 +108,7 @@ class _Partial:
     def __init__(self, directory: Path, stem: str) -> None:
         self._directory = directory
         short = _shorten(stem, _LONGEST_STEM)
-        self._path = directory / f".{short}-{secrets.token_hex(4)}.part"
+        self._path = directory / f".{short}-{os.urandom(4).hex()}.part"
         self._file: FileIO | None = None
 
     def write(self, data: bytes) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from aireiter_async._slots import Slots
+
 _SPAN: Final = 1.0  # seconds over which the accepted rate is measured
 _CUT: Final = 0.8  # of the accepted rate is left after a refusal
 _DEEPEST: Final = 0.5  # of the last good rate: a single refusal does not cut below
@@ -52,6 +54,11 @@ class AdaptiveRate:
         self._span_from = float("-inf")
         self._span_count = 0
         self._span_before = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate at all."""
+        return self._learned != math.inf or self._ceiling != math.inf
 
     @property
     def rate(self) -> float:
@@ -142,7 +149,7 @@ class Pace:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._slots = asyncio.BoundedSemaphore(max_concurrency)
+        self._slots = Slots(max_concurrency)
         self._turns = asyncio.Lock()
         self._rate = AdaptiveRate(float("inf") if max_rate is None else max_rate)
         self._clock = clock
@@ -167,10 +174,14 @@ class Pace:
         Returns:
             The time at which the exchange may begin, by the clock.
         """
+        limited = shaped and self._rate.limited
+        if not limited and self._slots.take():
+            self.in_flight += 1
+            return self._clock()
         self.waiting += 1
         try:
             await self._slots.acquire()
-            if shaped and self._rate.rate != float("inf"):
+            if shaped and self._rate.limited:
                 self._slots.release()
                 await self._take_turn()
         finally:

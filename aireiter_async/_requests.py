@@ -51,7 +51,8 @@ def check_id(out_task_id: object) -> str:
 
 
 def _valid_id(_instance: object, _attribute: object, value: Any) -> None:
-    check_id(value)
+    if type(value) is not DrawnId:
+        check_id(value)
 
 
 def _valid_model(_instance: object, _attribute: object, value: Any) -> None:
@@ -70,7 +71,7 @@ def _valid_params(instance: "SubmitRequest", _attribute: object, value: Any) -> 
                 f"model {instance.model!r} does not take the params of "
                 f"{type(value).__name__}: use one of {', '.join(value.VARIANTS)}"
             )
-    elif not isinstance(value, Mapping):
+    elif not isinstance(value, (dict, Mapping)):  # a dict needs no look at Mapping's subclasses
         raise TypeError(
             "params must be a mapping or an instance of a class in aireiter_async.models, "
             f"got {type(value).__name__}"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.gen import make_dict_unstructure_fn, override
 
 from aireiter_async._envelope import (
     ERRORS,
@@ -67,10 +67,6 @@ def _named(values: Mapping[str, Any]) -> dict[str, Any]:
     except TypeError as error:
         raise TypeError(f"the names in params and metadata must be str: {error}") from None
     return copy
-
-
-def _as_it_is(value: Any, _type: object = None) -> Any:
-    return value
 
 
 def encode_submit(request: SubmitRequest) -> bytes:
@@ -139,7 +135,7 @@ def read_submit(reply: Reply, request: SubmitRequest, *, now: float) -> Task:
         data.get("status") or data.get("out_task_id") or data.get("task_id")
     ):
         raise protocol_error("the submit was answered without a task", reply, out_task_id, now)
-    if data.get("out_task_id") not in _same(out_task_id):
+    if data.get("out_task_id") not in (out_task_id, None, ""):
         raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
     return _read_task(payload, data, out_task_id, request.model)
 
@@ -162,7 +158,7 @@ def read_query(reply: Reply, out_task_id: str, model: str | None, *, now: float)
     payload, data = open_envelope(reply, out_task_id, now, errors=ERRORS)
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise protocol_error("the query was answered without a status", reply, out_task_id, now)
-    if data.get("out_task_id") not in _same(out_task_id):
+    if data.get("out_task_id") not in (out_task_id, None, ""):
         raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
     return _read_task(payload, data, out_task_id, model)
 
@@ -207,43 +203,24 @@ def restore_task(text: str, out_task_id: str, model: str) -> Task:
     return read_query(reply, out_task_id, model, now=0.0)
 
 
-@functools.cache
-def _task_hook() -> Callable[[Mapping[str, Any], type[Task]], Task]:
-    """Make the hook at first use; each field reads what it can and never raises."""
-    return make_dict_structure_fn(
-        Task,
-        Converter(detailed_validation=False),
-        out_task_id=override(struct_hook=_as_it_is),
-        status=override(struct_hook=_read_status),
-        model=override(struct_hook=_as_it_is),
-        estimated_credits=override(struct_hook=read_number),
-        credits_used=override(struct_hook=read_number),
-        created_at=override(struct_hook=_read_time),
-        completed_at=override(struct_hook=_read_time),
-        outputs=override(struct_hook=_as_it_is),
-        error=override(struct_hook=_read_error),
-        raw=override(struct_hook=_as_it_is),
-    )
-
-
-def _same(out_task_id: str) -> tuple[str | None, ...]:
-    """Return what the answer's id may be: ours, or absent, null or empty."""
-    return (out_task_id, None, "")
-
-
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
-    output, status = data.get("output"), data.get("status")
-    fields = {
-        **data,
-        "out_task_id": out_task_id,
-        "status": "pending" if status is None else status,
-        "model": model,
-        "outputs": () if output is None else read_outputs(output, model),
-        "raw": payload,
-    }
-    return _task_hook()(fields, Task)
+    """Read what can be read; nothing that is missing or malformed loses a paid task."""
+    get = data.get
+    output, status = get("output"), get("status")
+    return Task(
+        out_task_id,
+        TaskStatus.PENDING if status is None else _read_status(status),
+        model,
+        read_number(get("estimated_credits")),
+        read_number(get("credits_used")),
+        _read_time(get("created_at")),
+        _read_time(get("completed_at")),
+        () if output is None else read_outputs(output, model),
+        _read_error(get("error")),
+        payload,
+    )
 
 
 _STATUSES: Final[Mapping[str, TaskStatus]] = {
@@ -252,13 +229,13 @@ _STATUSES: Final[Mapping[str, TaskStatus]] = {
 }
 
 
-def _read_status(value: Any, _type: object = None) -> TaskStatus:
+def _read_status(value: Any) -> TaskStatus:
     return (
         _STATUSES.get(value, TaskStatus.UNKNOWN) if isinstance(value, str) else TaskStatus.UNKNOWN
     )
 
 
-def _read_time(value: Any, _type: object = None) -> datetime | None:
+def _read_time(value: Any) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
@@ -268,7 +245,7 @@ def _read_time(value: Any, _type: object = None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _read_error(value: Any, _type: object = None) -> ErrorDetail | None:
+def _read_error(value: Any) -> ErrorDetail | None:
     if not value:
         return None
     if isinstance(value, dict):

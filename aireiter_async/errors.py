@@ -105,14 +105,12 @@ class TransportError(AireiterError):
     out_task_id: str | None = None
 
 
-@define(slots=False)
 class ConnectError(TransportError):
     """The connection was never made (DNS, refused, TLS, connect timeout): nothing was sent."""
 
     advice: ClassVar[str] = "check base_url, the network and the proxy; nothing was sent"
 
 
-@define(slots=False)
 class RequestTimeoutError(TransportError, TimeoutError):
     """The answer took longer than the client's ``timeout`` in seconds."""
 
@@ -166,42 +164,36 @@ class APIError(AireiterError):
         return f"{self.message or 'refused without a message'} (code {self.code}{wait})"
 
 
-@define(slots=False)
 class InvalidRequestError(APIError):
     """The service does not accept the request as it is (400, 422)."""
 
     advice: ClassVar[str] = "correct the request; nothing was charged"
 
 
-@define(slots=False)
 class AuthenticationError(APIError):
     """The service does not accept the API key (401, 403)."""
 
     advice: ClassVar[str] = "check the API key: https://aireiter.com/keys"
 
 
-@define(slots=False)
 class InsufficientCreditsError(APIError):
     """The account's credits do not cover the task (402, 433)."""
 
     advice: ClassVar[str] = "top up the account at https://aireiter.com; nothing was charged"
 
 
-@define(slots=False)
 class TaskNotFoundError(APIError):
     """The service knows no task with this id under this key (404, "api task not found")."""
 
     advice: ClassVar[str] = "check the id and that the key is the one it was submitted with"
 
 
-@define(slots=False)
 class RateLimitError(APIError):
     """The service asks for a slower pace (425, 429)."""
 
     advice: ClassVar[str] = "wait, or lower max_rate or max_concurrency"
 
 
-@define(slots=False)
 class ServerError(APIError):
     """The service is in trouble (5xx)."""
 
@@ -214,14 +206,14 @@ class AmbiguousSubmitError(AireiterError):
     A submit may or may not have been accepted, and the service could not be asked.
 
     Submitting again under another id could pay twice. ``query(out_task_id)``
-    tells whether the task exists; ``submit`` with the same request is safe.
+    tells whether the task exists; ``submit(request, maybe_sent=True)`` asks first, and is safe.
 
     Attributes:
         out_task_id: The id that the task has if it was accepted.
         message: What happened.
     """
 
-    advice: ClassVar[str] = "query this id later, or submit the same request with the same id"
+    advice: ClassVar[str] = "query this id later, or submit the same request with maybe_sent=True"
     out_task_id: str
     message: str = "the submit may or may not have been accepted"
 
@@ -275,7 +267,6 @@ class TaskFailedError(TaskError):
         return f"the task failed: {self.code or 'no code'}: {self.message}"
 
 
-@define(slots=False)
 class TaskTimeoutError(TaskError, TimeoutError):
     """
     The task had not ended at the caller's deadline: it is alive and paid for.

@@ -122,7 +122,7 @@ EVERY = [
         AmbiguousSubmitError("kitten-1"),
         (
             "the submit may or may not have been accepted [task kitten-1]; "
-            "query this id later, or submit the same request with the same id"
+            "query this id later, or submit the same request with maybe_sent=True"
         ),
     ),
     (TaskError(RUNNING), "the task is processing [task kitten-1]"),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aireiter_async._media import _in_thread, file_suffix, save, save_text, stem_of_url
@@ -183,6 +183,7 @@ def test_a_stem_is_safe_as_a_file_name(url: str, stem: str) -> None:
 
 
 @given(st.text() | st.text("./\\%2eE5cfF0~:\0 \u732b").map("https://h/".__add__))
+@settings(deadline=None)
 def test_no_stem_leads_elsewhere(url: str) -> None:
     """
     Whatever the URL, its stem is one short, visible name.

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aireiter_async._pace import AdaptiveRate, Pace
@@ -261,6 +261,17 @@ def test_a_refusal_cuts_to_what_was_accepted() -> None:
     assert rate.rate == pytest.approx(0.8 * 10, rel=0.1)
 
 
+@pytest.mark.parametrize(("silence", "expected"), [(0.5, 0.5), (1.5, 0.0), (2.5, 0.0), (99.0, 0.0)])
+def test_only_the_last_second_is_measured(silence: float, expected: float) -> None:
+    """
+    After a silence the rate is not cut to what was accepted before it.
+    """
+    rate = AdaptiveRate()
+    now = steady(rate, 100.0, 3.0, 0.02) + silence
+    rate.refused(now, now, 0.0)
+    assert rate.rate == pytest.approx(max(0.8, 0.8 * 50 * expected), rel=0.1)
+
+
 def test_a_first_refusal_leaves_room_to_search() -> None:
     """
     Where nothing was accepted yet, the search begins at about one request per second.
@@ -418,6 +429,7 @@ def test_a_timers_lateness_is_made_up_for(late: float, delay: float) -> None:
     st.floats(0.1, 5000),
     st.lists(st.floats(0, 0.05) | st.floats(0, 30), min_size=1, max_size=80),
 )
+@settings(deadline=None)
 def test_the_ceiling_holds_over_any_time(ceiling: float, pauses: list[float]) -> None:
     """
     Over any span no more requests leave than the rate allows, one and a timer's lateness aside.
@@ -515,7 +527,7 @@ class Gate:
         Tell whether nothing is held and nobody waits.
         """
         counters = (self.pace.waiting, self.pace.in_flight)
-        return counters == (0, 0) and self.pace._slots._value == self.slots
+        return counters == (0, 0) and self.pace._slots._free == self.slots
 
 
 @pytest.mark.parametrize("slots", [1, 7, 64])
@@ -642,6 +654,17 @@ async def test_a_pause_that_grows_is_slept_to_its_end() -> None:
     assert not waiting.done()
     await gate.advance(0.2)
     await waiting
+
+
+async def test_what_was_not_taken_cannot_be_given_back() -> None:
+    """
+    A release too many is a mistake of ours, and never makes one slot more.
+    """
+    gate = Gate(1)
+    await gate.exchange(1)
+    with pytest.raises(RuntimeError, match="nobody had taken"):
+        gate.pace.release()
+    assert gate.pace._slots._free == 1
 
 
 async def test_the_rate_is_told() -> None:

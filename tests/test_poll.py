@@ -7,7 +7,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aireiter_async._poll import Durations, Expectation, PollPolicy
@@ -144,6 +144,7 @@ def test_the_servers_pace_wins_once() -> None:
     st.lists(st.none() | st.floats(0, 1e9), max_size=60),
     st.randoms(use_true_random=False),
 )
+@settings(deadline=None)
 def test_waits_are_within_their_bounds(
     policy: PollPolicy,
     expected: Expectation,
