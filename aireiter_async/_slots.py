@@ -7,7 +7,7 @@ many are let go at once.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 
 class Slots:
@@ -21,7 +21,7 @@ class Slots:
     def __init__(self, number: int) -> None:
         self._number = number
         self._free = number
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def take(self) -> bool:
         """Take a slot if one is free; none is while anybody waits."""
@@ -35,11 +35,13 @@ class Slots:
         if self.take():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        self._queue[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it came just before the cancellation
+            if turn.cancelled():
+                self._queue.pop(turn, None)
+            else:  # it came just before the cancellation
                 self.release()
             raise
 
@@ -51,7 +53,7 @@ class Slots:
             RuntimeError: None was taken.
         """
         while self._queue:
-            turn = self._queue.popleft()
+            turn, _ = self._queue.popitem(last=False)
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -1,0 +1,124 @@
+"""
+The asyncio-native Python client for the AIReiter generation API.
+
+::
+
+    import asyncio
+    from aireiter_async import AsyncClient, models
+
+    async def main() -> None:
+        async with AsyncClient() as client:  # the key is in AIREITER_API_KEY
+            request = models.Seedance15Pro(prompt="a kitten in the sun", aspect_ratio="16:9")
+            task = await client.run(request)
+            print(await client.download(task, "results"))
+
+    asyncio.run(main())
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aireiter_async import errors, models
+from aireiter_async._client import AsyncClient
+from aireiter_async._poll import PollPolicy
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._retry import RetryPolicy
+from aireiter_async._tasks import (
+    Balance,
+    ClientStats,
+    ErrorDetail,
+    FreeQuota,
+    Output,
+    Task,
+    TaskStatus,
+)
+from aireiter_async.errors import (
+    AireiterError,
+    AmbiguousSubmitError,
+    APIError,
+    AuthenticationError,
+    BudgetExceededError,
+    ConnectError,
+    DownloadError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    LedgerError,
+    ProtocolError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TaskError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from aireiter_async._batch import BatchProgress, Outcome, run_many, submit_many
+    from aireiter_async._ledger import Ledger
+
+__all__ = [
+    "APIError",
+    "AireiterError",
+    "AmbiguousSubmitError",
+    "AsyncClient",
+    "AuthenticationError",
+    "Balance",
+    "BatchProgress",
+    "BudgetExceededError",
+    "ClientStats",
+    "ConnectError",
+    "DownloadError",
+    "ErrorDetail",
+    "FreeQuota",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "Ledger",
+    "LedgerError",
+    "Outcome",
+    "Output",
+    "PollPolicy",
+    "ProtocolError",
+    "RateLimitError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "ServerError",
+    "SubmitRequest",
+    "Task",
+    "TaskError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TaskStatus",
+    "TaskTimeoutError",
+    "TransportError",
+    "errors",
+    "models",
+    "run_many",
+    "submit_many",
+]
+
+# Batches bring SQLite and more along: they are imported when they are asked for.
+_LATER = {
+    "BatchProgress": "_batch",
+    "Ledger": "_ledger",
+    "Outcome": "_batch",
+    "run_many": "_batch",
+    "submit_many": "_batch",
+}
+
+
+if not TYPE_CHECKING:  # or any name would do for a type checker
+
+    def __getattr__(name: str) -> Any:
+        """Import what belongs to batches."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """Name what is public, imported or not."""
+    return sorted({*globals(), *__all__})

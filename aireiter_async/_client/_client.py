@@ -1,0 +1,245 @@
+"""The client's verbs: one task done right."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from aireiter_async._arguments import check_number
+from aireiter_async._client._base import ClientBase
+from aireiter_async._client._waiting import OnUpdate
+from aireiter_async._requests import SubmitRequest, as_request, check_id
+from aireiter_async._tasks import Balance, Output, Task, TaskStatus
+from aireiter_async.models._base import Model
+
+_UNKNOWN_AGE = float("inf")
+
+
+class AsyncClient(ClientBase):
+    """
+    A client of the AIReiter generation API; an async context manager.
+
+    All calls share one connection pool and one pace. Call as many of its
+    methods at once as you like: those beyond *max_concurrency* queue, first in,
+    first out, and their timeouts count from when their turn has come.
+
+    The pool is made in the running event loop, on entry or at the first call,
+    and the client then belongs to that loop.
+
+    Args:
+        api_key: None: what ``AIREITER_API_KEY`` holds. It is sent to
+            *base_url*'s host only.
+        base_url: None: what ``AIREITER_BASE_URL`` holds, else
+            ``https://aireiter.com``.
+        max_concurrency: HTTP exchanges in flight at most, and the size of the
+            pool; at least 1.
+        max_rate: Requests per second at most; None for no limit. Under it the
+            rate adapts to the refusals of the service.
+        timeout: Seconds per attempt, more than 0; for downloads, seconds
+            between two reads.
+        connect_timeout: Seconds per attempt for DNS, connect and TLS handshake.
+        retry: How failures are met.
+        polling: When `wait` looks for a task.
+        session: A session to borrow, with its proxy, TLS and tracing settings:
+            it is never closed or reconfigured. None: the client owns one.
+        user_agent: None: this package's own. The CDN in front of the service
+            refuses some.
+        allow_http: Whether *base_url* may be ``http://`` to another machine.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is out of its range, or no key was given.
+    """
+
+    async def submit(
+        self,
+        request: SubmitRequest | Model,
+        *,
+        out_task_id: str | None = None,
+        channel: str | None = None,
+        callback_url: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        maybe_sent: bool = False,
+    ) -> Task:
+        """
+        Submit *request* and return as soon as the service has accepted it.
+
+        The id and the body are the same on every attempt. When an answer is
+        lost, the service is asked for the id before anything is sent again.
+
+        Args:
+            request: A `SubmitRequest`, which has drawn its id already, or an
+                instance of a class in `aireiter_async.models`.
+            out_task_id: Overrides the id of the request; 1 to 64 characters of
+                ``[A-Za-z0-9_-]``. The same id never pays twice.
+            channel: ``base``, ``plus``, ``advanced`` or ``max``, where the model
+                has it: other stability, other price.
+            callback_url: Where the service reports the end.
+            metadata: Echoed back by the service.
+            maybe_sent: Whether the same request may have been sent before, by a
+                call that did not see its answer: the service is then asked for
+                the id before anything is sent.
+
+        Returns:
+            The task as the service first describes it, normally pending.
+
+        Raises:
+            AmbiguousSubmitError: The answer was lost and the service could not be asked.
+            APIError: The service refused: nothing was charged.
+            ConnectError: Nothing was sent.
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of its range.
+        """
+        made = as_request(
+            request,
+            out_task_id=out_task_id,
+            channel=channel,
+            callback_url=callback_url,
+            metadata=metadata,
+        )
+        return await self._submission.submit(made, maybe_sent=maybe_sent)
+
+    async def query(self, task_or_id: Task | str) -> Task:
+        """
+        Ask for a task once, whatever its status.
+
+        Args:
+            task_or_id: A task, or an ``out_task_id``; the outputs of a task
+                whose model is known are read as that model's page documents.
+
+        Raises:
+            TaskNotFoundError: The service knows no such task.
+            AireiterError: The service could not be asked, or refused.
+        """
+        task = _as_task(task_or_id)
+        return await self._query(task.out_task_id, task.model)
+
+    async def wait(
+        self,
+        task_or_id: Task | str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one last look
+        on_update: OnUpdate | None = None,
+    ) -> Task:
+        """
+        Wait until a task has completed.
+
+        Args:
+            task_or_id: A task, or an ``out_task_id``.
+            timeout: Seconds from now; None to wait for as long as it takes.
+            on_update: Called, and awaited if that makes sense, with the task
+                when its status has changed.
+
+        Returns:
+            The completed task, with its outputs.
+
+        Raises:
+            TaskFailedError: The service says that the task failed.
+            TaskTimeoutError: The time is over and one last look found the task
+                alive; ``wait(error.task)`` goes on.
+            TaskNotFoundError: The service does not know the task, not even
+                after the policy's ``grace``.
+            AireiterError: The service refuses to be asked. Passing trouble is
+                ridden out.
+        """
+        task = _as_task(task_or_id)
+        limit = None if timeout is None else check_number("timeout", timeout)
+        return await self._waiting.wait(
+            task, elapsed=_age(task), timeout=limit, on_update=on_update
+        )
+
+    async def run(
+        self,
+        request: SubmitRequest | Model,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one last look
+        on_update: OnUpdate | None = None,
+        out_task_id: str | None = None,
+        channel: str | None = None,
+        callback_url: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        maybe_sent: bool = False,
+    ) -> Task:
+        """
+        Submit *request*, then wait until its task has completed.
+
+        Args:
+            request: As in `submit`.
+            timeout: Seconds to wait after the submit; None for as long as it takes.
+            on_update: As in `wait`; told of the submitted task first.
+            out_task_id: As in `submit`.
+            channel: As in `submit`.
+            callback_url: As in `submit`.
+            metadata: As in `submit`.
+            maybe_sent: As in `submit`.
+
+        Raises:
+            AireiterError: As in `submit` and `wait`.
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of its range.
+        """
+        limit = None if timeout is None else check_number("timeout", timeout)
+        task = await self.submit(
+            request,
+            out_task_id=out_task_id,
+            channel=channel,
+            callback_url=callback_url,
+            metadata=metadata,
+            maybe_sent=maybe_sent,
+        )
+        await self._waiting.report(task, on_update)
+        if task.ended:  # found so when its submit was settled
+            self._waiting.count(task, _UNKNOWN_AGE)
+        return await self._waiting.wait(task, elapsed=0.0, timeout=limit, on_update=on_update)
+
+    async def balance(self) -> Balance:
+        """
+        Ask for the credits that are left.
+
+        Raises:
+            AireiterError: The service could not be asked, or refused.
+        """
+        return await self._balance()
+
+    async def download(
+        self,
+        task_or_output: Task | Output,
+        directory: str | PathLike[str],
+        *,
+        name: str | None = None,
+    ) -> list[Path]:
+        """
+        Save the results of a completed task, each whole or not at all.
+
+        Covers of songs are not among them; lyrics are saved as text.
+
+        Args:
+            task_or_output: A completed task, or one of its outputs.
+            directory: Where to; made if it is missing.
+            name: The files' name without suffix; None: the task's id, or for an
+                output the name in its URL. Several outputs are numbered from 1.
+                The suffix comes from the content. A file of that name is replaced.
+
+        Returns:
+            The paths, in the order of the outputs.
+
+        Raises:
+            DownloadError: A result could not be saved; those before it are there.
+            TypeError: An argument is of the wrong type.
+            ValueError: The task has not completed, or *name* is no file name.
+        """
+        return await self._downloading.download(task_or_output, Path(directory), name)
+
+
+def _as_task(task_or_id: Task | str) -> Task:
+    if isinstance(task_or_id, Task):
+        return task_or_id
+    return Task(check_id(task_or_id), TaskStatus.UNKNOWN)
+
+
+def _age(task: Task) -> float:
+    """Return the seconds since *task* was submitted; the clocks may disagree, a look tells."""
+    if task.created_at is None:
+        return _UNKNOWN_AGE
+    return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())

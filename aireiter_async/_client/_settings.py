@@ -1,0 +1,169 @@
+"""What a client was told: checked before any I/O, and the key kept out of sight."""
+
+import functools
+import ipaddress
+import os
+import platform
+import reprlib
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from aireiter_async._arguments import check_number
+from aireiter_async._poll import PollPolicy
+from aireiter_async._retry import RetryPolicy
+
+DEFAULT_BASE_URL: Final = "https://aireiter.com"
+
+
+class Secret(str):
+    """A string that does not show in a repr: tracebacks and debuggers print those."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Hide the value."""
+        return "'***'"
+
+
+@frozen(kw_only=True)
+class Settings:
+    """
+    The options of one view of a client.
+
+    Attributes:
+        api_key: The key, hidden from every repr.
+        base_url: Without a slash at its end.
+        timeout: Seconds per attempt, from when the slot is held.
+        connect_timeout: Seconds for DNS, connect and TLS handshake.
+        retry: How failures are met.
+        polling: When `wait` looks.
+        user_agent: Sent with every request.
+        allow_http: Whether the key may travel unencrypted.
+    """
+
+    api_key: Secret
+    base_url: str
+    timeout: float
+    connect_timeout: float
+    retry: RetryPolicy
+    polling: PollPolicy
+    user_agent: str
+    allow_http: bool
+
+
+def read_settings(
+    *,
+    api_key: str | None,
+    base_url: str | None,
+    timeout: float,
+    connect_timeout: float,
+    retry: RetryPolicy,
+    polling: PollPolicy,
+    user_agent: str | None,
+    allow_http: bool,
+) -> Settings:
+    """
+    Check a client's options and fill in what the environment holds.
+
+    Raises:
+        TypeError: An option is of the wrong type.
+        ValueError: An option is missing or out of its range.
+    """
+    if not isinstance(retry, RetryPolicy):
+        raise TypeError(f"retry must be a RetryPolicy, got {type(retry).__name__}")
+    if not isinstance(polling, PollPolicy):
+        raise TypeError(f"polling must be a PollPolicy, got {type(polling).__name__}")
+    if not isinstance(allow_http, bool):
+        raise TypeError(f"allow_http must be a bool, got {type(allow_http).__name__}")
+    return Settings(
+        api_key=_read_key(api_key),
+        base_url=_read_base_url(base_url, allow_http=allow_http),
+        timeout=check_number("timeout", timeout, above=0),
+        connect_timeout=check_number("connect_timeout", connect_timeout, above=0),
+        retry=retry,
+        polling=polling,
+        user_agent=_read_user_agent(user_agent),
+        allow_http=allow_http,
+    )
+
+
+def hide(api_key: str | None) -> str | None:
+    """Keep a key out of the variables that a traceback shows, whether it is a good one or not."""
+    return Secret(api_key) if isinstance(api_key, str) else api_key
+
+
+def _read_key(api_key: str | None) -> Secret:
+    key = hide(os.environ.get("AIREITER_API_KEY") if api_key is None else api_key)
+    if key is None:
+        raise ValueError(
+            "no API key: give api_key or set AIREITER_API_KEY; "
+            "keys come from https://aireiter.com/keys"
+        )
+    if not isinstance(key, str):
+        raise TypeError(f"api_key must be a str, got {type(key).__name__}")
+    # The key itself is never shown, not even a wrong one: it may be right but for a line break.
+    if not key:
+        raise ValueError("api_key is empty: keys come from https://aireiter.com/keys")
+    if not all("!" <= char <= "~" for char in key):
+        raise ValueError(
+            "api_key must be printable ASCII without spaces and line breaks: "
+            "check how it was copied"
+        )
+    return Secret(key)
+
+
+def _read_base_url(base_url: str | None, *, allow_http: bool) -> str:
+    url = base_url
+    if url is None:
+        url = os.environ.get("AIREITER_BASE_URL") or DEFAULT_BASE_URL
+    if not isinstance(url, str):
+        raise TypeError(f"base_url must be a str, got {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url is not a URL: {error}") from error
+    if parts.scheme not in {"http", "https"} or not host or any(char <= " " for char in url):
+        raise ValueError(
+            f"base_url must be an absolute URL such as {DEFAULT_BASE_URL}, got {reprlib.repr(url)}"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("base_url must not hold a user name or a password")
+    if "?" in url or "#" in url:
+        raise ValueError("base_url must not hold a query or a fragment")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ValueError(
+            f"base_url is http:// to {host}, which is not this machine: the API key would travel "
+            "unencrypted; use https://, or allow_http=True if the network itself is safe"
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _read_user_agent(user_agent: str | None) -> str:
+    if user_agent is None:
+        return _default_user_agent()
+    if not isinstance(user_agent, str):
+        raise TypeError(f"user_agent must be a str, got {type(user_agent).__name__}")
+    if not user_agent.strip() or not all(" " <= char <= "~" for char in user_agent):
+        raise ValueError(
+            "user_agent must be printable ASCII on one line and not empty, "
+            f"got {reprlib.repr(user_agent)}"
+        )
+    return user_agent
+
+
+@functools.cache
+def _default_user_agent() -> str:
+    """Name this package and Python: the CDN refuses Python's default User-Agent."""
+    from importlib.metadata import version  # noqa: PLC0415 - most of an import's cost, for a name
+
+    return f"aireiter-async/{version('aireiter-async')} Python/{platform.python_version()}"

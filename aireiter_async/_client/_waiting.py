@@ -1,0 +1,188 @@
+"""Waiting for tasks to end: patient with the network, light on the service."""
+
+import asyncio
+import inspect
+import math
+import reprlib
+import time
+from collections.abc import Awaitable, Callable
+
+from attrs import define, evolve
+
+from aireiter_async import models
+from aireiter_async._client._api import Api, Counters
+from aireiter_async._poll import Durations, Expectation, PollPolicy
+from aireiter_async._retry import logger, retry_after, transient
+from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async.errors import (
+    AireiterError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+)
+
+OnUpdate = Callable[[Task], Awaitable[None] | None]
+
+_short = reprlib.Repr()
+_short.maxdict = 20
+
+
+class Waiting:
+    """
+    Waits for tasks over an `Api`.
+
+    Args:
+        api: One attempt of each endpoint: the looks themselves are the retries.
+        policy: When to look.
+        durations: How long tasks have been taking, by model.
+        counters: Told what ended, and what it cost.
+        clock: Seconds that only go up.
+        sleep: Waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        policy: PollPolicy,
+        durations: Durations,
+        counters: Counters,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._api = api
+        self._policy = policy
+        self._durations = durations
+        self._counters = counters
+        self._clock = clock
+        self._sleep = sleep
+
+    async def wait(
+        self,
+        task: Task,
+        *,
+        elapsed: float,
+        timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
+        on_update: OnUpdate | None,
+    ) -> Task:
+        """
+        Look for *task* until it has ended.
+
+        Args:
+            task: The task as it was last seen.
+            elapsed: Seconds since it was submitted, as far as is known.
+            timeout: Seconds from now, None for no limit.
+            on_update: Told of the task when its status has changed.
+
+        Raises:
+            TaskFailedError: The service says that it failed.
+            TaskTimeoutError: It had not ended at the deadline, nor at one last look.
+            TaskNotFoundError: The service does not know it, not even after a while.
+            AireiterError: The service refuses to be asked.
+        """
+        if task.ended:
+            return _completed(task)
+        started = self._clock()
+        deadline = math.inf if timeout is None else started + timeout
+        expected = self._expect(task.model)
+        waits = self._policy.waits(expected, elapsed)
+        missing = _Missing(self._policy.grace)
+        seconds = next(waits)
+        while True:
+            now = self._clock()
+            last = now + seconds >= deadline
+            await self._sleep(max(0.0, deadline - now) if last else seconds)
+            seen, trouble = await self._look(task, missing)
+            if seen.status is not task.status or (_unseen(task) and not trouble):
+                await self.report(seen, on_update)
+            task = seen
+            if task.ended:
+                self.count(task, elapsed + self._clock() - started)
+                return _completed(task)
+            if last:
+                raise TaskTimeoutError(task) from trouble
+            asked = None if trouble is None else retry_after(trouble)
+            if not expected.learned and (expected := self._expect(task.model)).learned:
+                # Another task of this model has ended meanwhile: now it is known when to look.
+                waits = self._policy.waits(expected, elapsed + self._clock() - started)
+                seconds = max(next(waits), waits.send(asked))
+            else:
+                seconds = waits.send(asked)
+
+    async def _look(self, task: Task, missing: "_Missing") -> tuple[Task, AireiterError | None]:
+        """Look once: the task as it is now, or as it was and why it could not be seen."""
+        try:
+            seen = await self._api.query(task.out_task_id, task.model)
+        except TaskNotFoundError as error:
+            if missing.too_long(self._clock()):
+                raise
+            return task, error
+        except AireiterError as error:
+            if not transient(error):
+                raise
+            logger.info("a look for %s failed, the wait goes on: %s", task.out_task_id, error)
+            return task, error
+        missing.since = None
+        return _with_what_was_known(seen, task), None
+
+    def _expect(self, model: str | None) -> Expectation:
+        known = models.MODELS.get(model) if model else None
+        return self._durations.expect(model, known.MEDIUM if known else None)
+
+    async def report(self, task: Task, on_update: OnUpdate | None) -> None:
+        """Tell of a status that is new."""
+        if task.status is TaskStatus.UNKNOWN:
+            shown = _short.repr(task.raw)  # it may repeat the task's input
+            logger.warning("task %s has a status that is not known: %s", task.out_task_id, shown)
+        if on_update is not None:
+            told = on_update(task)
+            if inspect.isawaitable(told):
+                await told
+
+    def count(self, task: Task, seconds: float) -> None:
+        """Count a task that has ended, *seconds* after its submit if it has no times itself."""
+        counters = self._counters
+        counters.credits_used += task.credits_used or 0.0
+        if task.status is TaskStatus.FAILED:
+            counters.failed += 1
+            return
+        counters.completed += 1
+        if task.created_at is not None and task.completed_at is not None:
+            seconds = (task.completed_at - task.created_at).total_seconds()
+        if task.model is not None and 0 <= seconds < math.inf:
+            self._durations.learn(task.model, seconds)
+
+
+@define
+class _Missing:
+    """How long a task has not been found without a break: for a while that may be a lag."""
+
+    grace: float
+    since: float | None = None
+
+    def too_long(self, now: float) -> bool:
+        if self.since is None:
+            self.since = now
+        return now - self.since >= self.grace
+
+
+def _unseen(task: Task) -> bool:
+    """Tell whether only the id is known."""
+    return task.status is TaskStatus.UNKNOWN and task.raw is None
+
+
+def _with_what_was_known(seen: Task, before: Task) -> Task:
+    """Keep what the answer to a submit says and that to a query may not."""
+    if before.estimated_credits is None and (before.created_at is None or seen.created_at):
+        return seen
+    return evolve(
+        seen,
+        estimated_credits=before.estimated_credits,
+        created_at=seen.created_at or before.created_at,
+    )
+
+
+def _completed(task: Task) -> Task:
+    if task.status is TaskStatus.FAILED:
+        raise TaskFailedError(task)
+    return task

@@ -1,0 +1,337 @@
+"""
+What the tests of the client share: a service, watched clients, a clock that only sleeping moves.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import inspect
+import logging
+import pickle
+import ssl
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import pytest
+
+from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, RetryPolicy, Task
+from aireiter_async._client._api import Shared
+from aireiter_async._client._settings import Settings
+from aireiter_async._client._waiting import Waiting
+from aireiter_async._pace import Pace
+from aireiter_async.testing import FakeService
+
+QUICK = RetryPolicy(base=0, settle=0)
+LONGEST = 120.0  # seconds that one test may take
+AT_ONCE = PollPolicy(first=0, step=0, cap=0, grace=0)
+
+Answer = Callable[[bytes], bytes | tuple[bytes, ...]]
+
+
+@attrs.define
+class Clock:
+    """
+    Time that passes by sleeping, and by nothing else.
+    """
+
+    now: float = 1000.0
+    slept: list[float] = attrs.field(factory=list[float])
+
+    def __call__(self) -> float:
+        """
+        Tell the time.
+        """
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """
+        Let time pass.
+        """
+        if seconds > 0:
+            self.slept.append(seconds)
+            self.now += seconds
+        await asyncio.sleep(0)
+
+
+def search(error: BaseException, key: str) -> list[str]:
+    """
+    Return the lines of all that can be made of an error in which *key* shows.
+    """
+    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    lines = "".join(told.format()).splitlines()
+    chain: BaseException | None = error
+    while chain is not None:
+        lines += [repr(chain), str(chain)]
+        if isinstance(chain, AireiterError):
+            lines.append(repr(pickle.dumps(chain)))
+        chain = chain.__cause__ or chain.__context__
+    return [line for line in lines if key in line]
+
+
+def look_at(error: BaseException, key: str) -> None:
+    """
+    Fail unless an error is ours, or plain Python's, and does not tell the key.
+    """
+    plain = ValueError | TypeError | RuntimeError | OSError | asyncio.CancelledError
+    assert isinstance(error, AireiterError | plain)
+    assert not type(error).__module__.startswith("aiohttp")
+    assert search(error, key) == []
+
+
+@contextlib.contextmanager
+def watching(key: str) -> Iterator[None]:
+    """
+    Look at every error that passes.
+    """
+    try:
+        yield
+    except BaseException as error:
+        look_at(error, key)
+        raise
+
+
+class WatchedClient(AsyncClient):
+    """
+    A client whose errors are all looked at, and whose waits take no time.
+    """
+
+    clock: ClassVar[Clock]
+
+    def _assemble(self, shared: Shared, settings: Settings, *, owner: bool) -> None:
+        if owner:
+            limit, rate = shared.transport._limit, shared.pace.rate
+            shared.pace = Pace(limit, rate, clock=self.clock, sleep=self.clock.sleep)
+        super()._assemble(shared, settings, owner=owner)
+        self._waiting = Waiting(
+            self._waiting._api,
+            settings.polling,
+            shared.durations,
+            shared.counters,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    async def submit(self, *args: Any, **options: Any) -> Task:
+        """
+        Submit, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().submit(*args, **options)
+
+    async def query(self, *args: Any, **options: Any) -> Task:
+        """
+        Query, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().query(*args, **options)
+
+    async def wait(self, *args: Any, **options: Any) -> Task:
+        """
+        Wait, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().wait(*args, **options)
+
+    async def run(self, *args: Any, **options: Any) -> Task:
+        """
+        Run, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().run(*args, **options)
+
+    async def balance(self) -> Balance:
+        """
+        Ask for the balance, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().balance()
+
+    async def download(self, *args: Any, **options: Any) -> list[Path]:
+        """
+        Download, watched.
+        """
+        with watching(self._settings.api_key):
+            return await super().download(*args, **options)
+
+
+@pytest.fixture(autouse=True)
+def _calm(request: pytest.FixtureRequest) -> Iterator[None]:
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("no_task_left")
+        # What hangs ends the run and says where.
+        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__ or 2)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """
+    After a test that is a coroutine no other task is left, and the loop had nothing to complain of.
+    """
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    yield
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert complaints == []
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """
+    Return the clock of the service and of the watched clients.
+    """
+    return Clock()
+
+
+@pytest.fixture
+def slept(clock: Clock) -> list[float]:
+    """
+    Return the seconds that the watched clients have slept between looks and for their pace.
+    """
+    return clock.slept
+
+
+@pytest.fixture
+async def service(clock: Clock) -> AsyncIterator[FakeService]:
+    """
+    Run a service without faults; its options may be assigned to.
+    """
+    async with FakeService(clock=clock) as service:
+        yield service
+
+
+@pytest.fixture
+async def connect(
+    service: FakeService, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Callable[..., AsyncClient]]:
+    """
+    Make watched clients of the service: in the end each is idle, and no log holds a key.
+    """
+    caplog.set_level(logging.DEBUG)
+    clients: list[AsyncClient] = []
+
+    class Client(WatchedClient):
+        pass
+
+    Client.clock = clock
+
+    def make(**options: Any) -> AsyncClient:
+        options = {
+            "api_key": service.api_key,
+            "base_url": service.url,
+            "retry": QUICK,
+            "polling": AT_ONCE,
+            "timeout": 30,
+        } | options
+        client = Client(options.pop("api_key"), **options)
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        stats = client.stats
+        await client.close()
+        assert (stats.in_flight, stats.waiting) == (0, 0)
+        assert client._settings.api_key not in f"{caplog.text} {client!r} {stats!r}"
+
+
+@pytest.fixture
+async def client(connect: Callable[..., AsyncClient]) -> AsyncClient:
+    """
+    Make one watched client of the service.
+    """
+    return connect()
+
+
+@pytest.fixture
+def find_key() -> Callable[[BaseException, str], list[str]]:
+    """
+    Return what searches an error, its chain and their frames for a key.
+    """
+    return search
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """
+    Return what lets the loop turn until a condition holds.
+    """
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - any condition, of either side of a socket
+                await asyncio.sleep(0)
+
+    return wait
+
+
+class Raw(asyncio.Protocol):
+    """
+    A server that reads a request, or its beginning, and answers with any bytes.
+
+    Pieces are sent apart; after a piece without bytes the connection stays open.
+    """
+
+    def __init__(self, answer: Answer, *, eager: bool) -> None:
+        self._answer = answer
+        self._eager = eager
+        self._seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """
+        Keep the transport.
+        """
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Answer once the request is complete, or at once.
+        """
+        self._seen += data
+        head, _, body = self._seen.partition(b"\r\n\r\n")
+        length = next(
+            (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length:")),
+            0,
+        )
+        complete = b"\r\n\r\n" in self._seen and len(body) >= length
+        if not complete and not self._eager:
+            return
+        answer = self._answer(self._seen)
+        self._send(answer if isinstance(answer, tuple) else (answer,))
+
+    def _send(self, pieces: tuple[bytes, ...]) -> None:
+        self._transport.write(pieces[0])
+        if pieces[1:] == (b"",):
+            return
+        if pieces[1:]:
+            # Apart, so that the client reads them apart.
+            asyncio.get_running_loop().call_later(0.01, self._send, pieces[1:])
+        else:
+            self._transport.close()
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """
+    Return what starts a server of raw bytes, with TLS if given a context, and gives its URL.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(
+            answer: Answer, tls: ssl.SSLContext | None = None, *, eager: bool = False
+        ) -> str:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(
+                lambda: Raw(answer, eager=eager), "127.0.0.1", 0, ssl=tls
+            )
+            stack.callback(server.close)
+            port: int = server.sockets[0].getsockname()[1]
+            return f"http{'s' if tls else ''}://127.0.0.1:{port}"
+
+        yield start

@@ -1,0 +1,328 @@
+"""
+Many calls at once: bounded, in order, each with its whole time, at the pace that is granted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from aireiter_async import (
+    AireiterError,
+    AsyncClient,
+    RetryPolicy,
+    ServerError,
+    SubmitRequest,
+    TaskStatus,
+)
+from aireiter_async.testing import FakeService, Fault
+
+Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+def request() -> SubmitRequest:
+    """
+    Make a request with an id of its own.
+    """
+    return SubmitRequest("veo3_1", {"prompt": "a kitten"})
+
+
+async def test_a_thousand_submits_over_fifty_connections() -> None:
+    """
+    1,000 submits at once open at most 50 connections, and no timeout fires for those that queue.
+
+    Each answer takes 60 ms: the last ones wait in the queue for longer than the timeout.
+    """
+    late = {Fault.delay(0.06).on("submit"): 1.0}
+    async with (
+        FakeService(faults=late, record=False) as service,
+        AsyncClient(
+            service.api_key,
+            base_url=service.url,
+            max_concurrency=50,
+            timeout=1.0,
+            retry=RetryPolicy(attempts=1, resubmit=False),
+        ) as client,
+    ):
+        tasks = await asyncio.gather(*(client.submit(request()) for _ in range(1000)))
+        assert {task.status for task in tasks} == {TaskStatus.PENDING}
+        assert len({charge.out_task_id for charge in service.charges}) == 1000
+        assert len(service.charges) == 1000
+        assert service.peak_connections <= 50
+        assert service.peak_in_flight <= 50
+        stats = client.stats
+        assert (stats.requests, stats.retries) == (1000, 0)
+        assert (stats.in_flight, stats.waiting) == (0, 0)
+
+
+async def test_the_queue_is_in_order(service: FakeService, connect: Connect, until: Until) -> None:
+    """
+    Those who wait for a slot get it first in, first out.
+    """
+    client = connect(max_concurrency=1)
+    service.script("balance", Fault.hang())
+    holder = asyncio.create_task(client.balance())
+    await until(lambda: service.in_flight)
+    wanted = [request() for _ in range(20)]
+    queued = [asyncio.create_task(client.submit(each)) for each in wanted]
+    await until(lambda: client.stats.waiting == 20)
+    holder.cancel()
+    await asyncio.gather(*queued)
+    assert [charge.out_task_id for charge in service.charges] == [
+        each.out_task_id for each in wanted
+    ]
+    assert service.peak_connections <= 2
+
+
+async def test_a_slot_is_free_while_its_caller_backs_off(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    With one slot, a call that waits to try again does not hold up another.
+    """
+    client = connect(max_concurrency=1)
+    service.script("balance", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
+    waiting = asyncio.create_task(client.balance())
+    await until(lambda: client.stats.retries)
+    assert client.stats.in_flight == 0
+    assert (await client.balance()).credits == 1_000_000
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_429_cools_the_whole_client_down(
+    service: FakeService, connect: Connect, until: Until, slept: list[float]
+) -> None:
+    """
+    After one call was told to wait, another, of a view too, leaves only when the time is over.
+    """
+    client = connect(max_concurrency=1)
+    assert client.stats.rate is None
+    service.script("submit", Fault.too_many_requests(100))
+    told = asyncio.create_task(client.submit(request()))
+    await until(lambda: client.stats.retries)
+    assert client.stats.rate is not None
+    assert (client.stats.rate_limited, client.stats.in_flight, slept) == (1, 0, [])
+    await client.with_options(timeout=5).balance()
+    assert sum(slept) == pytest.approx(100, abs=1)
+    told.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await told
+
+
+async def test_the_rate_grows_back(
+    service: FakeService, client: AsyncClient, slept: list[float]
+) -> None:
+    """
+    A rate that was cut on a refusal shapes what leaves, and grows with what is accepted.
+    """
+    service.script("balance", Fault.too_many_requests(0))
+    await client.balance()
+    cut = client.stats.rate
+    assert cut is not None
+    for _ in range(60):
+        await client.balance()
+    grown = client.stats.rate
+    assert grown is None or grown > 2 * cut
+    assert len(slept) > 2
+    assert slept[-1] < slept[0]
+
+
+async def test_many_refusals_are_one_cut(service: FakeService, connect: Connect) -> None:
+    """
+    What left before the rate was cut says nothing more: 20 refusals at once cut it once.
+    """
+    client = connect(max_concurrency=20)
+    service.script("balance", *[Fault.too_many_requests(0)] * 20)
+    balances = await asyncio.gather(*(client.balance() for _ in range(20)))
+    assert len(balances) == 20
+    assert client.stats.rate_limited == 20
+    assert client.stats.retries == 20
+
+
+async def test_a_pace_that_the_service_grants_is_found(
+    connect: Connect, slept: list[float]
+) -> None:
+    """
+    Against a service that lets 20 a second through, 300 calls end in little more than 15 seconds.
+    """
+    clock = connect()._shared.pace._clock
+    async with FakeService(max_rate=20, clock=clock) as service:
+        client = connect(
+            base_url=service.url, max_concurrency=10, retry=RetryPolicy(base=0, attempts=50)
+        )
+        began = clock()
+        await asyncio.gather(*(client.balance() for _ in range(300)))
+        assert 13 < clock() - began < 60
+        assert service.refusals[429] < 60
+        assert len(slept) > 20
+
+
+async def test_a_rate_is_kept(service: FakeService, connect: Connect, slept: list[float]) -> None:
+    """
+    With max_rate requests leave evenly, and the statistics say so.
+    """
+    client = connect(max_rate=2)
+    assert client.stats.rate == 2
+    await asyncio.gather(*(client.balance() for _ in range(21)))
+    assert sum(slept) == pytest.approx(10, rel=0.05)
+    assert service.refusals == {}
+
+
+async def test_a_rate_is_not_for_results(
+    service: FakeService, connect: Connect, slept: list[float], tmp_path: Path
+) -> None:
+    """
+    Downloads go to other hosts: the API's rate does not hold them up.
+    """
+    service.outputs = 5
+    client = connect(max_rate=0.01)
+    task = await client.run(request())
+    assert slept
+    slept.clear()
+    await client.download(task, tmp_path)
+    assert slept == []
+
+
+async def test_all_who_queue_can_be_cancelled(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    500 calls that are cancelled, in flight and in the queue, leave the client as new.
+    """
+    client = connect(max_concurrency=5)
+    service.script("submit", *[Fault.hang()] * 5)
+    calls = [asyncio.create_task(client.submit(request())) for _ in range(500)]
+    await until(lambda: service.in_flight == 5)
+    assert client.stats.waiting == 495
+    for call in calls:
+        call.cancel()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+    assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+    await until(lambda: service.connections == 0)
+    await asyncio.gather(*(client.submit(request()) for _ in range(20)))
+    assert len(service.charges) == 20
+
+
+async def test_some_who_queue_are_cancelled_as_others_leave(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    Cancelling every second call, whatever it is doing, costs the others nothing.
+    """
+    client = connect(max_concurrency=3)
+    calls = [asyncio.create_task(client.submit(request())) for _ in range(120)]
+    for turn, call in enumerate(calls):
+        if turn % 2:
+            call.cancel()
+        await asyncio.sleep(0)
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert not any(isinstance(end, BaseException) for end in ends[::2])
+    assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+    assert service.peak_in_flight <= 3
+    service.script("balance", *[Fault.hang()] * 3)
+    three = [asyncio.create_task(client.balance()) for _ in range(3)]
+    await until(lambda: service.in_flight == 3)
+    for each in three:
+        each.cancel()
+    await asyncio.gather(*three, return_exceptions=True)
+
+
+async def test_cancelled_at_any_turn_of_the_loop(
+    service: FakeService, connect: Connect, until: Until, tmp_path: Path
+) -> None:
+    """
+    Wherever a task is cancelled on its way to a file, nothing leaks and its id is charged once.
+    """
+    client = connect(max_concurrency=1)
+    through = False
+    turns = 0
+    while not through:
+        wanted = request()
+        service.script("submit", Fault.lost_answer(accepted=turns % 2 == 0), Fault.ok())
+        whole = asyncio.create_task(_to_a_file(client, wanted, tmp_path))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        whole.cancel()
+        [end] = await asyncio.gather(whole, return_exceptions=True)
+        through = isinstance(end, list)
+        assert through or isinstance(end, asyncio.CancelledError)
+        assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+        assert _partial_files(tmp_path) == []
+        await until(lambda: service.in_flight == 0)
+        await client.submit(wanted, maybe_sent=True)
+        charges = [each for each in service.charges if each.out_task_id == wanted.out_task_id]
+        assert len(charges) == 1
+        turns += 1
+    assert turns > 20
+
+
+def _partial_files(directory: Path) -> list[Path]:
+    return list(directory.glob(".*"))
+
+
+async def _to_a_file(client: AsyncClient, wanted: SubmitRequest, directory: Path) -> list[Path]:
+    return await client.download(await client.run(wanted), directory)
+
+
+async def test_every_way_to_fail_gives_the_slot_back(
+    service: FakeService, connect: Connect
+) -> None:
+    """
+    With one slot and one attempt, whatever goes wrong, the next call goes through.
+    """
+    client = connect(max_concurrency=1, retry=RetryPolicy(attempts=1), timeout=0.2)
+    faults = [
+        Fault.truncated(), Fault.broken_json(), Fault.html(502), Fault.server_error(),
+        Fault.no_data(), Fault.hang(), Fault.redirect(), Fault.bad_request("no"),
+        Fault.too_many_requests(0), Fault.reply(401, '{"error":{"code":401}}'),
+    ]  # fmt: skip
+    service.script("balance", *(each for fault in faults for each in (fault, Fault.ok())))
+    for _ in faults:
+        with pytest.raises(AireiterError):
+            await client.balance()
+        assert (await client.balance()).credits == 1_000_000
+    assert client.stats.requests == 2 * len(faults)
+
+
+async def test_views_share_the_slots(service: FakeService, connect: Connect) -> None:
+    """
+    A client and its views together have max_concurrency exchanges in flight, and no more.
+    """
+    client = connect(max_concurrency=4)
+    views = [client.with_options(timeout=seconds) for seconds in (5, 10, 15)]
+    await asyncio.gather(*(each.submit(request()) for each in [client, *views] * 25))
+    assert service.peak_in_flight <= 4
+    assert service.peak_connections <= 4
+    assert client.stats.submitted == 100
+
+
+async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None:
+    """
+    When the service refuses all for a while, tasks that queue keep their attempts.
+    """
+    clock = connect()._shared.pace._clock
+    began = clock()
+    async with FakeService(max_rate=5, burst=1, clock=clock) as service:
+        client = connect(
+            base_url=service.url, max_concurrency=4, retry=RetryPolicy(base=0, attempts=12)
+        )
+        tasks = await asyncio.gather(*(client.submit(request()) for _ in range(100)))
+        assert len(tasks) == len(service.charges) == 100
+        assert clock() > began
+
+
+async def test_an_error_is_each_callers_own(service: FakeService, connect: Connect) -> None:
+    """
+    Of many calls at once only those that were hit fail.
+    """
+    client = connect(retry=RetryPolicy(attempts=1))
+    service.script("balance", Fault.server_error(), Fault.ok(), Fault.server_error(503))
+    ends = await asyncio.gather(*(client.balance() for _ in range(30)), return_exceptions=True)
+    failed = [end for end in ends if isinstance(end, BaseException)]
+    assert sorted(end.code for end in failed if isinstance(end, ServerError)) == [500, 503]
+    assert len(failed) == 2

@@ -1,0 +1,167 @@
+"""
+The package as a whole: its names, their docstrings, its examples, what it ships and imports.
+"""
+
+import asyncio
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+import textwrap
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import aireiter_async
+from aireiter_async import errors
+from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async.models._catalogue import ROOMS
+from aireiter_async.testing import FakeService
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = [
+    *BLOCK.findall(README.read_text(encoding="utf-8")),
+    textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2]),
+]
+
+
+def public(module: ModuleType) -> set[str]:
+    """
+    Return the names that a module gives without an underscore, other modules aside.
+    """
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+
+def documented(thing: Any, path: str) -> dict[str, bool]:
+    """
+    Tell of a class or function, and of all that is public in it, whether it has a docstring.
+    """
+    told = {path: bool(inspect.getdoc(thing))}
+    for name, value in vars(thing).items() if isinstance(thing, type) else ():
+        if name.startswith("_") and name != "__call__":
+            continue
+        if callable(value) or isinstance(value, property | classmethod | staticmethod):
+            told[f"{path}.{name}"] = bool(inspect.getdoc(getattr(thing, name)))
+    return told
+
+
+def test_all_names_are_listed_and_sorted() -> None:
+    """
+    ``__all__`` is what can be imported, in order.
+    """
+    assert aireiter_async.__all__ == sorted(aireiter_async.__all__)
+    modules = {"errors", "models"}
+    assert all(hasattr(aireiter_async, name) for name in aireiter_async.__all__)
+    its_own = {"TYPE_CHECKING", "Any", "import_module"}
+    assert set(aireiter_async.__all__) == (public(aireiter_async) | modules) - its_own
+    assert all(isinstance(getattr(aireiter_async, name), ModuleType) for name in modules)
+    assert set(aireiter_async.__all__) <= set(dir(aireiter_async))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """
+    Names that are imported later are imported by name, and by no other.
+    """
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = aireiter_async.nothing  # type: ignore[attr-defined]
+
+
+def test_all_errors_are_listed_and_sorted() -> None:
+    """
+    The errors' ``__all__`` are the errors, and the package gives each of them.
+    """
+    declared = {
+        name for name in public(errors) if getattr(errors, name).__module__ == errors.__name__
+    }
+    assert errors.__all__ == sorted(declared)
+    assert declared <= set(aireiter_async.__all__)
+    assert all(getattr(aireiter_async, name) is getattr(errors, name) for name in declared)
+
+
+@pytest.mark.parametrize("name", sorted(public(aireiter_async)))
+def test_everything_public_is_documented(name: str) -> None:
+    """
+    Each class and function has a docstring, and so has each method and property of a class.
+    """
+    told = documented(getattr(aireiter_async, name), name)
+    assert [path for path, has in told.items() if not has] == []
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_pickles(name: str) -> None:
+    """
+    An error passes between processes, whatever its class.
+    """
+    kind = getattr(errors, name)
+    fields = inspect.signature(kind).parameters
+    values = {"code": 429, "status": 200, "task": Task("a", TaskStatus.FAILED), "retry_after": 1.5}
+    error = kind(**{field: values.get(field, "text") for field in fields})
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own pickle
+    assert (type(back), vars(back), str(back)) == (kind, vars(error), str(error))
+
+
+def test_the_types_are_shipped() -> None:
+    """
+    A type checker finds ``py.typed`` in the package.
+    """
+    assert (resources.files(aireiter_async) / "py.typed").is_file()
+
+
+def test_the_import_is_light() -> None:
+    """
+    Importing the package imports neither the models' classes nor what only the extras need.
+    """
+    script = "import sys, aireiter_async; print(*sorted(sys.modules), sep='\\n')"
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    imported = set(done.stdout.split())
+    assert "aireiter_async._client" in imported
+    rooms = {f"aireiter_async.models.{room}" for room in (*ROOMS, "_declare", "_checks")}
+    unwanted = {"sqlite3", "aireiter_async._batch", "aireiter_async._ledger"}
+    unwanted |= {"aireiter_async.cli", "aireiter_async.testing", "cyclopts", "rich", "dask"}
+    assert imported & (rooms | unwanted) == set()
+
+
+def test_the_readme_has_examples() -> None:
+    """
+    There is something to run in the README.
+    """
+    assert len(BLOCKS) > 1
+    assert all("import" in block for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{n}" for n in range(1, len(BLOCKS) + 1)])
+async def test_every_example_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Each Python block of the README, and the package's own, runs as a script, without a warning.
+    """
+    script = tmp_path / "example.py"
+    script.write_text(block, encoding="utf-8")
+    async with FakeService() as service:
+        monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
+        monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-W", "error", script.name),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, complaints = await process.communicate()
+        assert (process.returncode, complaints.decode()) == (0, "")
+        ids = [charge.out_task_id for charge in service.charges]
+        assert len(ids) == len(set(ids))
+        assert service.leaks == []

@@ -1,0 +1,1054 @@
+"""
+Submit: exactly one task for one id, whatever happens to the answers.
+"""
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+from aireiter_async import (
+    AireiterError,
+    AmbiguousSubmitError,
+    APIError,
+    AsyncClient,
+    AuthenticationError,
+    ConnectError,
+    DownloadError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    Output,
+    ProtocolError,
+    RateLimitError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    SubmitRequest,
+    TaskStatus,
+    TransportError,
+    models,
+)
+from aireiter_async.testing import FakeService, Fault
+
+Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+Listen = Callable[..., Awaitable[str]]
+
+SUBMIT, QUERY = "/api/openapi/submit", "/api/openapi/query"
+USED_IDS = ["refuse", "return", "charge"]
+
+
+def elsewhere(*, accepted: bool = False) -> Fault:
+    """
+    Redirect to another host.
+    """
+    headers = {"Location": "https://elsewhere.invalid/"}
+    return Fault.reply(307, b"", headers=headers, accepted=accepted)
+
+
+def nothing(*, accepted: bool = False) -> Fault:
+    """
+    Answer 200 with an empty body.
+    """
+    return Fault.reply(200, b"", accepted=accepted)
+
+
+def other_task(*, accepted: bool = False) -> Fault:
+    """
+    Answer about another task than the one that was submitted.
+    """
+    body = json.dumps({"statusCode": 200, "data": {"out_task_id": "other", "status": "pending"}})
+    return Fault.reply(200, body, accepted=accepted)
+
+
+def odd_code(*, accepted: bool = False) -> Fault:
+    """
+    Answer with a code that says nothing of acceptance.
+    """
+    return Fault.reply(200, '{"statusCode":418,"message":"?"}', accepted=accepted)
+
+
+# What leaves open whether a submit was accepted -> what it is raised as if it cannot be settled.
+DOUBTFUL: dict[str, tuple[Callable[..., Fault], type[AireiterError]]] = {
+    "lost answer": (Fault.lost_answer, TransportError),
+    "reset": (Fault.reset, TransportError),
+    "truncated": (Fault.truncated, TransportError),
+    "hang": (Fault.hang, RequestTimeoutError),
+    "broken JSON": (Fault.broken_json, ProtocolError),
+    "HTML 200": (lambda **options: Fault.html(200, **options), ProtocolError),
+    "HTML 403": (lambda **options: Fault.html(403, **options), ProtocolError),
+    "HTML 502": (lambda **options: Fault.html(502, **options), ProtocolError),
+    "500": (Fault.server_error, ServerError),
+    "no data": (Fault.no_data, ProtocolError),
+    "redirect": (elsewhere, ProtocolError),
+    "empty": (nothing, ProtocolError),
+    "other task": (other_task, ProtocolError),
+    "odd code": (odd_code, APIError),
+}
+# What can happen to a look for a lost submit.
+BLINKS: dict[str, Fault] = {
+    "lost answer": Fault.lost_answer(),
+    "reset": Fault.reset(),
+    "truncated": Fault.truncated(),
+    "broken JSON": Fault.broken_json(),
+    "HTML 200": Fault.html(200),
+    "HTML 502": Fault.html(502),
+    "500": Fault.server_error(),
+    "no data": Fault.no_data(),
+    "redirect": elsewhere(),
+    "429": Fault.too_many_requests(0),
+    "429 in a 200": Fault.too_many_requests(in_envelope=True),
+}
+
+
+def request(**options: Any) -> SubmitRequest:
+    """
+    Make a request with an id of its own.
+    """
+    return SubmitRequest("veo3_1", {"prompt": "a kitten, 小猫"}, **options)
+
+
+def refusal(code: int, *, in_envelope: bool) -> Fault:
+    """
+    Refuse with *code*.
+    """
+    body = json.dumps({"error": {"code": code, "message": "no, 不"}})
+    return Fault.reply(200 if in_envelope else code, body)
+
+
+def charged(service: FakeService) -> list[str]:
+    """
+    Return the ids of what was charged for.
+    """
+    return [charge.out_task_id for charge in service.charges]
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+@pytest.mark.parametrize("accepted", [False, True])
+@pytest.mark.parametrize("name", DOUBTFUL)
+async def test_a_doubtful_answer_costs_one_charge(
+    service: FakeService, connect: Connect, name: str, *, accepted: bool, used_id: Any
+) -> None:
+    """
+    Whatever is answered in place of an acceptance, the task is charged once.
+
+    Where it had been accepted, there is one POST.
+    """
+    service.used_id = used_id
+    service.script("submit", DOUBTFUL[name][0](accepted=accepted))
+    client = connect(timeout=0.3 if name == "hang" else 60)
+    wanted = request()
+    task = await client.submit(wanted)
+    assert (task.out_task_id, task.model) == (wanted.out_task_id, "veo3_1")
+    assert charged(service) == [wanted.out_task_id]
+    assert service.posts(wanted.out_task_id) == (1 if accepted else 2)
+    assert (client.stats.submitted, client.stats.settled) == (1, accepted)
+    assert (await client.wait(task)).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+@pytest.mark.parametrize("looks", [1, 3])
+@pytest.mark.parametrize("name", ["lost answer", "no data"])
+async def test_late_visibility_costs_no_second_post(
+    service: FakeService, client: AsyncClient, name: str, looks: int, used_id: Any
+) -> None:
+    """
+    An accepted task that queries do not see at first is found while it is settled.
+    """
+    service.used_id, service.visible_after_looks = used_id, looks
+    service.script("submit", DOUBTFUL[name][0](accepted=True))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 1
+    assert service.counts[QUERY] == looks + 1
+
+
+@pytest.mark.parametrize("used_id", ["refuse", "return"])
+async def test_very_late_visibility_costs_no_second_charge(
+    service: FakeService, client: AsyncClient, used_id: Any
+) -> None:
+    """
+    A task seen only after it was settled as lost is still one task: the id is the same.
+    """
+    service.used_id, service.visible_after_looks = used_id, 4
+    service.script("submit", Fault.lost_answer(accepted=True))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 2
+
+
+async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
+    service: FakeService, connect: Connect
+) -> None:
+    """
+    What is seen too late, by a service that charges an id twice, costs once with resubmit=False.
+    """
+    service.used_id, service.visible_after_looks = "charge", 4
+    service.script("submit", Fault.lost_answer(accepted=True))
+    wanted = request()
+    client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
+    with pytest.raises(AmbiguousSubmitError):
+        await client.submit(wanted)
+    assert charged(service) == [wanted.out_task_id]
+    assert (await client.submit(wanted, maybe_sent=True)).out_task_id == wanted.out_task_id
+    assert charged(service) == [wanted.out_task_id]
+
+
+@pytest.mark.parametrize("name", BLINKS)
+async def test_settling_is_patient(service: FakeService, client: AsyncClient, name: str) -> None:
+    """
+    A look for a lost submit that fails in passing is repeated: no second POST.
+    """
+    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("query", BLINKS[name], BLINKS[name])
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 1
+    assert service.counts[QUERY] == 3
+
+
+@pytest.mark.parametrize("second", ["lost answer", "500", "no data", "reset"])
+@pytest.mark.parametrize("first", ["lost answer", "HTML 502", "truncated"])
+async def test_two_faults_in_a_row(
+    service: FakeService, client: AsyncClient, first: str, second: str
+) -> None:
+    """
+    A second doubtful answer is settled like the first one.
+    """
+    service.used_id = "charge"
+    service.script("submit", DOUBTFUL[first][0](), DOUBTFUL[second][0](accepted=True))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 2
+
+
+@pytest.fixture
+async def sent() -> AsyncIterator[tuple[aiohttp.ClientSession, list[tuple[str, bytes]]]]:
+    """
+    Run a session that keeps the path and the bytes of each request's body.
+    """
+    bodies: list[tuple[str, bytes]] = []
+
+    async def start(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+        bodies.append((params.url.path, b""))
+
+    async def chunk(
+        _session: Any, _context: Any, params: aiohttp.TraceRequestChunkSentParams
+    ) -> None:
+        path, body = bodies[-1]
+        bodies[-1] = path, body + params.chunk
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(start)
+    trace.on_request_chunk_sent.append(chunk)
+    async with aiohttp.ClientSession(trace_configs=[trace]) as session:
+        yield session, bodies
+
+
+@pytest.mark.parametrize("name", ["lost answer", "broken JSON", "500"])
+async def test_the_second_post_is_the_first_one(
+    service: FakeService,
+    connect: Connect,
+    sent: tuple[aiohttp.ClientSession, list[tuple[str, bytes]]],
+    name: str,
+) -> None:
+    """
+    A submit that is sent again has the same bytes, id included.
+    """
+    session, bodies = sent
+    service.script("submit", DOUBTFUL[name][0]())
+    wanted = request(callback_url="https://example.com/", metadata={"order": 7})
+    await connect(session=session).submit(wanted)
+    first, second = [body for path, body in bodies if path == SUBMIT]
+    assert first == second
+    assert json.loads(first) == {
+        "model": "veo3_1",
+        "params": {"prompt": "a kitten, 小猫"},
+        "out_task_id": wanted.out_task_id,
+        "callback_url": "https://example.com/",
+        "metadata": {"order": 7},
+    }
+
+
+async def test_a_large_body_is_sent_twice_alike(
+    service: FakeService,
+    connect: Connect,
+    sent: tuple[aiohttp.ClientSession, list[tuple[str, bytes]]],
+) -> None:
+    """
+    A data URI of 12 MB is sent without a warning, and again the same.
+    """
+    session, bodies = sent
+    service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
+    image = "data:image/png;base64," + "iVBORw0K" * (12 * 1024 * 1024 // 8)
+    await connect(session=session).submit(SubmitRequest("veo3_1", {"image_url": image}))
+    first, second, third = [body for path, body in bodies if path == SUBMIT]
+    assert len(first) > 12 * 1024 * 1024
+    assert first == second == third
+    assert len(service.charges) == 1
+
+
+async def test_the_body_is_fixed_before_the_first_attempt(
+    service: FakeService, client: AsyncClient, until: Until
+) -> None:
+    """
+    Params that the caller changes after the first attempt are sent as they were.
+    """
+    params: dict[str, Any] = {"prompt": "first"}
+    wanted = SubmitRequest("veo3_1", params)
+    service.script("submit", Fault.reply(502, "{", headers={"Retry-After": "0.05"}))
+    running = asyncio.create_task(client.submit(wanted))
+    await until(lambda: client.stats.retries)
+    params["prompt"] = "second"
+    await running
+    bodies = [seen.body["params"] for seen in service.requests if seen.path == SUBMIT]
+    assert bodies == [{"prompt": "first"}, {"prompt": "first"}]
+
+
+async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: Connect) -> None:
+    """
+    Where the service cannot be asked, the error has the id and the cause, after one POST.
+    """
+    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("query", Fault.server_error(), Fault.html(502), Fault.server_error(503))
+    wanted = request()
+    with pytest.raises(AmbiguousSubmitError, match="could not be asked") as caught:
+        await connect(retry=RetryPolicy(base=0, settle=0, attempts=3)).submit(wanted)
+    assert caught.value.out_task_id == wanted.out_task_id
+    assert type(caught.value.__cause__) is TransportError
+    assert service.posts(wanted.out_task_id) == 1
+    assert service.scripted("query") == 0
+
+
+async def test_a_key_refused_while_settling_is_ambiguous(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A bad key while settling ends it at once: the task may exist.
+    """
+    service.script("submit", Fault.server_error(accepted=True))
+    service.script("query", refusal(401, in_envelope=False))
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        await client.submit(request())
+    assert type(caught.value.__cause__) is ServerError
+    assert (len(service.charges), service.counts[QUERY]) == (1, 1)
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+async def test_resubmitting_can_be_forbidden(
+    service: FakeService, connect: Connect, name: str
+) -> None:
+    """
+    With resubmit=False what is not found is not sent again.
+    """
+    make, kind = DOUBTFUL[name]
+    service.script("submit", make())
+    client = connect(
+        retry=RetryPolicy(base=0, settle=0, resubmit=False),
+        timeout=0.3 if name == "hang" else 60,
+    )
+    wanted = request()
+    with pytest.raises(AmbiguousSubmitError, match="not found") as caught:
+        await client.submit(wanted)
+    assert caught.value.out_task_id == wanted.out_task_id
+    assert isinstance(caught.value.__cause__, kind)
+    assert service.posts(wanted.out_task_id) == 1
+    assert charged(service) == []
+
+
+async def test_forbidding_does_not_hinder_settling(service: FakeService, connect: Connect) -> None:
+    """
+    With resubmit=False an accepted task is found, and a refusal with a pace is still retried.
+    """
+    service.script("submit", Fault.too_many_requests(0), Fault.lost_answer(accepted=True))
+    client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+@pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 422, 433])
+async def test_a_refusal_after_doubt_is_not_believed(
+    service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
+) -> None:
+    """
+    A refusal that follows a lost answer is settled first: the task had been accepted.
+    """
+    service.visible_after_looks = 4
+    service.script(
+        "submit", Fault.lost_answer(accepted=True), refusal(code, in_envelope=in_envelope)
+    )
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 2
+    assert client.stats.settled == 1
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (402, InsufficientCreditsError),
+        (403, AuthenticationError),
+        (404, InvalidRequestError),
+        (422, InvalidRequestError),
+        (433, InsufficientCreditsError),
+    ],
+)
+async def test_a_settled_refusal_is_believed(
+    service: FakeService,
+    client: AsyncClient,
+    code: int,
+    kind: type[APIError],
+    *,
+    in_envelope: bool,
+) -> None:
+    """
+    A refusal that follows a lost answer is raised once the task was not found either.
+    """
+    service.script("submit", Fault.lost_answer(), refusal(code, in_envelope=in_envelope))
+    wanted = request()
+    with pytest.raises(kind) as caught:
+        await client.submit(wanted)
+    assert (caught.value.code, caught.value.out_task_id) == (code, wanted.out_task_id)
+    assert service.posts(wanted.out_task_id) == 2
+    assert service.counts[QUERY] == 8
+    assert charged(service) == []
+
+
+async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A key that is refused for good after a lost answer leaves the submit ambiguous.
+    """
+    key = refusal(401, in_envelope=False)
+    service.visible_after_looks = 4
+    service.script("submit", Fault.lost_answer(accepted=True), key)
+    service.script("query", *[Fault.ok()] * 4, key)
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        await client.submit(request())
+    assert type(caught.value.__cause__) is AuthenticationError
+    assert len(service.charges) == 1
+
+
+async def test_a_pace_asked_for_after_doubt_is_kept(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A 429 that follows a lost answer is settled and then retried.
+    """
+    service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.posts(task.out_task_id) == 3
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (402, InsufficientCreditsError),
+        (403, AuthenticationError),
+        (404, InvalidRequestError),
+        (422, InvalidRequestError),
+        (433, InsufficientCreditsError),
+    ],
+)
+async def test_a_refusal_for_good_costs_one_post(
+    service: FakeService,
+    client: AsyncClient,
+    code: int,
+    kind: type[APIError],
+    *,
+    in_envelope: bool,
+) -> None:
+    """
+    A refusal for good is raised at once, typed, with code and message; nothing is asked.
+    """
+    service.script("submit", refusal(code, in_envelope=in_envelope))
+    wanted = request()
+    with pytest.raises(kind) as caught:
+        await client.submit(wanted)
+    error = caught.value
+    assert (error.code, error.message) == (code, "no, 不")
+    assert (error.out_task_id, error.status) == (wanted.out_task_id, 200 if in_envelope else code)
+    assert service.counts == {SUBMIT: 1}
+    assert client.stats.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.no_credits(), InsufficientCreditsError),
+        (Fault.no_credits(in_envelope=False), InsufficientCreditsError),
+        (Fault.bad_request("Invalid aspect_ratio"), InvalidRequestError),
+        (Fault.bad_request("Invalid aspect_ratio", in_envelope=False), InvalidRequestError),
+        (Fault.reply(200, '{"ok":true,"statusCode":400,"message":"x"}'), InvalidRequestError),
+        (Fault.reply(200, '{"success":true,"code":"400","data":{}}'), InvalidRequestError),
+    ],
+)
+async def test_ok_true_is_no_success(
+    service: FakeService, client: AsyncClient, fault: Fault, kind: type[APIError]
+) -> None:
+    """
+    A refusal in a 200 that calls itself ok is a refusal.
+    """
+    service.script("submit", fault)
+    with pytest.raises(kind):
+        await client.submit(request())
+    assert service.counts == {SUBMIT: 1}
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+@pytest.mark.parametrize("code", [425, 429])
+@pytest.mark.parametrize("wait", [None, "0", "0.02", "Thu, 01 Jan 1970 00:00:00 GMT", "soon"])
+async def test_a_refusal_with_a_pace_is_retried(
+    service: FakeService,
+    client: AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    wait: str | None,
+    *,
+    in_envelope: bool,
+) -> None:
+    """
+    429 and 425, in HTTP or in the body, are sent again after the wait; nothing is asked.
+    """
+    body = json.dumps({"statusCode": code, "message": "slow down", "ok": False})
+    headers = {} if wait is None else {"Retry-After": wait}
+    service.script("submit", Fault.reply(200 if in_envelope else code, body, headers=headers))
+    task = await client.submit(request())
+    assert charged(service) == [task.out_task_id]
+    assert service.counts == {SUBMIT: 2}
+    assert (client.stats.retries, client.stats.rate_limited) == (1, 1)
+    assert f"the next is in {'0.02' if wait == '0.02' else '0.00'} s" in caplog.text
+
+
+async def test_a_429_from_the_cdn_is_a_refusal_with_a_pace(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    An HTML page with HTTP 429 is no doubt: it was not accepted.
+    """
+    service.script("submit", Fault.html(429))
+    await client.submit(request())
+    assert service.counts == {SUBMIT: 2}
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+async def test_too_long_a_pace_is_raised_at_once(
+    service: FakeService, client: AsyncClient, slept: list[float], *, in_envelope: bool
+) -> None:
+    """
+    A Retry-After beyond max_retry_after is raised with its seconds, and holds nobody up.
+    """
+    service.script("submit", Fault.too_many_requests(121, in_envelope=in_envelope))
+    with pytest.raises(RateLimitError) as caught:
+        await client.submit(request())
+    assert caught.value.retry_after == 121
+    assert service.counts == {SUBMIT: 1}
+    await client.submit(request())
+    assert slept == []
+
+
+async def test_too_long_a_pace_after_doubt_is_ambiguous(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A CDN that is in trouble for hours leaves the submit ambiguous, with its cause.
+    """
+    service.script("submit", Fault.reply(503, "<html>", headers={"Retry-After": "7200"}))
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        await client.submit(request())
+    assert isinstance(caught.value.__cause__, ProtocolError)
+    assert caught.value.__cause__.retry_after == 7200
+    assert service.counts == {SUBMIT: 1, QUERY: 4}
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.lost_answer(), AmbiguousSubmitError),
+        (Fault.server_error(), AmbiguousSubmitError),
+        (Fault.no_data(), AmbiguousSubmitError),
+        (Fault.too_many_requests(0), RateLimitError),
+        (Fault.too_many_requests(in_envelope=True), RateLimitError),
+    ],
+)
+async def test_attempts_are_counted(
+    service: FakeService, connect: Connect, attempts: int, fault: Fault, kind: type[AireiterError]
+) -> None:
+    """
+    A submit is sent as often as the policy says, and no more.
+    """
+    service.script("submit", *[fault] * 5)
+    client = connect(retry=RetryPolicy(base=0, settle=0, attempts=attempts))
+    wanted = request()
+    with pytest.raises(kind) as caught:
+        await client.submit(wanted)
+    assert getattr(caught.value, "out_task_id", None) == wanted.out_task_id
+    assert service.posts(wanted.out_task_id) == attempts
+    assert client.stats.retries == attempts - 1
+
+
+async def test_a_refused_connection_is_tried_again(service: FakeService, connect: Connect) -> None:
+    """
+    Where nothing listens each attempt is made, then ConnectError says that nothing was sent.
+    """
+    await service.close()
+    client = connect()
+    wanted = request()
+    with pytest.raises(ConnectError, match="nothing was sent") as caught:
+        await client.submit(wanted)
+    assert caught.value.out_task_id == wanted.out_task_id
+    assert isinstance(caught.value.__cause__, OSError)
+    assert (client.stats.requests, client.stats.retries) == (5, 4)
+
+
+async def test_a_service_that_comes_up_is_found(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A submit succeeds when the service comes up between two attempts, with one POST.
+    """
+    await service.close()
+    client = connect(retry=RetryPolicy(base=0, settle=0, attempts=100_000))
+    running = asyncio.create_task(client.submit(request()))
+    await until(lambda: client.stats.retries)
+    await service.start()
+    task = await running
+    assert charged(service) == [task.out_task_id]
+    assert service.counts == {SUBMIT: 1}
+
+
+async def test_a_name_that_does_not_resolve_is_no_doubt(connect: Connect) -> None:
+    """
+    A host without an address is a ConnectError.
+    """
+    client = connect(base_url="https://aireiter.invalid")
+    with pytest.raises(ConnectError, match=r"aireiter\.invalid"):
+        await client.submit(request())
+    assert client.stats.requests == 5
+
+
+@pytest.fixture
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """
+    Make the contexts of a server and of a client that trusts it.
+    """
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+async def test_a_certificate_that_is_not_trusted_is_no_doubt(
+    connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """
+    A certificate of an unknown authority is a ConnectError: the key did not leave.
+    """
+    seen: list[bytes] = []
+    client = connect(base_url=await listen(seen.append, tls[0]))
+    with pytest.raises(ConnectError, match="certificate"):
+        await client.submit(request())
+    assert (client.stats.requests, seen) == (5, [])
+
+
+async def test_tls_is_spoken(
+    connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """
+    Over TLS that a borrowed session trusts, a submit is like any other.
+    """
+    body = b'{"statusCode":200,"data":{"status":"pending"}}'
+    url = await listen(
+        lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), tls[0]
+    )
+    connector = aiohttp.TCPConnector(ssl=tls[1])
+    async with aiohttp.ClientSession(connector=connector) as session:
+        task = await connect(base_url=url, session=session).submit(request())
+    assert task.status is TaskStatus.PENDING
+
+
+async def test_a_connection_that_takes_too_long_is_no_doubt(
+    connect: Connect, listen: Listen
+) -> None:
+    """
+    A TLS handshake without an answer ends with connect_timeout, as a ConnectError.
+    """
+    url = await listen(lambda _: b"")  # a handshake is no request: there is no answer to it
+    client = connect(
+        base_url=url.replace("http:", "https:"),
+        connect_timeout=0.02,
+        retry=RetryPolicy(base=0, settle=0, attempts=2),
+    )
+    with pytest.raises(ConnectError):
+        await client.submit(request())
+    assert client.stats.requests == 2
+
+
+@pytest.mark.parametrize("gone", ["service", "client"])
+async def test_doubt_outlives_what_comes_after(
+    service: FakeService, client: AsyncClient, until: Until, gone: str
+) -> None:
+    """
+    After a lost answer, not even a refused connection or a closed client makes it certain.
+    """
+    wait = {"Retry-After": "0.2"}
+    service.script("submit", Fault.reply(502, "<html>", headers=wait, accepted=True))
+    service.visible_after_looks = 4
+    wanted = request()
+    running = asyncio.create_task(client.submit(wanted))
+    await until(lambda: client.stats.retries)
+    await (service if gone == "service" else client).close()
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        await running
+    assert caught.value.out_task_id == wanted.out_task_id
+    assert type(caught.value.__cause__) is (ConnectError if gone == "service" else RuntimeError)
+
+
+@pytest.mark.parametrize("envelope", ["plain", "ok", "code", "list"])
+async def test_each_envelope_is_an_acceptance(
+    service: FakeService, client: AsyncClient, envelope: Any
+) -> None:
+    """
+    Every documented form of success gives the task, with our id.
+    """
+    service.envelope, service.price = envelope, 2.5
+    wanted = request()
+    task = await client.submit(wanted)
+    assert (task.out_task_id, task.status) == (wanted.out_task_id, TaskStatus.PENDING)
+    assert task.estimated_credits == (None if envelope == "list" else 2.5)
+    assert service.counts == {SUBMIT: 1}
+    assert client.stats.credits_unknown == (envelope == "list")
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+async def test_many_at_once_under_every_fault(connect: Connect, used_id: Any) -> None:
+    """
+    Of 150 submits at once, a third of them hit by faults, each is charged once.
+    """
+    faults = [
+        make(accepted=accepted) for make, _ in DOUBTFUL.values() for accepted in (True, False)
+    ]
+    chances = {fault: 0.35 / len(faults) for fault in faults if fault.kind != "hang"} | {
+        Fault.reset().on("query"): 0.05,
+        Fault.server_error().on("query"): 0.05,
+    }
+    async with FakeService(faults=chances, used_id=used_id, seed=7) as service:
+        client = connect(
+            base_url=service.url,
+            max_concurrency=16,
+            retry=RetryPolicy(base=0, settle=0, attempts=30),
+        )
+        wanted = [request() for _ in range(150)]
+        tasks = await asyncio.gather(*(client.submit(each) for each in wanted))
+        assert [task.out_task_id for task in tasks] == [each.out_task_id for each in wanted]
+        assert sorted(charged(service)) == sorted(each.out_task_id for each in wanted)
+        assert client.stats.submitted == 150
+        assert client.stats.retries > 0
+        assert client.stats.settled > 0
+
+
+@pytest.mark.parametrize("used_id", ["refuse", "return"])
+async def test_the_same_request_again_is_not_paid_again(
+    service: FakeService, client: AsyncClient, used_id: Any
+) -> None:
+    """
+    Submitting a request a second time, later or at once, charges nothing more.
+    """
+    service.used_id = used_id
+    wanted = request()
+    first = await client.submit(wanted)
+    others = await asyncio.gather(
+        client.submit(wanted), client.submit(wanted), return_exceptions=True
+    )
+    assert charged(service) == [wanted.out_task_id]
+    if used_id == "return":
+        assert all(other == first for other in others)
+    else:
+        assert [type(other) for other in others] == [InvalidRequestError] * 2
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+@pytest.mark.parametrize("was_accepted", [False, True])
+async def test_what_may_have_been_sent_is_looked_for_first(
+    service: FakeService, client: AsyncClient, used_id: Any, *, was_accepted: bool
+) -> None:
+    """
+    With maybe_sent a task that exists is returned without a POST, and another is submitted.
+    """
+    service.used_id = used_id
+    wanted = request()
+    if was_accepted:
+        await client.submit(wanted)
+    task = await client.submit(wanted, maybe_sent=True)
+    assert (task.out_task_id, task.model) == (wanted.out_task_id, "veo3_1")
+    assert charged(service) == [wanted.out_task_id]
+    assert service.posts(wanted.out_task_id) == 1
+    assert service.requests[-1].path == (QUERY if was_accepted else SUBMIT)
+
+
+async def test_what_may_have_been_sent_and_is_refused_is_looked_for_again(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    With maybe_sent a refusal is settled before it is believed.
+    """
+    wanted = request()
+    await client.submit(wanted)
+    service.visible_after_looks = 4
+    task = await client.submit(wanted, maybe_sent=True)
+    assert task.out_task_id == wanted.out_task_id
+    assert (len(service.charges), service.posts(wanted.out_task_id)) == (1, 2)
+
+
+@pytest.mark.parametrize("why", ["cannot ask", "may not resubmit"])
+async def test_what_may_have_been_sent_and_cannot_be_settled_is_ambiguous(
+    service: FakeService, connect: Connect, why: str
+) -> None:
+    """
+    With maybe_sent nothing is sent while it is not certain, nor where resubmit is False.
+    """
+    if why == "cannot ask":
+        service.script("query", *[Fault.html(502)] * 5)
+    client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=why == "cannot ask"))
+    wanted = request()
+    with pytest.raises(AmbiguousSubmitError) as caught:
+        await client.submit(wanted, maybe_sent=True)
+    assert caught.value.out_task_id == wanted.out_task_id
+    assert isinstance(caught.value.__cause__, TransportError)
+    assert SUBMIT not in service.counts
+
+
+async def test_cancelled_in_the_queue(service: FakeService, connect: Connect, until: Until) -> None:
+    """
+    A submit that is cancelled while it queues sends nothing.
+    """
+    client = connect(max_concurrency=1)
+    service.script("query", Fault.hang())
+    holder = asyncio.create_task(client.query("a"))
+    await until(lambda: service.in_flight)
+    queued = asyncio.create_task(client.submit(request()))
+    await until(lambda: client.stats.waiting)
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert client.stats.waiting == 0
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
+    await client.submit(request())
+    assert service.counts == {QUERY: 1, SUBMIT: 1}
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_cancelled_in_flight(
+    service: FakeService, connect: Connect, until: Until, *, accepted: bool
+) -> None:
+    """
+    A submit that is cancelled in flight ends at once and gives slot and connection back.
+    """
+    client = connect(max_concurrency=1)
+    service.script("submit", Fault.hang(accepted=accepted))
+    wanted = request()
+    running = asyncio.create_task(client.submit(wanted))
+    await until(lambda: service.in_flight)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert client.stats.in_flight == 0
+    await until(lambda: service.connections == 0)
+    assert (service.posts(wanted.out_task_id), service.counts[QUERY]) == (1, 0)
+    assert (await client.submit(request())).status is TaskStatus.PENDING
+
+
+async def test_cancelled_while_settling(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A submit that is cancelled between two looks for it ends at once, without a second POST.
+    """
+    client = connect(max_concurrency=1, retry=RetryPolicy(base=0, settle=10_000))
+    service.script("submit", Fault.lost_answer())
+    running = asyncio.create_task(client.submit(request()))
+    await until(lambda: service.counts[QUERY] and not client.stats.in_flight)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await client.submit(request())
+    assert service.counts == {QUERY: 1, SUBMIT: 2}
+
+
+async def test_cancelled_while_a_look_is_in_flight(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A submit that is cancelled while the service is asked for it ends at once.
+    """
+    client = connect(max_concurrency=1)
+    service.script("submit", Fault.lost_answer())
+    service.script("query", Fault.hang())
+    running = asyncio.create_task(client.submit(request()))
+    await until(lambda: service.counts[QUERY])
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert client.stats.in_flight == 0
+    await client.submit(request())
+
+
+async def test_cancelled_while_backing_off(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A submit that is cancelled while it backs off ends at once and holds no slot meanwhile.
+    """
+    client = connect(max_concurrency=1)
+    service.script("submit", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
+    running = asyncio.create_task(client.submit(request()))
+    await until(lambda: client.stats.retries)
+    assert client.stats.in_flight == 0
+    await client.submit(request())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert service.counts == {QUERY: 4, SUBMIT: 2}
+
+
+async def test_cancelled_while_waiting_for_a_turn(
+    service: FakeService, until: Until, tmp_path: Path
+) -> None:
+    """
+    A submit that is cancelled while it waits for the rate leaves no slot taken.
+    """
+    async with AsyncClient(
+        service.api_key,
+        base_url=service.url,
+        max_concurrency=1,
+        max_rate=0.001,
+        retry=RetryPolicy(attempts=1),
+    ) as client:
+        await client.submit(request())
+        running = asyncio.create_task(client.submit(request()))
+        await until(lambda: client.stats.waiting)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert (client.stats.waiting, client.stats.in_flight) == (0, 0)
+        # A download needs a slot, but no turn.
+        with pytest.raises(DownloadError):
+            await client.download(Output(url=f"{service.results_url}/upload/none"), tmp_path)
+    assert len(service.charges) == 1
+
+
+async def test_what_a_submit_can_override(service: FakeService, client: AsyncClient) -> None:
+    """
+    Id, channel, callback and metadata given to submit are what is sent.
+    """
+    original = SubmitRequest("brand_new", {"prompt": "?"}, "first", "https://a.example/", {"a": 1})
+    task = await client.submit(
+        original,
+        out_task_id="second",
+        channel="plus",
+        callback_url="https://b.example/",
+        metadata={"b": [1, None]},
+    )
+    assert (task.out_task_id, task.model) == ("second", "brand_new_plus")
+    assert service.requests[0].body == {
+        "model": "brand_new_plus",
+        "params": {"prompt": "?"},
+        "out_task_id": "second",
+        "callback_url": "https://b.example/",
+        "metadata": {"b": [1, None]},
+    }
+    assert original.out_task_id == "first"
+
+
+async def test_a_model_is_submitted(service: FakeService, client: AsyncClient) -> None:
+    """
+    An instance of a models class is sent under its name, with an id drawn for each call.
+    """
+    model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9", video_length=5)
+    first, second = await client.submit(model), await client.submit(model, out_task_id="mine")
+    assert first.model == second.model == "seedance_1_5_pro"
+    assert (len(first.out_task_id), second.out_task_id) == (32, "mine")
+    assert service.requests[1].body == {
+        "model": "seedance_1_5_pro",
+        "params": {"prompt": "a kitten", "aspect_ratio": "16:9", "video_length": 5},
+        "out_task_id": "mine",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "match"),
+    [
+        ({"out_task_id": "a b"}, ValueError, "out_task_id must be 1 to 64"),
+        ({"out_task_id": ""}, ValueError, "out_task_id must be 1 to 64"),
+        ({"out_task_id": 5}, TypeError, "out_task_id must be a str"),
+        ({"channel": "gold"}, ValueError, "channel"),
+        ({"callback_url": "ftp://example.com"}, ValueError, "callback_url must be"),
+        ({"metadata": [1]}, TypeError, "metadata must be a mapping"),
+        ({"metadata": {"a": float("nan")}}, ValueError, "cannot be sent as JSON"),
+        ({"metadata": {"a": {1, 2}}}, TypeError, "must be JSON values"),
+        ({"metadata": {"a": "\ud800"}}, ValueError, "cannot be sent as JSON"),
+    ],
+)
+async def test_bad_arguments_are_named_before_anything_is_sent(
+    service: FakeService,
+    client: AsyncClient,
+    options: dict[str, Any],
+    kind: type[Exception],
+    match: str,
+) -> None:
+    """
+    An argument that cannot be is an error that names it, and no request is made.
+    """
+    with pytest.raises(kind, match=match):
+        await client.submit(request(), **options)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("wrong", ["veo3_1", None, {"model": "veo3_1"}])
+async def test_only_requests_are_submitted(
+    service: FakeService, client: AsyncClient, wrong: Any
+) -> None:
+    """
+    What is neither a request nor a model is a TypeError.
+    """
+    with pytest.raises(TypeError, match="request must be a SubmitRequest"):
+        await client.submit(wrong)
+    assert service.requests == []
+
+
+async def test_retries_are_logged(
+    service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A retry and a settling are told to the package's logger, with the id, at INFO.
+    """
+    service.script("submit", Fault.lost_answer())
+    wanted = request()
+    await client.submit(wanted)
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "aireiter_async" and record.levelno == logging.INFO
+    ]
+    assert any(wanted.out_task_id in text and "asking" in text for text in told)
+    assert any("attempt 1 of 5 failed" in text for text in told)

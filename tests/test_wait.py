@@ -1,0 +1,692 @@
+"""
+Wait: patient with the network, light on the service, and never wrong about a task.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aireiter_async import (
+    APIError,
+    AsyncClient,
+    AuthenticationError,
+    InsufficientCreditsError,
+    PollPolicy,
+    ProtocolError,
+    ServerError,
+    SubmitRequest,
+    Task,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskStatus,
+    TaskTimeoutError,
+    TransportError,
+    models,
+)
+from aireiter_async.testing import FakeService, Fault
+
+Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+QUERY = "/api/openapi/query"
+EACH_SECOND = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=0)
+
+TROUBLE: dict[str, tuple[Fault, type[Exception]]] = {
+    "lost answer": (Fault.lost_answer(), TransportError),
+    "reset": (Fault.reset(), TransportError),
+    "truncated": (Fault.truncated(), TransportError),
+    "broken JSON": (Fault.broken_json(), ProtocolError),
+    "HTML 200": (Fault.html(200), ProtocolError),
+    "HTML 403": (Fault.html(403), ProtocolError),
+    "HTML 502": (Fault.html(502), ProtocolError),
+    "500": (Fault.server_error(), ServerError),
+    "503": (Fault.server_error(503), ServerError),
+    "no data": (Fault.no_data(), ProtocolError),
+    "redirect": (Fault.redirect(), ProtocolError),
+    "429": (Fault.too_many_requests(0), APIError),
+    "429 in a 200": (Fault.too_many_requests(in_envelope=True), APIError),
+    "odd code": (Fault.reply(200, '{"statusCode":418,"message":"?"}'), APIError),
+    "other task": (
+        Fault.reply(200, '{"statusCode":200,"data":{"out_task_id":"b","status":"failed"}}'),
+        ProtocolError,
+    ),
+}
+
+
+def request(**options: Any) -> SubmitRequest:
+    """
+    Make a request with an id of its own.
+    """
+    return SubmitRequest("veo3_1", {"prompt": "a kitten"}, **options)
+
+
+async def test_a_task_that_completes_is_returned(service: FakeService, client: AsyncClient) -> None:
+    """
+    Wait looks until the task has completed, and returns it with outputs, charge and raw reply.
+    """
+    service.durations, service.price = 30, 2.5
+    task = await client.with_options(polling=EACH_SECOND).run(request())
+    assert task.status is TaskStatus.COMPLETED
+    assert task.credits_used == 2.5
+    assert [output.kind for output in task.outputs] == ["video"]
+    assert task.outputs[0].url is not None
+    assert task.outputs[0].url.startswith(service.results_url)
+    assert task.raw["data"]["output"][0]["url"] == task.outputs[0].url
+
+
+async def test_what_only_the_submit_said_is_kept(service: FakeService, client: AsyncClient) -> None:
+    """
+    The estimate, the model and the time of acceptance are still there when the task has ended.
+    """
+    service.price = 2.5
+    submitted = await client.submit(request())
+    done = json.dumps({"statusCode": 200, "data": {"status": "completed", "output": []}})
+    service.script("query", Fault.reply(200, done))
+    task = await client.wait(submitted)
+    assert task.status is TaskStatus.COMPLETED
+    assert task.estimated_credits == 2.5
+    assert task.model == "veo3_1"
+    assert task.created_at == submitted.created_at is not None
+
+
+@pytest.mark.parametrize("asked_by", ["task", "id"])
+async def test_a_task_that_failed_is_an_error(
+    service: FakeService, client: AsyncClient, asked_by: str
+) -> None:
+    """
+    A failed task raises the service's code and message, with the task.
+    """
+    service.script("submit", Fault.failed("NSFW", "not allowed, 不允许"))
+    task = await client.submit(request())
+    with pytest.raises(TaskFailedError, match="NSFW: not allowed, 不允许") as caught:
+        await client.wait(task if asked_by == "task" else task.out_task_id)
+    error = caught.value
+    assert (error.code, error.message) == ("NSFW", "not allowed, 不允许")
+    assert (error.out_task_id, error.task.status) == (task.out_task_id, TaskStatus.FAILED)
+    assert error.task.raw["data"]["error"]["code"] == "NSFW"
+    assert (client.stats.completed, client.stats.failed) == (0, 1)
+
+
+async def test_unknown_statuses_run_on(
+    service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A status that is not known means still running, and is logged with its word.
+    """
+    service.script("query", Fault.task_status("archiving"), Fault.task_status("archiving"))
+    task = await client.run(request())
+    assert task.status is TaskStatus.COMPLETED
+    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "archiving" in warnings[0]
+    assert task.out_task_id in warnings[0]
+
+
+async def test_an_unknown_status_is_logged_where_only_the_id_was_known(
+    service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A wait for an id logs a status that is not known, and tells on_update of it.
+    """
+    out_task_id = (await client.submit(request())).out_task_id
+    service.script("query", Fault.task_status("archiving"))
+    seen: list[Task] = []
+    await client.wait(out_task_id, on_update=seen.append)
+    assert [task.status for task in seen] == [TaskStatus.UNKNOWN, TaskStatus.COMPLETED]
+    assert "archiving" in caplog.text
+
+
+async def test_an_unknown_status_does_not_log_the_whole_reply(
+    service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The log of a status that is not known stays short when the reply repeats the input.
+    """
+    data = {"created_at": "?", "input": {"image": "x" * 10_000}, "status": "archiving"}
+    service.script("query", Fault.reply(200, json.dumps({"statusCode": 200, "data": data})))
+    await client.run(request())
+    assert "archiving" in caplog.text
+    assert len(caplog.text) < 2000
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, name: str) -> None:
+    """
+    A look that fails in passing, however often, does not end the wait.
+    """
+    task = await client.submit(request())
+    service.script("query", *[TROUBLE[name][0]] * 8)
+    assert (await client.wait(task)).status is TaskStatus.COMPLETED
+    assert service.counts[QUERY] == 9
+
+
+async def test_a_look_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
+    """
+    A look that is never answered is cut short by the client's timeout and repeated.
+    """
+    client = connect(timeout=0.2)
+    task = await client.submit(request())
+    service.script("query", Fault.hang())
+    assert (await client.wait(task)).status is TaskStatus.COMPLETED
+    assert service.counts[QUERY] == 2
+
+
+async def test_a_service_that_is_away_is_ridden_out(
+    service: FakeService, client: AsyncClient, until: Until
+) -> None:
+    """
+    A wait goes on while the service cannot be reached, and sees the task when it is back.
+    """
+    task = await client.submit(request())
+    await service.close()
+    waiting = asyncio.create_task(client.wait(task))
+    await until(lambda: client.stats.requests > 10)
+    await service.start()
+    assert (await waiting).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(401, AuthenticationError), (403, AuthenticationError), (402, InsufficientCreditsError)],
+)
+async def test_a_refusal_to_be_asked_ends_it(
+    service: FakeService, client: AsyncClient, code: int, kind: type[APIError]
+) -> None:
+    """
+    A bad key ends a wait at once.
+    """
+    body = json.dumps({"error": {"code": code, "message": "no"}})
+    service.script("query", Fault.reply(code, body))
+    with pytest.raises(kind):
+        await client.wait("a")
+    assert service.counts[QUERY] == 1
+
+
+async def test_not_found_is_a_lag_at_first(service: FakeService, connect: Connect) -> None:
+    """
+    A task that is not found for less than the grace is waited for.
+    """
+    service.visible_after_looks = 3
+    policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=3)
+    task = await connect(polling=policy).run(request())
+    assert task.status is TaskStatus.COMPLETED
+    assert service.counts[QUERY] == 4
+
+
+async def test_not_found_is_the_truth_in_the_end(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    A task that is not found for the whole grace raises TaskNotFoundError.
+    """
+    policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=3)
+    with pytest.raises(TaskNotFoundError, match="api task not found") as caught:
+        await connect(polling=policy).wait("nobody")
+    assert caught.value.out_task_id == "nobody"
+    assert service.counts[QUERY] == 4
+    assert slept == [1, 1, 1]
+
+
+async def test_being_seen_begins_the_grace_anew(service: FakeService, connect: Connect) -> None:
+    """
+    The grace is counted without a break: a task that was seen in between is there.
+    """
+    service.durations = 6
+    policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=2)
+    lost = Fault.not_found()
+    service.script("query", lost, lost, Fault.ok(), lost, lost)
+    task = await connect(polling=policy).run(request())
+    assert task.status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("answer", ["not found", "500"])
+async def test_a_grace_of_nothing(service: FakeService, client: AsyncClient, answer: str) -> None:
+    """
+    Without a grace "not found" ends a wait at once; other trouble does not.
+    """
+    task = await client.submit(request())
+    service.script("query", Fault.not_found() if answer == "not found" else Fault.server_error())
+    if answer == "not found":
+        with pytest.raises(TaskNotFoundError):
+            await client.wait(task)
+    else:
+        assert (await client.wait(task)).status is TaskStatus.COMPLETED
+
+
+async def test_after_the_deadline_comes_one_last_look(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    The last look is made at the deadline, and a task that has completed by then is returned.
+    """
+    service.durations = 10
+    client = connect(polling=PollPolicy(first=4, step=1000, cap=1000, jitter=0))
+    task = await client.run(request(), timeout=10)
+    assert task.status is TaskStatus.COMPLETED
+    assert slept == [4, 6]
+
+
+async def test_a_task_that_is_alive_at_the_deadline_can_be_waited_for_again(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    TaskTimeoutError is a TimeoutError that carries the task, and waiting for it goes on.
+    """
+    service.durations = 100
+    client = connect(polling=PollPolicy(first=30, step=30, growth=1, jitter=0))
+    with pytest.raises(TaskTimeoutError, match=r"wait\(error\.task\)") as caught:
+        await client.run(request(), timeout=70)
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.task.status is TaskStatus.PROCESSING
+    assert caught.value.task.estimated_credits == 1
+    assert slept == [30, 30, 10]
+    task = await client.wait(caught.value.task, timeout=70)
+    assert task.status is TaskStatus.COMPLETED
+    assert task.out_task_id == caught.value.out_task_id
+    assert client.stats.completed == 1
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_a_last_look_that_fails_is_the_cause(
+    service: FakeService, client: AsyncClient, name: str
+) -> None:
+    """
+    Where the last look fails the task counts as alive, and the trouble is the cause.
+    """
+    fault, kind = TROUBLE[name]
+    task = await client.submit(request())
+    service.script("query", fault)
+    with pytest.raises(TaskTimeoutError) as caught:
+        await client.wait(task, timeout=0)
+    assert isinstance(caught.value.__cause__, kind)
+    assert caught.value.task == task
+
+
+async def test_a_timeout_of_nothing_looks_once(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    With a timeout of 0 there is one look, at once.
+    """
+    service.durations = 100
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    with pytest.raises(TaskTimeoutError):
+        await client.wait(task, timeout=0)
+    assert service.counts[QUERY] == 1
+    assert slept == []
+    service.durations = 0
+    done = await client.submit(request())
+    assert (await client.wait(done, timeout=0)).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), True, "5"])
+@pytest.mark.parametrize("verb", ["wait", "run"])
+async def test_a_timeout_that_cannot_be(
+    service: FakeService, client: AsyncClient, verb: str, seconds: Any
+) -> None:
+    """
+    A negative timeout, or what is no number, is refused before anything is sent.
+    """
+    work = client.wait("a", timeout=seconds) if verb == "wait" else None
+    with pytest.raises((ValueError, TypeError), match="timeout must be"):
+        await (work or client.run(request(), timeout=seconds))
+    assert service.requests == []
+
+
+async def test_the_pace_of_the_service_wins(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    A Retry-After longer than the next step is kept, for that step.
+    """
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    service.script(
+        "query",
+        Fault.reply(503, "{}", headers={"Retry-After": "40"}),
+        Fault.reply(502, "<html>", headers={"Retry-After": "0.5"}),
+    )
+    await client.wait(task)
+    # A little less than 1 at first: the task has an age by then.
+    assert slept == pytest.approx([1, 40, 1], abs=0.5)
+
+
+async def test_the_pace_of_the_service_does_not_outlast_the_deadline(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    A Retry-After beyond the deadline brings the last look at the deadline.
+    """
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    service.script("query", Fault.reply(503, "{}", headers={"Retry-After": "4000"}))
+    assert (await client.wait(task, timeout=5)).status is TaskStatus.COMPLETED
+    assert slept == pytest.approx([1, 4], abs=0.5)
+
+
+async def test_on_update_is_told_of_each_new_status(service: FakeService, connect: Connect) -> None:
+    """
+    on_update hears of each status once; run tells it of the submitted task first.
+    """
+    service.durations = 10
+    seen: list[Task] = []
+    await connect(polling=EACH_SECOND).run(request(), on_update=seen.append)
+    assert [str(task.status) for task in seen] == ["pending", "processing", "completed"]
+    assert [task.model for task in seen] == ["veo3_1"] * 3
+
+
+async def test_on_update_may_be_a_coroutine_function(client: AsyncClient) -> None:
+    """
+    What on_update returns is awaited if it can be.
+    """
+    seen: list[Task] = []
+
+    async def update(task: Task) -> None:
+        await asyncio.sleep(0)
+        seen.append(task)
+
+    task = await client.run(request(), on_update=update)
+    assert seen[-1] == task
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("wrong", ["submitted", "completed"])
+async def test_what_on_update_raises_is_raised(client: AsyncClient, wrong: str) -> None:
+    """
+    An error in on_update ends the wait as it is; the task can be waited for again.
+    """
+
+    def update(task: Task) -> None:
+        if wrong == "submitted" or task.ended:
+            raise ValueError(task.out_task_id)
+
+    wanted = request()
+    with pytest.raises(ValueError, match=wanted.out_task_id):
+        await client.run(wanted, on_update=update)
+    assert (await client.wait(wanted.out_task_id)).status is TaskStatus.COMPLETED
+
+
+async def test_ended_tasks_are_not_asked_for(service: FakeService, client: AsyncClient) -> None:
+    """
+    Waiting for a task that has completed returns it, for one that failed raises: no request.
+    """
+    done = await client.run(request())
+    service.script("submit", Fault.failed())
+    with pytest.raises(TaskFailedError) as caught:
+        await client.run(request())
+    before, stats = len(service.requests), client.stats
+    assert await client.wait(done) is done
+    with pytest.raises(TaskFailedError):
+        await client.wait(caught.value.task)
+    assert len(service.requests) == before
+    assert client.stats == stats
+
+
+async def test_an_id_is_looked_for_at_once(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    Of an id alone no age is known: the first look is made at once.
+    """
+    service.durations = 2
+    client = connect(polling=PollPolicy(first=30, step=1, growth=1, jitter=0))
+    out_task_id = (await client.submit(request())).out_task_id
+    task = await client.wait(out_task_id)
+    assert (task.out_task_id, task.model, task.status) == (out_task_id, None, TaskStatus.COMPLETED)
+    assert slept == [1, 1]
+
+
+@pytest.mark.parametrize("wrong", ["", "a b", "x" * 65, "ä"])
+@pytest.mark.parametrize("verb", ["wait", "query"])
+async def test_an_id_that_cannot_be(
+    service: FakeService, client: AsyncClient, verb: str, wrong: str
+) -> None:
+    """
+    What is no id is refused before anything is sent.
+    """
+    with pytest.raises(ValueError, match="out_task_id must be 1 to 64 characters"):
+        await getattr(client, verb)(wrong)
+    assert service.requests == []
+
+
+async def test_how_long_a_model_takes_is_learned(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    The first look for a task comes when the tasks of its model have been about to end.
+    """
+    service.durations = {"veo3_1": 100, "nano_banana": 10}
+    client = connect(polling=PollPolicy(jitter=0))
+    for model, seconds in (("veo3_1", 100), ("nano_banana", 10)):
+        await client.run(SubmitRequest(model, {}))
+        slept.clear()
+        await client.run(SubmitRequest(model, {}))
+        assert slept[0] == pytest.approx(0.85 * seconds, rel=0.01)
+        # Later steps are short beside that, so the end is noticed soon after.
+        assert sum(slept) < 1.15 * seconds
+        slept.clear()
+    await client.with_options(timeout=5).run(SubmitRequest("veo3_1", {}))
+    assert slept[0] == pytest.approx(85, rel=0.01)
+
+
+async def test_a_new_model_is_looked_for_by_its_medium(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    While nothing is learned the first look for a video comes later than for the unknown.
+    """
+    client = connect(polling=PollPolicy(jitter=0))
+    await client.run(SubmitRequest("brand_new", {}))
+    unknown = slept.pop()
+    await client.run(models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9"))
+    assert slept.pop() > unknown
+    assert slept == []
+    assert service.counts[QUERY] == 2
+
+
+async def test_age_counts(service: FakeService, connect: Connect, slept: list[float]) -> None:
+    """
+    A task is not waited for from the beginning again: its age shortens the first wait.
+    """
+    client = connect(polling=PollPolicy(first=30, step=1, jitter=0))
+    data = {"status": "pending", "created_at": "2020-01-01T00:00:00Z"}
+    service.script("submit", Fault.reply(200, json.dumps({"data": data}), accepted=True))
+    task = await client.submit(request())
+    await client.wait(task)
+    assert slept == []
+
+
+async def test_a_task_that_ended_before_it_began_teaches_nothing(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    Times that cannot be do not break a wait, nor what is known of a model.
+    """
+    client = connect(polling=PollPolicy(jitter=0))
+    data = {
+        "status": "completed",
+        "created_at": "2026-01-02T00:00:00Z",
+        "completed_at": "2026-01-01T00:00:00Z",
+    }
+    service.script("query", Fault.reply(200, json.dumps({"data": data})))
+    await client.run(request())
+    first = slept.pop()
+    await client.run(request())
+    assert slept == [first]
+
+
+async def test_without_times_the_wait_itself_is_learned(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """
+    Where the service tells no times, what the wait took is how long the model takes.
+    """
+    client = connect(polling=PollPolicy(first=20, step=20, growth=1, jitter=0))
+    for status in ("processing", "completed"):
+        service.script("query", Fault.reply(200, json.dumps({"data": {"status": status}})))
+    await client.run(request())
+    slept.clear()
+    await client.with_options(polling=PollPolicy(jitter=0)).run(request())
+    assert slept == [pytest.approx(0.85 * 40, rel=0.01)]
+
+
+async def test_tasks_that_ended_on_submit_are_counted(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A task that settling finds completed, or failed, is completed or failed in the statistics too.
+    """
+    service.price = 2.5
+    service.script("submit", Fault.lost_answer(accepted=True))
+    task = await client.run(request())
+    assert task.status is TaskStatus.COMPLETED
+    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("query", Fault.failed())
+    with pytest.raises(TaskFailedError):
+        await client.run(request())
+    stats = client.stats
+    assert (stats.settled, stats.completed, stats.failed) == (2, 1, 1)
+    assert stats.credits_used == 2.5
+    assert service.counts[QUERY] == 2
+
+
+async def test_run_is_submit_and_wait(service: FakeService, client: AsyncClient) -> None:
+    """
+    Run takes what submit takes, and returns what wait returns.
+    """
+    task = await client.run(
+        SubmitRequest("brand_new", {"prompt": "a kitten"}),
+        out_task_id="mine",
+        channel="max",
+        callback_url="https://example.com/",
+        metadata={"a": 1},
+    )
+    assert (task.out_task_id, task.model) == ("mine", "brand_new_max")
+    assert service.requests[0].body == {
+        "model": "brand_new_max",
+        "params": {"prompt": "a kitten"},
+        "out_task_id": "mine",
+        "callback_url": "https://example.com/",
+        "metadata": {"a": 1},
+    }
+    assert service.counts[QUERY] == 1
+
+
+@pytest.mark.parametrize("asked_by", ["task", "id"])
+async def test_query_looks_once(service: FakeService, client: AsyncClient, asked_by: str) -> None:
+    """
+    Query gives the task as it is, running or failed, and raises only if it cannot see it.
+    """
+    service.durations = 100
+    task = await client.submit(request())
+    asked = task if asked_by == "task" else task.out_task_id
+    assert (await client.query(asked)).status is TaskStatus.PENDING
+    service.script("query", Fault.failed("TIMEOUT", "upstream"))
+    failed = await client.query(asked)
+    assert failed.status is TaskStatus.FAILED
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message) == ("TIMEOUT", "upstream")
+    assert failed.model == (task.model if asked_by == "task" else None)
+    assert service.counts[QUERY] == 2
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_a_query_is_retried(service: FakeService, client: AsyncClient, name: str) -> None:
+    """
+    A query that fails in passing is tried again, and in the end raises what happened.
+    """
+    fault, kind = TROUBLE[name]
+    task = await client.submit(request())
+    service.script("query", *[fault] * 4)
+    assert (await client.query(task)).status is TaskStatus.COMPLETED
+    service.script("query", *[fault] * 5)
+    with pytest.raises(kind):
+        await client.query(task)
+    assert service.scripted("query") == 0
+    assert client.stats.retries == 8
+
+
+@pytest.mark.parametrize("in_envelope", [False, True])
+async def test_a_query_for_nobody(
+    service: FakeService, client: AsyncClient, *, in_envelope: bool
+) -> None:
+    """
+    An id that the service does not know is a TaskNotFoundError, after one look.
+    """
+    if not in_envelope:
+        service.script("query", Fault.reply(404, '{"error":{"code":404,"message":"no"}}'))
+    with pytest.raises(TaskNotFoundError) as caught:
+        await client.query("nobody")
+    assert caught.value.out_task_id == "nobody"
+    assert caught.value.code == (400 if in_envelope else 404)
+    assert service.counts[QUERY] == 1
+
+
+async def test_cancelled_between_looks(service: FakeService, until: Until) -> None:
+    """
+    A wait that is cancelled between two looks ends at once and leaves nothing.
+    """
+    service.durations = 100
+    policy = PollPolicy(first=0, step=10_000, cap=10_000)
+    async with AsyncClient(service.api_key, base_url=service.url, polling=policy) as client:
+        waiting = asyncio.create_task(client.run(request()))
+        await until(lambda: service.counts[QUERY] and not client.stats.in_flight)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert client.stats.in_flight == 0
+
+
+async def test_cancelled_while_looking(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A wait that is cancelled while a look is in flight gives slot and connection back.
+    """
+    client = connect(max_concurrency=1)
+    service.script("query", Fault.hang())
+    waiting = asyncio.create_task(client.run(request()))
+    await until(lambda: service.counts[QUERY])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert client.stats.in_flight == 0
+    await until(lambda: service.connections == 0)
+    await client.balance()
+
+
+async def test_cancelled_in_on_update(client: AsyncClient, until: Until) -> None:
+    """
+    A wait that is cancelled in a slow on_update ends there.
+    """
+    updates = itertools.count()
+    began: list[int] = []
+
+    async def update(_task: Task) -> None:
+        began.append(next(updates))
+        await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(client.run(request(), on_update=update))
+    await until(lambda: began)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert began == [0]
+
+
+async def test_many_wait_over_few_connections(service: FakeService, connect: Connect) -> None:
+    """
+    200 tasks that are waited for at once use no more connections than max_concurrency.
+    """
+    service.durations = 50
+    client = connect(max_concurrency=8, polling=EACH_SECOND)
+    tasks = await asyncio.gather(*(client.run(request()) for _ in range(200)))
+    assert all(task.status is TaskStatus.COMPLETED for task in tasks)
+    assert service.peak_connections <= 8
+    assert client.stats.completed == 200
