@@ -1,0 +1,167 @@
+"""Batches: many requests through a bounded window, and their outcomes as they come."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
+from operator import length_hint
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from aireiter_async._arguments import check_count, check_number
+from aireiter_async._batch._budget import Budget
+from aireiter_async._batch._items import Items
+from aireiter_async._batch._plan import Outcome, Plan
+from aireiter_async._batch._progress import BatchProgress, Progress
+from aireiter_async._batch._window import Window
+from aireiter_async._client import AsyncClient
+from aireiter_async._ledger import Ledger
+from aireiter_async._requests import SubmitRequest
+from aireiter_async.models._base import Model
+
+Requests: TypeAlias = Iterable[SubmitRequest | Model] | AsyncIterable[SubmitRequest | Model]
+OnProgress: TypeAlias = Callable[[BatchProgress], None]
+
+# A submit that backs off or settles holds no slot: twice the slots keep them all in use.
+_SUBMITS_PER_SLOT = 2
+_SMALLEST_WINDOW = 256
+_TASKS_PER_SLOT = 4
+
+
+def submit_many(
+    client: AsyncClient,
+    requests: Requests,
+    *,
+    ordered: bool = False,
+    ledger: Ledger | None = None,
+    max_credits: float | None = None,
+    retry_failed: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Outcome, None]:
+    """
+    Submit many requests, and yield an `Outcome` for each as it is accepted or not.
+
+    The source is pulled only as there is room, so memory does not grow with the
+    number of requests, and a consumer that is slow slows the pulling down. One
+    failure is one outcome. Leaving the loop early ends the workers at once; use
+    ``contextlib.aclosing`` around the call to have that done when the block ends.
+
+    Args:
+        client: Its pace and its slots are shared with all its other calls.
+        requests: Any iterable or async iterable. Requests without an id of
+            their own get one; with a ledger, one that is stable over re-runs.
+        ordered: Whether outcomes come in the order of the requests.
+        ledger: An open `Ledger`, to go on after a crash without paying twice.
+        max_credits: Credits that are not passed: a request that could pass them
+            is not submitted, nor is any after it. The price reserved is the
+            highest estimate seen for the model, whose first task goes alone to
+            find it out; earlier runs with the same ledger count.
+        retry_failed: Whether what an earlier run with this ledger has left
+            failed or refused is submitted again, under a new id.
+        on_progress: Told how far the batch is, at most ten times a second, and
+            at the end; it must not block.
+
+    Raises:
+        LedgerError: The ledger cannot be written.
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is out of its range.
+        Exception: What *requests* itself raises, once all that was pulled
+            before has been yielded.
+    """
+    plan = Plan(client=client, wait=False, ledger=ledger, retry_failed=retry_failed)
+    _check_credits(max_credits)
+    size = _SUBMITS_PER_SLOT * client.max_concurrency
+    return _outcomes(plan, requests, size, max_credits, on_progress, ordered=ordered)
+
+
+def run_many(  # noqa: PLR0913 - the options of a batch
+    client: AsyncClient,
+    requests: Requests,
+    *,
+    window: int | None = None,
+    ordered: bool = False,
+    ledger: Ledger | None = None,
+    max_credits: float | None = None,
+    timeout: float | None = None,
+    download_to: str | PathLike[str] | None = None,
+    retry_failed: bool = False,
+    on_progress: OnProgress | None = None,
+) -> AsyncGenerator[Outcome, None]:
+    """
+    Run many requests to their end, and yield an `Outcome` for each as it ends.
+
+    As `submit_many`, and then each task is waited for and, if asked for, its
+    results are saved.
+
+    Args:
+        client: As in `submit_many`.
+        requests: As in `submit_many`.
+        window: Tasks outstanding at most: submitted, or about to be, and not
+            yielded. It may be far larger than the client's concurrency, which
+            counts what is on the wire. None: four times that, and at least 256.
+        ordered: As in `submit_many`.
+        ledger: As in `submit_many`: what has ended is yielded from it without a
+            request, what was accepted is waited for, what may have been sent is
+            looked for first.
+        max_credits: As in `submit_many`; real charges take the place of
+            estimates, and what failed tasks refund is free again.
+        timeout: Seconds to wait for each task after its submit; None for as long
+            as it takes. A task that takes longer is an outcome with a
+            `TaskTimeoutError`, and waited for again on the next run.
+        download_to: A directory for the results, made if it is missing.
+        retry_failed: As in `submit_many`.
+        on_progress: As in `submit_many`.
+
+    Raises:
+        LedgerError: The ledger cannot be written.
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is out of its range.
+        Exception: What *requests* itself raises, once all that was pulled
+            before has been yielded.
+    """
+    if window is None:
+        window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
+    plan = Plan(
+        client=client,
+        wait=True,
+        ledger=ledger,
+        timeout=None if timeout is None else check_number("timeout", timeout),
+        download_to=None if download_to is None else Path(download_to),
+        retry_failed=retry_failed,
+    )
+    _check_credits(max_credits)
+    size = check_count("window", window)
+    return _outcomes(plan, requests, size, max_credits, on_progress, ordered=ordered)
+
+
+def _check_credits(max_credits: float | None) -> None:
+    if max_credits is not None:
+        check_number("max_credits", max_credits)
+
+
+def _outcomes(
+    plan: Plan,
+    requests: Requests,
+    size: int,
+    max_credits: float | None,
+    on_progress: OnProgress | None,
+    *,
+    ordered: bool,
+) -> AsyncGenerator[Outcome, None]:
+    total = length_hint(requests, -1)
+    progress = Progress(None if total < 0 else total, on_progress)
+    budget = Budget(max_credits)
+    window = Window(requests, Items(plan, budget, progress).work, size=size, ordered=ordered)
+    return _results(window, progress, budget, plan.ledger)
+
+
+async def _results(
+    window: Window[Any, Outcome], progress: Progress, budget: Budget, ledger: Ledger | None
+) -> AsyncGenerator[Outcome, None]:
+    if budget.limited and ledger is not None:
+        budget.committed, _ = await ledger.spent()
+    try:
+        async with aclosing(window.results()) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+    finally:
+        progress.tell(now=True)

@@ -1,0 +1,155 @@
+"""
+What a batch may spend, in credits.
+
+A submit is charged when it is accepted, so its price is reserved before it
+leaves: the highest that has been seen for its model. Until one has been seen,
+one task of that model goes at a time. A missing estimate is not zero: it is
+unknown, and the real charge teaches the price instead.
+"""
+
+import asyncio
+from collections import defaultdict
+from typing import Final
+
+from aireiter_async._retry import logger
+from aireiter_async.errors import BudgetExceededError
+
+_SLACK: Final = 1e-9  # credits: sums of fractions are not exact
+
+
+class Reservation:
+    """
+    What one task of a batch costs: the price reserved, then the estimate, then the charge.
+
+    Args:
+        budget: What it counts in.
+        model: The task's model.
+        held: Credits that the budget counts for it now.
+        first: Held while this task finds out its model's price.
+    """
+
+    __slots__ = ("_accepted", "_budget", "_first", "_held", "_model")
+
+    def __init__(
+        self, budget: "Budget", model: str, held: float, first: asyncio.Lock | None = None
+    ) -> None:
+        self._budget = budget
+        self._model = model
+        self._held = held
+        self._first = first
+        self._accepted = False
+
+    def accepted(self, estimate: float | None) -> None:
+        """Count the service's estimate, if there is one, in place of the highest price seen."""
+        self._accepted = True
+        if estimate is not None:
+            self._hold(estimate)
+            self._learn(estimate)
+
+    def ended(self, charge: float | None) -> None:
+        """Count the real charge in place of the estimate; None: the service did not say."""
+        if charge is not None:
+            self._hold(charge)
+            self._learn(charge)
+
+    def refunded(self) -> None:
+        """Count nothing: it was not accepted, or it has failed."""
+        self._accepted = False
+        self._hold(0.0)
+
+    def close(self) -> None:
+        """Let others of the model go; the next is the first if this one could not tell a price."""
+        if self._first is not None:
+            if self._accepted:
+                self._budget.give_up(self._model)
+            self._first.release()
+            self._first = None
+
+    def _learn(self, price: float) -> None:
+        self._budget.learn(self._model, price)
+        self.close()
+
+    def _hold(self, held: float) -> None:
+        self._budget.committed += held - self._held
+        self._held = held
+
+
+class Budget:
+    """
+    Credits spent and reserved, against a limit.
+
+    Args:
+        limit: Credits that are not exceeded; None: no limit.
+
+    Attributes:
+        committed: Credits spent and reserved so far, by earlier runs of the batch too.
+        exceeded: Whether a task has been refused; all after it are too.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._prices: dict[str, float] = {}
+        self._unpriced: set[str] = set()
+        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.committed = 0.0
+        self.exceeded = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._limit is not None
+
+    async def reserve(self, model: str, out_task_id: str) -> Reservation:
+        """
+        Reserve the price of a task of *model* before it is submitted.
+
+        Raises:
+            BudgetExceededError: It could pass the limit, or one before it could.
+        """
+        if self._limit is None:
+            return Reservation(self, model, 0.0)
+        first = await self._wait_for_price(model) if self._unknown(model) else None
+        price = self._prices.get(model, 0.0)
+        if (
+            self.exceeded
+            or self.committed + price > self._limit + _SLACK
+            or (not price and self.committed >= self._limit)
+        ):
+            self.exceeded = True
+            if first is not None:
+                first.release()
+            raise BudgetExceededError(
+                f"max_credits is {self._limit:g}: {self.committed:g} credits are spent or "
+                f"reserved, and a {model} task has cost up to {price:g}",
+                out_task_id,
+            )
+        self.committed += price
+        return Reservation(self, model, price, first)
+
+    def resume(self, model: str, estimate: float | None) -> Reservation:
+        """Take over what an earlier run has reserved for a task, counted already as spent."""
+        return Reservation(self, model, estimate or 0.0)
+
+    async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
+        """Wait until the price of *model* is known, or this task is the one to find it out."""
+        first = self._first[model]
+        await first.acquire()
+        if self._unknown(model):
+            return first
+        first.release()
+        return None
+
+    def learn(self, model: str, price: float) -> None:
+        """Take in what a task of *model* costs; the highest price is the one reserved."""
+        self._prices[model] = max(price, self._prices.get(model, 0.0))
+
+    def give_up(self, model: str) -> None:
+        """Say so if a task of *model* has gone by and its price is not known even so."""
+        if self._unknown(model):
+            self._unpriced.add(model)
+            logger.warning(
+                "the service does not say what a %s task costs: max_credits cannot count it", model
+            )
+
+    def _unknown(self, model: str) -> bool:
+        return model not in self._prices and model not in self._unpriced

@@ -1,0 +1,280 @@
+"""
+The SQLite side of the ledger: groups of changes, each in one transaction.
+
+A statement is stepped with Python's lock released and taken again, which costs
+more than the step itself while the event loop is busy: rows go in bulk.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from aireiter_async._ledger._file import explain, lock_ledger, open_ledger, timestamp
+
+_LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
+_SELECT: Final = (
+    "SELECT out_task_id, position, state, model, request, estimated_credits, credits_used, "
+    "reply, error, paths, retried_as FROM tasks WHERE out_task_id = ?"
+)
+
+# A question or a rare change, asked within a transaction; what it returns is handed on.
+Change = Callable[[sqlite3.Connection], Any]
+
+
+class State(StrEnum):
+    """Where a task of a batch is, as the ledger's column ``state`` has it."""
+
+    INTENDED = "intended"
+    SUBMITTED = "submitted"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    DOWNLOADED = "downloaded"
+
+
+@frozen
+class Entry:
+    """One row of the ledger; its attributes are the columns of the table ``tasks``."""
+
+    out_task_id: str
+    position: int
+    state: State
+    model: str
+    request: str
+    estimated_credits: float | None = None
+    credits_used: float | None = None
+    reply: str | None = None
+    error: str | None = None
+    paths: str | None = None
+    retried_as: str | None = None
+
+
+@frozen
+class Update:
+    """What has changed about one row; None leaves a column as it is."""
+
+    state: State
+    estimated_credits: float | None = None
+    credits_used: float | None = None
+    reply: str | None = None
+    error: str | None = None
+    paths: str | None = None
+
+
+@define
+class Group:
+    """
+    Changes that are made together: the updates first, then the rest, then the claims.
+
+    Attributes:
+        claims: Rows to insert, each where there is none yet with its id: a row that
+            is there is found as it has become.
+        updates: What has changed, by id, in the order in which it did.
+        changes: Everything else.
+    """
+
+    claims: list[Entry] = field(factory=list)
+    updates: dict[str, list[Update]] = field(factory=dict)
+    changes: list[Change] = field(factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.claims or self.updates or self.changes)
+
+
+class Store:
+    """
+    An open ledger file, locked against other processes; its methods block.
+
+    Args:
+        path: Where it is; made if it is missing.
+        salt: For a new file.
+
+    Raises:
+        LedgerError: The file is in use, not a ledger, newer than this release,
+            or cannot be opened or written.
+    """
+
+    def __init__(self, path: Path, salt: str) -> None:
+        self._path = path
+        try:
+            self._lock = lock_ledger(path)
+            try:
+                self._db, self.salt = open_ledger(path, salt)
+            except BaseException:
+                self._lock.close()
+                raise
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+
+    def close(self) -> None:
+        """Close the file, then give up the lock."""
+        self._db.close()
+        self._lock.close()
+
+    def apply(self, group: Group) -> tuple[list[Entry | None], list[Any]]:
+        """
+        Make all changes of *group* in one transaction, durable on return.
+
+        Returns:
+            For each claim None, or the row that was there already; and what
+            each of the other changes returned.
+
+        Raises:
+            LedgerError: None of them was made.
+        """
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                _update(db, group.updates)
+                answers = [change(db) for change in group.changes]
+                found = _claim(db, group.claims)
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        return found, answers
+
+
+def find(out_task_id: str) -> Change:
+    """Return the row of an id, or that of the task that was retried in its place, or None."""
+
+    def change(db: sqlite3.Connection) -> Entry | None:
+        return _find(db, out_task_id)
+
+    return change
+
+
+def replace(out_task_id: str, entry: Entry) -> Change:
+    """Insert *entry* as the task that is submitted in the place of another."""
+
+    def change(db: sqlite3.Connection) -> None:
+        _claim(db, [entry])
+        db.execute(
+            "UPDATE tasks SET retried_as = ? WHERE out_task_id = ?",
+            (entry.out_task_id, out_task_id),
+        )
+
+    return change
+
+
+def withdraw(out_task_id: str) -> Change:
+    """Forget an intent of which it is certain that the service has accepted nothing."""
+
+    def change(db: sqlite3.Connection) -> None:
+        db.execute("UPDATE tasks SET retried_as = NULL WHERE retried_as = ?", (out_task_id,))
+        db.execute("DELETE FROM tasks WHERE out_task_id = ?", (out_task_id,))
+
+    return change
+
+
+def counts(db: sqlite3.Connection) -> dict[State, int]:
+    """Return the number of tasks in each state."""
+    rows = db.execute("SELECT state, count(*) FROM tasks GROUP BY state")
+    return {State(state): number for state, number in rows}
+
+
+def spent(db: sqlite3.Connection) -> tuple[float, int]:
+    """Return the credits of all tasks accepted and not refunded, and how many say none."""
+    total, unknown = db.execute(
+        "SELECT coalesce(sum(cost), 0.0), count(*) - count(cost) FROM ("
+        "SELECT coalesce(credits_used, estimated_credits) AS cost FROM tasks "
+        "WHERE state IN ('submitted', 'completed', 'downloaded'))"
+    ).fetchone()
+    return total, unknown
+
+
+def _claim(db: sqlite3.Connection, entries: Sequence[Entry]) -> list[Entry | None]:
+    """Insert what is not there yet; nearly always that is all of it, and nothing is looked up."""
+    (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
+    before, now = db.total_changes, timestamp()
+    _in_bulk(
+        db,
+        _insert,
+        [(e.out_task_id, e.position, e.state.value, e.model, e.request, now) for e in entries],
+    )
+    if db.total_changes - before == len(entries):
+        return [None] * len(entries)
+    taken: set[str] = set()
+    found: list[Entry | None] = []
+    for entry in entries:
+        (number,) = db.execute(
+            "SELECT number FROM tasks WHERE out_task_id = ?", (entry.out_task_id,)
+        ).fetchone()
+        new = number > last and entry.out_task_id not in taken
+        taken.add(entry.out_task_id)
+        found.append(None if new else _find(db, entry.out_task_id))
+    return found
+
+
+def _update(db: sqlite3.Connection, updates: dict[str, list[Update]]) -> None:
+    """Write what has changed, one bulk for the first change of each row, one for the second."""
+    now = timestamp()
+    turn = 0
+    while rows := [
+        (id_, u.state.value, u.estimated_credits, u.credits_used, u.reply, u.error, u.paths, now)
+        for id_, row_updates in updates.items()
+        for u in row_updates[turn : turn + 1]
+    ]:
+        _in_bulk(db, _set, rows)
+        turn += 1
+
+
+def _in_bulk(
+    db: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare."""
+    start = 0
+    while start < len(rows):
+        size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))
+        db.execute(statement(size), list(chain.from_iterable(rows[start : start + size])))
+        start += size
+
+
+@cache
+def _insert(size: int) -> str:
+    return (
+        "INSERT INTO tasks (out_task_id, position, state, model, request, updated_at) "  # noqa: S608
+        f"VALUES {_places(6, size)} ON CONFLICT DO NOTHING"
+    )
+
+
+@cache
+def _set(size: int) -> str:
+    return (
+        "UPDATE tasks SET state = new.column2, "  # noqa: S608 - nothing but places for values
+        "estimated_credits = coalesce(new.column3, estimated_credits), "
+        "credits_used = coalesce(new.column4, credits_used), "
+        "reply = coalesce(new.column5, reply), error = coalesce(new.column6, error), "
+        "paths = coalesce(new.column7, paths), updated_at = new.column8 "
+        f"FROM (VALUES {_places(8, size)}) AS new WHERE out_task_id = new.column1"
+    )
+
+
+def _places(columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return ", ".join([row] * rows)
+
+
+def _find(db: sqlite3.Connection, out_task_id: str | None) -> Entry | None:
+    entry = None
+    while out_task_id is not None:
+        row = db.execute(_SELECT, (out_task_id,)).fetchone()
+        if row is None:
+            return entry
+        id_, position, state, *rest = row
+        entry = Entry(id_, position, State(state), *rest)
+        out_task_id = entry.retried_as
+    return entry

@@ -1,0 +1,309 @@
+"""
+Batches: one outcome for each request, whatever befalls it.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aireiter_async import (
+    AmbiguousSubmitError,
+    APIError,
+    AsyncClient,
+    DownloadError,
+    InvalidRequestError,
+    Outcome,
+    PollPolicy,
+    RetryPolicy,
+    SubmitRequest,
+    TaskFailedError,
+    TaskStatus,
+    TaskTimeoutError,
+    models,
+    run_many,
+    submit_many,
+)
+from aireiter_async.testing import FakeService, Fault
+
+Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+SUBMIT = "/api/openapi/submit"
+QUERY = "/api/openapi/query"
+BOTH = pytest.mark.parametrize("many", [submit_many, run_many])
+
+
+def asked(count: int) -> list[SubmitRequest]:
+    """
+    Make requests with ids that tell their order.
+    """
+    return [SubmitRequest("nano_banana", {"n": n}, f"t-{n:04d}") for n in range(count)]
+
+
+async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
+    """
+    Give requests asynchronously.
+    """
+    for request in requests:
+        await asyncio.sleep(0)
+        yield request
+
+
+async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
+    """
+    Return all outcomes of a batch in the order of the input, which has each exactly once.
+    """
+    outcomes = sorted([outcome async for outcome in batch], key=lambda outcome: outcome.index)
+    assert [outcome.index for outcome in outcomes] == list(range(len(outcomes)))
+    for outcome in outcomes:
+        assert (outcome.task is None) is not (outcome.error is None)
+        assert outcome.ok is (outcome.error is None)
+    return outcomes
+
+
+def workers() -> int:
+    """
+    Return how many tasks of a batch there are.
+    """
+    return sum("Window" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
+@BOTH
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_each_request_has_one_outcome(
+    service: FakeService, client: AsyncClient, many: Any, *, asynchronous: bool
+) -> None:
+    """
+    All requests of an iterable or async iterable are submitted once, under their own ids.
+    """
+    requests = asked(150)
+    outcomes = await collect(many(client, stream(requests) if asynchronous else iter(requests)))
+    assert [outcome.request for outcome in outcomes] == requests
+    status = TaskStatus.PENDING if many is submit_many else TaskStatus.COMPLETED
+    assert {outcome.task and outcome.task.status for outcome in outcomes} == {status}
+    assert sorted(service.tasks) == [request.out_task_id for request in requests]
+    assert service.counts[SUBMIT] == len(service.charges) == 150
+    assert service.counts[QUERY] == (0 if many is submit_many else 150)
+    assert service.peak_in_flight <= 64
+
+
+@BOTH
+async def test_outcomes_come_in_order_if_asked(
+    service: FakeService, client: AsyncClient, many: Any
+) -> None:
+    """
+    With *ordered* outcomes come in the order of the requests, however long each takes.
+    """
+    service.script("submit", *[Fault.delay(0.02), Fault.ok()] * 20)
+    batch = many(client, asked(60), ordered=True)
+    assert [outcome.index async for outcome in batch] == list(range(60))
+
+
+async def test_the_window_is_what_is_outstanding(service: FakeService, client: AsyncClient) -> None:
+    """
+    No more tasks than the window are submitted and not yielded.
+    """
+    yielded = 0
+    async with aclosing(run_many(client, asked(40), window=7)) as batch:
+        async for _ in batch:
+            yielded += 1
+            assert len(service.charges) <= yielded + 7
+    assert yielded == 40
+
+
+async def test_one_failure_is_one_outcome(
+    service: FakeService, connect: Connect, tmp_path: Path
+) -> None:
+    """
+    Every way in which a request can fail is its own outcome, and the others complete.
+    """
+    client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
+    service.script(
+        "submit",
+        *(Fault.ok(), Fault.failed(), Fault.bad_request("no"), Fault.no_credits()),
+        Fault.lost_answer(accepted=True),
+    )
+    service.script("query", Fault.ok(), Fault.ok(), Fault.html(502))
+    service.script("result", Fault.html(502))
+    outcomes = await collect(run_many(client, asked(7), window=1, download_to=tmp_path))
+    kinds = [type(outcome.error) for outcome in outcomes]
+    assert kinds[1:3] == [TaskFailedError, InvalidRequestError]
+    assert kinds[4:] == [AmbiguousSubmitError, type(None), type(None)]
+    assert kinds[0] is DownloadError
+    assert isinstance(outcomes[3].error, APIError)
+    assert [path.name for path in outcomes[6].paths] == ["t-0006.png"]
+
+
+@BOTH
+async def test_what_is_no_request_is_an_outcome(
+    service: FakeService, client: AsyncClient, many: Any
+) -> None:
+    """
+    Items that cannot be submitted are outcomes with the item, and do not end the batch.
+    """
+    model = models.NanoBanana(prompt="a kitten")
+    requests: list[Any] = [7, None, model, SubmitRequest("m", {"n": {1}}), *asked(2)]
+    outcomes = await collect(many(client, requests))
+    kinds = [type(outcome.error) for outcome in outcomes]
+    assert kinds == [TypeError, TypeError, type(None), TypeError, type(None), type(None)]
+    assert [outcome.request for outcome in outcomes[:2]] == [7, None]
+    assert outcomes[2].request.model == "nano_banana"
+    assert len(service.charges) == 3
+
+
+async def test_results_are_saved(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
+    """
+    With a directory each outcome has the paths of its files.
+    """
+    service.outputs = 2
+    outcomes = await collect(run_many(client, asked(5), download_to=str(tmp_path / "results")))
+    assert [path.name for path in outcomes[3].paths] == ["t-0003-1.png", "t-0003-2.png"]
+    assert len({path for outcome in outcomes for path in outcome.paths if path.exists()}) == 10
+
+
+async def test_a_task_that_takes_too_long_is_an_outcome(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    A task that is alive at its timeout is an outcome with the task in its error.
+    """
+    service.durations = 100
+    policy = PollPolicy(first=30, step=30, growth=1, jitter=0)
+    outcomes = await collect(
+        run_many(client.with_options(polling=policy), asked(3), timeout=70, window=1)
+    )
+    for outcome in outcomes:
+        assert isinstance(outcome.error, TaskTimeoutError)
+        assert outcome.error.task.status is TaskStatus.PROCESSING
+    assert all(outcome.ok for outcome in await collect(run_many(client, [])))
+
+
+@BOTH
+async def test_a_source_that_raises_is_heard(
+    service: FakeService, client: AsyncClient, many: Any
+) -> None:
+    """
+    An error of the source comes after the outcomes of all that it gave.
+    """
+
+    def source() -> Any:
+        yield from asked(20)
+        raise ZeroDivisionError("mine")
+
+    outcomes: list[Outcome] = []
+
+    async def consume() -> None:
+        async for outcome in many(client, source()):
+            outcomes.append(outcome)  # noqa: PERF401 - it raises in the end
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        await consume()
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(outcomes) == len(service.charges) == 20
+
+
+@BOTH
+async def test_leaving_stops_the_pulling(client: AsyncClient, many: Any) -> None:
+    """
+    A loop that is left pulls and submits nothing more, and leaves no task.
+    """
+    pulled: list[int] = []
+
+    def pull(request: SubmitRequest) -> SubmitRequest:
+        pulled.append(1)
+        return request
+
+    async with aclosing(many(client, map(pull, asked(1000)))) as batch:
+        async for _ in batch:
+            break
+    assert workers() == 0
+    assert client.stats.in_flight == 0
+    assert len(pulled) < 400
+
+
+async def test_a_batch_that_is_cancelled_leaves_nothing(
+    service: FakeService, client: AsyncClient, until: Until
+) -> None:
+    """
+    Cancelled while its requests hang, a batch ends at once and its slots are free.
+    """
+    service.script("submit", *[Fault.hang()] * 64)
+    task = asyncio.create_task(collect(run_many(client, asked(200))))
+    await until(lambda: service.in_flight == 64)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert workers() == 0
+    assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+
+
+async def test_a_closed_client_ends_the_batch(connect: Connect) -> None:
+    """
+    What is wrong with the program and not with a request is raised, not an outcome.
+    """
+    client = connect()
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await anext(run_many(client, asked(3)))
+
+
+@pytest.mark.parametrize(
+    ("many", "options", "error"),
+    [
+        (run_many, {"window": 0}, ValueError),
+        (run_many, {"window": 1.5}, TypeError),
+        (run_many, {"timeout": -1}, ValueError),
+        (run_many, {"timeout": "1"}, TypeError),
+        (run_many, {"max_credits": -1}, ValueError),
+        (submit_many, {"max_credits": "1"}, TypeError),
+        (submit_many, {"requests": None}, TypeError),
+        (run_many, {"requests": 7}, TypeError),
+    ],
+)
+async def test_bad_arguments_are_refused_at_the_call(
+    client: AsyncClient, many: Any, options: Any, error: type[Exception]
+) -> None:
+    """
+    An argument that cannot be used is an error of the call itself, before anything is pulled.
+    """
+    requests = options.pop("requests", [])
+    with pytest.raises(error):
+        many(client, requests, **options)
+
+
+async def test_a_wide_window_needs_few_connections(
+    service: FakeService, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A thousand tasks outstanding share a handful of connections.
+    """
+    caplog.set_level(logging.WARNING)
+    client = connect(max_concurrency=8)
+    service.durations = 60
+    polling = PollPolicy(first=61, step=1, jitter=0)
+    batch = run_many(client.with_options(polling=polling), asked(1000), window=1000)
+    outcomes = await collect(batch)
+    assert all(outcome.ok for outcome in outcomes)
+    assert service.peak_connections <= 8
+
+
+async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
+    """
+    With 64 slots and a limit of 400 per second all complete, none at the end of its attempts.
+    """
+    polling = PollPolicy(first=0, step=0.05, grace=0)
+    async with (
+        FakeService(max_rate=400, burst=20, used_id="charge") as service,
+        AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
+    ):
+        outcomes = await collect(submit_many(client, asked(600)))
+        assert all(outcome.ok for outcome in outcomes)
+        # Those of the first moment, when nothing was known: at most one for each slot and a few.
+        assert service.refusals[429] == client.stats.rate_limited <= 64 + 30
+        assert len(service.charges) == 600
+        assert max(service.posts(request.out_task_id) for request in asked(600)) < 5

@@ -1,0 +1,167 @@
+"""
+Large batches: nothing lost and nothing paid twice among many faults, in bounded memory.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aireiter_async import (
+    AsyncClient,
+    Ledger,
+    PollPolicy,
+    RetryPolicy,
+    SubmitRequest,
+    run_many,
+)
+from aireiter_async.testing import FakeService, Fault
+
+AT_ONCE = PollPolicy(first=0, step=0, cap=0, grace=0)
+MEGABYTE = 1024 * 1024
+
+FAULTS = {
+    Fault.lost_answer(): 0.02,
+    Fault.lost_answer(accepted=True): 0.03,
+    Fault.reset(): 0.02,
+    Fault.reset(accepted=True): 0.02,
+    Fault.html(502): 0.02,
+    Fault.html(502, accepted=True): 0.02,
+    Fault.broken_json(accepted=True): 0.02,
+    Fault.truncated(accepted=True): 0.01,
+    Fault.no_data(): 0.01,
+    Fault.server_error(503): 0.01,
+    Fault.html(403, accepted=True): 0.02,
+}
+
+# Answers any submit by its id, and keeps nothing.
+SERVER = """
+import asyncio, re
+
+class Server(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.seen = transport, b""
+
+    def data_received(self, data):
+        self.seen += data
+        head, end, body = self.seen.partition(b"\\r\\n\\r\\n")
+        length = re.search(rb"Content-Length: (\\d+)", head) if end else None
+        if length is None or len(body) < int(length[1]):
+            return
+        self.seen = b""
+        name = re.search(rb'"out_task_id": ?"([^"]+)"', body)[1]
+        answer = b'{"statusCode":200,"data":{"out_task_id":"%s","status":"pending",' % name
+        answer += b'"estimated_credits":1}}'
+        self.transport.write(
+            b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\n"
+            b"Content-Length: %d\\r\\n\\r\\n%s" % (len(answer), answer)
+        )
+
+async def main():
+    server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+CLIENT = """
+import asyncio, resource, sys
+from aireiter_async import AsyncClient, Ledger, SubmitRequest, submit_many
+
+async def main(url, count, path):
+    requests = (SubmitRequest("m", {"prompt": f"kitten {n}"}) for n in range(int(count)))
+    async with AsyncClient("sk", base_url=url) as client, Ledger(path) as ledger:
+        done = 0
+        async for outcome in submit_many(client, requests, ledger=ledger, max_credits=1e9):
+            done += outcome.ok
+    print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@asynccontextmanager
+async def program(text: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """
+    Run a program until the block ends.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", text, *map(str, arguments), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def read_line(process: asyncio.subprocess.Process) -> list[int]:
+    """
+    Read the numbers in one line of a program's output.
+    """
+    assert process.stdout is not None
+    return [int(word) for word in (await process.stdout.readline()).split()]
+
+
+async def grown(path: Path, few: int, many: int) -> float:
+    """
+    Return by how many megabytes the peak of a batch of *many* is above that of one of *few*.
+    """
+    peaks = []
+    async with program(SERVER) as server:
+        (port,) = await read_line(server)
+        for count in (few, many):
+            url = f"http://127.0.0.1:{port}"
+            async with program(CLIENT, url, count, path / f"{count}.db") as client:
+                done, peak = await read_line(client)
+            assert done == count
+            peaks.append(peak)
+    return (peaks[1] - peaks[0]) * 1024 / MEGABYTE
+
+
+async def run_through_faults(path: Path, count: int, used_id: Any) -> None:
+    """
+    Run a batch in which a fifth of the exchanges fails, again until all is done.
+    """
+    retry = RetryPolicy(base=0, settle=0, attempts=6)
+    async with (
+        FakeService(used_id=used_id, faults=FAULTS, seed=7, record=False) as service,
+        AsyncClient(service.api_key, base_url=service.url, retry=retry, polling=AT_ONCE) as client,
+    ):
+        left, runs = count, 0
+        while left:
+            runs += 1
+            requests = (SubmitRequest("m", {"n": n}) for n in range(count))
+            async with Ledger(path) as ledger:
+                left = count
+                async for outcome in run_many(client, requests, ledger=ledger):
+                    left -= outcome.ok
+        ids = Counter(charge.out_task_id for charge in service.charges)
+        assert (len(ids), ids.total()) == (count, count)
+        assert runs <= 3
+
+
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("count", [600, pytest.param(3000, marks=pytest.mark.soak)])
+async def test_many_faults_lose_and_double_nothing(
+    tmp_path: Path, used_id: Any, count: int
+) -> None:
+    """
+    Through 20 per cent of faults all tasks end with one charge each, whatever a used id does.
+    """
+    await run_through_faults(tmp_path / "run.db", count, used_id)
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.soak)])
+async def test_memory_does_not_grow_with_the_batch(tmp_path: Path, count: int) -> None:
+    """
+    A large batch with ledger and budget peaks within 10 MB of one of 2,000.
+    """
+    assert await grown(tmp_path, 2000, count) < 10

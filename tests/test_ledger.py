@@ -1,0 +1,939 @@
+"""
+The ledger: what a run leaves for the next one, and what it does when it cannot be written.
+"""
+
+import asyncio
+import json
+import sqlite3
+import sys
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aireiter_async import (
+    AmbiguousSubmitError,
+    APIError,
+    AsyncClient,
+    ConnectError,
+    DownloadError,
+    InvalidRequestError,
+    Ledger,
+    LedgerError,
+    Outcome,
+    RetryPolicy,
+    SubmitRequest,
+    Task,
+    TaskFailedError,
+    TaskStatus,
+    TaskTimeoutError,
+    run_many,
+    submit_many,
+)
+from aireiter_async._ledger import _file, _ledger
+from aireiter_async._ledger._store import Entry, Group, State, Store
+from aireiter_async.testing import FakeService, Fault
+
+Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+SUBMIT = "/api/openapi/submit"
+QUERY = "/api/openapi/query"
+ONCE = RetryPolicy(attempts=1, base=0, settle=0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """
+    Return where the ledger is.
+    """
+    return tmp_path / "run.db"
+
+
+def lines(count: int, **options: Any) -> list[SubmitRequest]:
+    """
+    Make requests that differ, each with the same content every time.
+    """
+    return [
+        SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}, **options) for n in range(count)
+    ]
+
+
+def one(out_task_id: str, prompt: str = "a kitten") -> SubmitRequest:
+    """
+    Make a request with an id that the caller chose.
+    """
+    return SubmitRequest("nano_banana", {"prompt": prompt}, out_task_id)
+
+
+def row(out_task_id: str, **options: Any) -> Entry:
+    """
+    Make a row as a run records it before its POST.
+    """
+    return Entry(out_task_id, 0, State.INTENDED, "nano_banana", "{}", **options)
+
+
+def select(path: Path, columns: str = "state") -> list[Any]:
+    """
+    Read the rows of a ledger as its users do, in the order of the input.
+    """
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute(f"SELECT {columns} FROM tasks ORDER BY position, number").fetchall()  # noqa: S608
+    return [values[0] if len(values) == 1 else values for values in found]
+
+
+async def run(
+    client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
+) -> list[Outcome]:
+    """
+    Run a batch with the ledger at *path* to its end.
+    """
+    async with Ledger(path) as ledger:
+        batch = run_many(client, requests, ledger=ledger, ordered=True, **options)
+        return [outcome async for outcome in batch]
+
+
+async def submit(
+    client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
+) -> list[Outcome]:
+    """
+    Submit a batch with the ledger at *path*.
+    """
+    async with Ledger(path) as ledger:
+        batch = submit_many(client, requests, ledger=ledger, ordered=True, **options)
+        return [outcome async for outcome in batch]
+
+
+def posts(service: FakeService) -> list[int]:
+    """
+    Return how many submits there were for each id that was charged.
+    """
+    return [service.posts(charge.out_task_id) for charge in service.charges]
+
+
+async def test_an_intent_is_on_disk_before_its_post(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    When a submit reaches the service, another connection reads its row in the ledger.
+    """
+    found = []
+
+    def price(_model: str, params: Mapping[str, Any]) -> float:
+        with closing(sqlite3.connect(path)) as db:
+            asked = db.execute(
+                "SELECT state FROM tasks WHERE json_extract(request, '$.params.prompt') = ?",
+                (params["prompt"],),
+            )
+            found.extend(asked.fetchall())
+        return 1.0
+
+    service.price = price
+    outcomes = await run(client, path, lines(30))
+    assert all(outcome.ok for outcome in outcomes)
+    assert found == [("intended",)] * 30
+
+
+async def test_a_row_says_what_is_known_of_its_task(
+    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
+) -> None:
+    """
+    A finished row has the request, the credits, the whole reply and the files.
+    """
+    service.price = 2.5
+    (outcome,) = await run(client, path, [one("a")], download_to=tmp_path / "results")
+    (kept,) = select(
+        path,
+        "out_task_id, position, state, model, request, estimated_credits, credits_used, reply, "
+        "error, paths, retried_as",
+    )
+    assert outcome.task is not None
+    assert kept[:4] == ("a", 0, "downloaded", "nano_banana")
+    assert json.loads(kept[4]) == {"model": "nano_banana", "params": {"prompt": "a kitten"}}
+    assert kept[5:7] == (2.5, 2.5)
+    assert json.loads(kept[7]) == outcome.task.raw
+    assert kept[8:] == (None, json.dumps([str(file) for file in outcome.paths]), None)
+
+
+async def test_states_follow_a_run(service: FakeService, client: AsyncClient, path: Path) -> None:
+    """
+    Each end of a task is a state of its own, and `counts` and `spent` add them up.
+    """
+    service.durations = {"slow": 1e9}
+    service.script("submit", Fault.ok(), Fault.failed(), Fault.bad_request("no"))
+    requests = [*lines(3), SubmitRequest("slow", {})]
+    async with Ledger(path) as ledger:
+        batch = run_many(client, requests, ledger=ledger, window=1, timeout=0)
+        outcomes = [outcome async for outcome in batch]
+        errors = [type(outcome.error) for outcome in outcomes]
+        assert errors == [type(None), TaskFailedError, InvalidRequestError, TaskTimeoutError]
+        assert await ledger.counts() == dict.fromkeys(
+            (State.COMPLETED, State.FAILED, State.REFUSED, State.SUBMITTED), 1
+        )
+        assert await ledger.spent() == (2.0, 0)
+        assert select(path) == ["completed", "failed", "refused", "submitted"]
+        assert ledger.path == path
+
+
+async def test_what_has_completed_costs_no_request(
+    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
+) -> None:
+    """
+    Run again, a finished batch is yielded from the ledger, the same to the last value.
+    """
+    service.price = 0.25
+    first = await run(client, path, lines(5), download_to=tmp_path / "results")
+    requests = service.counts.total()
+    again = await run(client, path, lines(5), download_to=tmp_path / "results")
+    assert again == first
+    assert [outcome.request for outcome in again] == [outcome.request for outcome in first]
+    assert service.counts.total() == requests
+    assert len(service.charges) == 5
+
+
+async def test_what_was_submitted_is_waited_for(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    A task that an earlier run has submitted is looked for, not submitted.
+    """
+    submitted = await submit(client, path, lines(3))
+    assert [outcome.task and outcome.task.status for outcome in submitted] == ["pending"] * 3
+    assert select(path) == ["submitted"] * 3
+    again = await submit(client, path, lines(3))
+    assert service.counts == {SUBMIT: 3}
+    assert [outcome.request.out_task_id for outcome in again] == [
+        charge.out_task_id for charge in sorted(service.charges, key=lambda c: c.out_task_id)
+    ]
+    outcomes = await run(client, path, lines(3))
+    assert [outcome.task and outcome.task.status for outcome in outcomes] == ["completed"] * 3
+    assert service.counts == {SUBMIT: 3, QUERY: 3}
+    assert select(path) == ["completed"] * 3
+    assert all(outcome.ok for outcome in await submit(client, path, lines(3)))
+    assert service.counts == {SUBMIT: 3, QUERY: 3}
+
+
+async def test_what_failed_while_nobody_looked_is_an_outcome(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    A submitted task that has failed by the next run is reported and recorded as failed.
+    """
+    service.script("submit", Fault.failed("NSFW", "no"))
+    await submit(client, path, [one("a")])
+    for _ in range(2):
+        (outcome,) = await run(client, path, [one("a")])
+        assert isinstance(outcome.error, TaskFailedError)
+        assert outcome.error.code == "NSFW"
+    assert select(path) == ["failed"]
+
+
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("state", [State.INTENDED, State.UNCERTAIN])
+async def test_what_may_have_been_sent_is_looked_for_first(
+    service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: State
+) -> None:
+    """
+    Of requests left in doubt, those accepted get no second POST, and the others their only one.
+    """
+    service.used_id = used_id
+    requests = lines(6)
+    async with Ledger(path) as ledger:
+        for position, request in enumerate(requests):
+            named, entry = ledger.intend(request, position)
+            assert await ledger.claim(entry) is None
+            if state is State.UNCERTAIN:
+                lost = AmbiguousSubmitError(named.out_task_id)
+                ledger.refused(named.out_task_id, lost, state)
+            if position % 2:
+                await client.submit(named)
+    assert select(path) == [state] * 6
+    outcomes = await run(client, path, requests)
+    assert all(outcome.ok for outcome in outcomes)
+    assert posts(service) == [1] * 6
+    assert select(path) == ["completed"] * 6
+
+
+async def test_an_answer_that_was_lost_for_good_is_uncertain(
+    service: FakeService, connect: Connect, path: Path
+) -> None:
+    """
+    A submit that could not be settled is recorded as uncertain, and settled by the next run.
+    """
+    client = connect(retry=ONCE)
+    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("query", Fault.lost_answer())
+    (outcome,) = await run(client, path, [one("a")])
+    assert isinstance(outcome.error, AmbiguousSubmitError)
+    ((state, detail),) = select(path, "state, error")
+    assert (state, json.loads(detail)["type"]) == ("uncertain", "AmbiguousSubmitError")
+    (again,) = await run(client, path, [one("a")])
+    assert again.ok
+    assert posts(service) == [1]
+
+
+async def test_refused_and_failed_are_reported_and_retried_if_asked(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    What was refused or failed is only told again, until a retry under a new, linked id is asked.
+    """
+    service.script("submit", Fault.failed("TIMEOUT", "slow"), Fault.bad_request("no such thing"))
+    requests = [one("a", "first"), one("b", "second")]
+    first = await run(client, path, requests, window=1)
+    for outcomes in (first, await run(client, path, requests)):
+        failed, refused = outcomes
+        assert isinstance(failed.error, TaskFailedError)
+        assert (failed.error.code, failed.error.message) == ("TIMEOUT", "slow")
+        assert isinstance(refused.error, InvalidRequestError)
+        assert (refused.error.code, refused.error.message) == (400, "no such thing")
+        assert refused.error.out_task_id == "b"
+    assert service.counts[SUBMIT] == 2
+    retried = await run(client, path, requests, retry_failed=True)
+    assert all(outcome.ok for outcome in retried)
+    ids = [outcome.request.out_task_id for outcome in retried]
+    assert ids == [outcome.task and outcome.task.out_task_id for outcome in retried]
+    assert select(path, "out_task_id, state, retried_as") == [
+        ("a", "failed", ids[0]),
+        (ids[0], "completed", None),
+        ("b", "refused", ids[1]),
+        (ids[1], "completed", None),
+    ]
+    again = await run(client, path, requests, retry_failed=True)
+    assert again == retried
+    assert service.counts[SUBMIT] == 4
+
+
+async def test_a_retry_that_fails_is_named_by_its_own_id(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    The outcome of a retry that failed has the new request, and each retry its own row.
+    """
+    ids = ["a"]
+    for _ in range(3):
+        service.script("submit", Fault.failed())
+        (outcome,) = await run(client, path, [one("a")], retry_failed=len(ids) > 1 or None)
+        assert isinstance(outcome.error, TaskFailedError)
+        assert outcome.request.out_task_id == outcome.error.out_task_id
+        ids.append(outcome.request.out_task_id)
+    assert len(set(ids)) == 3
+    assert select(path, "out_task_id") == ids[1:]
+
+
+async def test_a_retry_cut_off_is_settled(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    A retry that died after its POST is found by the next run under the id that was recorded.
+    """
+    service.script("submit", Fault.failed())
+    await run(client, path, [one("a")])
+    async with Ledger(path) as ledger:
+        request, entry = ledger.intend(one("a"), 0)
+        failed = await ledger.claim(entry)
+        assert failed is not None
+        await client.submit(await ledger.replace(failed, request))
+    (outcome,) = await run(client, path, [one("a")])
+    assert outcome.ok
+    assert posts(service) == [1, 1]
+
+
+@pytest.mark.parametrize("fault", [Fault.no_credits(), Fault.too_many_requests(0)])
+async def test_what_was_refused_for_the_account_is_tried_again(
+    service: FakeService, connect: Connect, path: Path, fault: Fault
+) -> None:
+    """
+    A submit refused for credits or pace leaves no row, and goes out as new on the next run.
+    """
+    client = connect(retry=ONCE)
+    service.script("submit", fault)
+    (outcome,) = await run(client, path, [one("a")])
+    assert isinstance(outcome.error, APIError)
+    assert select(path) == []
+    (again,) = await run(client, path, [one("a")])
+    assert again.ok
+    assert service.counts == {SUBMIT: 2, QUERY: 1}
+
+
+async def test_a_bad_key_and_no_connection_leave_no_row(connect: Connect, path: Path) -> None:
+    """
+    Neither a refused key nor a refused connection keeps a request from the next run.
+    """
+    (outcome,) = await run(connect(api_key="sk-other"), path, [one("a")])
+    assert isinstance(outcome.error, APIError)
+    (outcome,) = await run(connect(base_url="http://127.0.0.1:1"), path, [one("a")])
+    assert isinstance(outcome.error, ConnectError)
+    assert select(path) == []
+    (outcome,) = await run(connect(), path, [one("a")])
+    assert outcome.ok
+
+
+async def test_a_withdrawn_retry_leaves_the_failed_task(
+    service: FakeService, connect: Connect, path: Path
+) -> None:
+    """
+    A retry that the account could not pay is forgotten, link and all, and can be asked again.
+    """
+    client = connect(retry=ONCE)
+    service.script("submit", Fault.failed(), Fault.no_credits())
+    await run(client, path, [one("a")])
+    (outcome,) = await run(client, path, [one("a")], retry_failed=True)
+    assert isinstance(outcome.error, APIError)
+    assert select(path, "out_task_id, state, retried_as") == [("a", "failed", None)]
+    (outcome,) = await run(client, path, [one("a")], retry_failed=True)
+    assert outcome.ok
+
+
+async def test_drawn_ids_belong_to_the_line_and_the_ledger(
+    client: AsyncClient, path: Path, tmp_path: Path
+) -> None:
+    """
+    An id that nobody chose is the same on each run, and other for another line or ledger.
+    """
+    same = SubmitRequest("nano_banana", {"prompt": "the same"})
+    requests = [same, same, *lines(2)]
+    first = [outcome.request.out_task_id for outcome in await submit(client, path, requests)]
+    again = [outcome.request.out_task_id for outcome in await submit(client, path, requests)]
+    other = await submit(client, tmp_path / "other.db", requests)
+    assert again == first
+    assert len({*first, *(outcome.request.out_task_id for outcome in other)}) == 8
+
+
+async def test_a_chosen_id_is_kept(service: FakeService, client: AsyncClient, path: Path) -> None:
+    """
+    The ledger leaves the ids alone that the caller chose.
+    """
+    await submit(client, path, [one("b"), one("a")])
+    assert select(path, "out_task_id") == ["b", "a"]
+    assert sorted(service.tasks) == ["a", "b"]
+
+
+@pytest.mark.parametrize("limit", [None, 10])
+async def test_other_content_under_a_known_id_is_an_error(
+    service: FakeService, client: AsyncClient, path: Path, limit: float | None
+) -> None:
+    """
+    A request that has changed under its id is an outcome with an error, and sends nothing.
+    """
+    await run(client, path, [one("a", "before")])
+    requests = service.counts.total()
+    changed, good = await run(
+        client, path, [one("a", "after"), one("b")], max_credits=limit, window=1
+    )
+    assert isinstance(changed.error, LedgerError)
+    assert "a stands for another request" in str(changed.error)
+    assert good.ok
+    assert service.counts.total() == requests + 2
+
+
+@pytest.mark.parametrize("limit", [None, 10])
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+async def test_an_id_that_comes_twice_is_charged_once(
+    service: FakeService, client: AsyncClient, path: Path, used_id: Any, limit: float | None
+) -> None:
+    """
+    The same request twice in one batch is one task and two outcomes, however slow the answer.
+    """
+    service.used_id = used_id
+    service.script("submit", Fault.delay(0.05))
+    outcomes = await run(client, path, [one("a")] * 4, max_credits=limit)
+    assert [outcome.task and outcome.task.out_task_id for outcome in outcomes] == ["a"] * 4
+    assert posts(service) == [1]
+
+
+async def test_files_that_are_gone_are_downloaded_again(
+    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
+) -> None:
+    """
+    Results that are missing on disk are fetched again, without a look at the task.
+    """
+    results = tmp_path / "results"
+    await run(client, path, [one("a")])
+    assert select(path) == ["completed"]
+    (first,) = await run(client, path, [one("a")], download_to=results)
+    assert select(path) == ["downloaded"]
+    first.paths[0].unlink()
+    (again,) = await run(client, path, [one("a")], download_to=results)
+    assert again.paths == first.paths
+    assert again.paths[0].exists()
+    assert service.counts == {SUBMIT: 1, QUERY: 1, "/upload": 2}
+
+
+async def test_a_failed_download_is_an_outcome_and_tried_again(
+    service: FakeService, connect: Connect, path: Path, tmp_path: Path
+) -> None:
+    """
+    A completed task whose results could not be saved is only downloaded on the next run.
+    """
+    client = connect(retry=ONCE)
+    service.script("result", Fault.html(502))
+    (outcome,) = await run(client, path, [one("a")], download_to=tmp_path)
+    assert isinstance(outcome.error, DownloadError)
+    (outcome,) = await run(client, path, [one("a")], download_to=tmp_path)
+    assert outcome.ok
+    assert service.counts == {SUBMIT: 1, QUERY: 1, "/upload": 2}
+
+
+async def test_a_broken_loop_leaves_what_was_submitted(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    Leaving a batch without closing it loses nothing: the rest is finished by the next run.
+    """
+    requests = lines(40)
+    async with Ledger(path) as ledger:
+        async for _ in run_many(client, requests, ledger=ledger, window=8):
+            break
+    async with (
+        Ledger(path) as ledger,
+        aclosing(run_many(client, requests, ledger=ledger, window=8)) as batch,
+    ):
+        async for _ in batch:
+            break
+    assert {charge.out_task_id for charge in service.charges} <= set(select(path, "out_task_id"))
+    outcomes = await run(client, path, requests)
+    assert [outcome.ok for outcome in outcomes] == [True] * 40
+    assert posts(service) == [1] * 40
+
+
+TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a text file": (lambda path: path.write_text("a,b\n" * 200), "not a database"),
+    "a database": (
+        lambda path: execute(path, "CREATE TABLE mine (a)"),
+        "a database, but not a ledger",
+    ),
+    "a newer schema": (
+        lambda path: execute(
+            path, "CREATE TABLE t (a); PRAGMA application_id = 0x41524C47;PRAGMA user_version = 2"
+        ),
+        "newer than this release's 1: upgrade",
+    ),
+    "a directory": (lambda path: path.mkdir(), "unable to open"),
+    "a lock that is none": (
+        lambda path: Path(f"{path}.lock").write_text("no lock\n" * 200),
+        "not a database",
+    ),
+    "a locked ledger": (lambda path: held.append(_file.lock_ledger(path)), "another batch"),
+}
+held: list[sqlite3.Connection] = []
+
+
+def content(path: Path) -> bytes | None:
+    """
+    Return what a file holds, None where there is none.
+    """
+    return path.read_bytes() if path.is_file() else None
+
+
+def execute(path: Path, script: str) -> None:
+    """
+    Run statements on a database.
+    """
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+async def test_a_file_that_is_no_ledger_of_ours_is_an_error(path: Path, name: str) -> None:
+    """
+    A file that cannot be used raises a LedgerError that says why, and is left as it was.
+    """
+    prepare, why = TROUBLE[name]
+    prepare(path)
+    before = content(path)
+    with pytest.raises(LedgerError, match=why) as caught:
+        await Ledger(path).__aenter__()
+    assert caught.value.path == str(path)
+    assert content(path) == before
+    while held:
+        held.pop().close()
+
+
+async def test_a_ledger_that_lost_its_tables_is_an_error(path: Path) -> None:
+    """
+    A file that says that it is a ledger, and is none, raises a LedgerError.
+    """
+    execute(path, f"CREATE TABLE mine (a); PRAGMA application_id = {_file._APPLICATION_ID}")
+    with pytest.raises(LedgerError, match="no such table: batch"):
+        await Ledger(path).__aenter__()
+
+
+@pytest.mark.parametrize("where", ["missing/run.db", "/proc/run.db"])
+async def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path, where: str) -> None:
+    """
+    A ledger in a directory that is missing or read-only raises a LedgerError.
+    """
+    with pytest.raises(LedgerError, match="unable to open"):
+        await Ledger(tmp_path / where).__aenter__()
+
+
+async def test_an_old_sqlite_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An SQLite that lacks what the ledger uses is named at once.
+    """
+    monkeypatch.setattr(_file, "_OLDEST_SQLITE", (99, 0))
+    with pytest.raises(LedgerError, match="or later is needed"):
+        await Ledger(path).__aenter__()
+
+
+async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
+    """
+    While a ledger is open, neither this process nor another one opens it again.
+    """
+    program = (
+        "import asyncio, sys; from aireiter_async import Ledger\n"
+        "async def main():\n    async with Ledger(sys.argv[1]): print('opened')\n"
+        "asyncio.run(main())"
+    )
+
+    async def other() -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, str(path)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        told, _ = await process.communicate()
+        return told.decode()
+
+    async with Ledger(path) as ledger:
+        with pytest.raises(LedgerError, match="another batch is running with this ledger"):
+            await Ledger(path).__aenter__()
+        with pytest.raises(RuntimeError, match="open already"):
+            await ledger.__aenter__()
+        assert "another batch is running with this ledger" in await other()
+        batch = run_many(client, [one("a")], ledger=ledger)
+        assert [outcome.ok async for outcome in batch] == [True]
+    assert await other() == "opened\n"
+
+
+async def test_a_ledger_opens_again(client: AsyncClient, path: Path) -> None:
+    """
+    The same object can be entered again once it was left, and leaving twice does nothing.
+    """
+    ledger = Ledger(path)
+    for _ in range(2):
+        async with ledger:
+            batch = run_many(client, [one("a")], ledger=ledger)
+            assert [outcome.ok async for outcome in batch] == [True]
+    await ledger.__aexit__(None, None, None)
+
+
+async def test_a_ledger_that_is_not_open_ends_the_batch(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    A batch with a ledger that was not entered raises RuntimeError and sends nothing.
+    """
+    for request in (one("a"), lines(1)[0]):
+        with pytest.raises(RuntimeError, match="the Ledger is not open"):
+            await anext(run_many(client, [request], ledger=Ledger(path)))
+    assert service.counts.total() == 0
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+async def test_a_full_disk_ends_the_batch_and_loses_nothing(
+    service: FakeService, client: AsyncClient, path: Path, limit: float | None
+) -> None:
+    """
+    A disk that fills up raises a LedgerError, and the next run finishes exactly the rest.
+    """
+    requests = lines(300)
+    ledger = await Ledger(path).__aenter__()
+    assert ledger._store is not None
+    ledger._store._db.execute("PRAGMA max_page_count = 20")
+    batch = run_many(client, requests, ledger=ledger, window=16, max_credits=limit)
+    with pytest.raises(LedgerError, match="disk is full") as caught:
+        _ = [outcome async for outcome in batch]
+    assert isinstance(caught.value.__cause__, sqlite3.Error)
+    assert ledger.broken is caught.value
+    with pytest.raises(LedgerError, match="disk is full"):
+        await anext(run_many(client, [one("late")], ledger=ledger))
+    with pytest.raises(LedgerError, match="disk is full"):
+        await ledger.__aexit__(None, None, None)
+    assert 0 < len(service.charges) < 300
+    outcomes = await run(client, path, requests)
+    assert [outcome.ok for outcome in outcomes] == [True] * 300
+    assert posts(service) == [1] * 300
+
+
+async def test_a_file_size_limit_is_a_ledger_error(path: Path) -> None:
+    """
+    A process that may not let its files grow gets a LedgerError, and no broken ledger.
+    """
+    program = """
+import asyncio, resource, sys
+from aireiter_async import Ledger, LedgerError, SubmitRequest
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    async with Ledger(sys.argv[1]) as ledger:
+        for position in range(10_000):
+            _, entry = ledger.intend(SubmitRequest("m", {"prompt": "x" * 2000}), position)
+            await ledger.claim(entry)
+
+try:
+    asyncio.run(main())
+except LedgerError as error:
+    print(error)
+"""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, str(path)), stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    assert f"{path}: " in told.decode()
+    assert "(SQLite)" in told.decode()
+    async with Ledger(path) as ledger:
+        assert sum((await ledger.counts()).values()) > 3
+
+
+async def test_an_unexpected_error_breaks_the_ledger(path: Path) -> None:
+    """
+    An error that SQLite does not know is a LedgerError too, for all who wait and who come.
+    """
+
+    def fail(_db: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    ledger = await Ledger(path).__aenter__()
+    claim = asyncio.create_task(ledger.claim(row("a")))
+    answer, gone = ledger._ask(fail), ledger._ask(fail)
+    gone.cancel()
+    with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
+        await answer
+    with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
+        await claim
+    with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
+        ledger.accepted(Task("a", TaskStatus.PENDING))
+    with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
+        await ledger.__aexit__(None, None, None)
+    assert select(path) == []
+
+
+async def test_many_claims_are_few_transactions(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    200 intents recorded at once are made durable together.
+    """
+    groups = []
+    apply = Store.apply
+
+    def count(self: Store, group: Group) -> Any:
+        groups.append(len(group.claims))
+        return apply(self, group)
+
+    monkeypatch.setattr(Store, "apply", count)
+    async with Ledger(path) as ledger:
+        found = await asyncio.gather(*(ledger.claim(row(str(n))) for n in range(200)))
+        assert found == [None] * 200
+        again = await asyncio.gather(*(ledger.claim(row(str(n))) for n in range(100, 300)))
+    assert [entry is None for entry in again] == [False] * 100 + [True] * 100
+    assert sum(groups) == 400
+    assert len(groups) <= 4
+
+
+async def test_one_id_claimed_twice_at_once_is_new_for_one(path: Path) -> None:
+    """
+    Of two claims of an id in one transaction the first is told that it is new.
+    """
+    async with Ledger(path) as ledger:
+        found = await asyncio.gather(*(ledger.claim(row("a")) for _ in range(3)))
+        assert [entry and entry.state for entry in found] == [None, "intended", "intended"]
+
+
+async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
+    """
+    A claim sees what was noted before it, and two changes of one row both count.
+    """
+    async with Ledger(path) as ledger:
+        await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
+        ledger.accepted(Task("a", TaskStatus.PENDING, estimated_credits=3.0))
+        ledger.ended(Task("a", TaskStatus.COMPLETED, credits_used=2.0, raw={"x": 1}))
+        ledger.withdraw("b")
+        old, new = await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
+        assert old == Entry(
+            "a", 0, State.COMPLETED, "nano_banana", "{}", 3.0, 2.0, reply='{"x": 1}'
+        )
+        assert new is None
+        assert await ledger.find(row("c")) is None
+
+
+async def test_leaving_writes_what_is_waiting(path: Path) -> None:
+    """
+    Notes that nobody waits for are in the file when the ledger is closed.
+    """
+    async with Ledger(path) as ledger:
+        await asyncio.gather(*(ledger.claim(row(str(n))) for n in range(100)))
+        for n in range(100):
+            ledger.accepted(Task(str(n), TaskStatus.PENDING))
+    assert select(path) == ["submitted"] * 100
+
+
+async def test_notes_made_while_closing_are_written(path: Path) -> None:
+    """
+    A note that comes while the ledger writes its last ones is written too, one later refused.
+    """
+    async with Ledger(path) as ledger:
+        await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
+        late = asyncio.create_task(ledger.counts())
+        late.add_done_callback(lambda _: ledger.accepted(Task("b", TaskStatus.PENDING)))
+        await asyncio.sleep(0)
+    assert (await late) == {State.INTENDED: 2}
+    assert select(path) == ["intended", "submitted"]
+    with pytest.raises(RuntimeError, match="not open"):
+        ledger.accepted(Task("a", TaskStatus.PENDING))
+
+
+async def test_a_cancelled_claim_is_still_recorded(path: Path) -> None:
+    """
+    Who stops waiting for a claim neither breaks the ledger nor takes the intent back.
+    """
+    async with Ledger(path) as ledger:
+        claims = [asyncio.create_task(ledger.claim(row(str(n)))) for n in range(10)]
+        await asyncio.sleep(0)
+        for claim in claims[::2]:
+            claim.cancel()
+        found = await asyncio.gather(*claims, return_exceptions=True)
+        assert [type(result) for result in found[::2]] == [asyncio.CancelledError] * 5
+        assert found[1::2] == [None] * 5
+    assert select(path) == ["intended"] * 10
+
+
+async def test_a_cancelled_entry_leaves_the_file_free(
+    path: Path, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """
+    Cancelled while the file is being opened, the ledger lets go of it again.
+    """
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, salt: str) -> Store:
+        started.set()
+        go_on.wait(20)
+        return Store(path, salt)
+
+    monkeypatch.setattr(_ledger, "Store", slow)
+    opening = asyncio.create_task(Ledger(path).__aenter__())
+    await until(started.is_set)
+    opening.cancel()
+    go_on.set()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    async with Ledger(path) as ledger:
+        assert await ledger.counts() == {}
+
+
+async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until) -> None:
+    """
+    Cancelled while it closes, the ledger still writes and closes before the error is raised.
+    """
+    started, go_on = threading.Event(), threading.Event()
+
+    def stall(_db: object) -> None:
+        started.set()
+        go_on.wait(20)
+
+    ledger = await Ledger(path).__aenter__()
+    await ledger.claim(row("a"))
+    ledger.accepted(Task("a", TaskStatus.PENDING))
+    stalled = ledger._ask(stall)
+    leaving = asyncio.create_task(ledger.__aexit__(None, None, None))
+    await until(started.is_set)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not leaving.done()
+    go_on.set()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    assert await stalled is None
+    assert select(path) == ["submitted"]
+    async with Ledger(path):
+        pass
+
+
+async def test_a_cancelled_writer_hangs_nobody(path: Path) -> None:
+    """
+    When all tasks of a loop are cancelled, what was noted is still written on the way out.
+    """
+    ledger = await Ledger(path).__aenter__()
+    await ledger.claim(row("a"))
+    ledger.accepted(Task("a", TaskStatus.PENDING))
+    assert ledger._committing is not None
+    ledger._committing.cancel()
+    await ledger.__aexit__(None, None, None)
+    assert select(path) == ["submitted"]
+
+
+async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) -> None:
+    """
+    A group whose end nobody can know any more is an error for all who wait for it.
+    """
+    ledger = await Ledger(path).__aenter__()
+    started, go_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stall(_db: object) -> None:
+        loop.call_soon_threadsafe(started.set)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+
+    answer = ledger._ask(stall)
+    await started.wait()
+    assert ledger._committing is not None
+    ledger._committing.cancel()
+    with pytest.raises(LedgerError, match="CancelledError"):
+        await answer
+    go_on.set()
+    with pytest.raises(LedgerError, match="CancelledError"):
+        await ledger.__aexit__(None, None, None)
+
+
+async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:
+    """
+    While a batch runs another connection reads the rows, and the schema explains itself.
+    """
+    async with Ledger(path) as ledger:
+        async for _ in run_many(client, lines(3), ledger=ledger):
+            assert set(select(path)) <= set(State)
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (1,)
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            schema = db.execute("SELECT sql FROM sqlite_master WHERE name = 'tasks'").fetchone()[0]
+    assert all(f"{word}: " in schema or f"{word}, " in schema for word in State)
+    assert content(Path(f"{path}-wal")) is None
+
+
+async def test_a_withdrawal_does_not_read_the_whole_table(path: Path) -> None:
+    """
+    The row that was retried as another is found by an index, so that 84,000 cost no more each.
+    """
+    Store(path, "s").close()
+    with closing(sqlite3.connect(path)) as db:
+        plan = db.execute("EXPLAIN QUERY PLAN SELECT * FROM tasks WHERE retried_as = ?", ("a",))
+        assert "USING INDEX" in plan.fetchone()[3]
+
+
+async def test_broken_content_is_an_outcome(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    Parameters that are no JSON are the outcome of their line alone.
+    """
+    requests = [SubmitRequest("m", {"a": {1, 2}}), SubmitRequest("m", {"a": float("nan")})]
+    outcomes = await run(client, path, [*requests, one("a")])
+    errors = [type(outcome.error) for outcome in outcomes]
+    assert errors == [TypeError, ValueError, type(None)]
+    assert Counter(service.posts(task) for task in service.tasks) == {1: 1}
+    assert outcomes[0].request is requests[0]
+
+
+def test_a_digest_of_each_line_shows_its_place() -> None:
+    """
+    The longest id that a ledger draws is one that the service accepts.
+    """
+    assert 2 * _ledger._SALT_BYTES + 1 + 12 + 1 + _ledger._DIGEST_LENGTH <= 64
