@@ -1,0 +1,142 @@
+"""
+Resources: however often it is done, no descriptor, task or memory is left behind.
+"""
+
+import asyncio
+import gc
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from aireiter_async import AsyncClient, RetryPolicy, SubmitRequest, TransportError
+from aireiter_async.testing import FakeService, Fault
+
+DESCRIPTORS = Path("/proc/self/fd")
+NO_PROC = pytest.mark.skipif(not DESCRIPTORS.exists(), reason="there is no /proc here")
+
+
+def descriptors() -> int:
+    """
+    Count the file descriptors of this process.
+    """
+    return len(list(DESCRIPTORS.iterdir()))
+
+
+def memory() -> int:
+    """
+    Return the bytes that are in use, rubbish aside.
+    """
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@NO_PROC
+async def test_opening_and_closing() -> None:
+    """
+    Two thousand clients, each used and closed, leave descriptors and tasks as they were.
+    """
+    async with FakeService(record=False) as service:
+
+        async def use(times: int) -> None:
+            for n in range(times):
+                async with AsyncClient(service.api_key, base_url=service.url) as client:
+                    if n % 4 == 0:
+                        await client.balance()
+
+        await use(8)
+        tracemalloc.start()
+        try:
+            before, held = descriptors(), memory()
+            await use(2000)
+            for _ in range(8):
+                await asyncio.sleep(0)
+            after, grown = descriptors(), memory() - held
+        finally:
+            tracemalloc.stop()
+        # Connections that the service has not yet seen closed are its own.
+        assert after <= before + service.connections + 8
+        assert grown < 500_000
+        assert len([task for task in asyncio.all_tasks() if "aireiter" in repr(task)]) <= 1
+
+
+async def churn(submits: int) -> tuple[int, int]:
+    """
+    Submit often, through faults and retries; return by how much memory and descriptors grew.
+    """
+    faults = {
+        Fault.lost_answer(): 0.01,
+        Fault.lost_answer(accepted=True): 0.01,
+        Fault.html(502): 0.01,
+        Fault.too_many_requests(0): 0.0,
+    }
+    async with (
+        FakeService(record=False, faults=faults) as service,
+        AsyncClient(
+            service.api_key,
+            base_url=service.url,
+            max_concurrency=16,
+            retry=RetryPolicy(base=0, settle=0),
+        ) as client,
+    ):
+
+        async def work(times: int) -> None:
+            for _ in range(times // 16):
+                await client.submit(SubmitRequest("veo3_1", {}))
+
+        async def all_work(times: int) -> None:
+            await asyncio.gather(*(work(times) for _ in range(16)))
+            # What the service remembers is its own.
+            service._account.tasks.clear()
+            service._traffic.posts.clear()
+            service.charges.clear()
+
+        await all_work(1600)
+        tracemalloc.start()
+        try:
+            await all_work(800)
+            held, before = memory(), descriptors()
+            await all_work(submits)
+            return memory() - held, descriptors() - before
+        finally:
+            tracemalloc.stop()
+
+
+@NO_PROC
+async def test_submits() -> None:
+    """
+    Thousands of submits, some of them through faults, leave memory and descriptors as they were.
+    """
+    grown, opened = await churn(1600)
+    assert grown < 300_000
+    assert opened <= 16
+
+
+async def test_failures_leave_no_rubbish() -> None:
+    """
+    Errors do not hold what they happened to: bodies and frames go when they go.
+    """
+    async with (
+        FakeService(record=False) as service,
+        AsyncClient(service.api_key, base_url=service.url, retry=RetryPolicy(attempts=1)) as client,
+    ):
+
+        async def fail() -> None:
+            service.script("balance", Fault.truncated())
+            [error] = await asyncio.gather(client.balance(), return_exceptions=True)
+            assert isinstance(error, TransportError)
+
+        def held() -> int:
+            return sum(isinstance(each, TransportError) for each in gc.get_objects())
+
+        await fail()
+        gc.collect()
+        gc.disable()
+        try:
+            before = held()
+            for _ in range(50):
+                await fail()
+            after = held()
+        finally:
+            gc.enable()
+        assert after <= before + 1

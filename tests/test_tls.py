@@ -1,0 +1,110 @@
+"""
+TLS: a certificate that is not the service's ends a call before anything of it is sent.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+from aireiter_async import AsyncClient, ConnectError, RetryPolicy, SubmitRequest
+from tests.hostile_steps import Sweep, cancel_at
+from tests.hostile_wire import whole
+
+Listen = Callable[..., Awaitable[str]]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+ONCE = RetryPolicy(base=0, settle=0, attempts=2)
+GOOD = whole(b'{"statusCode":200,"data":{"credits":2.5}}')
+LONG_AGO = datetime.now(UTC) - timedelta(days=2)
+
+
+def server(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """
+    Make the service's side.
+    """
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(tls)
+    return tls
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """
+    Make a client's side that trusts *authority* only.
+    """
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    return tls
+
+
+# Whom the client trusts is the first; what the service shows is made by the second.
+WRONG: dict[str, Callable[[trustme.CA, trustme.CA], trustme.LeafCert]] = {
+    "another authority": lambda _, other: other.issue_cert("127.0.0.1"),
+    "expired": lambda ours, _: ours.issue_cert("127.0.0.1", not_after=LONG_AGO),
+    "another name": lambda ours, _: ours.issue_cert("aireiter.invalid"),
+    "another address": lambda ours, _: ours.issue_cert("127.0.0.2"),
+    "no name": lambda ours, _: ours.issue_cert(common_name="127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize("lent", [False, True], ids=["owned", "lent"])
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_certificate(listen: Listen, name: str, *, lent: bool) -> None:
+    """
+    A certificate that is wrong, of another name or expired is a ConnectError: nothing is heard.
+    """
+    ours, others = trustme.CA(), trustme.CA()
+    heard: list[bytes] = []
+    url = await listen(heard.append, server(WRONG[name](ours, others)), eager=True)
+    connector = aiohttp.TCPConnector(ssl=trusting(ours))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        client = AsyncClient(
+            "sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session if lent else None
+        )
+        calls: tuple[Any, ...] = (client.balance(), client.submit(SubmitRequest("veo3_1", {})))
+        for call in calls:
+            with pytest.raises(ConnectError, match=r"[Cc]ertificate"):
+                await call
+        await client.close()
+    assert heard == []
+
+
+async def test_an_authority_of_ones_own(listen: Listen) -> None:
+    """
+    Through a lent session whose context trusts it, an authority of one's own is good.
+    """
+    ours = trustme.CA()
+    url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
+    connector = aiohttp.TCPConnector(ssl=trusting(ours))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        client = AsyncClient("sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session)
+        assert (await client.balance()).credits == 2.5
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_handshake_is_cancelled_anywhere(
+    listen: Listen, until: Until, *, late: bool
+) -> None:
+    """
+    A call that is cancelled during its handshake leaves its slot free and no task.
+    """
+    ours = trustme.CA()
+    url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
+    trust = trusting(ours)
+    for step in (sweep := Sweep()):
+        connector = aiohttp.TCPConnector(ssl=trust)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            client = AsyncClient(
+                "sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session, max_concurrency=1
+            )
+            sweep.struck = await cancel_at(client.balance, step, late=late)
+            async with asyncio.timeout(20):
+                assert (await client.balance()).credits == 2.5
+            await client.close()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+    assert step > 3
