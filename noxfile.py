@@ -78,3 +78,10 @@ def soak(session: nox.Session) -> None:
     """Run the long tests: many restarts, many faults, bounded memory."""
     session.install(*group("test"), EXTRAS)
     session.run("python", "-m", "pytest", "-m", "soak", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what a task costs, beside others, and write benchmarks/RESULTS.md."""
+    session.install(*group("bench"), "-e.")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -163,7 +163,9 @@ def _calm(request: pytest.FixtureRequest) -> Iterator[None]:
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("no_task_left")
         # What hangs ends the run and says where.
-        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__ or 2)
+        soak = request.node.get_closest_marker("soak")
+        longest = 10 * LONGEST if soak else LONGEST
+        faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__ or 2)
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -14,7 +14,9 @@ from aireiter_async import (
     AsyncClient,
     PollPolicy,
     RetryPolicy,
+    ServerError,
     SubmitRequest,
+    TaskNotFoundError,
     TaskStatus,
 )
 from aireiter_async.testing import FakeService, Fault
@@ -198,6 +200,25 @@ async def test_doubt_that_cannot_be_settled(
     task = await client.run(request, maybe_sent=True)
     assert task.status is TaskStatus.COMPLETED
     assert [charge.out_task_id for charge in service.charges] == [request.out_task_id]
+
+
+async def test_any_answer_lets_the_rate_grow(service: FakeService, connect: Connect) -> None:
+    """
+    A service that answers "not found" has taken the question at this pace; one in trouble has not.
+    """
+    client = connect(retry=RetryPolicy(base=0, attempts=2))
+    service.script("balance", Fault.too_many_requests(0))
+    await client.balance()
+    rates = [client.stats.rate or 0.0]
+    for _ in range(5):
+        with pytest.raises(TaskNotFoundError):
+            await client.query("nobody")
+        rates.append(client.stats.rate or 0.0)
+    assert rates == sorted(set(rates))
+    service.script("balance", *[Fault.server_error()] * 2)
+    with pytest.raises(ServerError):
+        await client.balance()
+    assert client.stats.rate == rates[-1]
 
 
 @pytest.mark.parametrize("used_id", USED_IDS)

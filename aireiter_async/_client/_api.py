@@ -17,9 +17,10 @@ from aireiter_async._envelope import Reply
 from aireiter_async._pace import Pace
 from aireiter_async._poll import Durations
 from aireiter_async._requests import SubmitRequest
+from aireiter_async._retry import refused
 from aireiter_async._tasks import Balance, Task
 from aireiter_async._transport import Route, Stream, Transport
-from aireiter_async.errors import AireiterError, RateLimitError
+from aireiter_async.errors import AireiterError, APIError, RateLimitError
 
 T = TypeVar("T")
 
@@ -141,6 +142,10 @@ class Api:
             # A wait that is refused, not waited, must not hold up the callers that come next.
             longest = self._settings.retry.max_retry_after
             pace.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
+            raise
+        except APIError as error:
+            if refused(error):  # and not for its pace: a task that is not found is an answer, too
+                pace.accepted()
             raise
         pace.accepted()
         return answer
