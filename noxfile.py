@@ -83,5 +83,7 @@ def soak(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure what a task costs, beside others, and write benchmarks/RESULTS.md."""
-    session.install(*group("bench"), "-e.")
+    session.install("-e.")
+    for peer in group("bench"):  # one that cannot be installed is reported, and stops nothing
+        session.install(peer, success_codes=[0, 1, 2])
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,57 @@
+"""
+Run all benchmarks, and write RESULTS.md and chart.svg beside this file.
+
+    python -m benchmarks                    # all, less than 15 minutes on two cores
+    python -m benchmarks --share 0.1        # all, a tenth of the work: to see that it runs
+    python -m benchmarks submit waiting     # some, printed and not written
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from benchmarks import imports, latency, ledger, micro, scale, submit, trouble, waiting
+from benchmarks.report import Section, draw, render
+
+SECTIONS: Final[dict[str, Callable[[float], Section]]] = {
+    "submit": submit.measure,
+    "trouble": trouble.measure,
+    "waiting": waiting.measure,
+    "scale": scale.measure,
+    "ledger": ledger.measure,
+    "latency": latency.measure,
+    "micro": micro.measure,
+    "imports": imports.measure,
+}
+_HERE: Final = Path(__file__).parent
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; none: all")
+    parser.add_argument("--share", type=float, default=1.0, help="of the full work, at most 1")
+    parser.add_argument("--note", default="", help="about the circumstances, for the report")
+    options = parser.parse_args()
+    unknown = set(options.sections) - SECTIONS.keys()
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    began = time.monotonic()
+    sections = []
+    for name in options.sections or SECTIONS:
+        print(f"{time.monotonic() - began:6.0f} s  {name}", file=sys.stderr, flush=True)
+        sections.append(SECTIONS[name](options.share))
+    tried = (_HERE / "tried.md").read_text()
+    text = render(sections, time.monotonic() - began, tried, options.note)
+    if options.sections:
+        print(text)
+        return
+    (_HERE / "RESULTS.md").write_text(text)
+    (_HERE / "chart.svg").write_text(draw(sections[0]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""What was measured, as Markdown and as a chart."""
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from attrs import field, frozen
+
+_PACKAGES: Final = (
+    "aireiter-async",
+    "aiohttp",
+    "attrs",
+    "cattrs",
+    "backoff",
+    "uvloop",
+    "httpx",
+    "fal-client",
+    "runwayml",
+    "replicate",
+    "openai",
+    "google-genai",
+    "comfy-sdk",
+    "zyte-api",
+)
+_METHOD: Final = (
+    "Every cost is the client's own process CPU time, user and system, all its threads. Each "
+    "client runs in a process of its own, the service in another, on loopback. Rounds are "
+    "interleaved; a ratio is taken within a round, and the median and the range over the "
+    "rounds are shown. Nothing is claimed of the wall clock but where delays are the subject."
+)
+_REPEAT: Final = (
+    "Written by `nox -s bench` (or, with the packages of the dependency group `bench`, by "
+    "`python -m benchmarks`): do not edit it."
+)
+_COLOURS: Final = {"ours": "#2f6fde", "bare": "#6b7280", "peer": "#c7ccd4"}
+_LEFT: Final = 335
+_WIDTH: Final = 920
+_ROW: Final = 26
+
+
+@frozen
+class Table:
+    """
+    Rows under a head; all cells are text.
+
+    Attributes:
+        head: One text per column.
+        rows: Rows of as many texts.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        """Show it as Markdown: the first column to the left, numbers to the right."""
+        rule = ["---", *["--:"] * (len(self.head) - 1)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (self.head, rule, *self.rows))
+
+
+@frozen
+class Target:
+    """
+    What was to be reached.
+
+    Attributes:
+        claim: Of what, against what.
+        limit: At most this.
+        value: What it is; None: it could not be measured.
+        span: The range over the rounds, or how it was measured.
+        why: What is to be said about it.
+    """
+
+    claim: str
+    limit: float
+    value: float | None
+    span: str = ""
+    why: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was reached, and by how much not."""
+        if self.value is None:
+            return "not measured"
+        if self.value <= self.limit:
+            return "met"
+        return f"missed by {100 * (self.value / self.limit - 1):.0f} %"
+
+
+@frozen
+class Section:
+    """
+    One question and its answer.
+
+    Attributes:
+        title: The question.
+        text: How it was answered, and what to note.
+        tables: The answer.
+        targets: What was to be reached.
+        bars: For the chart: label, kind (``ours``, ``bare``, ``peer``) and a number.
+    """
+
+    title: str
+    text: str
+    tables: Sequence[Table] = ()
+    targets: Sequence[Target] = ()
+    bars: Sequence[tuple[str, str, float]] = field(factory=tuple)
+
+
+def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -> str:
+    """
+    Return the whole report as Markdown.
+
+    Args:
+        sections: What was measured.
+        seconds: How long it took.
+        tried: What paid and what did not.
+        note: What is to be known about the circumstances, possibly nothing.
+    """
+    targets = Table(
+        ["target", "at most", "measured", "range", "verdict", "note"],
+        [
+            [
+                target.claim,
+                f"{target.limit:.4g}",
+                "-" if target.value is None else f"{target.value:.4g}",
+                target.span,
+                target.verdict,
+                target.why,
+            ]
+            for section in sections
+            for target in section.targets
+        ],
+    )
+    parts = [
+        "# Results",
+        _circumstances(seconds),
+        *([note] if note else []),
+        _METHOD,
+        "![CPU per submit](chart.svg)",
+        "## Targets",
+        str(targets),
+    ]
+    for section in sections:
+        parts += [f"## {section.title}", section.text, *map(str, section.tables)]
+    return "\n\n".join([*parts, tried])
+
+
+def _circumstances(seconds: float) -> str:
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    where = f"{platform.python_implementation()} {platform.python_version()}, "
+    where += f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    took = f"the whole run took {seconds / 60:.1f} minutes"
+    packages = ", ".join(filter(None, map(_version, _PACKAGES)))
+    return f"{when}; {where}; {took}. {_REPEAT}\n\n{packages}."
+
+
+def draw(section: Section) -> str:
+    """Return a bar chart as SVG: the shorter, the better."""
+    bars = sorted(section.bars, key=lambda bar: bar[2])
+    longest = max(number for *_, number in bars)
+    height = 64 + _ROW * len(bars)
+    size = f'width="{_WIDTH}" height="{height}"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" {size}>',
+        '<g font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect {size} fill="white"/>',
+        _text(16, 26, "CPU microseconds per submit", 'font-size="16" font-weight="600"'),
+        _text(16, 44, "64 in flight, asyncio; the client's own process; shorter is better"),
+    ]
+    for row, (label, kind, number) in enumerate(bars):
+        top = 56 + _ROW * row
+        length = max(2.0, (_WIDTH - _LEFT - 80) * number / longest)
+        bold = 'font-weight="600"' if kind == "ours" else ""
+        place = f'x="{_LEFT}" y="{top + 2}" width="{length:.1f}" height="{_ROW - 8}"'
+        lines += [
+            _text(_LEFT - 8, top + 15, label, f'text-anchor="end" {bold}'),
+            f'<rect {place} rx="2" fill="{_COLOURS[kind]}"/>',
+            _text(_LEFT + length + 6, top + 15, f"{number:,.0f}"),
+        ]
+    return "\n".join([*lines, "</g>", "</svg>", ""])
+
+
+def _text(x: float, y: float, text: str, style: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="#111827" {style}>{escape(text)}</text>'
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return ""

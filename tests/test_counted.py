@@ -1,0 +1,230 @@
+"""
+What a submit costs, counted instead of timed: the same numbers on any machine.
+
+Each gate is a number that was counted when it was written, on Python 3.11 to
+3.13, and a few calls more. A change that passes one has a price that every task
+pays: find out what it buys, then either mend it or move the gate.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import FrameType
+from typing import Any
+
+import aiohttp
+import pytest
+
+from aireiter_async import AsyncClient, PollPolicy, SubmitRequest, models, submit_many
+
+MODEL = "seedance_1_5_pro"
+PARAMS: dict[str, Any] = {"prompt": "A cute kitten", "video_length": 5, "aspect_ratio": "16:9"}
+CREATED = "2026-11-22T18:00:00.000Z"
+TIMES = 50
+ITEMS = 200
+Run = Callable[[int], Awaitable[object]]
+
+
+def answer(task: dict[str, Any]) -> bytes:
+    """
+    Return the whole answer of the service about *task*.
+    """
+    body = json.dumps({"statusCode": 200, "message": "", "data": task}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+PENDING = answer({"status": "pending", "estimated_credits": 100, "created_at": CREATED})
+PROCESSING = answer({"status": "processing", "created_at": CREATED})
+
+
+class Lean(asyncio.Protocol):
+    """
+    A service that answers each submit with a pending task, and each query with a running one.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """
+        Keep the transport.
+        """
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.seen = b""
+
+    def data_received(self, data: bytes) -> None:
+        """
+        Answer once the request is complete.
+        """
+        self.seen += data
+        if self.seen.endswith(b"}"):  # pragma: no branch - some aiohttp sends the head apart
+            self.transport.write(PENDING if b"/submit" in self.seen else PROCESSING)
+            self.seen = b""
+
+
+class Counts:
+    """
+    What was called while a block ran, and by whom.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.loop: Counter[str] = Counter()
+
+    @property
+    def made(self) -> int:
+        """
+        How many tasks were made.
+        """
+        return self.loop["BaseEventLoop.create_task"]
+
+    def __call__(  # pragma: no cover - nothing traces what profiles
+        self, frame: FrameType, event: str, _argument: object
+    ) -> None:
+        """
+        Count a call of ours, of Python's or of C's functions, or a turn of the loop.
+        """
+        code, module = frame.f_code, frame.f_globals.get("__name__") or ""
+        if event == "call" and module.startswith("asyncio."):
+            self.loop[code.co_qualname] += 1
+        # What attrs and cattrs have generated for our classes has no file but a name in brackets.
+        generated = code.co_filename.startswith("<") and "aireiter_async" in code.co_filename
+        if event in {"call", "c_call"} and (generated or module.startswith("aireiter_async")):
+            self.calls += 1
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """
+    Run the lean service.
+    """
+    server = await asyncio.get_running_loop().create_server(Lean, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def count(run: Run, times: int = TIMES) -> Counts:
+    """
+    Count what *run* does, after it has run once: connections and caches are there by then.
+    """
+    await run(times)
+    counts, before = Counts(), sys.getprofile()
+    sys.setprofile(counts)
+    try:
+        await run(times)
+    finally:
+        sys.setprofile(before)
+    return counts
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[AsyncClient]:
+    """
+    Make a client of the lean service that looks for tasks without waiting.
+    """
+    polling = PollPolicy(first=0, step=0, cap=0)
+    async with AsyncClient("sk-x", base_url=url, max_concurrency=4, polling=polling) as client:
+        yield client
+
+
+async def submit(client: AsyncClient, times: int) -> None:
+    """
+    Submit one request after another.
+    """
+    for _ in range(times):
+        await client.submit(SubmitRequest(MODEL, PARAMS))
+
+
+async def bare(url: str, times: int) -> Counts:
+    """
+    Count what the same exchanges cost with nothing but aiohttp, tuned.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
+    async with aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
+    ) as session:
+
+        async def post(times: int) -> None:
+            for _ in range(times):
+                async with session.post(f"{url}/submit", data=b"{}") as response:
+                    await response.read()
+
+        return await count(post, times)
+
+
+async def test_calls_of_a_submit(url: str) -> None:
+    """
+    A submit makes 98 to 100 calls of ours; a careless client made 175 more than aiohttp alone.
+    """
+    async with connected(url) as client:
+        counts = await count(lambda times: submit(client, times))
+    assert counts.calls / TIMES <= 103
+
+
+async def test_calls_of_a_typed_submit(url: str) -> None:
+    """
+    To make a class of a model, to check it and to encode it takes nine calls more.
+    """
+
+    async def run(times: int) -> None:
+        for _ in range(times):
+            await client.submit(models.Seedance15Pro(**PARAMS))
+
+    async with connected(url) as client:
+        counts = await count(run)
+    assert counts.calls / TIMES <= 112
+
+
+async def test_an_item_of_a_batch(url: str) -> None:
+    """
+    An item makes 171 calls in all, and no task; its worker wakes the loop three times.
+    """
+
+    async def run(times: int) -> None:
+        requests = (SubmitRequest(MODEL, PARAMS) for _ in range(times))
+        async with contextlib.aclosing(submit_many(client, requests)) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.ok
+
+    async with connected(url) as client:
+        counts = await count(run, ITEMS)
+        workers = 2 * client.max_concurrency
+    reference = await bare(url, ITEMS)
+    assert counts.calls / ITEMS <= 176
+    assert counts.loop["Handle._run"] - reference.loop["Handle._run"] <= 4 * ITEMS
+    assert counts.made - reference.made <= workers
+    assert counts.loop["BaseEventLoop.call_at"] <= 1
+
+
+async def test_calls_of_a_look(url: str) -> None:
+    """
+    A look of `wait` makes 112 calls, to look, to find that the task runs on and to sleep.
+    """
+    looks = 0
+
+    async def run(times: int) -> None:
+        nonlocal looks
+        before = client.stats.requests
+        waiting = asyncio.ensure_future(client.wait("a"))
+        while (looks := client.stats.requests - before) < times:  # noqa: ASYNC110 - it only turns
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    async with connected(url) as client:
+        counts = await count(run)
+    assert counts.calls / looks <= 116
+
+
+async def test_turns_of_the_loop(url: str) -> None:
+    """
+    A submit wakes the loop no more often than the bare exchange, and makes no task and no timer.
+    """
+    async with connected(url) as client:
+        counts = await count(lambda times: submit(client, times))
+    reference = await bare(url, TIMES)
+    assert counts.loop["Handle._run"] <= reference.loop["Handle._run"]
+    assert counts.made <= reference.made
+    assert counts.loop["BaseEventLoop.call_at"] <= 1
