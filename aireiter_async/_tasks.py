@@ -163,6 +163,8 @@ class ClientStats:
         credits_estimated: Sum of the estimates of accepted tasks, in credits.
         credits_unknown: Accepted tasks whose reply gave no estimate.
         credits_used: Sum of the charges of the tasks that `wait` saw end.
+        estimated_by_model: ``credits_estimated`` by the model's name.
+        used_by_model: ``credits_used`` by the model's name.
         bytes_downloaded: Bytes of results written to disk.
     """
 
@@ -180,3 +182,5 @@ class ClientStats:
     credits_unknown: int = 0
     credits_used: float = 0.0
     bytes_downloaded: int = 0
+    estimated_by_model: Mapping[str, float] = field(factory=dict[str, float], hash=False)
+    used_by_model: Mapping[str, float] = field(factory=dict[str, float], hash=False)

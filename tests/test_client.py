@@ -486,6 +486,8 @@ async def test_the_statistics_add_up(
         "credits_unknown": 2,
         "credits_used": 2.5,
         "bytes_downloaded": path.stat().st_size,
+        "estimated_by_model": {task.model: 2.5},
+        "used_by_model": {task.model: 2.5},
     }
 
 
@@ -543,3 +545,19 @@ async def test_unknown_fields_are_kept(service: FakeService, client: AsyncClient
     service.script("submit", Fault.reply(200, json.dumps({"data": data, "trace": "x"})))
     task = await client.submit(request())
     assert task.raw == {"data": data, "trace": "x"}
+
+
+async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Connect) -> None:
+    """
+    What models cost is told apart; a task of which only the id was known has no model.
+    """
+    service.price = {"gpt_4o": 2.5, "nano_banana": 1.0}
+    client = connect(polling=PollPolicy(first=0, step=0))
+    for model in ("gpt_4o", "nano_banana", "gpt_4o"):
+        await client.run(SubmitRequest(model, {"prompt": "a cat"}))
+    task = await client.submit(SubmitRequest("nano_banana", {"prompt": "a cat"}))
+    await client.wait(task.out_task_id)
+    stats = client.stats
+    assert stats.estimated_by_model == {"gpt_4o": 5.0, "nano_banana": 2.0}
+    assert stats.used_by_model == {"gpt_4o": 5.0, "nano_banana": 1.0, "?": 1.0}
+    assert sum(stats.used_by_model.values()) == stats.credits_used

@@ -5,7 +5,9 @@ Here, and only here, the pace, the transport and the wire meet.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from attrs import define, field
@@ -43,6 +45,8 @@ class Counters:
     credits_unknown: int = 0
     credits_used: float = 0.0
     bytes_downloaded: int = 0
+    estimated_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
+    used_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
 
     def count_retry(self, _error: AireiterError) -> None:
         """Count an error that is going to be retried."""

@@ -171,9 +171,12 @@ class ClientBase:
     @property
     def stats(self) -> ClientStats:
         """What the client and its views have done so far: a frozen snapshot."""
-        pace = self._shared.pace
+        pace, counters = self._shared.pace, self._shared.counters
+        done = attrs.asdict(counters, recurse=False)
+        done["estimated_by_model"] = dict(counters.estimated_by_model)
+        done["used_by_model"] = dict(counters.used_by_model)
         return ClientStats(
-            **attrs.asdict(self._shared.counters),
+            **done,
             in_flight=pace.in_flight,
             waiting=pace.waiting,
             rate=pace.rate,

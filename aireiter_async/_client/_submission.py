@@ -95,6 +95,7 @@ class Submission:
             counters.credits_unknown += 1
         else:
             counters.credits_estimated += task.estimated_credits
+            counters.estimated_by_model[request.model] += task.estimated_credits
         return task
 
     async def _settle_earlier(self, call: _Call) -> Task | None:

@@ -142,7 +142,9 @@ class Waiting:
     def count(self, task: Task, seconds: float) -> None:
         """Count a task that has ended, *seconds* after its submit if it has no times itself."""
         counters = self._counters
-        counters.credits_used += task.credits_used or 0.0
+        if task.credits_used is not None:
+            counters.credits_used += task.credits_used
+            counters.used_by_model[task.model or "?"] += task.credits_used
         if task.status is TaskStatus.FAILED:
             counters.failed += 1
             return
