@@ -109,6 +109,48 @@ def test_a_mistake_is_a_value_error_and_a_type_error() -> None:
             models.build("gpt_4o", {"prompt": 5})
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "value", "offered"),
+    [
+        ("nano_banana_v2", "resolution", "2k", "2K"),
+        ("minimax_h3", "quality", "2K", "2k"),
+        ("nano_banana_v2", "aspect_ratio", "16x9", "16:9"),
+        ("nano_banana_v2", "aspect_ratio", "16:9 ", "16:9"),
+        ("kling_v3_omni", "type", "first_last_frames", "first_last_frame"),
+        ("kling_v3_omni", "resolution", "1080", "1080p"),
+    ],
+)
+def test_a_word_that_is_nearly_right_is_told_with_the_right_one(
+    model: str, name: str, value: str, offered: str
+) -> None:
+    """
+    Another case, a letter too many or too few lead to what was meant.
+    """
+    with pytest.raises(InvalidParamsError) as caught:
+        models.build(model, {"prompt": "p", name: value})
+    assert str(caught.value).endswith(f", not {value!r}; did you mean {offered!r}?")
+
+
+@pytest.mark.parametrize("value", ["7:3", "wide", "", "x" * 1_000_000])
+def test_a_word_that_looks_like_none_is_told_without_a_guess(value: str) -> None:
+    """
+    What is allowed is listed, and nothing is offered.
+    """
+    with pytest.raises(InvalidParamsError) as caught:
+        NanoBanana(prompt="p", aspect_ratio=value)  # type: ignore[arg-type]
+    assert "must be one of 'auto', '16:9', " in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_a_missing_first_frame_is_told_as_missing() -> None:
+    """
+    Nothing given is not "0 items": the parameter is required.
+    """
+    with pytest.raises(InvalidParamsError) as caught:
+        Seedance2(prompt="p", type="first_last_frame")
+    assert str(caught.value) == "seedance2: image_url is required with type='first_last_frame'"
+
+
 @pytest.mark.parametrize("params", [None, 5, ["prompt"], "prompt"])
 def test_parameters_are_a_mapping(params: Any) -> None:
     """
@@ -266,12 +308,31 @@ def test_an_unknown_model_is_told_with_its_nearest_names(name: Any) -> None:
     assert UnknownModelError("gpt4o", ("gpt_4o", "suno")).args == ("gpt4o", ("gpt_4o", "suno"))
 
 
-def test_the_nearest_names_are_offered() -> None:
+@pytest.mark.parametrize(
+    ("slip", "name"),
+    [
+        ("seedance_15_pro", "seedance_1_5_pro"),
+        ("nano-banana-v2", "nano_banana_v2"),
+        ("NanoBananaV2", "nano_banana_v2"),
+        ("GPT_4O", "gpt_4o"),
+        ("SUNO", "suno"),
+    ],
+)
+def test_the_nearest_names_are_offered(slip: str, name: str) -> None:
     """
-    A slip leads to the right name.
+    A slip, in whatever case, leads to the right name.
     """
-    with pytest.raises(UnknownModelError, match="'seedance_15_pro'; did you mean seedance_1_5_pro"):
-        models.describe("seedance_15_pro")
+    with pytest.raises(UnknownModelError, match=f"'{slip}'; did you mean {name}( or |\\?)"):
+        models.describe(slip)
+
+
+@pytest.mark.parametrize("slip", ["promt", "Prompt", "PROMPT"])
+def test_a_parameter_in_another_case_is_recognised(slip: str) -> None:
+    """
+    The right spelling is offered.
+    """
+    with pytest.raises(InvalidParamsError, match=rf"{slip} is not .*; did you mean prompt\?"):
+        models.build("suno_lyrics", {slip: "p"})
 
 
 def test_the_errors_pickle() -> None:

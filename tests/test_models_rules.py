@@ -2,12 +2,14 @@
 What the catalogue says in words: of parameters together, of media.
 """
 
+import re
 from typing import Any
 
 import pytest
 
 from aireiter_async import models
-from aireiter_async.models import InvalidParamsError
+from aireiter_async.models import InvalidParamsError, Model
+from aireiter_async.models._rules import Given
 
 A, B, C = (f"https://example.com/{name}" for name in "abc")
 P = {"prompt": "p"}
@@ -78,10 +80,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gpt_image_2_official", {**P, "resolution": "4K", "aspect_ratio": "4:3"}, "resolution"),
     ("mj_v8_1", {**P, "quality": "hd", "speed": "draft"}, "quality"),
     ("qwen_image_3", {**P, "prompt_extend_mode": "agent"}, "prompt_extend_mode"),
-    (
-        "qwen_image_3_pro",
-        {**P, "prompt_extend": True, "prompt_extend_mode": "agent", "image_url": A},
-        "prompt_extend_mode",
+    *(
+        (
+            model,
+            {**P, "prompt_extend": True, "prompt_extend_mode": "agent", "image_url": A},
+            "prompt_extend_mode",
+        )
+        for model in ("qwen_image_3", "qwen_image_3_pro")
     ),
     *((model, {**FRAMES, "image_url": A, "video_url": B}, "video_url") for model in SEEDANCE2),
     *((model, {**FRAMES, "image_url": [A, B]}, "image_url") for model in SEEDANCE2),
@@ -176,6 +181,22 @@ def problems(model: str, params: dict[str, Any]) -> list[str]:
     return [problem.param for problem in caught.value.problems]
 
 
+def given(cls: type[Model], params: dict[str, Any]) -> Given:
+    """
+    Give *params* as a rule reads them.
+    """
+    values = Given({parameter.name: parameter.default for parameter in cls.PARAMETERS})
+    values |= {n: tuple(value) if isinstance(value, list) else value for n, value in params.items()}
+    return values
+
+
+def words(*texts: str) -> set[str]:
+    """
+    Take texts apart.
+    """
+    return set(re.findall(r"\w+", " ".join(texts)))
+
+
 @pytest.mark.parametrize(("model", "params"), ALLOWED)
 def test_what_the_constraints_allow_is_accepted(model: str, params: dict[str, Any]) -> None:
     """
@@ -192,6 +213,23 @@ def test_what_the_constraints_forbid_is_refused_once(
     A clash is one problem, told of the parameter out of place.
     """
     assert problems(model, params) == [name]
+
+
+@pytest.mark.parametrize("model", sorted({c.MODEL for c in models.MODELS.values() if c.RULES}))
+def test_every_rule_is_told_in_a_sentence(model: str) -> None:
+    """
+    Each rule refuses something, and its sentence names every parameter that the refusal names.
+    """
+    cls = models.MODELS[model]
+    names = {parameter.name for parameter in cls.PARAMETERS}
+    requests = [params for name, params, _ in REFUSED if models.MODELS[name] is cls]
+    assert len(cls.CONSTRAINTS) == len(cls.RULES)
+    for rule, sentence in zip(cls.RULES, cls.CONSTRAINTS, strict=True):
+        found = [str(problem) for params in requests for problem in rule(given(cls, params))]
+        assert found
+        assert names & words(*found) <= words(sentence)
+        assert re.fullmatch(r"\S.+ .+\.", sentence)
+        assert f"    {sentence}\n" in str(cls.__doc__)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@ FakeService: its endpoints, its books and what it records.
 """
 
 import asyncio
-import contextlib
+import gc
 import io
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,9 @@ import attrs
 import pytest
 
 from aireiter_async.testing import Charge, FakeService, Fault
+from tests.plain_caller import BALANCE, QUERY, SUBMIT, Caller, calling
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -33,89 +36,6 @@ class Clock:
         Tell the time.
         """
         return self.now
-
-
-@attrs.frozen
-class Reply:
-    """
-    One answer as a client sees it.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-    @property
-    def json(self) -> Any:
-        """
-        The parsed body.
-        """
-        return json.loads(self.text)
-
-
-@attrs.frozen
-class Caller:
-    """
-    A plain aiohttp client of one service.
-    """
-
-    service: FakeService
-    session: aiohttp.ClientSession
-
-    async def call(self, method: str, path: str, **options: Any) -> Reply:
-        """
-        Send one request, with the service's key unless told otherwise.
-        """
-        headers = {"Authorization": f"Bearer {self.service.api_key}"}
-        options.setdefault("headers", headers)
-        async with self.session.request(method, self.service.url + path, **options) as response:
-            return Reply(response.status, response.headers, await response.text())
-
-    async def submit(self, out_task_id: str, /, **fields: Any) -> Reply:
-        """
-        Submit a task.
-        """
-        body = {"model": "veo3_1", "params": {}, "out_task_id": out_task_id} | fields
-        return await self.call("POST", "/api/openapi/submit", json=body)
-
-    async def query(self, out_task_id: str) -> Reply:
-        """
-        Look at a task.
-        """
-        body = {"out_task_id": out_task_id}
-        return await self.call("POST", "/api/openapi/query", json=body)
-
-    async def status(self, out_task_id: str) -> str:
-        """
-        Return a task's status, or the message of the refusal.
-        """
-        document = (await self.query(out_task_id)).json
-        data = document["data"]
-        return str(data["status"] if data else document["message"])
-
-    async def balance(self) -> Reply:
-        """
-        Ask for the balance.
-        """
-        return await self.call("GET", "/api/openapi/balance")
-
-
-@contextlib.asynccontextmanager
-async def calling(**options: Any) -> AsyncIterator[Caller]:
-    """
-    Run a service with *options* and a client of it.
-    """
-    async with FakeService(**options) as service, aiohttp.ClientSession() as session:
-        yield Caller(service, session)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """
-    Let the loop turn until *condition* holds.
-    """
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the service has no event for it
-            await asyncio.sleep(0)
 
 
 async def test_a_submit_is_answered_as_documented() -> None:
@@ -141,6 +61,24 @@ async def test_estimates_can_be_absent() -> None:
     """
     async with calling(estimates=False) as caller:
         assert "estimated_credits" not in (await caller.submit("a")).json["data"]
+
+
+async def test_an_estimate_can_be_zero() -> None:
+    """
+    A task that is paid afterwards is estimated at 0 and costs what it costs.
+    """
+    async with calling(estimates="zero", price=2.5) as caller:
+        assert (await caller.submit()).json["data"]["estimated_credits"] == 0
+        assert (await caller.query()).json["data"]["credits_used"] == 2.5
+
+
+async def test_a_query_need_not_repeat_the_id() -> None:
+    """
+    Without query_ids the answer does not say which task it is about.
+    """
+    async with calling(query_ids=False, durations=9) as caller:
+        await caller.submit()
+        assert (await caller.query()).json["data"].keys() == {"status", "created_at"}
 
 
 async def test_an_accepted_task_is_charged_once() -> None:
@@ -277,9 +215,9 @@ async def test_a_bad_key_is_refused_as_documented(key: str | None) -> None:
     flat = {"statusCode": 401, "message": "Unauthorized", "ok": False}
     async with calling() as caller:
         for method, path, body in (
-            ("POST", "/api/openapi/submit", nested),
-            ("POST", "/api/openapi/query", nested),
-            ("GET", "/api/openapi/balance", flat),
+            ("POST", SUBMIT, nested),
+            ("POST", QUERY, nested),
+            ("GET", BALANCE, flat),
         ):
             reply = await caller.call(method, path, headers=headers)
             assert (reply.status, reply.json) == (401, body)
@@ -291,14 +229,14 @@ async def test_no_key_lets_any_in() -> None:
     With api_key None any request is let in.
     """
     async with calling(api_key=None) as caller:
-        assert (await caller.call("GET", "/api/openapi/balance", headers={})).status == 200
+        assert (await caller.call("GET", BALANCE, headers={})).status == 200
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/api/openapi/submit"),
-        ("POST", "/api/openapi/balance"),
+        ("GET", SUBMIT),
+        ("POST", BALANCE),
         ("POST", "/api/openapi/cancel"),
         ("GET", "/"),
     ],
@@ -321,7 +259,7 @@ async def test_urllib_is_turned_away() -> None:
     """
     async with calling() as caller:
         headers = {"User-Agent": "Python-urllib/3.11"}
-        reply = await caller.call("GET", "/api/openapi/balance", headers=headers)
+        reply = await caller.call("GET", BALANCE, headers=headers)
     assert reply.status == 403
     assert "403 Forbidden" in reply.text
 
@@ -357,7 +295,7 @@ async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     A body that is not a JSON object is a bad parameter, and recorded as it parses.
     """
     async with calling() as caller:
-        reply = await caller.call("POST", "/api/openapi/submit", data=body)
+        reply = await caller.call("POST", SUBMIT, data=body)
         assert reply.json["statusCode"] == 400
         assert caller.service.requests[0].body == ([] if body == b"[]" else None)
 
@@ -371,7 +309,7 @@ async def test_ids_of_64_characters_and_large_bodies_are_accepted() -> None:
         body = {"model": "m", "params": params, "out_task_id": "x" * 60 + "_-Z9"}
         # In a file: aiohttp warns of a megabyte in bytes.
         data = io.BytesIO(json.dumps(body).encode())
-        reply = await caller.call("POST", "/api/openapi/submit", data=data)
+        reply = await caller.call("POST", SUBMIT, data=data)
     assert reply.json["statusCode"] == 200
 
 
@@ -421,7 +359,7 @@ async def test_each_refusal_has_its_form(form: str, statuses: list[int], codes: 
     async with calling(refusal_form=form, credits=0, max_rate=1, burst=3, clock=Clock()) as caller:
         replies = [
             await caller.submit(""),
-            await caller.call("POST", "/api/openapi/query", headers={}),
+            await caller.call("POST", QUERY, headers={}),
         ]
         empty = await caller.submit("a")
         replies += [await caller.submit("a"), empty]
@@ -534,7 +472,7 @@ async def test_requests_are_recorded() -> None:
         await caller.submit("a")
         await caller.balance()
         submit, balance = caller.service.requests
-    assert (submit.method, submit.path, submit.at) == ("POST", "/api/openapi/submit", 5.0)
+    assert (submit.method, submit.path, submit.at) == ("POST", SUBMIT, 5.0)
     assert submit.body == {"model": "veo3_1", "params": {}, "out_task_id": "a"}
     assert submit.headers["authorization"] == f"Bearer {caller.service.api_key}"
     assert str(caller.service.api_key) not in repr(submit)
@@ -555,7 +493,7 @@ async def test_recording_can_be_off() -> None:
         assert (service.posts("a"), service.posts("b"), len(service.charges)) == (2, 0, 1)
 
 
-async def test_sockets_and_requests_in_flight_are_counted() -> None:
+async def test_sockets_and_requests_in_flight_are_counted(until: Until) -> None:
     """
     Connections and requests in flight are counted, now and at most.
     """
@@ -587,6 +525,40 @@ async def test_it_comes_back_where_it_was() -> None:
         await caller.service.start()
         assert (caller.service.url, caller.service.results_url) == place
         assert await caller.status("a") == "completed"
+
+
+async def test_it_is_not_started_twice() -> None:
+    """
+    A second start is an error, which leaves the running service as it is.
+    """
+    async with calling() as caller:
+        with pytest.raises(RuntimeError, match=f"running already, at {caller.service.url}"):
+            await caller.service.start()
+        assert (await caller.balance()).status == 200
+
+
+async def test_it_shows_where_it_is() -> None:
+    """
+    The representation has the URL, the charges and whether it runs, and no key.
+    """
+    async with calling() as caller:
+        await caller.submit()
+        url = caller.service.url
+        assert repr(caller.service) == f"FakeService(url={url!r}, running=True, charges=1)"
+    assert repr(caller.service) == f"FakeService(url={url!r}, running=False, charges=1)"
+
+
+def test_forgetting_to_close_it_is_told() -> None:
+    """
+    The warning of a socket left open names the service, and what to do.
+    """
+
+    def forget() -> None:
+        asyncio.run(FakeService(separate_results=False).start())
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed FakeService: use 'async with', or await"):
+        forget()
 
 
 async def test_it_listens_where_it_is_told() -> None:
@@ -628,23 +600,43 @@ async def test_closing_while_clients_connect_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "value", "allowed"),
     [
-        {"envelope": "other"},
-        {"refusal_form": "other"},
-        {"used_id": "other"},
-        {"retry_after": "other"},
-        {"max_rate": 0},
-        {"burst": 0},
-        {"outputs": 0},
-        {"spread": -1},
-        {"visible_after": -1},
-        {"visible_after_looks": -1},
+        ("envelope", "other", "one of 'plain', 'ok', 'code', 'list'"),
+        ("refusal_form", "other", "one of 'seen', 'http', 'envelope'"),
+        ("used_id", "Return", "one of 'refuse', 'return', 'charge'"),
+        ("estimates", "yes", "one of True, False, 'zero'"),
+        ("retry_after", 5, "one of 'seconds', 'date'"),
+        ("max_rate", 0, "a number above 0"),
+        ("max_rate", "5", "a number above 0"),
+        ("burst", 0, "a whole number of at least 1"),
+        ("outputs", 1.5, "a whole number of at least 1"),
+        ("spread", -1, "a number of at least 0"),
+        ("visible_after", "1", "a number of at least 0"),
+        ("visible_after_looks", -1, "a whole number of at least 0"),
+        ("port", "80", "a whole number of at least 0"),
+        ("seed", None, "a whole number"),
+        ("credits", "1", "a number"),
+        ("price", "1", "a number, a mapping from the model, or a function of model and params"),
+        ("durations", (1, 2), "a number of seconds or a mapping from the model"),
+        ("clock", 5, "a function without arguments"),
     ],
 )
-def test_a_bad_option_is_refused(options: dict[str, Any]) -> None:
+def test_a_bad_option_is_refused(name: str, value: object, allowed: str) -> None:
     """
-    An option without a meaning raises ValueError at construction.
+    An option without a meaning raises ValueError at construction, in one clear line.
     """
-    with pytest.raises(ValueError, match=next(iter(options))):
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=name) as caught:
         FakeService(**options)
+    assert str(caught.value) == f"{name} must be {allowed}, not {value!r}"
+
+
+def test_a_bad_option_is_refused_when_it_is_assigned() -> None:
+    """
+    What may change while it runs is checked as at construction, and kept if it is wrong.
+    """
+    service = FakeService()
+    with pytest.raises(ValueError, match="used_id must be one of 'refuse', 'return', 'charge'"):
+        service.used_id = "again"  # type: ignore[assignment]
+    assert service.used_id == "refuse"

@@ -3,84 +3,21 @@ FakeService: everything that can go wrong on purpose.
 """
 
 import asyncio
-import contextlib
 import errno
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
 
 from aireiter_async.testing import FakeService, Fault
+from tests.plain_caller import QUERY, SUBMIT, calling, task
 
-
-@attrs.frozen
-class Reply:
-    """
-    One answer as a client sees it.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-    @property
-    def json(self) -> Any:
-        """
-        The parsed body.
-        """
-        return json.loads(self.text)
-
-
-@attrs.frozen
-class Caller:
-    """
-    A plain aiohttp client of one service.
-    """
-
-    service: FakeService
-    session: aiohttp.ClientSession
-
-    def open(self, endpoint: str, out_task_id: str = "a") -> Any:
-        """
-        Open a request; the answer is the caller's to read.
-        """
-        method = "GET" if endpoint == "balance" else "POST"
-        body = {"model": "veo3_1", "params": {}, "out_task_id": out_task_id}
-        headers = {"Authorization": f"Bearer {self.service.api_key}"}
-        url = f"{self.service.url}/api/openapi/{endpoint}"
-        sent = None if method == "GET" else body
-        return self.session.request(method, url, json=sent, headers=headers, allow_redirects=False)
-
-    async def call(self, endpoint: str, out_task_id: str = "a") -> Reply:
-        """
-        Send one request and read its answer.
-        """
-        async with self.open(endpoint, out_task_id) as response:
-            return Reply(response.status, response.headers, await response.text())
-
-
-@contextlib.asynccontextmanager
-async def calling(**options: Any) -> AsyncIterator[Caller]:
-    """
-    Run a service with *options* and a client of it.
-    """
-    async with FakeService(**options) as service, aiohttp.ClientSession() as session:
-        yield Caller(service, session)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """
-    Let the loop turn until *condition* holds.
-    """
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the service has no event for it
-            await asyncio.sleep(0)
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 either = pytest.mark.parametrize("accepted", [False, True])
@@ -94,7 +31,7 @@ async def test_an_answer_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a pa
     async with calling() as caller:
         caller.service.script("submit", Fault.lost_answer(accepted=accepted))
         with pytest.raises(aiohttp.ServerDisconnectedError):
-            await caller.call("submit")
+            await caller.submit()
         assert len(caller.service.charges) == accepted
         assert caller.service.posts("a") == 1
         assert caller.service.scripted("submit") == 0
@@ -108,20 +45,20 @@ async def test_a_connection_is_reset(accepted: bool) -> None:  # noqa: FBT001 - 
     async with calling() as caller:
         caller.service.script("submit", Fault.reset(accepted=accepted))
         with pytest.raises(aiohttp.ClientOSError) as caught:
-            await caller.call("submit")
+            await caller.submit()
         assert caught.value.errno == errno.ECONNRESET
         assert len(caller.service.charges) == accepted
 
 
 @either
-async def test_a_request_hangs_until_the_client_goes(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_a_request_hangs_until_the_client_goes(accepted: bool, until: Until) -> None:  # noqa: FBT001 - a parameter of the test
     """
     A hanging request ends with its client, with or without a charge.
     """
     async with calling() as caller:
         service = caller.service
         service.script("submit", Fault.hang(accepted=accepted))
-        task = asyncio.create_task(caller.call("submit"))
+        task = asyncio.create_task(caller.submit())
         await until(lambda: service.in_flight)
         assert len(service.charges) == accepted
         task.cancel()
@@ -129,14 +66,14 @@ async def test_a_request_hangs_until_the_client_goes(accepted: bool) -> None:  #
         assert len(service.charges) == accepted
 
 
-async def test_a_request_hangs_until_the_service_closes() -> None:
+async def test_a_request_hangs_until_the_service_closes(until: Until) -> None:
     """
     Closing the service ends what hangs, waits or drips, at once.
     """
     async with calling() as caller:
         service = caller.service
         service.script("submit", Fault.hang(), Fault.delay(3600), Fault.drip(3600))
-        tasks = [asyncio.create_task(caller.call("submit", name)) for name in "abc"]
+        tasks = [asyncio.create_task(caller.submit(name)) for name in "abc"]
         await until(lambda: service.in_flight == 3)
         await service.close()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,7 +82,7 @@ async def test_a_request_hangs_until_the_service_closes() -> None:
 
 
 @either
-async def test_an_answer_is_delayed(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_an_answer_is_delayed(accepted: bool, until: Until) -> None:  # noqa: FBT001 - a parameter of the test
     """
     A delayed answer comes; the task is accepted before the wait only if asked for.
     """
@@ -156,8 +93,8 @@ async def test_an_answer_is_delayed(accepted: bool) -> None:  # noqa: FBT001 - a
             Fault.delay(0.001, accepted=accepted),
             Fault.delay(3600, accepted=accepted),
         )
-        assert (await caller.call("submit")).json["data"]["status"] == "pending"
-        task = asyncio.create_task(caller.call("submit", "b"))
+        assert (await caller.submit()).json["data"]["status"] == "pending"
+        task = asyncio.create_task(caller.submit("b"))
         await until(lambda: service.in_flight)
         assert ("b" in service.tasks) == accepted
         task.cancel()
@@ -171,8 +108,8 @@ async def test_a_body_drips() -> None:
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.drip(0.008), Fault.drip(3600))
-        assert (await caller.call("submit")).json["data"]["status"] == "pending"
-        async with caller.open("submit", "b") as response:
+        assert (await caller.submit()).json["data"]["status"] == "pending"
+        async with caller.open("POST", SUBMIT, json=task("b")) as response:
             piece = await response.content.readany()
             assert 0 < len(piece) < int(response.headers["Content-Length"])
         assert len(caller.service.charges) == 2
@@ -186,7 +123,7 @@ async def test_a_body_is_truncated(accepted: bool) -> None:  # noqa: FBT001 - a 
     async with calling() as caller:
         caller.service.script("submit", Fault.truncated(accepted=accepted))
         with pytest.raises(aiohttp.ClientPayloadError):
-            await caller.call("submit")
+            await caller.submit()
         assert len(caller.service.charges) == accepted
 
 
@@ -195,10 +132,10 @@ async def test_a_query_is_truncated_halfway_through_its_answer() -> None:
     Outside of submit it is half of the real answer that arrives.
     """
     async with calling() as caller:
-        await caller.call("submit")
-        whole = (await caller.call("query")).text
+        await caller.submit()
+        whole = (await caller.query()).text
         caller.service.script("query", Fault.truncated())
-        async with caller.open("query") as response:
+        async with caller.open("POST", QUERY, json=task()) as response:
             assert int(response.headers["Content-Length"]) == len(whole)
             half = len(whole) // 2
             assert await response.content.readexactly(half) == whole[:half].encode()
@@ -213,7 +150,7 @@ async def test_json_is_broken(accepted: bool) -> None:  # noqa: FBT001 - a param
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.broken_json(accepted=accepted))
-        reply = await caller.call("submit")
+        reply = await caller.submit()
         assert reply.headers["Content-Type"].startswith("application/json")
         with pytest.raises(ValueError, match="Expecting"):
             json.loads(reply.text)
@@ -227,7 +164,7 @@ async def test_data_is_null(accepted: bool) -> None:  # noqa: FBT001 - a paramet
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.no_data(accepted=accepted))
-        assert (await caller.call("submit")).json == {"statusCode": 200, "data": None}
+        assert (await caller.submit()).json == {"statusCode": 200, "data": None}
         assert len(caller.service.charges) == accepted
 
 
@@ -238,12 +175,12 @@ async def test_html_stands_in_front(status: int) -> None:
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.html(status), Fault.html(status, accepted=True))
-        reply = await caller.call("submit")
+        reply = await caller.submit()
         assert reply.status == status
         assert reply.headers["Content-Type"].startswith("text/html")
         assert reply.text.startswith("<!DOCTYPE html>")
         assert caller.service.charges == []
-        await caller.call("submit")
+        await caller.submit()
         assert len(caller.service.charges) == 1
 
 
@@ -255,7 +192,7 @@ async def test_too_many_requests(seconds: float | None, in_envelope: bool) -> No
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.too_many_requests(seconds, in_envelope=in_envelope))
-        reply = await caller.call("submit")
+        reply = await caller.submit()
     assert reply.status == (200 if in_envelope else 429)
     assert reply.json.get("statusCode", reply.json.get("error", {}).get("code")) == 429
     assert reply.headers.get("Retry-After") == (None if seconds is None else str(seconds))
@@ -268,7 +205,7 @@ async def test_retry_after_is_a_date() -> None:
     async with calling() as caller:
         caller.service.script("submit", Fault.too_many_requests(60, as_date=True))
         before = datetime.now(UTC)
-        reply = await caller.call("submit")
+        reply = await caller.submit()
         after = datetime.now(UTC)
     date = parsedate_to_datetime(reply.headers["Retry-After"])
     assert before + timedelta(seconds=60) <= date <= after + timedelta(seconds=61)
@@ -292,6 +229,22 @@ async def test_retry_after_is_a_date() -> None:
             Fault.bad_request("no", in_envelope=False),
             400,
             {"statusCode": 400, "message": "no", "ok": False},
+        ),
+        (
+            Fault.bad_request("no", ok=True),
+            200,
+            {"statusCode": 400, "message": "no", "ok": True},
+        ),
+        (
+            Fault.payment_required(),
+            402,
+            {
+                "error": {
+                    "code": 402,
+                    "message": "Insufficient account balance, please recharge and try again",
+                    "type": "payment_required",
+                }
+            },
         ),
         (
             Fault.not_found(),
@@ -318,7 +271,7 @@ async def test_a_refusal_is_made_up(fault: Fault, status: int, document: Any) ->
     """
     async with calling() as caller:
         caller.service.script("submit", fault)
-        reply = await caller.call("submit")
+        reply = await caller.submit()
         assert (reply.status, reply.json) == (status, document)
         assert reply.headers["Content-Type"].startswith("application/json")
         assert caller.service.charges == []
@@ -331,7 +284,7 @@ async def test_an_error_can_hide_an_accepted_task(fault: Fault) -> None:
     """
     async with calling() as caller:
         caller.service.script("submit", fault)
-        await caller.call("submit")
+        await caller.submit()
         assert len(caller.service.charges) == 1
 
 
@@ -341,7 +294,7 @@ async def test_a_reply_has_its_own_headers() -> None:
     """
     async with calling() as caller:
         caller.service.script("query", Fault.reply(200, "x", headers={"Content-Type": "a/b"}))
-        reply = await caller.call("query")
+        reply = await caller.query()
     assert (reply.headers["Content-Type"], reply.text) == ("a/b", "x")
 
 
@@ -352,7 +305,7 @@ async def test_a_redirect_leads_to_another_host(location: str | None) -> None:
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.redirect(location))
-        reply = await caller.call("submit")
+        reply = await caller.submit()
         elsewhere = caller.service.results_url + "/api/openapi/submit"
         assert caller.service.charges == []
     assert reply.status == 307
@@ -367,10 +320,10 @@ async def test_a_status_is_replaced() -> None:
     async with calling() as caller:
         caller.service.script("submit", Fault.task_status("submitted"))
         caller.service.script("query", Fault.task_status("reviewing"))
-        assert (await caller.call("submit")).json["data"]["status"] == "submitted"
-        data = (await caller.call("query")).json["data"]
+        assert (await caller.submit()).json["data"]["status"] == "submitted"
+        data = (await caller.query()).json["data"]
         assert (data["status"], "output" in data) == ("reviewing", False)
-        assert (await caller.call("query")).json["data"]["status"] == "completed"
+        assert (await caller.query()).json["data"]["status"] == "completed"
 
 
 async def test_a_task_fails_under_the_eyes_of_a_query() -> None:
@@ -379,9 +332,9 @@ async def test_a_task_fails_under_the_eyes_of_a_query() -> None:
     """
     async with calling(credits=10, price=4, durations=3600) as caller:
         caller.service.script("query", Fault.failed(), Fault.failed("OTHER", "again"))
-        await caller.call("submit")
+        await caller.submit()
         for _ in range(3):
-            data = (await caller.call("query")).json["data"]
+            data = (await caller.query()).json["data"]
             assert data["status"] == "failed"
             assert data["error"] == {"code": "TIMEOUT", "message": "upstream timed out"}
         assert caller.service.credits == 10
@@ -396,8 +349,8 @@ async def test_a_script_is_followed_in_order() -> None:
         service.script("balance", Fault.server_error(), Fault.ok())
         service.script("balance", Fault.server_error(502))
         assert service.scripted("balance") == 3
-        await caller.call("submit")
-        seen = [(await caller.call("balance")).status for _ in range(4)]
+        await caller.submit()
+        seen = [(await caller.balance()).status for _ in range(4)]
     assert seen == [500, 200, 502, 200]
 
 
@@ -408,7 +361,7 @@ async def test_a_fault_does_not_let_a_bad_request_in() -> None:
     async with calling(credits=0) as caller:
         caller.service.script("submit", Fault.lost_answer(accepted=True))
         with pytest.raises(aiohttp.ServerDisconnectedError):
-            await caller.call("submit")
+            await caller.submit()
         assert caller.service.charges == []
 
 
@@ -420,7 +373,7 @@ async def test_chance_repeats_with_its_seed() -> None:
     async def draw(seed: int) -> list[int]:
         faults = {Fault.server_error(): 0.2, Fault.html(502): 0.2}
         async with calling(faults=faults, seed=seed) as caller:
-            return [(await caller.call("balance")).status for _ in range(300)]
+            return [(await caller.balance()).status for _ in range(300)]
 
     first = await draw(1)
     assert await draw(1) == first
@@ -436,9 +389,9 @@ async def test_a_fault_can_be_limited_to_an_endpoint() -> None:
     A limited fault strikes its endpoint and no other.
     """
     async with calling(faults={Fault.server_error().on("query"): 1.0}) as caller:
-        assert (await caller.call("submit")).status == 200
-        assert (await caller.call("query")).status == 500
-        assert (await caller.call("balance")).status == 200
+        assert (await caller.submit()).status == 200
+        assert (await caller.query()).status == 500
+        assert (await caller.balance()).status == 200
 
 
 async def test_failures_by_chance_strike_submits_only() -> None:
@@ -447,10 +400,10 @@ async def test_failures_by_chance_strike_submits_only() -> None:
     """
     faults = {Fault.failed(): 1.0, Fault.task_status("odd"): 1.0}
     async with calling(faults=faults) as caller:
-        assert (await caller.call("submit")).json["data"]["status"] == "pending"
+        assert (await caller.submit()).json["data"]["status"] == "pending"
         assert caller.service.tasks["a"].failure == ("TIMEOUT", "upstream timed out")
-        assert (await caller.call("query")).json["data"]["status"] == "odd"
-        assert (await caller.call("balance")).status == 200
+        assert (await caller.query()).json["data"]["status"] == "odd"
+        assert (await caller.balance()).status == 200
 
 
 async def test_a_script_goes_before_chance() -> None:
@@ -459,7 +412,7 @@ async def test_a_script_goes_before_chance() -> None:
     """
     async with calling(faults={Fault.server_error(): 1.0}) as caller:
         caller.service.script("balance", Fault.ok())
-        assert [(await caller.call("balance")).status for _ in range(2)] == [200, 500]
+        assert [(await caller.balance()).status for _ in range(2)] == [200, 500]
 
 
 @pytest.mark.parametrize("chances", [(0.6, 0.6), (-0.1, 0.1), (1.1, 0.0)])
@@ -482,8 +435,71 @@ def test_a_fault_must_mean_something_where_it_strikes() -> None:
         Fault.task_status("x").on("result")
     with pytest.raises(ValueError, match="'reset' cannot strike 'query'"):
         FakeService().script("query", Fault.reset().on("submit"))
-    with pytest.raises(ValueError, match="cannot strike 'other'"):
-        Fault.reset().on("other")  # type: ignore[arg-type]  # what a typo does
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Fault.reset().on("other"),  # type: ignore[arg-type]
+        lambda: FakeService().script("other"),  # type: ignore[arg-type]
+        lambda: FakeService().scripted("other"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_endpoint_that_there_is_not_is_refused(use: Callable[[], object]) -> None:
+    """
+    A slip in the name of an endpoint is told with the names that there are.
+    """
+    with pytest.raises(ValueError, match="one of submit, query, balance, result, not 'other'"):
+        use()
+
+
+@pytest.mark.parametrize("mistake", [Fault.reset, "reset", [Fault.reset()], None])
+def test_a_script_takes_faults(mistake: Any) -> None:
+    """
+    What is no fault is a TypeError, and nothing of that script is kept.
+    """
+    service = FakeService()
+    with pytest.raises(TypeError, match=r"made by a call such as Fault\.reset\(\), not "):
+        service.script("submit", Fault.ok(), mistake)
+    assert service.scripted("submit") == 0
+
+
+@pytest.mark.parametrize(
+    "mistake", [[Fault.reset()], {"reset": 0.1}, {Fault.reset: 0.1}, {Fault.reset(): "5%"}, None]
+)
+def test_chances_are_given_to_faults(mistake: Any) -> None:
+    """
+    Anything but a mapping from faults to numbers is told with an example.
+    """
+    with pytest.raises(ValueError, match=r"from faults, such as Fault\.reset\(\), to probabil"):
+        FakeService(faults=mistake)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Fault("rest"), "kind must be one of 'pass', .*, not 'rest'"),  # type: ignore[arg-type]
+        (lambda: Fault.delay(-1), "seconds must be a number of at least 0, not -1"),
+        (lambda: Fault.drip("1"), "seconds must be a number of at least 0, not '1'"),  # type: ignore[arg-type]
+        (lambda: Fault.too_many_requests(-1), "retry_after must be a number of at least 0"),
+        (lambda: Fault.reply(20), "http_status must be a whole number of at least 200"),
+        (lambda: Fault.reply(200, {}), "body must be bytes or a string, not {}"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(make: Callable[[], object], text: str) -> None:
+    """
+    A value without a meaning raises ValueError where the fault is made.
+    """
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+def test_a_fault_shows_itself_in_short() -> None:
+    """
+    Only what is not as usual is shown.
+    """
+    assert repr(Fault.ok()) == "Fault(kind='pass')"
+    assert repr(Fault.reset(accepted=True)) == "Fault(kind='reset', accepted=True)"
 
 
 def test_faults_are_values() -> None:

@@ -87,8 +87,9 @@ def test_main_returns_zero_when_stopped() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fault", "lost"], "not NAME=PROBABILITY"),
-        (["--fault", "other=0.1"], "not NAME=PROBABILITY"),
+        (["--fault", "lost"], "'lost' is not NAME=PROBABILITY with a name of lost, reset"),
+        (["--fault", "other=0.1"], "'other=0.1' is not NAME=PROBABILITY with a name of lost"),
+        (["--outputs", "0"], "outputs must be a whole number of at least 1, not 0"),
         (["--fault", "lost=0.7", "--fault", "reset=0.7"], "within 0 and 1"),
         (["--envelope", "other"], "invalid choice"),
     ],

@@ -2,65 +2,42 @@
 FakeService: what a finished task gives.
 """
 
-import contextlib
 import io
 import zipfile
 import zlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
 
-from aireiter_async.testing import FakeService, Fault
+from aireiter_async.testing import Fault
+from tests.plain_caller import SUBMIT, Caller, calling
 
 NO_AGENT = ["User-Agent"]
 
 
-@attrs.frozen
-class Caller:
+async def output(caller: Caller, model: str, out_task_id: str = "a") -> Any:
     """
-    A plain aiohttp client of one service.
+    Run a task and return its output.
     """
-
-    service: FakeService
-    session: aiohttp.ClientSession
-
-    async def output(self, model: str, out_task_id: str = "a") -> Any:
-        """
-        Run a task and return its output.
-        """
-        body = {"model": model, "params": {}, "out_task_id": out_task_id}
-        headers = {"Authorization": f"Bearer {self.service.api_key}"}
-        for endpoint in ("submit", "query"):
-            url = f"{self.service.url}/api/openapi/{endpoint}"
-            async with self.session.post(url, json=body, headers=headers) as response:
-                document = await response.json()
-        return document["data"]["output"]
-
-    async def url(self, model: str = "veo3_1", out_task_id: str = "a") -> str:
-        """
-        Run a task and return the URL of its first result.
-        """
-        item = (await self.output(model, out_task_id))[0]
-        return str(item.get("audio") or item.get("file") or item["url"])
-
-    async def get(self, url: str, **options: Any) -> tuple[int, str, bytes]:
-        """
-        Return the status, media type and bytes of *url*.
-        """
-        async with self.session.get(url, **options) as response:
-            return response.status, response.content_type, await response.read()
+    await caller.submit(out_task_id, model=model)
+    return (await caller.query(out_task_id)).json["data"]["output"]
 
 
-@contextlib.asynccontextmanager
-async def calling(**options: Any) -> AsyncIterator[Caller]:
+async def result(caller: Caller, model: str = "veo3_1", out_task_id: str = "a") -> str:
     """
-    Run a service with *options* and a client of it.
+    Run a task and return the URL of its first result.
     """
-    async with FakeService(**options) as service, aiohttp.ClientSession() as session:
-        yield Caller(service, session)
+    item = (await output(caller, model, out_task_id))[0]
+    return str(item.get("audio") or item.get("file") or item["url"])
+
+
+async def fetch(caller: Caller, url: str, **options: Any) -> tuple[int, str, bytes]:
+    """
+    Return the status, media type and bytes of *url*.
+    """
+    async with caller.session.get(url, **options) as response:
+        return response.status, response.content_type, await response.read()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +74,7 @@ async def test_each_model_has_its_shape(model: str, fields: dict[str, str | None
     A model's items have the documented fields, and URLs of its medium.
     """
     async with calling(outputs=2) as caller:
-        items = await caller.output(model)
+        items = await output(caller, model)
         root = f"{caller.service.results_url}/upload/a/"
     assert len(items) == 2
     assert items[0] != items[1]
@@ -114,9 +91,9 @@ async def test_one_model_answers_an_object() -> None:
     The output of minimax_h3_turbo is an object with a list of videos.
     """
     async with calling() as caller:
-        output = await caller.output("minimax_h3_turbo")
+        given = await output(caller, "minimax_h3_turbo")
         url = f"{caller.service.results_url}/upload/a/item-0.mp4"
-    assert output == {"list": [{"video": url}]}
+    assert given == {"list": [{"video": url}]}
 
 
 async def test_layers_are_described() -> None:
@@ -124,7 +101,7 @@ async def test_layers_are_described() -> None:
     The first layer is a background without a box, the others have one.
     """
     async with calling(outputs=2) as caller:
-        first, second = await caller.output("seedream_v5_pro_layerize")
+        first, second = await output(caller, "seedream_v5_pro_layerize")
     assert first["metadata"] == {
         "kind": "layer",
         "z_index": 0,
@@ -142,7 +119,7 @@ async def test_texts_are_not_ascii() -> None:
     Texts hold more than ASCII, sent as raw UTF-8.
     """
     async with calling() as caller:
-        (item,) = await caller.output("suno_lyrics")
+        (item,) = await output(caller, "suno_lyrics")
     assert not item["text"].isascii()
     assert not item["title"].isascii()
 
@@ -165,12 +142,12 @@ async def test_files_are_what_they_say(
     A file has its media type and magic number, repeats, and differs from others.
     """
     async with calling() as caller:
-        first, other = await caller.url(model), await caller.url(model, "b")
-        status, found_type, body = await caller.get(first)
+        first, other = await result(caller, model), await result(caller, model, "b")
+        status, found_type, body = await fetch(caller, first)
         assert (status, found_type) == (200, media_type)
         assert body[offset:].startswith(magic)
-        assert (await caller.get(first))[2] == body
-        assert (await caller.get(other))[2] != body
+        assert (await fetch(caller, first))[2] == body
+        assert (await fetch(caller, other))[2] != body
         assert caller.service.counts["/upload"] == 3
 
 
@@ -179,8 +156,8 @@ async def test_a_png_and_a_zip_can_be_opened() -> None:
     The chunks of a PNG check, its pixel unpacks; a ZIP has an entry.
     """
     async with calling() as caller:
-        png = (await caller.get(await caller.url("gpt_4o")))[2]
-        archive = (await caller.get(await caller.url("flow_music_stems", "b")))[2]
+        png = (await fetch(caller, await result(caller, "gpt_4o")))[2]
+        archive = (await fetch(caller, await result(caller, "flow_music_stems", "b")))[2]
     at = png.index(b"IDAT")
     size = int.from_bytes(png[at - 4 : at])
     assert zlib.crc32(png[at : at + 4 + size]) == int.from_bytes(png[at + 4 + size :][:4])
@@ -195,8 +172,8 @@ async def test_a_cover_can_be_fetched() -> None:
     The cover beside a song is a JPEG file.
     """
     async with calling() as caller:
-        (item,) = await caller.output("suno")
-        status, media_type, body = await caller.get(item["url"])
+        (item,) = await output(caller, "suno")
+        status, media_type, body = await fetch(caller, item["url"])
     assert (status, media_type, body[:3]) == (200, "image/jpeg", b"\xff\xd8\xff")
 
 
@@ -205,10 +182,10 @@ async def test_files_are_on_another_host() -> None:
     Files have a port of their own, and are on the API's as well.
     """
     async with calling() as caller:
-        url = await caller.url()
+        url = await result(caller)
         assert not url.startswith(caller.service.url)
         here = url.replace(caller.service.results_url, caller.service.url)
-        assert await caller.get(here) == await caller.get(url)
+        assert await fetch(caller, here) == await fetch(caller, url)
 
 
 async def test_files_can_be_on_the_same_host() -> None:
@@ -216,10 +193,10 @@ async def test_files_can_be_on_the_same_host() -> None:
     With one host for all, files have the API's URL.
     """
     async with calling(separate_results=False) as caller:
-        url = await caller.url()
+        url = await result(caller)
         assert caller.service.results_url == caller.service.url
         assert url.startswith(caller.service.url)
-        assert (await caller.get(url))[0] == 200
+        assert (await fetch(caller, url))[0] == 200
 
 
 @pytest.mark.parametrize("separate", [True, False])
@@ -228,10 +205,10 @@ async def test_a_leaked_key_is_caught(separate: bool) -> None:  # noqa: FBT001 -
     A request for a file that carries a key is refused and recorded, come what may.
     """
     async with calling(separate_results=separate, record=False) as caller:
-        url = await caller.url()
+        url = await result(caller)
         assert caller.service.leaks == []
         headers = {"Authorization": "Bearer x"}
-        assert (await caller.get(url, headers=headers))[0] == 400
+        assert (await fetch(caller, url, headers=headers))[0] == 400
         assert [leak.path for leak in caller.service.leaks] == ["/upload/a/item-0.mp4"]
 
 
@@ -241,10 +218,8 @@ async def test_a_followed_redirect_with_a_key_is_a_leak() -> None:
     """
     async with calling() as caller:
         caller.service.script("submit", Fault.redirect())
+        elsewhere = (await caller.call("POST", SUBMIT)).headers["Location"]
         headers = {"Authorization": f"Bearer {caller.service.api_key}"}
-        url = f"{caller.service.url}/api/openapi/submit"
-        async with caller.session.post(url, headers=headers, allow_redirects=False) as response:
-            elsewhere = response.headers["Location"]
         async with caller.session.post(elsewhere, headers=headers) as response:
             assert response.status == 400
         assert [leak.path for leak in caller.service.leaks] == ["/api/openapi/submit"]
@@ -260,7 +235,7 @@ async def test_a_file_wants_a_user_agent(options: dict[str, Any]) -> None:
     Without a User-Agent, or with urllib's, a file is an HTML 403.
     """
     async with calling() as caller:
-        status, media_type, _ = await caller.get(await caller.url(), **options)
+        status, media_type, _ = await fetch(caller, await result(caller), **options)
     assert (status, media_type) == (403, "text/html")
 
 
@@ -279,8 +254,8 @@ async def test_a_missing_file_is_a_404(path: str) -> None:
     A name or a task that there is not is an HTML 404.
     """
     async with calling() as caller:
-        await caller.url()
-        status, media_type, _ = await caller.get(caller.service.results_url + path)
+        await result(caller)
+        status, media_type, _ = await fetch(caller, caller.service.results_url + path)
     assert (status, media_type) == (404, "text/html")
 
 
@@ -289,14 +264,14 @@ async def test_a_file_exists_once_its_task_is_completed() -> None:
     A task that is running or has failed has no file, nor has a text one.
     """
     async with calling(durations={"slow": 3600}) as caller:
-        await caller.output("suno_lyrics", "text")
+        await output(caller, "suno_lyrics", "text")
         caller.service.script("submit", Fault.failed(), Fault.ok())
         with pytest.raises(KeyError):
-            await caller.output("veo3_1", "failed")
+            await output(caller, "veo3_1", "failed")
         with pytest.raises(KeyError):
-            await caller.output("slow", "running")
+            await output(caller, "slow", "running")
         for name in ("text/item-0.", "failed/item-0.mp4", "running/item-0.mp4"):
-            assert (await caller.get(f"{caller.service.results_url}/upload/{name}"))[0] == 404
+            assert (await fetch(caller, f"{caller.service.results_url}/upload/{name}"))[0] == 404
 
 
 async def test_other_paths_of_the_results_host_are_marketing() -> None:
@@ -304,10 +279,10 @@ async def test_other_paths_of_the_results_host_are_marketing() -> None:
     What is not a file is HTML in a 200 there too.
     """
     async with calling() as caller:
-        url = await caller.url()
+        url = await result(caller)
         async with caller.session.post(url) as response:
             assert (response.status, response.content_type) == (200, "text/html")
-        assert (await caller.get(caller.service.results_url + "/"))[:2] == (200, "text/html")
+        assert (await fetch(caller, caller.service.results_url + "/"))[:2] == (200, "text/html")
 
 
 async def test_a_download_is_truncated() -> None:
@@ -315,11 +290,11 @@ async def test_a_download_is_truncated() -> None:
     A truncated file breaks off, and is whole the next time.
     """
     async with calling() as caller:
-        url = await caller.url()
+        url = await result(caller)
         caller.service.script("result", Fault.truncated())
         with pytest.raises(aiohttp.ClientPayloadError):
-            await caller.get(url)
-        assert (await caller.get(url))[0] == 200
+            await fetch(caller, url)
+        assert (await fetch(caller, url))[0] == 200
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -328,4 +303,4 @@ async def test_a_download_is_html(status: int) -> None:
     A file can be a page, even in a 200.
     """
     async with calling(faults={Fault.html(status).on("result"): 1.0}) as caller:
-        assert (await caller.get(await caller.url()))[:2] == (status, "text/html")
+        assert (await fetch(caller, await result(caller)))[:2] == (status, "text/html")

@@ -16,6 +16,11 @@ from aireiter_async.models import Model
 _CHANNELS: Final = ("base", "plus", "advanced", "max")
 _MEDIA: Final = ("image", "video", "audio", "text")
 _NONE: Final = "-"
+_CASES: Final = {
+    "required_when": "required with",
+    "only_when": "only with",
+    "needs": "only with",
+}
 
 
 async def list_models(report: Report) -> int:
@@ -62,7 +67,7 @@ def _details(name: str) -> dict[str, Any]:
         "parameters": [
             attrs.asdict(each, filter=lambda _, value: value is not None) for each in parameters
         ],
-        "constraints": [rule.__doc__ for rule in cls.RULES if rule.__doc__],
+        "constraints": cls.CONSTRAINTS,
         "example": {
             "params": params,
             "python": _python(cls, name, params),
@@ -125,7 +130,7 @@ def _model_view(document: Mapping[str, Any]) -> _display.View:
 
 def _row(parameter: Mapping[str, Any]) -> tuple[str, str, str, str]:
     words = [parameter["doc"], parameter["limits"]]
-    for name, text in (("required_when", "required with"), ("only_when", "only with")):
+    for name, text in _CASES.items():
         words += [f"{text} {parameter[name]}"] if name in parameter else []
     words += ["no longer documented"] if parameter["deprecated"] else []
     default = "required" if parameter["required"] else _shown(parameter.get("default"))

@@ -49,6 +49,7 @@ class Model:
         DOC: The page that documents it.
         PARAMETERS: The parameters, in the order of the fields.
         RULES: What is constrained between parameters, beyond what the fields say.
+        CONSTRAINTS: The same in words, one sentence for each rule.
         CHECK: Finds every mistake in an instance.
         variant: The name to submit under, one of *VARIANTS*; None: *MODEL*. Not a parameter.
 
@@ -63,6 +64,7 @@ class Model:
     DOC: ClassVar[str]
     PARAMETERS: ClassVar[tuple["Parameter", ...]]
     RULES: ClassVar[tuple["Rule", ...]] = ()
+    CONSTRAINTS: ClassVar[tuple[str, ...]]
     CHECK: ClassVar[Callable[[Any], tuple[Problem, ...]]]
     __attrs_attrs__: ClassVar[tuple["attrs.Attribute[Any]", ...]]  # for those who call attrs.evolve
 

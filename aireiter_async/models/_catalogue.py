@@ -51,7 +51,7 @@ def find(name: str) -> type["Model"]:
     models = load()
     if name in models:
         return models[name]
-    raise UnknownModelError(name, tuple(get_close_matches(str(name)[:64], models)))
+    raise UnknownModelError(name, tuple(get_close_matches(str(name)[:64].lower(), models)))
 
 
 def build(model: str, params: Mapping[str, Any]) -> "Model":
@@ -89,7 +89,7 @@ def _require_mapping(model: str, params: object) -> None:
 
 def _unknown(name: object, known: Sequence[str]) -> Problem:
     shown = name if isinstance(name, str) and re.fullmatch(r"\w{1,60}", name) else short(name)
-    nearest = get_close_matches(shown, known, n=1)
+    nearest = get_close_matches(shown.lower(), known, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
     return Problem(shown, f"is not a parameter of this model; {hint}")
 

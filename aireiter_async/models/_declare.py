@@ -34,12 +34,19 @@ def model(cls: type[_M]) -> type[_M]:
     declarations = [declared(field) for field in attrs.fields(cls) if field.name != "variant"]
     cls.PARAMETERS = tuple(parameter for parameter, _ in declarations)
     cls.CHECK = finder([(variant, (OneOf(cls.VARIANTS),)), *declarations], cls.RULES)
-    lines = "\n".join(f"    {each.name}: {each}" for each in cls.PARAMETERS)
-    cls.__doc__ = (
-        f"{cleandoc(str(cls.__doc__))}\n\nAttributes:\n{lines}\n\nDocumentation: {cls.DOC}\n"
-    )
+    cls.CONSTRAINTS = tuple(cleandoc(rule.__doc__) for rule in cls.RULES if rule.__doc__)
+    cls.__doc__ = _documentation(cls)
     REGISTRY.update(dict.fromkeys(cls.VARIANTS, cls))
     return cls
+
+
+def _documentation(cls: type[Model]) -> str:
+    sections = {
+        "Attributes": [f"{each.name}: {each}" for each in cls.PARAMETERS],
+        "Constraints": cls.CONSTRAINTS,
+    }
+    told = ["\n    ".join([f"{title}:", *lines]) for title, lines in sections.items() if lines]
+    return "\n\n".join([cleandoc(str(cls.__doc__)), *told, f"Documentation: {cls.DOC}\n"])
 
 
 def _wrapping(_: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.Attribute[Any]"]:

@@ -72,9 +72,11 @@ class InvalidParamsError(ValueError, TypeError):
         return "\n".join(f"{self.model}: {problem}" for problem in self.problems)
 
 
-class UnknownModelError(KeyError):
+class UnknownModelError(KeyError, ValueError):
     """
     Report a model that this release's catalogue does not hold.
+
+    It is a ``KeyError``, as for any mapping, and a ``ValueError``, as for any wrong argument.
 
     Attributes:
         name: What was asked for.

@@ -4,6 +4,7 @@ Limits: what one value must be like, checked and said in words.
 
 import re
 from abc import ABC, abstractmethod
+from difflib import get_close_matches
 from typing import Any
 
 import attrs
@@ -68,6 +69,14 @@ class OneOf(Limit):
         Look it up.
         """
         return value in self._known
+
+    def shown(self, value: str, /) -> str:
+        """
+        Offer the word that looks most like it, if there is one.
+        """
+        words = {word.lower(): word for word in self.allowed}
+        nearest = get_close_matches(value[:64].lower(), words, n=1, cutoff=0.7)
+        return short(value) + (f"; did you mean {words[nearest[0]]!r}?" if nearest else "")
 
     def facts(self) -> dict[str, Any]:
         """
@@ -211,7 +220,7 @@ class Items(Limit):
         """
         Name the ends.
         """
-        return f"an array of {_count(self.min_items, self.max_items, 'item')}"
+        return _count(self.min_items, self.max_items, "item")
 
     def allows(self, value: tuple[str, ...], /) -> bool:
         """

@@ -4,6 +4,9 @@ Constraints between the parameters of one request, shared by name.
 A rule reads the values that were given and are right in themselves, and yields a problem for each
 clash. What the documentation calls ignored is let through; what it calls exclusive, required or
 "only with" is not.
+
+The docstring of a rule in the ``RULES`` of a class is shown to users: one sentence that names each
+parameter concerned.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -109,23 +112,24 @@ def needs(name: str, marker: Needs) -> Rule:
 # Named in the RULES of classes.
 
 
-def count_when(case: When, name: str, most: int, least: int | None = None) -> Rule:
+def count_when(case: When, name: str, most: int) -> Rule:
     """
-    Make the rule that *name* has so many items in *case*.
+    Make the rule that *name* has no more than so many items in *case*.
     """
-    limit = Items(most, least)
+    limit = Items(most)
 
     def rule(given: Given) -> Iterator[Problem]:
         items = given.items_of(name)
-        if name not in given.wrong and given[case.param] in case.values and not limit.allows(items):
+        if given[case.param] in case.values and not limit.allows(items):
             yield Problem(name, f"must be {limit.phrase} with {case}, not {limit.shown(items)}")
 
+    rule.__doc__ = f"With {case}, {name} takes {limit.phrase}."
     return rule
 
 
 def size_or_ratio(given: Given) -> Iterator[Problem]:
     """
-    Exact pixels exclude a ratio and a resolution.
+    Do not give size together with aspect_ratio or resolution.
     """
     others = [name for name in ("aspect_ratio", "resolution") if name in given]
     if "size" in given and others:
@@ -134,7 +138,7 @@ def size_or_ratio(given: Given) -> Iterator[Problem]:
 
 def four_k_is_not_square(given: Given) -> Iterator[Problem]:
     """
-    4K is for long pictures only: others are refused by the service.
+    With resolution=4K, give an aspect_ratio of 16:9, 9:16, 2:1, 1:2, 21:9 or 9:21.
     """
     long = ("16:9", "9:16", "2:1", "1:2", "21:9", "9:21")
     if given["resolution"] == "4K" and given["aspect_ratio"] not in (None, *long):
@@ -146,7 +150,7 @@ def four_k_is_not_square(given: Given) -> Iterator[Problem]:
 
 def agent_from_text_only(given: Given) -> Iterator[Problem]:
     """
-    The agent writes prompts out for text alone.
+    With prompt_extend_mode=agent, leave out image_url: the agent works from text only.
     """
     if given["prompt_extend_mode"] == "agent" and given.items_of("image_url"):
         yield Problem("prompt_extend_mode", "'agent' works from text only, without image_url")
@@ -154,7 +158,7 @@ def agent_from_text_only(given: Given) -> Iterator[Problem]:
 
 def hd_is_fast(given: Given) -> Iterator[Problem]:
     """
-    There is no draft in HD.
+    With quality=hd, speed must be fast, which is its default.
     """
     if given["quality"] == "hd" and given["speed"] not in (None, "fast"):
         yield Problem("quality", f"'hd' needs speed='fast', not {given.told('speed')}")
@@ -162,7 +166,7 @@ def hd_is_fast(given: Given) -> Iterator[Problem]:
 
 def file_or_link(given: Given) -> Iterator[Problem]:
     """
-    One document makes one video.
+    Do not give file_url and link_url together.
     """
     if "file_url" in given and "link_url" in given:
         yield Problem("link_url", "excludes file_url: give one or the other")
@@ -170,7 +174,7 @@ def file_or_link(given: Given) -> Iterator[Problem]:
 
 def voice_or_picture(given: Given) -> Iterator[Problem]:
     """
-    One kind of reference makes one sound.
+    Do not give audio_url and image_url together.
     """
     if given.items_of("audio_url") and given.items_of("image_url"):
         yield Problem("image_url", "excludes audio_url: give one or the other")
@@ -178,7 +182,7 @@ def voice_or_picture(given: Given) -> Iterator[Problem]:
 
 def words_or_media(given: Given) -> Iterator[Problem]:
     """
-    References may speak for themselves, but nothing cannot.
+    With type=all_reference, give at least one of prompt, image_url, video_url and audio_url.
     """
     media = ("image_url", "video_url", "audio_url")
     if (
@@ -191,7 +195,7 @@ def words_or_media(given: Given) -> Iterator[Problem]:
 
 def length_of_the_source(given: Given) -> Iterator[Problem]:
     """
-    With a reference video the length is that of the reference.
+    With video_url, leave out video_length: it is that of the video.
     """
     if given.items_of("video_url") and "video_length" in given:
         yield Problem("video_length", "is taken from video_url: leave it out")
@@ -199,7 +203,7 @@ def length_of_the_source(given: Given) -> Iterator[Problem]:
 
 def seven_slots(given: Given) -> Iterator[Problem]:
     """
-    A video takes as much room as two images.
+    image_url and video_url share 7 slots, of which an image takes 1 and a video takes 2.
     """
     taken = len(given.items_of("image_url")) + (2 if given.items_of("video_url") else 0)
     if taken > 7:  # noqa: PLR2004, as documented
@@ -210,7 +214,7 @@ def seven_slots(given: Given) -> Iterator[Problem]:
 
 def edits_keep_the_source(given: Given) -> Iterator[Problem]:
     """
-    An edited video has the shape and the length of its source.
+    With type=video_edit, leave out aspect_ratio and video_length: they are those of video_url.
     """
     if given["type"] == "video_edit":
         for name in ("aspect_ratio", "video_length"):
@@ -220,7 +224,7 @@ def edits_keep_the_source(given: Given) -> Iterator[Problem]:
 
 def end_after_start(given: Given) -> Iterator[Problem]:
     """
-    A section has a length.
+    end_s must be more than start_s; their defaults, 10 and 0, count as well.
     """
     if None not in (given["start_s"], given["end_s"]) and given["end_s"] <= given["start_s"]:
         yield Problem(

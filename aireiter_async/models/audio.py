@@ -61,15 +61,13 @@ class SeedAudio10(Model):
 
 
 @model
-class Suno(Model):
+class _SunoSong(Model):
     """
-    Suno: two songs from a prompt, or from lyrics, a title and a style.
+    What the Suno models share that write a song.
     """
 
-    MODEL = "suno"
     MEDIUM = "audio"
     OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/generation"
 
     prompt: Annotated[str, Length(5000), Doc("What to make, in words; the lyrics in custom mode")]
     suno_model: _SunoModel = None
@@ -81,24 +79,25 @@ class Suno(Model):
 
 
 @model
-class SunoCover(Model):
+class Suno(_SunoSong):
+    """
+    Suno: two songs from a prompt, or from lyrics, a title and a style.
+    """
+
+    MODEL = "suno"
+    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/generation"
+
+
+@model
+class SunoCover(_SunoSong):
     """
     Suno Cover: a song sung anew.
     """
 
     MODEL = "suno_cover"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
     DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/cover"
 
-    prompt: Annotated[str, Length(5000), Doc("What to make, in words; the lyrics in custom mode")]
     audio_url: Annotated[PublicUrls, _SONG]
-    suno_model: _SunoModel = None
-    custom_mode: Annotated[bool | None, Default(default=False)] = None
-    instrumental: Annotated[bool | None, Default(default=False)] = None
-    vocal_gender: Annotated[Literal["m", "f"] | None, Default("m")] = None
-    title: Annotated[str | None, Length(100), _CUSTOM] = None
-    style: Annotated[str | None, Length(1000), _CUSTOM] = None
 
 
 @model

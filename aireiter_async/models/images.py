@@ -190,14 +190,12 @@ class Krea2Turbo(Model):
 
 
 @model
-class QwenImage3(Model):
+class _QwenImage3(Model):
     """
-    Qwen Image 3: images from text, or from up to 3 images.
+    What the Qwen Image 3 models share.
     """
 
-    MODEL = "qwen_image_3"
     MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/qwen-image-3/generation"
     RULES = (agent_from_text_only,)
 
     prompt: str
@@ -213,26 +211,23 @@ class QwenImage3(Model):
 
 
 @model
-class QwenImage3Pro(Model):
+class QwenImage3(_QwenImage3):
+    """
+    Qwen Image 3: images from text, or from up to 3 images.
+    """
+
+    MODEL = "qwen_image_3"
+    DOC = "https://docs.aireiter.com/en/api-reference/images/qwen-image-3/generation"
+
+
+@model
+class QwenImage3Pro(_QwenImage3):
     """
     Qwen Image 3 Pro: images from text, or from up to 3 images.
     """
 
     MODEL = "qwen_image_3_pro"
-    MEDIUM = "image"
     DOC = "https://docs.aireiter.com/en/api-reference/images/qwen-image-3-pro/generation"
-    RULES = (agent_from_text_only,)
-
-    prompt: str
-    image_url: Annotated[Images | None, Items(3)] = None
-    resolution: Annotated[Literal["1K", "2K"] | None, Default("1K")] = None
-    aspect_ratio: Annotated[PhotoRatio | None, Default("1:1")] = None
-    output_n: Annotated[int | None, Range(1, 6), Default(1)] = None
-    prompt_extend: Annotated[bool | None, Default(default=False)] = None
-    prompt_extend_mode: Annotated[
-        Literal["direct", "agent"] | None, OnlyWhen("prompt_extend", (True,)), Default("direct")
-    ] = None
-    negative_prompt: str | None = None
 
 
 @model

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
 from aireiter_async.models._limits import Items, Length, Range
-from aireiter_async.models._markers import Default, Doc
+from aireiter_async.models._markers import Default, Doc, RequiredWhen
 from aireiter_async.models._rules import count_when
 from aireiter_async.models._vocabulary import (
     FRAMES,
@@ -94,13 +94,14 @@ class _Seedance2(Model):
     """
 
     MEDIUM = "video"
-    RULES = (count_when(FRAMES, "image_url", most=1, least=1),)
+    RULES = (count_when(FRAMES, "image_url", most=1),)
 
     prompt: Annotated[str, Length(min_length=1)]
     type: Annotated[Literal["all_reference", "first_last_frame"], Doc("What the media are for")]
     image_url: Annotated[
         AnyUrlArray | None,
         Items(9),
+        RequiredWhen("type", ("first_last_frame",)),
         Doc("Up to 9 references of at most 50 MB, or the first frame of at most 10 MB"),
     ] = None
     video_url: Annotated[

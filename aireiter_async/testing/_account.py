@@ -159,10 +159,11 @@ class Account:
             task.duration = min(task.duration, now - task.accepted_at)
             self._owe(task)
         data = {
-            "out_task_id": task.out_task_id,
             "status": status or task.status(now),
             "created_at": self._moment(task.accepted_at),
         }
+        if self._options.query_ids:
+            data = {"out_task_id": task.out_task_id, **data}
         if data["status"] == "failed" and task.failure:
             code, message = task.failure
             return {**data, "error": {"code": code, "message": message}}
@@ -198,7 +199,10 @@ class Account:
             "status": "pending",
             "created_at": self._moment(task.accepted_at),
         }
-        return {**data, "estimated_credits": task.credits} if self._options.estimates else data
+        estimates = self._options.estimates
+        if not estimates:
+            return data
+        return {**data, "estimated_credits": 0 if estimates == "zero" else task.credits}
 
     def _refund(self) -> None:
         now = self._options.clock()

@@ -1,7 +1,8 @@
 """
 What the service says: envelopes, refusals and pages, as bytes.
 
-Every shape is one that ``api/README.md`` (section Envelopes) lists.
+Every shape is one that the documentation shows (https://docs.aireiter.com), or
+that the authors of public clients saw live.
 """
 
 import json
@@ -94,8 +95,8 @@ def _nested(code: int, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
-def _typed(code: int, message: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "type": "rate_limit_error"}}
+def _typed(kind: str) -> _Shape:
+    return lambda code, message: {"error": {"code": code, "message": message, "type": kind}}
 
 
 @attrs.frozen
@@ -129,9 +130,20 @@ BAD_KEY = Reason(
 )
 BAD_BALANCE_KEY = Reason(401, "Unauthorized", _flat, _flat, seen_enveloped=False)
 TOO_MANY = Reason(
-    429, "Too many requests, please try again later", _flat, _typed, seen_enveloped=False
+    429,
+    "Too many requests, please try again later",
+    _flat,
+    _typed("rate_limit_error"),
+    seen_enveloped=False,
 )
 NO_CREDITS = Reason(433, "not enough credits", _hollow, _nested, seen_enveloped=True)
+PAYMENT_REQUIRED = Reason(
+    402,
+    "Insufficient account balance, please recharge and try again",
+    _hollow,
+    _typed("payment_required"),
+    seen_enveloped=False,
+)
 
 
 class RefusalError(Exception):

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Literal, Self, get_args
 
 import attrs
+from attrs.validators import optional
 
 from aireiter_async.testing import _answers
 from aireiter_async.testing._answers import Answer, RefusalForm, RetryAfterForm
+from aireiter_async.testing._checks import at_least, must_be, one_of, whole
 
 Endpoint = Literal["submit", "query", "balance", "result"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
@@ -26,6 +28,14 @@ _NATURAL: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
     "failed": (("submit",), ("submit", "query")),
     "task_status": (("query",), ("submit", "query")),
 }
+
+
+def check_endpoint(name: str) -> None:
+    """
+    Raise ValueError unless an endpoint has this *name*.
+    """
+    if name not in ENDPOINTS:
+        raise ValueError(f"an endpoint is one of {', '.join(ENDPOINTS)}, not {name!r}")
 
 
 @attrs.frozen
@@ -51,20 +61,32 @@ class Fault:
         retry_form: Whether it does so in seconds or as a date.
         form: Whether HTTP carries a 429 too.
         only: The one endpoint it is limited to.
+
+    Raises:
+        ValueError: Something cannot be so.
     """
 
-    kind: _Kind
+    kind: _Kind = attrs.field(validator=one_of(_Kind))
     accepted: bool = False
-    seconds: float = 0.0
-    http_status: int = 200
+    seconds: float = attrs.field(default=0.0, validator=at_least(0))
+    http_status: int = attrs.field(default=200, validator=whole(200))
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
+    body: bytes = attrs.field(
+        default=b"", validator=must_be("bytes or a string", lambda value: isinstance(value, bytes))
+    )
     text: str = ""
     message: str = ""
-    retry_after: float | None = None
+    retry_after: float | None = attrs.field(default=None, validator=optional(at_least(0)))
     retry_form: RetryAfterForm = "seconds"
     form: RefusalForm = "http"
     only: Endpoint | None = None
+
+    def __repr__(self) -> str:
+        """
+        Show what is not as usual.
+        """
+        shown = attrs.asdict(self, filter=lambda field, value: value != field.default)
+        return f"Fault({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
     def ok(cls) -> Self:
@@ -166,12 +188,21 @@ class Fault:
         return cls._reply(_answers.refusal(_answers.NO_CREDITS, form))
 
     @classmethod
-    def bad_request(cls, message: str, *, in_envelope: bool = True) -> Self:
+    def payment_required(cls) -> Self:
+        """
+        Refuse for want of credits as the gpt_image_2_official page has it: HTTP 402.
+        """
+        return cls._reply(_answers.refusal(_answers.PAYMENT_REQUIRED, "http"))
+
+    @classmethod
+    def bad_request(cls, message: str, *, in_envelope: bool = True, ok: bool = False) -> Self:
         """
         Refuse with 400 and *message*: as seen, in an HTTP 200.
+
+        With *ok* the body says ``ok: true`` all the same, which was seen as well.
         """
-        form: RefusalForm = "envelope" if in_envelope else "http"
-        return cls._reply(_answers.refusal(_answers.BAD_REQUEST, form, message))
+        document = {"statusCode": 400, "message": message, "ok": ok}
+        return cls._reply(_answers.json_answer(document, 200 if in_envelope else 400))
 
     @classmethod
     def not_found(cls) -> Self:
@@ -256,8 +287,9 @@ class Fault:
 
     def check(self, endpoint: Endpoint) -> None:
         """
-        Raise ValueError unless the fault has a meaning on *endpoint*.
+        Raise ValueError unless there is such an *endpoint*, and the fault has a meaning on it.
         """
+        check_endpoint(endpoint)
         possible = _NATURAL[self.kind][1] if self.kind in _NATURAL else ENDPOINTS
         if endpoint not in possible or self.only not in {None, endpoint}:
             raise ValueError(f"{self.kind!r} cannot strike {endpoint!r}")

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Mapping
 
-from aireiter_async.testing._faults import ENDPOINTS, Endpoint, Fault
+from aireiter_async.testing._faults import ENDPOINTS, Endpoint, Fault, check_endpoint
 
 
 class FaultPlan:
@@ -24,13 +24,18 @@ class FaultPlan:
                 raise ValueError(f"the probabilities of {endpoint!r} are not within 0 and 1")
             self._chances[endpoint] = rows
 
-    def script(self, endpoint: Endpoint, faults: tuple[Fault, ...]) -> None:
+    def script(self, endpoint: Endpoint, faults: tuple[object, ...]) -> None:
         """
-        Append *faults* to the script of *endpoint*.
+        Append *faults* to the script of *endpoint*, or none of them.
         """
+        check_endpoint(endpoint)
+        checked: list[Fault] = []
         for fault in faults:
+            if not isinstance(fault, Fault):
+                raise TypeError(f"a fault is made by a call such as Fault.reset(), not {fault!r}")
             fault.check(endpoint)
-        self._scripts[endpoint].extend(faults)
+            checked.append(fault)
+        self._scripts[endpoint].extend(checked)
 
     def next(self, endpoint: Endpoint) -> Fault | None:
         """
@@ -50,4 +55,5 @@ class FaultPlan:
         """
         Return how many scripted faults are still to come on *endpoint*.
         """
+        check_endpoint(endpoint)
         return len(self._scripts[endpoint])

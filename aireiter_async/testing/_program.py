@@ -32,7 +32,10 @@ def _chance(text: str) -> tuple[Fault, float]:
     try:
         return _FAULTS[name], float(probability)
     except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"not NAME=PROBABILITY: {text!r}") from None
+        known = ", ".join(_FAULTS)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=PROBABILITY with a name of {known}"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ import attrs
 
 FOLDER = "/upload/"
 
-# Not ASCII on purpose: replies were lost to a console's own code page (api/README.md, 8).
+# Not ASCII on purpose: replies of paid tasks were lost to a console's own code page.
 _TITLE = "Últimos días, 末班列车"
 _TEXT = "[Verse]\nLa lluvia cae en la estación\n[Chorus]\n回家的路"
 

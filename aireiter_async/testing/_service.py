@@ -31,8 +31,8 @@ class FakeService(Options):
             task = await client.run(request)
         assert len(service.charges) == 1
 
-    It answers submit, query and balance as ``api/README.md`` describes the live
-    service, serves the files that tasks result in, answers any other route with
+    It answers submit, query and balance as https://docs.aireiter.com describes
+    them, serves the files that tasks result in, answers any other route with
     marketing HTML in a 200, and refuses the User-Agent of Python's urllib, as
     the live one was seen to do. What the documentation leaves open is an
     option. Those that are read with every request (all but the ports,
@@ -64,7 +64,9 @@ class FakeService(Options):
             it is missing) or a function of model and params. Invented: the
             live prices contradict each other.
         estimates: Whether submit answers ``estimated_credits``, which many
-            models' pages leave out.
+            models' pages leave out; ``"zero"``: it says 0, as for models that
+            are paid afterwards.
+        query_ids: Whether query answers ``out_task_id``, which may be missing.
         free_quotas: What balance shows under ``free_quotas``.
         durations: Seconds of *clock* from acceptance to the end of a task: one
             number or a mapping from the model (0.0 where it is missing).
@@ -120,6 +122,15 @@ class FakeService(Options):
         self.leaks = self._traffic.leaks
         self.counts = self._traffic.counts
         self.refusals = self._traffic.refusals
+
+    def __repr__(self) -> str:
+        """
+        Show where it is, and what it has taken on.
+        """
+        return (
+            f"FakeService(url={self.url!r}, running={self._site.running}, "
+            f"charges={len(self.charges)})"
+        )
 
     @property
     def url(self) -> str:
@@ -196,13 +207,17 @@ class FakeService(Options):
             faults: Added to what is already scripted there.
 
         Raises:
-            ValueError: A fault has no meaning on that endpoint.
+            ValueError: A fault has no meaning on that endpoint, or there is no such endpoint.
+            TypeError: Something is no fault.
         """
         self._plan.script(endpoint, faults)
 
     def scripted(self, endpoint: Endpoint) -> int:
         """
         Return how many scripted faults are still to come on *endpoint*.
+
+        Raises:
+            ValueError: There is no such endpoint.
         """
         return self._plan.left(endpoint)
 
@@ -212,7 +227,10 @@ class FakeService(Options):
 
         Raises:
             OSError: The port is taken.
+            RuntimeError: It is running already.
         """
+        if self._site.running:
+            raise RuntimeError(f"the service is running already, at {self.url}")
         try:
             self.port = await self._site.start(self.port)
             self._account.results_url = self.url

@@ -30,6 +30,13 @@ class Site:
         self._handler = handler
         self._running: tuple[web.ServerRunner, _Listener] | None = None
 
+    @property
+    def running(self) -> bool:
+        """
+        Whether it listens.
+        """
+        return self._running is not None
+
     async def start(self, port: int) -> int:
         """
         Listen on *port*, 0 for a free one, and return which it is.
@@ -83,6 +90,12 @@ class _Listener(socket.socket):
     """
 
     deaf = False
+
+    def __repr__(self) -> str:
+        """
+        Say in Python's warning of an unclosed socket what should have been closed.
+        """
+        return "FakeService: use 'async with', or await its close()"
 
     def accept(self) -> tuple[socket.socket, Any]:
         if self.deaf:
