@@ -33,7 +33,7 @@ class Deadlines:
 
     def __enter__(self) -> Self:
         """Begin a block in the current task."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("an AsyncClient is used within asyncio tasks")
@@ -49,7 +49,7 @@ class Deadlines:
         traceback: TracebackType | None,
     ) -> None:
         """End the block; tell a deadline from a caller's cancellation."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - it has entered
         _, cancelling = self._running.pop(task)
         if task in self._expired:

@@ -48,6 +48,11 @@ ERRORS: Final[Mapping[int, type[APIError]]] = {
 SUBMIT_ERRORS: Final = {**ERRORS, 404: InvalidRequestError}
 _NOT_FOUND: Final = "task not found"
 _LONGEST_CODE: Final = 9
+_LONGEST_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
+# Deeper values could be neither pickled nor copied, more of them would take gigabytes.
+_DEEPEST: Final = 200
+_MOST_VALUES: Final = 1_000_000
+_SHALLOW: Final = 2 * _DEEPEST  # characters in which nothing can be nested more deeply
 _AROUND: Final = " \t\r\n\ufeff"  # white space in JSON, and the byte order mark
 
 
@@ -67,10 +72,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+def _read_float(text: str) -> float | str:
+    """Keep a number beyond those of floats as its text: JSON has no form for an infinity."""
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _EXCERPT
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_float).raw_decode
 
 
 def open_envelope(
@@ -79,13 +90,51 @@ def open_envelope(
     """Take the data out of the envelope, or raise what the envelope says."""
     try:
         text = reply.body.decode().strip(_AROUND)
+        length = len(text)
+        many = length > _SHALLOW and _many_values(text)
         payload, end = _decode(text)
-        if end != len(text):
+        if end != length:
             raise ValueError("more follows the JSON")  # noqa: TRY301 - as the decoder would
     except (ValueError, RecursionError) as error:
         raise _no_object(reply, out_task_id, now) from error
-    if not isinstance(payload, dict):
+    if not isinstance(payload, dict) or (many and _too_deep(payload)):
         raise _no_object(reply, out_task_id, now)
+    if payload.get("error") or payload.get("statusCode") != _OK:  # hardly ever
+        _check_code(payload, reply, out_task_id, now, errors)
+    data = payload.get("data")
+    if isinstance(data, list) and data:
+        data = data[0]
+    return payload, data
+
+
+def _many_values(text: str) -> bool:
+    """Tell whether a text may be nested too deeply; what has far too many values is refused."""
+    opened = text.count("[") + text.count("{")
+    if opened + text.count(",") > _MOST_VALUES:
+        raise ValueError("too many values")
+    return opened > _DEEPEST
+
+
+def _too_deep(payload: dict[str, Any]) -> bool:
+    level: list[Any] = [payload]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
+
+
+def _check_code(
+    payload: dict[str, Any],
+    reply: Reply,
+    out_task_id: str | None,
+    now: float,
+    errors: Mapping[int, type[APIError]],
+) -> None:
+    """Raise the error that the answer names, if it does name one."""
     code, message = _verdict(payload, reply.status)
     if code is None:
         raise protocol_error("the answer names an error without a code", reply, out_task_id, now)
@@ -94,10 +143,6 @@ def open_envelope(
         if kind is not TaskNotFoundError and errors is ERRORS and _NOT_FOUND in message.lower():
             kind = TaskNotFoundError
         raise kind(code, message, _retry_after(reply.headers, now), out_task_id, reply.status)
-    data = payload.get("data")
-    if isinstance(data, list) and data:
-        data = data[0]
-    return payload, data
 
 
 def _verdict(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
@@ -108,8 +153,6 @@ def _verdict(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
     a number; an error without any number but 200 has no code.
     """
     error = payload.get("error")
-    if not error and payload.get("statusCode") == _OK:  # nearly every answer
-        return _OK, ""
     inner = error if isinstance(error, dict) else {}
     message = read_text(inner.get("message") or payload.get("message") or error or None)
     for value in (inner.get("code"), payload.get("statusCode"), payload.get("code"), status):
@@ -181,10 +224,11 @@ def protocol_error(what: str, reply: Reply, out_task_id: str | None, now: float)
 
 
 def read_text(value: Any) -> str:
-    """Read what should be a text: nothing if it is null, shortened if it is something else."""
+    """Read what should be a text: nothing if it is null, shortened if it is long or no text."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else _short.repr(value)
+    text = value if isinstance(value, str) else _short.repr(value)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def read_number(value: Any) -> float | None:

@@ -50,48 +50,6 @@ def check_id(out_task_id: object) -> str:
     return out_task_id
 
 
-def _valid_id(_instance: object, _attribute: object, value: Any) -> None:
-    if type(value) is not DrawnId:
-        check_id(value)
-
-
-def _valid_model(_instance: object, _attribute: object, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"model must be a str, got {type(value).__name__}")
-    if not value or value != value.strip():
-        raise ValueError(
-            f"model must be a model's name such as 'nano_banana', got {reprlib.repr(value)}"
-        )
-
-
-def _valid_params(instance: "SubmitRequest", _attribute: object, value: Any) -> None:
-    if isinstance(value, Model):
-        if instance.model not in value.VARIANTS:
-            raise ValueError(
-                f"model {instance.model!r} does not take the params of "
-                f"{type(value).__name__}: use one of {', '.join(value.VARIANTS)}"
-            )
-    elif not isinstance(value, (dict, Mapping)):  # a dict needs no look at Mapping's subclasses
-        raise TypeError(
-            "params must be a mapping or an instance of a class in aireiter_async.models, "
-            f"got {type(value).__name__}"
-        )
-
-
-def _valid_callback_url(_instance: object, _attribute: object, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise TypeError(f"callback_url must be a str, got {type(value).__name__}")
-    if not value.startswith(("http://", "https://")):
-        raise ValueError(f"callback_url must be an http or https URL, got {reprlib.repr(value)}")
-
-
-def _valid_metadata(_instance: object, _attribute: object, value: Any) -> None:
-    if value is not None and not isinstance(value, Mapping):
-        raise TypeError(f"metadata must be a mapping, got {type(value).__name__}")
-
-
 @frozen
 class SubmitRequest:
     """
@@ -113,15 +71,62 @@ class SubmitRequest:
         ValueError: An argument is out of its range.
     """
 
-    model: str = field(validator=_valid_model)
-    params: Mapping[str, Any] | Model = field(
-        validator=_valid_params, repr=reprlib.repr, hash=False
+    model: str
+    params: Mapping[str, Any] | Model = field(repr=reprlib.repr, hash=False)
+    out_task_id: str = field(factory=draw_id)
+    callback_url: str | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, repr=reprlib.repr, hash=False)
+
+    # All in one: a validator for each attribute would be a call for each, of every request.
+    def __attrs_post_init__(self) -> None:
+        """Check what was given."""
+        model, params = self.model, self.params
+        if not _is_name(model):
+            raise _wrong_model(model)
+        if isinstance(params, Model):
+            if model not in params.VARIANTS:
+                raise _wrong_class(model, params)
+        elif not isinstance(
+            params, (dict, Mapping)
+        ):  # a dict needs no look at Mapping's subclasses
+            raise TypeError(
+                "params must be a mapping or an instance of a class in aireiter_async.models, "
+                f"got {type(params).__name__}"
+            )
+        if type(self.out_task_id) is not DrawnId:
+            check_id(self.out_task_id)
+        if self.callback_url is not None:
+            _check_url(self.callback_url)
+        if self.metadata is not None and not isinstance(self.metadata, Mapping):
+            raise TypeError(f"metadata must be a mapping, got {type(self.metadata).__name__}")
+
+
+def _is_name(model: object) -> bool:
+    return isinstance(model, str) and model == model.strip() != ""
+
+
+def _wrong_model(model: object) -> Exception:
+    if not isinstance(model, str):
+        return TypeError(f"model must be a str, got {type(model).__name__}")
+    return ValueError(
+        f"model must be a model's name such as 'nano_banana', got {reprlib.repr(model)}"
     )
-    out_task_id: str = field(factory=draw_id, validator=_valid_id)
-    callback_url: str | None = field(default=None, validator=_valid_callback_url)
-    metadata: Mapping[str, Any] | None = field(
-        default=None, validator=_valid_metadata, repr=reprlib.repr, hash=False
+
+
+def _wrong_class(model: str, params: Model) -> ValueError:
+    return ValueError(
+        f"model {model!r} does not take the params of {type(params).__name__}: "
+        f"use one of {', '.join(params.VARIANTS)}"
     )
+
+
+def _check_url(callback_url: object) -> None:
+    if not isinstance(callback_url, str):
+        raise TypeError(f"callback_url must be a str, got {type(callback_url).__name__}")
+    if not callback_url.startswith(("http://", "https://")):
+        raise ValueError(
+            f"callback_url must be an http or https URL, got {reprlib.repr(callback_url)}"
+        )
 
 
 def as_request(

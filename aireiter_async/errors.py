@@ -79,12 +79,14 @@ class AireiterError(Exception):
     def __str__(self) -> str:
         """Say what happened, to which task, and what to do about it."""
         out_task_id: str | None = getattr(self, "out_task_id", None)
-        parts = [self._text()]
-        if out_task_id:
-            parts.append(f" [task {out_task_id}]")
-        if self.advice:
-            parts.append(f"; {self.advice}")
-        return "".join(parts)
+        task = f" [task {out_task_id}]" if out_task_id else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self._text()}{task}{advice}"
+
+    @property
+    def summary(self) -> str:
+        """What happened, without the task and the advice: for another error's message."""
+        return self._text()
 
     def _text(self) -> str:
         return self.message
@@ -96,7 +98,6 @@ class TransportError(AireiterError):
     No complete answer arrived: the request may have been received.
 
     Attributes:
-        message: What happened.
         out_task_id: The task that the exchange was about.
     """
 
@@ -167,7 +168,7 @@ class APIError(AireiterError):
 class InvalidRequestError(APIError):
     """The service does not accept the request as it is (400, 422)."""
 
-    advice: ClassVar[str] = "correct the request; nothing was charged"
+    advice: ClassVar[str] = "correct the request; an id that was used before can be queried"
 
 
 class AuthenticationError(APIError):
@@ -206,14 +207,16 @@ class AmbiguousSubmitError(AireiterError):
     A submit may or may not have been accepted, and the service could not be asked.
 
     Submitting again under another id could pay twice. ``query(out_task_id)``
-    tells whether the task exists; ``submit(request, maybe_sent=True)`` asks first, and is safe.
+    tells whether the task exists; ``submit(request, out_task_id=error.out_task_id,
+    maybe_sent=True)`` asks first, and is safe.
 
     Attributes:
         out_task_id: The id that the task has if it was accepted.
-        message: What happened.
     """
 
-    advice: ClassVar[str] = "query this id later, or submit the same request with maybe_sent=True"
+    advice: ClassVar[str] = (
+        "query this id later, or submit the same request with this out_task_id and maybe_sent=True"
+    )
     out_task_id: str
     message: str = "the submit may or may not have been accepted"
 
@@ -229,7 +232,6 @@ class TaskError(AireiterError):
 
     Attributes:
         task: The task as it was last seen.
-        message: What happened.
     """
 
     task: Task
@@ -273,7 +275,6 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
     Attributes:
         task: The task as it was last seen; `wait` can go on with it.
-        message: What happened.
     """
 
     advice: ClassVar[str] = "the task goes on: wait for it again with wait(error.task)"
@@ -286,7 +287,6 @@ class DownloadError(AireiterError):
 
     Attributes:
         url: Where the result is.
-        message: What happened.
         out_task_id: The task that the result belongs to.
     """
 

@@ -225,6 +225,20 @@ async def test_a_borrowed_session_that_does_not_unpack(connect: Connect, listen:
         assert (await connect(base_url=url, session=session).balance()).credits == 1
 
 
+async def test_a_borrowed_session_with_few_connections(
+    service: FakeService, connect: Connect
+) -> None:
+    """
+    What queues for a connection of a borrowed session's pool is not taken for one that fails.
+    """
+    service.script("submit", Fault.delay(0.2, accepted=True))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        client = connect(session=session, connect_timeout=0.05)
+        await asyncio.gather(*(client.submit(request()) for _ in range(3)))
+        assert client.stats.retries == 0
+    assert len(service.charges) == 3
+
+
 async def test_a_borrowed_session_that_is_closed(service: FakeService, connect: Connect) -> None:
     """
     A session that its owner has closed is a RuntimeError, and no task may be lost by it.
@@ -561,3 +575,59 @@ async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Co
     assert stats.estimated_by_model == {"gpt_4o": 5.0, "nano_banana": 2.0}
     assert stats.used_by_model == {"gpt_4o": 5.0, "nano_banana": 1.0, "?": 1.0}
     assert sum(stats.used_by_model.values()) == stats.credits_used
+
+
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+async def test_the_advice_after_a_lost_answer_pays_once(
+    service: FakeService, connect: Connect, used_id: Any
+) -> None:
+    """
+    Who does what an AmbiguousSubmitError says gets the task, and pays nothing more.
+    """
+    service.used_id = used_id
+    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("query", Fault.reset())
+    client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
+    model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9")
+    with pytest.raises(AmbiguousSubmitError, match="this out_task_id and maybe_sent=True") as lost:
+        await client.submit(model)
+    with pytest.raises(ValueError, match="give it as out_task_id"):
+        await client.submit(model, maybe_sent=True)
+    id_ = lost.value.out_task_id
+    task = await client.submit(model, out_task_id=id_, maybe_sent=True)
+    assert task.out_task_id == id_
+    assert [charge.out_task_id for charge in service.charges] == [id_]
+
+
+async def test_an_error_says_what_it_quotes_once(service: FakeService, connect: Connect) -> None:
+    """
+    An error about another error repeats neither its task nor its advice.
+    """
+    service.script("submit", Fault.lost_answer())
+    service.script("query", Fault.reset())
+    client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
+    with pytest.raises(AmbiguousSubmitError) as lost:
+        await client.submit(request())
+    assert str(lost.value).count(lost.value.out_task_id) == 1
+    assert "try again" not in str(lost.value)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+async def test_a_task_that_goes_on_is_named(service: FakeService, until: Until, how: str) -> None:
+    """
+    Who cancels `run`, or closes the client, after the task was accepted is told its id.
+    """
+    async with AsyncClient(
+        service.api_key, base_url=service.url, polling=PollPolicy(first=1000)
+    ) as client:
+        wanted = request()
+        running = asyncio.create_task(client.run(wanted))
+        await until(lambda: client.stats.submitted)
+        if how == "cancelled":
+            running.cancel()
+        else:
+            await client.close()
+        with pytest.raises((asyncio.CancelledError, RuntimeError)) as ended:
+            await running
+    note = f"the task {wanted.out_task_id} was accepted, and goes on"
+    assert ended.value.__notes__ == [note]

@@ -83,7 +83,7 @@ EVERY = [
         InvalidRequestError(400, "Invalid aspect_ratio: 1:7", None, "kitten-1", 200),
         (
             "Invalid aspect_ratio: 1:7 (code 400) [task kitten-1]; "
-            "correct the request; nothing was charged"
+            "correct the request; an id that was used before can be queried"
         ),
     ),
     (
@@ -122,7 +122,8 @@ EVERY = [
         AmbiguousSubmitError("kitten-1"),
         (
             "the submit may or may not have been accepted [task kitten-1]; "
-            "query this id later, or submit the same request with maybe_sent=True"
+            "query this id later, or submit the same request with this out_task_id "
+            "and maybe_sent=True"
         ),
     ),
     (TaskError(RUNNING), "the task is processing [task kitten-1]"),

@@ -93,6 +93,7 @@ class Api:
                 headers=headers,
                 timeout=settings.timeout,
                 connect_timeout=settings.connect_timeout,
+                queued=shared.transport.lent,
             )
             shared.transport.routes.add(made)
             return made

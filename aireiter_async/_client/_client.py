@@ -1,5 +1,6 @@
 """The client's verbs: one task done right."""
 
+from asyncio import CancelledError
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from os import PathLike
@@ -72,14 +73,15 @@ class AsyncClient(ClientBase):
             request: A `SubmitRequest`, which has drawn its id already, or an
                 instance of a class in `aireiter_async.models`.
             out_task_id: Overrides the id of the request; 1 to 64 characters of
-                ``[A-Za-z0-9_-]``. The same id never pays twice.
+                ``[A-Za-z0-9_-]``. One id is one task: give it to another call
+                for the same task only, with *maybe_sent*.
             channel: ``base``, ``plus``, ``advanced`` or ``max``, where the model
                 has it: other stability, other price.
             callback_url: Where the service reports the end.
             metadata: Echoed back by the service.
             maybe_sent: Whether the same request may have been sent before, by a
                 call that did not see its answer: the service is then asked for
-                the id before anything is sent.
+                the id before anything is sent. It takes that call's id.
 
         Returns:
             The task as the service first describes it, normally pending.
@@ -91,6 +93,8 @@ class AsyncClient(ClientBase):
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of its range.
         """
+        if maybe_sent and out_task_id is None and isinstance(request, Model):
+            raise ValueError("maybe_sent needs the earlier call's id: give it as out_task_id")
         made = as_request(
             request,
             out_task_id=out_task_id,
@@ -191,7 +195,11 @@ class AsyncClient(ClientBase):
         await self._waiting.report(task, on_update)
         if task.ended:  # found so when its submit was settled
             self._waiting.count(task, _UNKNOWN_AGE)
-        return await self._waiting.wait(task, elapsed=0.0, timeout=limit, on_update=on_update)
+        try:
+            return await self._waiting.wait(task, elapsed=0.0, timeout=limit, on_update=on_update)
+        except (CancelledError, RuntimeError) as error:
+            error.add_note(f"the task {task.out_task_id} was accepted, and goes on")
+            raise
 
     async def balance(self) -> Balance:
         """

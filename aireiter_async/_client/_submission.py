@@ -27,10 +27,20 @@ from aireiter_async.errors import (
 
 @define
 class _Call:
-    """One submit: what is sent is fixed, what is doubtful is remembered."""
+    """
+    One submit that was not answered at once: what is sent is fixed, what is doubtful remembered.
+
+    Attributes:
+        request: What is submitted.
+        body: The same, as it is sent each time.
+        first: What the first attempt met, until it is dealt with; None: it was an
+            earlier call's, which did not live to see its answer.
+        doubt: Why it is not certain that the service has accepted nothing.
+    """
 
     request: SubmitRequest
     body: bytes
+    first: AireiterError | None = None
     doubt: AireiterError | None = None
 
 
@@ -77,18 +87,16 @@ class Submission:
             TypeError: The parameters are not JSON values.
             ValueError: The parameters cannot be sent as JSON.
         """
-        call = _Call(request, _wire.encode_submit(request))
-        try:
-            task = await self._settle_earlier(call) if maybe_sent else None
-            if task is None:
-                task = await self._retrying(self, call)
-        except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
-            if call.doubt is None or _believed(error):
-                raise
-            raise AmbiguousSubmitError(
-                request.out_task_id,
-                f"no attempt was answered, though the task was not found either ({error})",
-            ) from error
+        body = _wire.encode_submit(request)
+        task = call = None
+        if not maybe_sent:
+            # Nearly every submit ends here: what a failure takes is made when there is one.
+            try:
+                task = await self._api.submit(request, body)
+            except AireiterError as error:
+                call = _Call(request, body, error)
+        if task is None:
+            task = await self._insist(call or _Call(request, body))
         counters = self._counters
         counters.submitted += 1
         if task.estimated_credits is None:
@@ -98,6 +106,21 @@ class Submission:
             counters.estimated_by_model[request.model] += task.estimated_credits
         return task
 
+    async def _insist(self, call: _Call) -> Task:
+        """Go on from what the first attempt met, until the service has answered for certain."""
+        try:
+            task = await self._settle_earlier(call) if call.first is None else None
+            return task or await self._retrying(self, call)
+        except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
+            if call.doubt is None or _believed(error):
+                raise
+            raise AmbiguousSubmitError(
+                call.request.out_task_id,
+                f"no attempt was answered, though the task was not found either ({_said(error)})",
+            ) from error
+        finally:
+            call.first = call.doubt = None  # or the errors' own tracebacks would hold them
+
     async def _settle_earlier(self, call: _Call) -> Task | None:
         out_task_id = call.request.out_task_id
         call.doubt = TransportError("an earlier submit did not see its answer", out_task_id)
@@ -105,8 +128,11 @@ class Submission:
 
     async def _attempt(self, call: _Call) -> Task:
         try:
+            if call.first is not None:
+                raise call.first
             return await self._api.submit(call.request, call.body)
         except AireiterError as error:
+            call.first = None
             if not refused(error):
                 call.doubt = error
             elif call.doubt is None or not isinstance(error, APIError):
@@ -130,15 +156,15 @@ class Submission:
             except (AireiterError, RuntimeError) as error:
                 raise AmbiguousSubmitError(
                     out_task_id,
-                    f"the submit was not answered for certain ({cause}), "
-                    f"and the service could not be asked ({error})",
+                    f"the submit was not answered for certain ({cause.summary}), "
+                    f"and the service could not be asked ({_said(error)})",
                 ) from cause
             self._counters.settled += 1
             return task
         if not self._policy.resubmit and not _believed(cause):
             raise AmbiguousSubmitError(
                 out_task_id,
-                f"the submit was not answered for certain ({cause}), "
+                f"the submit was not answered for certain ({cause.summary}), "
                 f"and the task was not found for {self._policy.settle:g} s",
             ) from cause
         return None
@@ -149,3 +175,7 @@ def _believed(error: Exception) -> bool:
     return isinstance(error, AmbiguousSubmitError) or (
         isinstance(error, APIError) and refused(error)
     )
+
+
+def _said(error: AireiterError | RuntimeError) -> str:
+    return error.summary if isinstance(error, AireiterError) else str(error)

@@ -61,12 +61,13 @@ class Transport:
         limit: Connections at most, per host.
 
     Attributes:
+        lent: Whether the session is the caller's.
         routes: What it is used for: exchanges there are cut short when it closes.
     """
 
     def __init__(self, session: aiohttp.ClientSession | None, *, limit: int) -> None:
         self._session = session
-        self._owned = session is None
+        self.lent = session is not None
         self.routes: weakref.WeakSet[Route] = weakref.WeakSet()
         self._limit = limit
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,7 +118,7 @@ class Transport:
             return
         for route in list(self.routes):
             route.deadlines.cut()
-        if self._owned and self._session is not None:
+        if not self.lent and self._session is not None:
             await self._session.close()
 
     def _forked(self) -> bool:
@@ -126,7 +127,7 @@ class Transport:
 
     def __del__(self) -> None:
         """Warn about a pool that was left open."""
-        if not self._owned or self._session is None:
+        if self.lent or self._session is None:
             return
         connector = self._session.connector
         if connector is not None and not connector.closed:
@@ -163,7 +164,7 @@ class Transport:
             data = io.BytesIO(body)
         try:
             with route.deadlines:
-                async with session.request(
+                response = await session.request(
                     route.method,
                     route.url,
                     headers=route.headers,
@@ -172,12 +173,16 @@ class Transport:
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=True,
-                ) as response:
+                )
+                try:
                     answer = await _read(response)
-                    reply = Reply(response.status, response.headers, answer or b"")
-                    if answer is None:
-                        raise protocol_error("the answer is too long", reply, about, time.time())
-                    return reply
+                except BaseException:
+                    response.close()
+                    raise
+                reply = Reply(response.status, response.headers, answer or b"")
+                if answer is None:
+                    raise protocol_error("the answer is too long", reply, about, time.time())
+                return reply
         except FAILURES as error:
             failure, cause = translate(error, about, route.deadlines.seconds)
             if self._closed and not isinstance(failure, ConnectError):

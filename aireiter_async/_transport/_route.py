@@ -18,6 +18,8 @@ class Route:
         timeout: Seconds from the beginning to the last byte of an answer, or
             for a stream between two reads.
         connect_timeout: Seconds for DNS, connect and TLS handshake.
+        queued: Whether the pool may make a request wait for a connection: aiohttp's
+            connect timeout would count that, so it is for the handshakes only then.
     """
 
     def __init__(
@@ -28,11 +30,12 @@ class Route:
         headers: Mapping[str, str],
         timeout: float,
         connect_timeout: float,
+        queued: bool = False,
     ) -> None:
-        connect = min(connect_timeout, timeout)
+        connect = {"sock_connect" if queued else "connect": min(connect_timeout, timeout)}
         self.method = method
         self.url = url
         self.headers = headers
         self.deadlines = Deadlines(timeout)
-        self.limits = aiohttp.ClientTimeout(total=None, connect=connect)
-        self.read_limits = aiohttp.ClientTimeout(total=None, connect=connect, sock_read=timeout)
+        self.limits = aiohttp.ClientTimeout(total=None, **connect)
+        self.read_limits = aiohttp.ClientTimeout(total=None, sock_read=timeout, **connect)
