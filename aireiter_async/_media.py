@@ -1,11 +1,12 @@
 """
-A result's URL to a file on disk: whole, or not there at all.
+A result to a file on disk: whole, or not there at all.
 
 The name's suffix comes from what the file is, not from what it was called:
 results have been saved as ``.png`` whatever they were.
 """
 
 import asyncio
+import base64
 import functools
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Final, ParamSpec, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +23,10 @@ R = TypeVar("R")
 _BLOCK: Final = 1024 * 1024  # bytes that are written at once, off the loop's thread
 _HEAD: Final = 64  # bytes that tell what a file is
 _LONGEST_STEM: Final = 200  # bytes: file systems take 255, and ours adds to them
+_LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it has taken apart
 _PLAIN_SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
+_DATA: Final = "data:"
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 _SUFFIXES: Final = {
     "image/png": ".png",
@@ -46,7 +50,7 @@ _SUFFIXES: Final = {
     "application/x-zip-compressed": ".zip",
     "text/plain": ".txt",
 }
-# Where the type says nothing (application/octet-stream, or none): the first bytes at an offset.
+# The first bytes at an offset, and what they are.
 _MAGIC: Final = (
     (0, b"\x89PNG\r\n\x1a\n", ".png"),
     (0, b"\xff\xd8\xff", ".jpg"),
@@ -63,6 +67,8 @@ _MAGIC: Final = (
     (0, b"fLaC", ".flac"),
     (0, b"PK\x03\x04", ".zip"),
 )
+# Other brands of ISO media files may be any of these: there the type knows better.
+_ISO_MEDIA: Final = frozenset({".m4a", ".mov", ".avif"})
 
 
 def file_suffix(content_type: str, head: bytes, url: str) -> str:
@@ -70,16 +76,17 @@ def file_suffix(content_type: str, head: bytes, url: str) -> str:
     Choose a file name's suffix, with its dot.
 
     Args:
-        content_type: The answer's ``Content-Type``, possibly empty.
+        content_type: The answer's ``Content-Type``, possibly empty: believed
+            where the bytes do not tell.
         head: The first bytes of the file.
         url: Where the file comes from, the last resort.
     """
-    known = _SUFFIXES.get(content_type.partition(";")[0].strip().lower())
-    if known:
-        return known
+    told = _SUFFIXES.get(content_type.partition(";")[0].strip().lower())
     for offset, magic, suffix in _MAGIC:
         if head.startswith(magic, offset):
-            return suffix
+            return told if told in _ISO_MEDIA and suffix == ".mp4" else suffix
+    if told:
+        return told
     suffix = _last_part(url).suffix.lower()
     return suffix if _PLAIN_SUFFIX.fullmatch(suffix) else ".bin"
 
@@ -92,10 +99,49 @@ def stem_of_url(url: str) -> str:
 
 
 def _last_part(url: str) -> PurePosixPath:
+    if is_data_url(url) or len(url) > _LONGEST_URL:
+        return PurePosixPath()
     try:
         return PurePosixPath(unquote(urlsplit(url).path))
     except ValueError:  # a host that is none: nothing can be got from there, either
         return PurePosixPath()
+
+
+def is_data_url(url: str) -> bool:
+    """Tell whether *url* is the result itself, rather than where it is."""
+    return url[: len(_DATA)].lower() == _DATA
+
+
+def is_web_url(url: str) -> bool:
+    """
+    Tell whether *url* is a place on the web, and not one of megabytes.
+
+    Raises:
+        ValueError: It is no URL.
+    """
+    return len(url) <= _LONGEST_URL and urlsplit(url).scheme in {"http", "https"}
+
+
+def read_data_url(url: str) -> tuple[str, bytes]:
+    """
+    Read a ``data:`` URL (RFC 2397), in base64 of either alphabet or percent-encoded.
+
+    Returns:
+        The content type, possibly empty, and the content.
+
+    Raises:
+        ValueError: It is none.
+    """
+    head, comma, text = url[len(_DATA) :].partition(",")
+    if not comma:
+        raise ValueError("the data URL has no comma")
+    content = unquote_to_bytes(text)
+    content_type, _, encoding = head.rpartition(";")
+    if encoding.strip().lower() != "base64":
+        return head, content
+    content = content.translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
+    padding = b"=" * (-len(content) % 4)
+    return content_type, base64.b64decode(content + padding, validate=True)
 
 
 def _shorten(stem: str, length: int) -> str:
@@ -192,6 +238,26 @@ async def save_text(text: str, directory: Path, stem: str) -> tuple[Path, int]:
         yield text.encode("utf-8", "surrogatepass")
 
     return await save(chunks(), directory, stem, lambda _head: ".txt")
+
+
+async def save_data_url(url: str, directory: Path, stem: str) -> tuple[Path, int]:
+    """
+    Write what a ``data:`` URL holds: megabytes, so it is taken apart off the loop's thread.
+
+    Returns:
+        The path, and the bytes written.
+
+    Raises:
+        ValueError: It is no data URL, or there is nothing in it.
+        OSError: The file could not be written.
+    """
+    content_type, content = await _in_thread(read_data_url, url)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), _BLOCK):
+            yield content[start : start + _BLOCK]
+
+    return await save(chunks(), directory, stem, lambda head: file_suffix(content_type, head, ""))
 
 
 async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -22,6 +22,13 @@ _SUFFIXES: Final[Mapping[str, OutputKind]] = {
     **dict.fromkeys((".mp3", ".m4a", ".wav", ".ogg", ".opus", ".flac", ".pcm", ".aac"), "audio"),
     ".txt": "text",
 }
+_MEDIA: Final[Mapping[str, OutputKind]] = {
+    "data:image": "image",
+    "data:video": "video",
+    "data:audio": "audio",
+    "data:text": "text",
+}
+_LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it has taken apart
 
 
 def read_outputs(output: Any, model: str | None) -> tuple[Output, ...]:
@@ -79,6 +86,9 @@ def _text(value: Any) -> str | None:
 
 
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:
+    told = url[:11].lower().partition("/")[0]
+    if told.startswith("data:") or len(url) > _LONGEST_URL:
+        return _MEDIA.get(told, medium or "file")
     try:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     except ValueError:

@@ -3,6 +3,7 @@ The outputs: where each model's media are, and that no shape of them is ever los
 """
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def test_every_documented_output_is_read(name: str, output: Any) -> None:
         assert each.raw is not None
 
 
+def test_a_result_within_its_url_is_not_taken_apart() -> None:
+    """
+    Of megabytes in a ``data:`` URL only the beginning is read, and none are kept.
+    """
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            read_outputs([{"url": f"data:image/png;base64,{number:09}" + "/abc" * 250_000}], None)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+
+
 def test_the_order_is_the_services() -> None:
     """
     Outputs are neither sorted nor merged.
@@ -117,7 +132,15 @@ def test_the_order_is_the_services() -> None:
         (COVER, "suno", "image"),
         (PNG, "veo3_1", "image"),
         ("\x00", None, "file"),
-        ("data:image/png;base64,AAAA", "gpt_4o", "image"),
+        ("data:image/png;base64,AAAA", None, "image"),
+        ("DATA:Video/mp4;base64,AAAA", None, "video"),
+        ("data:audio/mpeg,a/b.png", None, "audio"),
+        ("data:text/plain,a.png", "gpt_4o", "text"),
+        ("data:;base64,AAAA/b.png", None, "file"),
+        ("data:application/zip,a.png", "gpt_4o", "image"),
+        ("data:,image/a.png", None, "file"),
+        ("https://h/" + "a" * 70_000 + ".png", None, "file"),
+        ("image/", None, "file"),
     ],
 )
 def test_the_kind_of_a_url_is_by_its_suffix(url: str, name: str | None, kind: str) -> None:
