@@ -37,6 +37,7 @@ _REPEAT: Final = (
     "`python -m benchmarks`): do not edit it."
 )
 _COLOURS: Final = {"ours": "#2f6fde", "bare": "#6b7280", "peer": "#c7ccd4"}
+_MET: Final = "met"
 _LEFT: Final = 335
 _WIDTH: Final = 920
 _ROW: Final = 26
@@ -71,7 +72,7 @@ class Target:
         limit: At most this.
         value: What it is; None: it could not be measured.
         span: The range over the rounds, or how it was measured.
-        why: What is to be said about it.
+        why: What is to be said about it where it was not reached.
     """
 
     claim: str
@@ -86,7 +87,7 @@ class Target:
         if self.value is None:
             return "not measured"
         if self.value <= self.limit:
-            return "met"
+            return _MET
         return f"missed by {100 * (self.value / self.limit - 1):.0f} %"
 
 
@@ -129,7 +130,7 @@ def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -
                 "-" if target.value is None else f"{target.value:.4g}",
                 target.span,
                 target.verdict,
-                target.why,
+                "" if target.verdict == _MET else target.why,
             ]
             for section in sections
             for target in section.targets
