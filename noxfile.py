@@ -1,14 +1,24 @@
 """The project's checks: ``nox`` runs the default ones, ``nox -l`` lists them all."""
 
+import sys
 from pathlib import Path
 
 import nox
+from packaging.specifiers import SpecifierSet
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+RUNNING = ".".join(map(str, sys.version_info[:2]))
 EXTRAS = "-e.[cli]"
 
-nox.needs_version = ">=2025.2.9"
+# A Python that is missing is skipped, so the one that runs this is always among those tested:
+# "all skipped" is no success.
+if RUNNING not in SpecifierSet(PROJECT["project"]["requires-python"]):
+    sys.exit(f"nox runs on Python {RUNNING}: run it on one that pyproject.toml allows")
+if RUNNING not in PYTHONS:
+    PYTHONS.append(RUNNING)
+
+nox.needs_version = ">=2026.8.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -49,7 +59,7 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on each Python there is."""
+    """Run the tests on each supported Python that is there, and on the one that runs this."""
     session.install(*group("test"), EXTRAS)
     run_tests(session)
 

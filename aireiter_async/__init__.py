@@ -32,6 +32,7 @@ from aireiter_async._tasks import (
     Task,
     TaskStatus,
 )
+from aireiter_async._version import __version__
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
@@ -92,6 +93,7 @@ __all__ = [
     "TaskStatus",
     "TaskTimeoutError",
     "TransportError",
+    "__version__",
     "errors",
     "models",
     "run_many",

@@ -88,7 +88,7 @@ def _text(value: Any) -> str | None:
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:
     told = url[:11].lower().partition("/")[0]
     if told.startswith("data:") or len(url) > _LONGEST_URL:
-        return _MEDIA.get(told, medium or "file")
+        return _MEDIA.get(told) or medium or "file"
     try:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     except ValueError:

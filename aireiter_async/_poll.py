@@ -16,8 +16,9 @@ from attrs import field, frozen
 from aireiter_async._arguments import at_least_one, not_negative, not_negative_or_none, share
 
 # Seconds to the first look while nothing has been learned: images take seconds to tens of
-# seconds, videos one to five minutes (api/README.md). A look that comes early costs the service
-# one cheap exchange, one that comes late costs the caller time: the guesses are early, and doubled.
+# seconds, videos one to five minutes (https://docs.aireiter.com, and seen). A look that comes early
+# costs the service one cheap exchange, one that comes late costs the caller time: the guesses are
+# early, and doubled.
 _GUESSES: Final[Mapping[str, float]] = {"image": 2.0, "video": 8.0, "audio": 3.0, "text": 1.0}
 _GUESS: Final = 2.0
 _GUESS_GROWTH: Final = 2.0

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +23,26 @@ from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.models._catalogue import ROOMS
 from aireiter_async.testing import FakeService
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-BLOCKS = [
-    *BLOCK.findall(README.read_text(encoding="utf-8")),
-    textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2]),
-]
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINKS = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
+COMMANDS, BLOCKS = (
+    re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    for language in ("sh", "python")
+)
+BLOCKS.append(textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2]))
+
+
+def run(script: str) -> str:
+    """
+    Return what a script prints in an interpreter of its own, without a warning.
+    """
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout
 
 
 def public(module: ModuleType) -> set[str]:
@@ -59,10 +74,10 @@ def test_all_names_are_listed_and_sorted() -> None:
     ``__all__`` is what can be imported, in order.
     """
     assert aireiter_async.__all__ == sorted(aireiter_async.__all__)
-    modules = {"errors", "models"}
+    modules, special = {"errors", "models"}, {"__version__"}
     assert all(hasattr(aireiter_async, name) for name in aireiter_async.__all__)
     its_own = {"TYPE_CHECKING", "Any", "import_module"}
-    assert set(aireiter_async.__all__) == (public(aireiter_async) | modules) - its_own
+    assert set(aireiter_async.__all__) == (public(aireiter_async) | modules | special) - its_own
     assert all(isinstance(getattr(aireiter_async, name), ModuleType) for name in modules)
     assert set(aireiter_async.__all__) <= set(dir(aireiter_async))
 
@@ -120,17 +135,61 @@ def test_the_import_is_light() -> None:
     """
     Importing the package imports neither the models' classes nor what only the extras need.
     """
-    script = "import sys, aireiter_async; print(*sorted(sys.modules), sep='\\n')"
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
-    imported = set(done.stdout.split())
+    imported = set(run("import sys, aireiter_async; print(*sys.modules, sep='\\n')").split())
     assert "aireiter_async._client" in imported
     rooms = {f"aireiter_async.models.{room}" for room in (*ROOMS, "_declare", "_checks")}
     unwanted = {"sqlite3", "aireiter_async._batch", "aireiter_async._ledger"}
-    unwanted |= {"aireiter_async.cli", "aireiter_async.testing", "cyclopts", "rich", "dask"}
+    unwanted |= {"aireiter_async.cli", "aireiter_async.testing", "cyclopts", "rich"}
     assert imported & (rooms | unwanted) == set()
+
+
+def test_the_version_is_the_projects() -> None:
+    """
+    The package states the version of pyproject.toml.
+    """
+    assert aireiter_async.__version__ == PROJECT["project"]["version"]
+
+
+def test_the_metadata_is_not_needed() -> None:
+    """
+    A client is made where the package's metadata is not installed: bundles and layers leave it out.
+    """
+    script = """
+        import sys
+        sys.modules["importlib.metadata"] = None  # importing it is an ImportError
+        import aireiter_async
+        print(aireiter_async.AsyncClient("key")._settings.user_agent)
+    """
+    told = run(textwrap.dedent(script))
+    assert told.startswith(f"aireiter-async/{aireiter_async.__version__} Python/")
+
+
+def test_what_the_readme_links_to_is_shipped() -> None:
+    """
+    Each link of the README to a file of the project leads somewhere, in the sdist as well.
+    """
+    assert LINKS
+    shipped = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for link in LINKS:
+        assert (ROOT / link).is_file()
+        assert f"/{Path(link).parts[0]}" in shipped
+
+
+@pytest.mark.parametrize("name", PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+def test_what_is_shipped_exists(name: str) -> None:
+    """
+    The sdist's list names what there is.
+    """
+    assert (ROOT / name.lstrip("/")).exists()
+
+
+def test_ci_runs_the_tests_as_the_readme_says() -> None:
+    """
+    The README has two commands, the demo and the tests; what is promised there is what CI runs.
+    """
+    demo, tests = COMMANDS
+    assert demo.endswith("aireiter demo\n")
+    assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_the_readme_has_examples() -> None:

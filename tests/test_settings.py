@@ -4,12 +4,11 @@ What a client may be told: checked at construction, the key kept out of sight.
 
 import platform
 import traceback
-from importlib.metadata import version
 from typing import Any
 
 import pytest
 
-from aireiter_async import AsyncClient, PollPolicy, RetryPolicy
+from aireiter_async import AsyncClient, PollPolicy, RetryPolicy, __version__
 from aireiter_async._client._settings import Settings, read_settings
 
 KEY = "sk-test-0a1b2c3d4e5f"
@@ -47,9 +46,7 @@ def test_the_defaults() -> None:
     assert (made.timeout, made.connect_timeout, made.allow_http) == (120, 10, False)
     assert made.retry == RetryPolicy()
     assert made.polling == PollPolicy()
-    assert made.user_agent == (
-        f"aireiter-async/{version('aireiter-async')} Python/{platform.python_version()}"
-    )
+    assert made.user_agent == f"aireiter-async/{__version__} Python/{platform.python_version()}"
 
 
 def test_a_missing_key_says_where_keys_come_from() -> None:

@@ -1,6 +1,5 @@
 """What a client was told: checked before any I/O, and the key kept out of sight."""
 
-import functools
 import ipaddress
 import os
 import platform
@@ -13,6 +12,7 @@ from attrs import frozen
 from aireiter_async._arguments import check_number
 from aireiter_async._poll import PollPolicy
 from aireiter_async._retry import RetryPolicy
+from aireiter_async._version import __version__
 
 DEFAULT_BASE_URL: Final = "https://aireiter.com"
 
@@ -150,7 +150,8 @@ def _is_loopback(host: str) -> bool:
 
 def _read_user_agent(user_agent: str | None) -> str:
     if user_agent is None:
-        return _default_user_agent()
+        # Its own name: the CDN refuses Python's default User-Agent.
+        return f"aireiter-async/{__version__} Python/{platform.python_version()}"
     if not isinstance(user_agent, str):
         raise TypeError(f"user_agent must be a str, got {type(user_agent).__name__}")
     if not user_agent.strip() or not all(" " <= char <= "~" for char in user_agent):
@@ -159,11 +160,3 @@ def _read_user_agent(user_agent: str | None) -> str:
             f"got {reprlib.repr(user_agent)}"
         )
     return user_agent
-
-
-@functools.cache
-def _default_user_agent() -> str:
-    """Name this package and Python: the CDN refuses Python's default User-Agent."""
-    from importlib.metadata import version  # noqa: PLC0415 - most of an import's cost, for a name
-
-    return f"aireiter-async/{version('aireiter-async')} Python/{platform.python_version()}"
