@@ -6,20 +6,22 @@ Run a prompt per line of standard input, and save what comes of each.
     export AIREITER_API_KEY=...
     python examples/fan_out.py prompts.db results < prompts.txt
 
-Interrupted, it goes on where it was: run the same line again.
+Interrupted, it goes on where it was: run the same line again. A terminal or a pipe
+has to end its line first, for a thread that reads cannot be broken off.
 """
 
+import argparse
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from aireiter_async import AsyncClient, Ledger, models, run_many
 
 
-def requests() -> Iterator[models.NanoBananaV2]:
-    """Yield a request per line."""
-    for line in sys.stdin:
+async def requests() -> AsyncIterator[models.NanoBananaV2]:
+    """Yield a request per line, read in a thread: a pipe may make its reader wait."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
         if prompt := line.strip():
             yield models.NanoBananaV2(prompt=prompt, aspect_ratio="16:9")
 
@@ -32,9 +34,13 @@ async def main(ledger_path: str, directory: str) -> int:
         async with aclosing(batch):
             async for outcome in batch:
                 failed += not outcome.ok
-                print(outcome.index, outcome.error or outcome.paths[0])
+                print(outcome.index, outcome.error or "completed", *outcome.paths, flush=True)
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(1 if asyncio.run(main(*sys.argv[1:])) else 0)
+    parser = argparse.ArgumentParser(description="Run a prompt per line of standard input.")
+    parser.add_argument("ledger", help="the record of the batch, an SQLite file")
+    parser.add_argument("directory", help="where the results are saved")
+    options = parser.parse_args()
+    sys.exit(1 if asyncio.run(main(options.ledger, options.directory)) else 0)

@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import pytest
 
-from aireiter_async import AmbiguousSubmitError, RequestTimeoutError
+from aireiter_async import RequestTimeoutError
 from aireiter_async.cli import main
-from aireiter_async.cli._report import Report
 from aireiter_async.cli._tasks import Deadline
 from aireiter_async.testing import FakeService, Fault
 
@@ -235,6 +234,22 @@ def test_a_song_is_shown_with_its_cover(served: FakeService, run: Run) -> None:
     assert served.charges[0].model == "suno"
 
 
+def test_a_url_that_holds_the_result_is_whole_for_programs_only(
+    served: FakeService, run: Run
+) -> None:
+    """
+    People see how a megabyte of data begins, a program gets all of it.
+    """
+    url = f"data:image/png;base64,{'A' * 1_000_000}"
+    reply = {"statusCode": 200, "data": {"status": "completed", "output": [{"url": url}]}}
+    served.script("query", *[Fault.reply(body=json.dumps(reply))] * 2)
+    told = run("query", "mine").out
+    assert "data:image/png;base64,AAA" in told
+    assert "AAA... (1,000,022 characters)\n" in told
+    assert len(told) < 1000
+    assert run("query", "mine", "--json").document["outputs"][0]["url"] == url
+
+
 @pytest.mark.parametrize("verb", ["query", "wait"])
 def test_a_failed_task_is_a_failure_with_its_reason(
     served: FakeService, run: Run, verb: str
@@ -301,7 +316,7 @@ def test_a_deadline_holds_whatever_the_service_does(
     served.script(endpoint, Fault.hang())
     ran = run(*argv, "--timeout", "0.2", "--json")
     assert (ran.status, ran.document["error"]["type"]) == (1, error)
-    assert "no answer for certain within 0.2 s" in ran.err
+    assert "no answer for certain within 0.2 s of --timeout" in ran.err
 
 
 def test_the_clients_own_timeout_says_more() -> None:
@@ -327,10 +342,10 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("wait", "x", "--timeout", "nan"), "at least 0, got nan"),
     (("query", "no id"), "out_task_id must be 1 to 64 characters"),
     (("wait", "x" * 65), "out_task_id must be 1 to 64 characters"),
-    (("balance", "--api-key", ""), "api_key is empty"),
-    (("balance", "--base-url", "http://example.com"), "http:// to example.com"),
-    (("balance", "--base-url", "nowhere"), "base_url must be an absolute URL"),
-    (("balance", "--user-agent", ""), "user_agent must be"),
+    (("balance", "--api-key", ""), "--api-key is empty"),
+    (("balance", "--base-url", "http://example.com"), "or --allow-http if the network"),
+    (("balance", "--base-url", "nowhere"), "--base-url must be an absolute URL"),
+    (("balance", "--user-agent", ""), "--user-agent must be"),
     (("submit", "seedance_1_5_pro", "--param", "prompt"), "--param must be NAME=VALUE"),
     (
         ("submit", "seedance_1_5_pro", "--param", "promt=x"),
@@ -338,6 +353,8 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     ),
     (("submit", *VIDEO, "--channel", "plus"), "has no channel plus"),
     (("submit", *VIDEO, "--id", "a b"), "out_task_id must be 1 to 64"),
+    (("submit", *VIDEO, "--maybe-sent"), "--maybe-sent takes --id"),
+    (("submit", "x", "--unchecked", "--param", "n=1e999"), "cannot be sent as JSON"),
     (("submit", *VIDEO, "--download", "/dev/null/x"), "--download"),
     (("submit", *VIDEO, "--metadata", "[1]"), "--metadata must be a JSON object"),
     (("submit", *VIDEO, "--callback-url", "ftp://x"), "callback_url must be"),
@@ -371,7 +388,7 @@ def test_a_missing_key_is_bad_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
     ran = run("balance")
     assert (ran.status, ran.out) == (2, "")
-    assert ran.err.startswith("aireiter: no API key: set AIREITER_API_KEY")
+    assert ran.err.startswith("aireiter: no API key: give --api-key or set AIREITER_API_KEY; ")
 
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
@@ -421,7 +438,7 @@ def test_control_characters_of_the_service_stay_harmless(served: FakeService, ru
     ran = run("balance")
     assert ran.err == (
         "aireiter: no\\x1b[2J \\x9b\\u202ego\\ud800 (code 400); correct the request; "
-        "nothing was charged\n"
+        "an id that was used before can be queried\n"
     )
 
 
@@ -436,51 +453,120 @@ def test_lone_surrogates_leave_a_document_valid(served: FakeService, run: Run) -
     assert "末班" in ran.out
 
 
-def test_an_interrupt_names_the_task(served: FakeService, run: Run) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+def test_an_interrupted_submit_is_made_again_as_it_says(
+    served: FakeService,
+    run: Run,
+    used_id: Literal["refuse", "return", "charge"],
+    number: signal.Signals,
+) -> None:
     """
-    Ctrl-C while a task is submitted exits with 130 and says how to go on.
+    Ctrl-C before the answer exits with 130 and says how to go on; whoever does pays once.
     """
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return 1.0
 
-    served.price = price
+    served.used_id, served.price = used_id, price
     served.script("submit", Fault.hang(accepted=True))
     ran = run("submit", *VIDEO, "--id", "mine")
     assert (ran.status, ran.out) == (130, "")
-    assert ran.err.splitlines()[-1] == (
-        "aireiter: interrupted; task mine goes on: aireiter wait mine"
+    *_, told = ran.err.splitlines()
+    text, _, again = told.rpartition(" with ")
+    assert text == (
+        "aireiter: interrupted; the task may have been accepted; see: aireiter query mine, "
+        "or submit the same again"
     )
+    assert run("submit", *VIDEO, *again.split()).status == 0
+    assert (served.posts("mine"), len(served.charges)) == (1, 1)
 
 
-def test_an_interrupt_names_no_more_tasks_than_can_be_read(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_asked_to_end_names_the_task(
+    served: FakeService, run: Run, number: signal.Signals
 ) -> None:
     """
-    Of many tasks the first few are named, and the others counted.
-    """
-    assert Report(running=list("abcde")).interrupted() == 130
-    assert capsys.readouterr().err == (
-        "aireiter: interrupted; task a goes on: aireiter wait a; task b goes on: aireiter wait b; "
-        "task c goes on: aireiter wait c; and 2 more\n"
-    )
-
-
-def test_an_interrupted_program_names_the_task(served: FakeService) -> None:
-    """
-    Ctrl-C in a program that waits exits with 130 in one line, without a traceback.
+    A program that waits exits with 130 in one line, and with --json in one document.
     """
     served.durations = 1000
-    process = start("submit", *VIDEO, "--id", "mine", "--wait")
+    run("submit", *VIDEO, "--id", "mine")
+    for options in ((), ("--json",)):
+        process = start("wait", "mine", *options)
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"task mine is pending\n"
+        process.send_signal(number)
+        out, err = process.communicate()
+        assert process.returncode == 130
+        assert err == b"aireiter: interrupted; go on with: aireiter wait mine\n"
+        assert bool(out) == bool(options)
+    told = json.loads(out)
+    assert (told["out_task_id"], told["status"]) == ("mine", "pending")
+    assert (told["error"]["type"], told["error"]["out_task_id"]) == ("Interrupted", "mine")
+
+
+def test_an_interrupted_download_names_a_task_that_was_accepted(
+    served: FakeService, tmp_path: Path
+) -> None:
+    """
+    Once the service has answered, its task is gone on with, not submitted again.
+    """
+    served.script("result", Fault.hang())
+    options = ("--download", str(tmp_path), "--timeout", "1", "--json")
+    process = start("submit", *VIDEO, "--id", "mine", *options)
     assert process.stderr is not None
-    assert process.stderr.readline() == b"submitting task mine\n"
-    while not served.charges:
-        assert process.poll() is None
+    told = process.stderr.readline(), process.stderr.readline()
+    assert told == (b"submitting task mine\n", b"task mine is completed\n")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
-    assert (process.returncode, out) == (130, b"")
-    assert err == b"aireiter: interrupted; task mine goes on: aireiter wait mine\n"
+    assert (process.returncode, json.loads(out)["status"]) == (130, "completed")
+    assert err == b"aireiter: interrupted; go on with: aireiter wait mine\n"
+
+
+def test_a_program_in_the_background_can_be_ended(served: FakeService) -> None:
+    """
+    Where a shell has Ctrl-C ignored, SIGTERM still ends a submit, and its id is not lost.
+    """
+    served.script("submit", Fault.hang(accepted=True))
+    command = [sys.executable, "-m", "aireiter_async.cli", "submit", *VIDEO, "--id", "mine"]
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while not served.charges:
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate()
+    assert (process.returncode, json.loads(out)["error"]["out_task_id"]) == (130, "mine")
+    assert err.splitlines()[-1].startswith(b"aireiter: interrupted; the task may have been ")
+
+
+def test_a_log_that_cannot_be_written_breaks_nothing_off(
+    served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A task that is paid for is seen through though nobody can read what goes on.
+    """
+
+    class Full(io.StringIO):
+        """
+        A disk with room for one line.
+        """
+
+        def write(self, text: str) -> int:
+            """
+            Take the line with the id.
+            """
+            if text.startswith("submitting"):
+                return super().write(text)
+            raise OSError(errno.ENOSPC, "full")
+
+    served.script("submit", Fault.lost_answer(accepted=True))
+    monkeypatch.setattr(sys, "stderr", Full())
+    ran = run("submit", *VIDEO, "--id", "mine", "--debug", "--json")
+    assert (ran.status, ran.document["out_task_id"]) == (0, "mine")
 
 
 @pytest.mark.parametrize(
@@ -567,34 +653,6 @@ def test_parameters_may_come_from_a_pipe(served: FakeService) -> None:
     )
     assert json.loads(process.stdout)["model"] == "suno"
     assert served.requests[0].fields["params"] == {"prompt": "末班"}
-
-
-def test_a_defect_is_not_blamed_on_the_user(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    What nobody has foreseen exits with 1 and asks for a report.
-    """
-    monkeypatch.delenv("AIREITER_API_KEY", raising=False)
-    assert Report.of(()).fail(LookupError("gone")) == 1
-    assert capsys.readouterr() == (
-        "",
-        (
-            "aireiter: a defect of this program: LookupError: gone; "
-            "please report it with what --debug shows\n"
-        ),
-    )
-
-
-def test_an_ambiguous_submit_names_both_ways_on(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Ask for the id, or submit again under it.
-    """
-    assert Report.of(()).fail(AmbiguousSubmitError("mine")) == 1
-    assert capsys.readouterr().err == (
-        "aireiter: the submit may or may not have been accepted; see: aireiter query mine, "
-        "or submit again with --id mine\n"
-    )
 
 
 @pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("submit", "--help")])

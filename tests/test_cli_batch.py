@@ -35,9 +35,6 @@ from aireiter_async import (
 )
 from aireiter_async._ledger._file import lock_ledger
 from aireiter_async.cli import main
-from aireiter_async.cli._failure import UsageError
-from aireiter_async.cli._lines import Lines
-from aireiter_async.cli._running import Source
 from aireiter_async.cli._stop import BatchClient, Stop, catching
 from aireiter_async.cli._tally import Tally, row
 from aireiter_async.testing import FakeService, Fault
@@ -248,7 +245,7 @@ def test_a_batch_stops_at_its_budget(served: FakeService, run: Run) -> None:
     assert ran.status == 4
     assert (served.credits, len(served.charges)) == (1e6 - 2, 3)
     assert "--max-credits is reached, 2 requests were not submitted" in ran.err
-    assert "over budget, lines 7, 9: max_credits is 2" in ran.out
+    assert "over budget, lines 7, 9: --max-credits is 2" in ran.out
     assert [each["status"] for each in results()] == [
         "failed",
         "completed",
@@ -455,6 +452,8 @@ def test_an_interrupt_may_come_before_anything_is_sent(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Slow()))
     ran = run("-", "--ledger", "l.db")
     assert ran == Ran(3, "", "aireiter: interrupted; nothing was sent\n")
+    ran = run("-", "--ledger", "l.db", "--json")
+    assert (ran.status, ran.document["error"]["type"]) == (3, "Interrupted")
     assert signal.getsignal(signal.SIGINT) is before
     assert served.requests == []
 
@@ -522,16 +521,6 @@ def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, r
     served.price = price
     assert run(name, "--window", "1").status == 0
     assert len(served.charges) == 2
-
-
-async def test_a_line_that_is_spoilt_meanwhile_is_told() -> None:
-    """
-    A file that is not what was checked ends the batch.
-    """
-    lines = Lines(name="f", file=io.BytesIO(b"[]"), is_csv=False, model=None)
-    async with BatchClient("key") as client:
-        with pytest.raises(UsageError, match="f, line 1: not an object such as"):
-            list(Source(lines, 1, Stop(client, print)))
 
 
 def test_results_that_cannot_be_written_end_the_batch(served: FakeService, run: Run) -> None:

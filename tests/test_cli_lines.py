@@ -238,7 +238,7 @@ def test_a_dry_run_counts_and_needs_no_key(
         ["2", "suno"],
         ["1", "new"],
     ]
-    assert err == "new is not in this release's catalogue: sent unchecked\n"
+    assert err == "new is not in this release's catalogue: not checked\n"
     assert json.loads(run(str(path), "--json")[1]) == {
         "file": str(path),
         "requests": 3,

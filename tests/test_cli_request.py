@@ -154,7 +154,7 @@ def test_a_model_like_no_other_is_noted() -> None:
     notes: list[str] = []
     for model in ("zzz", "nano_bananna"):
         Order().request(model, notes.append)
-    assert notes[0] == "zzz is not in this release's catalogue: sent unchecked"
+    assert notes[0] == "zzz is not in this release's catalogue: not checked"
     assert "(did you mean nano_banana" in notes[1]
 
 

@@ -7,7 +7,6 @@ Parsing does nothing yet: it ends in a `Command`, or in a `UsageError` of one li
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -21,6 +20,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
+from aireiter_async import __version__
 from aireiter_async.cli import _batch, _demo, _display, _models, _tasks
 from aireiter_async.cli._connection import Connection
 from aireiter_async.cli._failure import UsageError
@@ -66,7 +66,7 @@ _app = App(
     Exit status: 0 done, 1 the service or a task failed, 2 bad usage or input, 3 a batch was
     interrupted, 4 a batch has reached its budget, 130 interrupted, 141 nobody reads the output.
     """,
-    version=lambda: f"aireiter_async {version('aireiter-async')}",
+    version=f"aireiter_async {__version__}",
     default_parameter=Parameter(negative=(), show_default=False),
     help_format="markdown",
     result_action="return_value",

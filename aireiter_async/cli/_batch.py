@@ -66,7 +66,7 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
                 )
                 models = _check(lines, report)
         except KeyboardInterrupt:
-            report.note("aireiter: interrupted; nothing was sent")
+            report.fail(_failure.Interrupted("interrupted; nothing was sent"))
             return _failure.BATCH_INTERRUPTED
         if client is None:
             found = {"file": name, "requests": models.total(), "models": dict(models)}

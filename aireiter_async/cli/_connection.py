@@ -1,12 +1,11 @@
 """How a command reaches the service."""
 
-import os
 from typing import TypedDict
 
 from attrs import field, frozen
 
 from aireiter_async import AsyncClient
-from aireiter_async.cli._failure import UsageError
+from aireiter_async.cli._failure import usage
 
 
 class Options(TypedDict):
@@ -43,7 +42,7 @@ class Connection:
         Make the client.
 
         Raises:
-            ValueError: An option is missing or not as it must be.
+            UsageError: An option is missing or not as it must be.
         """
         return AsyncClient(**self.options())
 
@@ -52,16 +51,14 @@ class Connection:
         Return the options of the client, which reads the environment for what is not given.
 
         Raises:
-            UsageError: There is no key.
+            UsageError: There is no key, or an option is not as it must be.
         """
-        if self.api_key is None and "AIREITER_API_KEY" not in os.environ:
-            raise UsageError(
-                "no API key: set AIREITER_API_KEY, or give --api-key; "
-                "keys come from https://aireiter.com/keys"
-            )
-        return {
+        options: Options = {
             "api_key": self.api_key,
             "base_url": self.base_url,
             "user_agent": self.user_agent,
             "allow_http": self.allow_http,
         }
+        with usage():
+            AsyncClient(**options)  # checks them; it has no pool before it is used
+        return options

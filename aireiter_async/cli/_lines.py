@@ -2,7 +2,8 @@
 The lines of a batch's file: read one by one, and each checked by itself.
 
 A file is read twice: once to check all of it before anything is sent, once to
-run it. Neither keeps more than a line.
+run it. Neither reading keeps more than a line; whoever checks keeps the ids
+that lines give, for none may be there twice.
 """
 
 import csv
@@ -30,6 +31,7 @@ from aireiter_async.cli._request import (
     read_value,
     refuse_constant,
 )
+from aireiter_async.models import InvalidParamsError
 
 _KEYS: Final = ("model", "params", "out_task_id", "callback_url", "metadata")
 _ID: Final = "out_task_id"
@@ -97,7 +99,7 @@ class Lines:
                 request = make(once)
                 encode_content(request)  # what JSON cannot say is found now
             except (TypeError, ValueError) as error:
-                told_so = sentence(error) if isinstance(error, ValueError) else str(error)
+                told_so = sentence(error) if isinstance(error, InvalidParamsError) else str(error)
                 yield Line(number, error=told_so)
             else:
                 yield Line(number, request)

@@ -12,8 +12,8 @@ from aireiter_async import models
 from aireiter_async.cli import _display
 from aireiter_async.cli._report import Report
 from aireiter_async.models import Model
+from aireiter_async.models._catalogue import CHANNELS
 
-_CHANNELS: Final = ("base", "plus", "advanced", "max")
 _MEDIA: Final = ("image", "video", "audio", "text")
 _NONE: Final = "-"
 _CASES: Final = {
@@ -44,7 +44,7 @@ async def show_model(name: str, report: Report) -> int:
 
 
 def _summary(cls: type[Model]) -> dict[str, Any]:
-    channels = [each for each in _CHANNELS if f"{cls.MODEL}_{each}" in cls.VARIANTS]
+    channels = [each for each in CHANNELS if f"{cls.MODEL}_{each}" in cls.VARIANTS]
     on_channels = {cls.MODEL, *(f"{cls.MODEL}_{each}" for each in channels)}
     return {
         "model": cls.MODEL,

@@ -26,7 +26,6 @@ from aireiter_async.errors import TaskError
 _KEY_OPTION: Final = re.compile(r"--?api[-_]?key(?:=(.*))?", re.IGNORECASE | re.DOTALL)
 _SHORTEST_KEY: Final = 8  # what is shorter hides nothing but half of all words
 _HIDDEN: Final = "***"
-_NAMED: Final = 3  # tasks, where more go on
 
 
 @frozen(kw_only=True)
@@ -51,13 +50,15 @@ class Report:
     Attributes:
         manner: How it is told.
         keys: What is never shown.
-        running: The ids of tasks that go on without this program.
+        running: The id of the task that goes on without this program.
+        submitting: Whether it is not known yet that the service has that task.
         task: The task that the command is about, as it was last seen.
     """
 
     manner: Manner = Manner()
     keys: tuple[str, ...] = field(default=(), repr=False)
-    running: list[str] = field(factory=list[str])
+    running: str | None = None
+    submitting: bool = False
     task: Task | None = None
     _answered: bool = field(default=False, init=False)
 
@@ -84,11 +85,12 @@ class Report:
 
     def answer(self, document: Any, view: Callable[[Any], _display.View]) -> None:
         """Answer with *document*: to a program as JSON, to people as *view* shows it."""
-        self._answered = True
         if self.manner.json:
-            self.text(f"{encode(document)}\n")
+            text = f"{encode(document)}\n"
         else:
-            self.text(_display.render(view(document), sys.stdout))
+            text = _display.render(view(document), sys.stdout)
+        self._answered = True
+        self.text(text)
 
     def fail(self, error: Exception) -> int:
         """Say what went wrong in one line, and return the exit status."""
@@ -101,12 +103,15 @@ class Report:
         return _failure.status(error)
 
     def interrupted(self) -> int:
-        """Say what goes on without this program, and return the exit status."""
-        named = self.running[:_NAMED]
-        again = "".join(f"; task {each} goes on: aireiter wait {each}" for each in named)
-        more = f"; and {len(self.running) - _NAMED} more" if self.running[_NAMED:] else ""
-        self.note(f"aireiter: interrupted{again}{more}")
-        return _failure.INTERRUPTED
+        """Say how to go on with what this program leaves, and return the exit status."""
+        task = self.running
+        if task is None:
+            text = "interrupted"
+        elif self.submitting:
+            text = f"interrupted; the task may have been accepted; {_failure.ways_on(task)}"
+        else:
+            text = f"interrupted; go on with: aireiter wait {task}"
+        return self.fail(_failure.Interrupted(text, task))
 
     def _answer_failure(self, error: Exception) -> None:
         """Give a program its one document, and people what is known of the task."""
@@ -114,7 +119,7 @@ class Report:
         document: Mapping[str, Any] = {} if task is None else task_document(task)
         if self.manner.json:
             self.answer({**document, "error": _failure.document(error)}, task_view)
-        elif document:
+        elif document and not isinstance(error, _failure.Interrupted):
             self.answer(document, task_view)
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final, NoReturn, cast
 from attrs import frozen
 
 from aireiter_async import SubmitRequest, models
-from aireiter_async.cli._failure import UsageError
+from aireiter_async._wire import encode_content
+from aireiter_async.cli._failure import UsageError, usage
 from aireiter_async.models import Model, UnknownModelError
 
 STDIN: Final = "-"
@@ -39,6 +40,8 @@ class Order:
             standard input. What --param says goes before.
         id: The task's id, used once and never again: 1 to 64 characters of A-Z,
             a-z, 0-9, _ and -. Else one is drawn.
+        maybe_sent: The same command may have submitted this --id before: look for
+            that task first.
         channel: base, plus, advanced or max, where the model has it.
         callback_url: Where the service is to report the end of the task.
         metadata: A JSON object, or @FILE, that the service echoes back.
@@ -49,6 +52,7 @@ class Order:
     param: tuple[str, ...] = ()
     params: str | None = None
     id: str | None = None
+    maybe_sent: bool = False
     channel: str | None = None
     callback_url: str | None = None
     metadata: str | None = None
@@ -63,8 +67,17 @@ class Order:
             note: Told what the user should know.
 
         Raises:
-            ValueError: Something is not as it must be; nothing was sent.
+            InvalidParamsError: The parameters are not as documented.
+            UsageError: Something else is not as it must be.
         """
+        if self.maybe_sent and self.id is None:
+            raise UsageError("--maybe-sent takes --id, the id that was submitted before")
+        with usage():
+            request = self._make(model, note)
+            encode_content(request)  # what JSON cannot say is found now
+        return request
+
+    def _make(self, model: str, note: Callable[[str], None]) -> SubmitRequest:
         name = model if self.channel is None else models.with_channel(model, self.channel)
         given = {} if self.params is None else read_object("--params", self.params)
         given |= _read_params(self.param, parameter_types(name))
@@ -95,7 +108,7 @@ def check_params(
         return models.build(model, given)
     except UnknownModelError as error:
         hint = f" (did you mean {' or '.join(error.nearest)}?)" if error.nearest else ""
-        note(f"{model} is not in this release's catalogue{hint}: sent unchecked")
+        note(f"{model} is not in this release's catalogue{hint}: not checked")
         return given
 
 

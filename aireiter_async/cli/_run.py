@@ -4,14 +4,16 @@ import asyncio
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from aireiter_async.cli import _failure
-from aireiter_async.cli._app import parse
+from aireiter_async.cli._app import Command, parse
 from aireiter_async.cli._report import Report
+from aireiter_async.cli._stop import catching
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,13 +38,24 @@ def _attempt(argv: Sequence[str], report: Report) -> int:
         command = parse(argv)
         report.manner = command.manner
         with _log(report):
-            return asyncio.run(command.action(report))
-    except KeyboardInterrupt:
+            return asyncio.run(_act(command, report))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return report.interrupted()
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - every failure is told in one line
         return report.fail(error)
+
+
+async def _act(command: Command, report: Report) -> int:
+    """Do what was asked for, until that is done or SIGTERM comes; asyncio knows Ctrl-C only."""
+    loop, acting = asyncio.get_running_loop(), cast("asyncio.Task[int]", asyncio.current_task())
+
+    def end(*_: Any) -> None:
+        loop.call_soon_threadsafe(acting.cancel)
+
+    with catching(end, signal.SIGTERM):
+        return await command.action(report)
 
 
 class _Handler(logging.Handler):
@@ -51,7 +64,10 @@ class _Handler(logging.Handler):
         self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._report.note(f"{record.levelname.lower()}: {record.getMessage()}")
+        try:
+            self._report.note(f"{record.levelname.lower()}: {record.getMessage()}")
+        except OSError:  # a log that nobody can read must not break off what is paid for
+            self.handleError(record)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from attrs import define, field, frozen
 
@@ -15,12 +15,14 @@ from aireiter_async import BatchProgress, Ledger, Outcome, SubmitRequest, run_ma
 from aireiter_async._ledger import State
 from aireiter_async.cli import _display, _failure
 from aireiter_async.cli._documents import encode
-from aireiter_async.cli._failure import UsageError
+from aireiter_async.cli._failure import CommandError, UsageError
 from aireiter_async.cli._lines import Lines
 from aireiter_async.cli._report import Report
 from aireiter_async.cli._stop import BatchClient, Stop
 from aireiter_async.cli._tally import Tally, batch_view, row
 from aireiter_async.cli._views import number
+
+_AGAIN: Final = "put it right and run the same command again"
 
 
 @frozen(kw_only=True)
@@ -89,6 +91,9 @@ class Source:
         total: How many requests there are.
         stop: Tells whether to stop.
         numbers: The lines of the requests that have not ended, by their index.
+
+    Raises:
+        CommandError: On the way: the file is not what it was when it was checked.
     """
 
     lines: Lines
@@ -100,12 +105,16 @@ class Source:
         return self.total
 
     def __iter__(self) -> Iterator[SubmitRequest]:
-        for index, line in enumerate(self.lines.read()):
-            if self.stop.asked or index == self.total:  # more may have been written meanwhile
+        name, lines = self.lines.name, self.lines.read()
+        for index in range(self.total):  # more may have been written meanwhile
+            if self.stop.asked:
                 return
+            line = next(lines, None)
+            if line is None:
+                raise CommandError(f"{name} has lost lines during the batch; {_AGAIN}")
             if line.request is None:
-                where = f"{self.lines.name}, line {line.number}"
-                raise UsageError(f"{where}: {line.error}; the file was right before the batch")
+                what = f"{name}, line {line.number}: {line.error}"
+                raise CommandError(f"{what}; it was right before the batch; {_AGAIN}")
             self.numbers[index] = line.number
             yield line.request
 
@@ -143,19 +152,32 @@ class Run:
         self._began = time.monotonic()
 
     async def run(self, source: Source) -> int:
-        """Run the batch, say what it came to, and return the exit status."""
+        """
+        Run the batch, say what it came to, and return the exit status.
+
+        Raises:
+            Exception: What has ended it early, after that is said, too.
+        """
+        failure: Exception | None = None
         counts = await self._ledger.counts()
         before = counts.get(State.COMPLETED, 0) + counts.get(State.DOWNLOADED, 0)
         total = source.total
         with _display.following(total, lambda: self._standing(source), sys.stderr) as step:
-            await source.stop.guard(self._consume(source, step))
+            try:
+                await source.stop.guard(self._consume(source, step))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
         document = {
             "file": self._name,
             "requests": total,
             "completed_before": before,
             **await self._sums(total),
         }
+        if failure is not None:
+            document["error"] = _failure.document(failure)
         self._report.answer(document, batch_view)
+        if failure is not None:
+            raise failure
         return self._conclude(total)
 
     async def _consume(self, source: Source, step: Callable[[], None]) -> None:
@@ -194,7 +216,7 @@ class Run:
         counts = {
             "done": str(tally.completed),
             "failed": str(tally.failed),
-            "outstanding": str(max(0, len(source.numbers) - client.submitting)),
+            "outstanding": str(client.waiting),
             "credits": f"{number(seen.credits_used)} of {number(estimated)}",
             "rate": f"{seen.rate:.1f}/s",
             "left": "?" if left is None else str(timedelta(seconds=round(left))),

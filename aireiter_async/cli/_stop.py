@@ -9,17 +9,18 @@ from typing import Any, Final
 
 from aireiter_async import AsyncClient, Task
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE: Final = 2  # signals; one more ends the program whatever it is doing
 
 
 @contextmanager
 def catching(
     handler: Callable[[int, FrameType | None], object],
+    *numbers: signal.Signals,
 ) -> Generator[None, None, None]:
-    """Let *handler* have the signals that ask a program to end."""
+    """Let *handler* have *numbers*, without any both signals that ask a program to end."""
     # Not loop.add_signal_handler, which Windows does not have.
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    caught = numbers or (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in caught}
     try:
         yield
     finally:
@@ -29,14 +30,16 @@ def catching(
 
 class BatchClient(AsyncClient):
     """
-    A client that knows how many submits it is in the middle of.
+    A client that knows what it is in the middle of.
 
     Attributes:
-        submitting: How many there are.
-        on_settled: Called whenever the last of them has come to its end.
+        submitting: How many submits.
+        waiting: How many waits for tasks that the service has.
+        on_settled: Called whenever the last submit has come to its end.
     """
 
     submitting = 0
+    waiting = 0
     on_settled: Callable[[], object] | None = None
 
     async def submit(self, *args: Any, **options: Any) -> Task:
@@ -48,6 +51,29 @@ class BatchClient(AsyncClient):
             self.submitting -= 1
             if not self.submitting and self.on_settled is not None:
                 self.on_settled()
+
+    async def run(self, *args: Any, **options: Any) -> Task:
+        """Run, counted as a wait from when the service is known to have the task."""
+        on_update, counted = options.pop("on_update"), 0
+
+        def on_seen(task: Task) -> None:
+            nonlocal counted
+            self.waiting += 1 - counted
+            counted = 1
+            on_update(task)
+
+        try:
+            return await super().run(*args, on_update=on_seen, **options)
+        finally:
+            self.waiting -= counted
+
+    async def wait(self, *args: Any, **options: Any) -> Task:
+        """Wait, counted."""
+        self.waiting += 1
+        try:
+            return await super().wait(*args, **options)
+        finally:
+            self.waiting -= 1
 
 
 class Stop:
@@ -91,7 +117,8 @@ class Stop:
             self._scope = None
 
     def _ask(self) -> None:
-        if self.asked or not self._client.submitting:
+        again, self.asked = self.asked, True
+        if again or not self._client.submitting:
             self._leave()
         else:
             self._client.on_settled = self._leave
@@ -99,7 +126,6 @@ class Stop:
                 "interrupted: no more lines are taken; submits that come to their end: "
                 f"{self._client.submitting}; Ctrl-C again leaves them"
             )
-        self.asked = True
 
     def _leave(self) -> None:
         scope, self._scope = self._scope, None

@@ -18,10 +18,11 @@ from aireiter_async import (
     TaskFailedError,
     TaskStatus,
 )
+from aireiter_async._requests import check_id
 from aireiter_async.cli import _display
 from aireiter_async.cli._connection import Connection
 from aireiter_async.cli._documents import balance_document, task_document
-from aireiter_async.cli._failure import UsageError
+from aireiter_async.cli._failure import UsageError, usage
 from aireiter_async.cli._report import Report
 from aireiter_async.cli._request import Order
 from aireiter_async.cli._views import balance_view, task_view
@@ -66,7 +67,7 @@ class Deadline:
         except TimeoutError as error:
             if not timer.expired():  # the client's own, which says more
                 raise
-            raise late(f"no answer for certain within {self._seconds:g} s") from error
+            raise late(f"no answer for certain within {self._seconds:g} s of --timeout") from error
 
 
 async def submit(
@@ -87,14 +88,16 @@ async def submit(
         out_task_id = request.out_task_id
         # Before the POST leaves: it is the only handle on what may be paid for.
         report.note(f"submitting task {out_task_id}")
-        report.running.append(out_task_id)
+        report.running, report.submitting = out_task_id, True
+        accepted = client.submit(request, maybe_sent=order.maybe_sent)
         late = partial(AmbiguousSubmitError, out_task_id)
-        task = report.task = await deadline.hold(client.submit(request), late)
+        task = report.task = await deadline.hold(accepted, late)
+        report.submitting = False
         if wait or download is not None:
             task, files = await _see_through(client, task, report, deadline, download)
         else:
             files = []
-    report.running.clear()
+    report.running = None
     report.answer(task_document(task, files), task_view)
     return 0
 
@@ -109,11 +112,13 @@ async def wait(
 ) -> int:
     """Wait for a task that was submitted before."""
     deadline = Deadline(timeout)
+    with usage():
+        check_id(out_task_id)
     async with connection.client() as client:
         make_folder(download)
-        report.running.append(out_task_id)
+        report.running = out_task_id
         task, files = await _see_through(client, out_task_id, report, deadline, download)
-    report.running.clear()
+    report.running = None
     report.answer(task_document(task, files), task_view)
     return 0
 
@@ -127,6 +132,8 @@ async def query(
 ) -> int:
     """Ask for a task once."""
     deadline = Deadline(timeout)
+    with usage():
+        check_id(out_task_id)
     async with connection.client() as client:
         task = await deadline.hold(
             client.query(out_task_id), lambda text: RequestTimeoutError(text, out_task_id)

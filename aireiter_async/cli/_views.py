@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from aireiter_async.cli import _display
+
+_LONGEST_URL: Final = 2_000
 
 
 def task_view(document: Mapping[str, Any]) -> _display.View:
@@ -55,8 +57,13 @@ def _output_rows(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if output["title"] is not None:
         yield "title", output["title"]
     if output["url"] is not None:
-        yield output["kind"], output["url"]
+        yield output["kind"], _shortened(output["url"])
     if output["cover_url"] is not None:
-        yield "cover", output["cover_url"]
+        yield "cover", _shortened(output["cover_url"])
     text: str = output["text"] or ""
     yield from (("text", line) for line in text.splitlines())
+
+
+def _shortened(url: str) -> str:
+    """Leave out most of what nobody can read: a URL may hold the result itself, megabytes of it."""
+    return url if len(url) <= _LONGEST_URL else f"{url[:100]}... ({len(url):,} characters)"
