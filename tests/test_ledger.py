@@ -4,16 +4,22 @@ The ledger: what a run leaves for the next one, and what it does when it cannot 
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, closing
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from attrs import evolve
 
 from aireiter_async import (
     AmbiguousSubmitError,
@@ -34,8 +40,9 @@ from aireiter_async import (
     run_many,
     submit_many,
 )
-from aireiter_async._ledger import _file, _ledger
-from aireiter_async._ledger._store import Entry, Group, State, Store
+from aireiter_async._client import _client
+from aireiter_async._ledger import _file, _ledger, _schema
+from aireiter_async._ledger._store import Entry, Group, State, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -157,6 +164,29 @@ async def test_a_row_says_what_is_known_of_its_task(
     assert kept[5:7] == (2.5, 2.5)
     assert json.loads(kept[7]) == outcome.task.raw
     assert kept[8:] == (None, json.dumps([str(file) for file in outcome.paths]), None)
+
+
+async def test_a_real_charge_counts_in_place_of_the_estimate(path: Path) -> None:
+    """
+    What a task has cost is what is spent, be it more or less than was estimated.
+    """
+    async with Ledger(path) as ledger:
+        for out_task_id, estimate, charge in [("a", 5.0, 2.0), ("b", 1.0, 2.5)]:
+            _, entry = ledger.intend(one(out_task_id), 0)
+            await ledger.claim(entry)
+            pending = Task(out_task_id, TaskStatus.PENDING, estimated_credits=estimate)
+            ledger.accepted(pending)
+            ledger.ended(evolve(pending, status=TaskStatus.COMPLETED, credits_used=charge))
+        assert await ledger.spent() == (4.5, 0)
+
+
+async def test_what_is_durable_has_reached_the_disk(path: Path) -> None:
+    """
+    A commit waits for the disk, not for the operating system's memory alone.
+    """
+    async with Ledger(path) as ledger:
+        assert ledger._store is not None
+        assert ledger._store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
 async def test_states_follow_a_run(service: FakeService, client: AsyncClient, path: Path) -> None:
@@ -513,14 +543,17 @@ TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "newer than this release's 1: upgrade",
     ),
-    "a directory": (lambda path: path.mkdir(), "unable to open"),
+    "a directory": (lambda path: path.mkdir(), "unable to open .* has to be a file"),
+    "a pipe": (os.mkfifo, "disk I/O error"),
+    "a link to itself": (lambda path: path.symlink_to(path), "symbolic links"),
     "a lock that is none": (
         lambda path: Path(f"{path}.lock").write_text("no lock\n" * 200),
-        "not a database",
+        "run.db.lock is no lock .file is not a database.: delete it",
     ),
+    "a directory as lock": (lambda path: Path(f"{path}.lock").mkdir(), "run.db.lock: unable to"),
     "a locked ledger": (lambda path: held.append(_file.lock_ledger(path)), "another batch"),
 }
-held: list[sqlite3.Connection] = []
+held: list[_file.Lock] = []
 
 
 def content(path: Path) -> bytes | None:
@@ -558,7 +591,7 @@ async def test_a_ledger_that_lost_its_tables_is_an_error(path: Path) -> None:
     """
     A file that says that it is a ledger, and is none, raises a LedgerError.
     """
-    execute(path, f"CREATE TABLE mine (a); PRAGMA application_id = {_file._APPLICATION_ID}")
+    execute(path, f"CREATE TABLE mine (a); PRAGMA application_id = {_schema.APPLICATION_ID}")
     with pytest.raises(LedgerError, match="no such table: batch"):
         await Ledger(path).__aenter__()
 
@@ -609,6 +642,100 @@ async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
         batch = run_many(client, [one("a")], ledger=ledger)
         assert [outcome.ok async for outcome in batch] == [True]
     assert await other() == "opened\n"
+
+
+async def test_of_many_that_come_at_once_one_gets_the_lock(path: Path) -> None:
+    """
+    However many open a ledger in the same moment, one of them can, and the others are told.
+    """
+    for _ in range(3):
+        opening = [Ledger(path).__aenter__() for _ in range(4)]
+        opened = await asyncio.gather(*opening, return_exceptions=True)
+        (ledger,) = (each for each in opened if isinstance(each, Ledger))
+        assert {str(each) for each in opened if isinstance(each, LedgerError)}
+        await ledger.__aexit__(None, None, None)
+
+
+async def test_a_ledger_has_one_lock_whatever_it_is_called(
+    client: AsyncClient, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    By a link and from another directory it is the same ledger: it is not opened twice.
+    """
+    other = path.with_name("elsewhere")
+    other.mkdir()
+    (other / "link.db").symlink_to(path)
+    monkeypatch.chdir(path.parent)
+    async with Ledger(path.name) as ledger:
+        monkeypatch.chdir(other)
+        with pytest.raises(LedgerError, match=r"link\.db: another batch"):
+            await Ledger("link.db").__aenter__()
+        batch = run_many(client, [one("a")], ledger=ledger)
+        assert [outcome.ok async for outcome in batch] == [True]
+    async with Ledger("link.db") as ledger:
+        assert await ledger.counts() == {State.COMPLETED: 1}
+    assert [file.name for file in other.iterdir()] == ["link.db"]
+
+
+async def test_a_ledger_of_another_loop_is_refused(path: Path) -> None:
+    """
+    A ledger is of no use in another event loop, as each process has its own, and says so.
+    """
+
+    async def use(ledger: Ledger) -> None:
+        with pytest.raises(RuntimeError, match="in another event loop, or before a fork"):
+            await ledger.claim(row("b"))
+        with pytest.raises(RuntimeError, match="in another event loop, or before a fork"):
+            await ledger.__aexit__(None, None, None)
+
+    async with Ledger(path) as ledger:
+        await ledger.claim(row("a"))
+        await asyncio.to_thread(asyncio.run, use(ledger))
+        ledger.accepted(Task("a", TaskStatus.PENDING))
+    assert select(path) == ["submitted"]
+
+
+READ_ONLY = """
+import asyncio, os, sys
+from aireiter_async import Ledger, LedgerError
+
+async def main(path):
+    async with Ledger(path):
+        pass
+
+if os.getuid() == 0:  # to whom everything is writable
+    os.setresuid(65534, 65534, 65534)
+try:
+    asyncio.run(main(sys.argv[1]))
+except LedgerError as error:
+    print(error)
+"""
+
+
+def protect(path: Path, name: str) -> None:
+    """
+    Let everybody write a ledger, its lock and its directory, but for one of them.
+    """
+    for file in (path, Path(f"{path}.lock"), path.parent):
+        file.chmod(0o777)
+    (path.parent / name).chmod(0o555)
+
+
+@pytest.mark.parametrize("name", ["run.db", "run.db.lock", "."])
+async def test_what_cannot_be_written_is_an_error(name: str) -> None:
+    """
+    A ledger, a lock or a directory that is read-only is a LedgerError that says so.
+    """
+    with tempfile.TemporaryDirectory() as directory:  # where any user can get to
+        path = Path(directory, "run.db")
+        Store(path, "salt").close()
+        protect(path, name)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", READ_ONLY, str(path)), stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await process.communicate()
+    assert told.decode().startswith(f"{path}: ")
+    assert "writable" in told.decode()
 
 
 async def test_a_ledger_opens_again(client: AsyncClient, path: Path) -> None:
@@ -828,7 +955,8 @@ async def test_a_cancelled_entry_leaves_the_file_free(
         assert await ledger.counts() == {}
 
 
-async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until, times: int) -> None:
     """
     Cancelled while it closes, the ledger still writes and closes before the error is raised.
     """
@@ -844,10 +972,11 @@ async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until) 
     stalled = ledger._ask(stall)
     leaving = asyncio.create_task(ledger.__aexit__(None, None, None))
     await until(started.is_set)
-    leaving.cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert not leaving.done()
+    for _ in range(times):
+        leaving.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not leaving.done()
     go_on.set()
     await asyncio.wait([leaving])
     assert leaving.cancelled()
@@ -855,6 +984,67 @@ async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until) 
     assert select(path) == ["submitted"]
     async with Ledger(path):
         pass
+
+
+async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> None:
+    """
+    When a loop ends while a ledger is closing, all of its tasks cancelled, the file is let go.
+    """
+    started, go_on = threading.Event(), threading.Event()
+
+    def stall(_db: object) -> None:
+        started.set()
+        go_on.wait(20)
+
+    async def main() -> None:
+        ledger = await Ledger(path).__aenter__()
+        await ledger.claim(row("a"))
+        ledger._ask(stall)
+        leaving = asyncio.create_task(ledger.__aexit__(None, None, None))
+        await until(started.is_set)
+        assert not leaving.done()
+        go_on.set()
+
+    await asyncio.to_thread(asyncio.run, main())
+    async with Ledger(path) as ledger:
+        assert await ledger.counts() == {State.INTENDED: 1}
+
+
+async def test_a_lock_that_breaks_ends_the_batch(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """
+    When the lock can no longer be told how far the ledger is, nothing more is sent.
+    """
+    ledger = await Ledger(path).__aenter__()
+    assert ledger._store is not None
+    ledger._store._lock.close()
+    with pytest.raises(LedgerError, match="Cannot operate on a closed database"):
+        _ = [outcome async for outcome in run_many(client, lines(3), ledger=ledger)]
+    with pytest.raises(LedgerError, match="Cannot operate on a closed database"):
+        await ledger.__aexit__(None, None, None)
+    assert service.charges == []
+
+
+async def test_a_lock_never_remembers_more_than_there_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    That the last task is withdrawn is told to the lock first: a kill in between is no alarm.
+    """
+    store = Store(path, "salt")
+    store.apply(Group(claims=[row("a"), row("b")]))
+
+    def break_off(_self: object, last: int) -> None:
+        assert last == 1
+        raise sqlite3.OperationalError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_file.Lock, "remember", break_off)
+        with pytest.raises(LedgerError, match="killed"):
+            store.apply(Group(changes=[withdraw("b")]))
+    store.close()
+    assert select(path, "out_task_id") == ["a", "b"]
 
 
 async def test_a_cancelled_writer_hangs_nobody(path: Path) -> None:
@@ -916,6 +1106,59 @@ async def test_a_withdrawal_does_not_read_the_whole_table(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         plan = db.execute("EXPLAIN QUERY PLAN SELECT * FROM tasks WHERE retried_as = ?", ("a",))
         assert "USING INDEX" in plan.fetchone()[3]
+
+
+YEAR = timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    "jumps",
+    [
+        (timedelta(), -timedelta(hours=5)),
+        (timedelta(), -100 * YEAR, 100 * YEAR, timedelta(seconds=-1)),
+        (7900 * YEAR, -1900 * YEAR),
+    ],
+)
+async def test_the_clock_decides_nothing(
+    service: FakeService,
+    client: AsyncClient,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    jumps: Iterable[timedelta],
+) -> None:
+    """
+    A clock that jumps back, by hours or to before 1970, changes neither order nor outcome.
+    """
+    wrong, now = cycle(jumps), datetime.now(UTC)
+
+    class Jumping(datetime):
+        """
+        A clock that is wrong, and otherwise each time it is read.
+        """
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            """
+            Tell some time.
+            """
+            moment = (now + next(wrong)).astimezone(tz)
+            return cls.fromisoformat(moment.isoformat())
+
+    for module in (_schema, _client):
+        monkeypatch.setattr(module, "datetime", Jumping)
+    monkeypatch.setattr(time, "time", lambda: Jumping.now().timestamp())
+    requests = lines(30)
+    await submit(client, path, requests[:10])
+    async with Ledger(path) as ledger, aclosing(run_many(client, requests, ledger=ledger)) as batch:
+        async for _ in batch:
+            break
+    outcomes = await run(client, path, requests)
+    assert [outcome.error for outcome in outcomes] == [None] * 30
+    assert posts(service) == [1] * 30
+    assert await run(client, path, requests) == outcomes
+    assert select(path, "number") == list(range(1, 31))
+    years = {int(moment[:4]) for moment in select(path, "updated_at")}
+    assert years <= {(now + jump).year for jump in jumps}
 
 
 async def test_broken_content_is_an_outcome(

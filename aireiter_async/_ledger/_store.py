@@ -1,26 +1,22 @@
-"""
-The SQLite side of the ledger: groups of changes, each in one transaction.
-
-A statement is stepped with Python's lock released and taken again, which costs
-more than the step itself while the event loop is busy: rows go in bulk.
-"""
+"""The SQLite side of the ledger: groups of changes, each in one transaction."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from functools import cache
-from itertools import chain
+from os.path import samestat
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
-from aireiter_async._ledger._file import explain, lock_ledger, open_ledger, timestamp
+from aireiter_async._ledger._bulk import insert_rows, update_rows
+from aireiter_async._ledger._file import damaged, explain, follow, lock_ledger, open_ledger
+from aireiter_async._ledger._schema import last_task, timestamp
+from aireiter_async.errors import LedgerError
 
-_LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
 _SELECT: Final = (
-    "SELECT out_task_id, position, state, model, request, estimated_credits, credits_used, "
+    "SELECT number, out_task_id, position, state, model, request, estimated_credits, credits_used, "
     "reply, error, paths, retried_as FROM tasks WHERE out_task_id = ?"
 )
 
@@ -105,15 +101,16 @@ class Store:
 
     def __init__(self, path: Path, salt: str) -> None:
         self._path = path
+        self._file = follow(path)
+        self._lock = lock_ledger(path)
         try:
-            self._lock = lock_ledger(path)
-            try:
-                self._db, self.salt = open_ledger(path, salt)
-            except BaseException:
-                self._lock.close()
-                raise
-        except sqlite3.Error as error:
-            raise explain(error, path) from error
+            self._db, self.salt, self._last = open_ledger(path, salt, self._lock)
+            self._opened = self._file.stat()
+        except BaseException as error:
+            self._lock.close()
+            if isinstance(error, sqlite3.Error | OSError):
+                raise explain(error, path) from error
+            raise
 
     def close(self) -> None:
         """Close the file, then give up the lock."""
@@ -129,7 +126,7 @@ class Store:
             each of the other changes returned.
 
         Raises:
-            LedgerError: None of them was made.
+            LedgerError: They were not made, or will not be found by the next run.
         """
         db = self._db
         try:
@@ -137,15 +134,45 @@ class Store:
             try:
                 _update(db, group.updates)
                 answers = [change(db) for change in group.changes]
-                found = _claim(db, group.claims)
+                last = last_task(db) if group.changes else self._last
+                found = _claim(db, group.claims, last)
+                if group.claims:
+                    last = last_task(db)
+                # The lock must never remember more than there is, nor less than was sent.
+                if last < self._last:
+                    self._lock.remember(last)
                 db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # a full disk has rolled it back already
                     db.execute("ROLLBACK")
                 raise
+            if last > self._last:
+                self._lock.remember(last)
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
+        except (TypeError, ValueError) as error:
+            raise damaged(error, self._path) from error
+        self._last = last
+        self._look_for_it()
         return found, answers
+
+    def _look_for_it(self) -> None:
+        """
+        Make sure that what was written is in the file that the next run opens.
+
+        Raises:
+            LedgerError: It is not.
+        """
+        try:
+            there = samestat(self._file.stat(), self._opened)
+        except OSError:
+            there = False
+        if not there:
+            raise LedgerError(
+                "the file was deleted or replaced while the batch ran: put it back, or the next "
+                "run will pay for its tasks again",
+                str(self._path),
+            )
 
 
 def find(out_task_id: str) -> Change:
@@ -161,7 +188,7 @@ def replace(out_task_id: str, entry: Entry) -> Change:
     """Insert *entry* as the task that is submitted in the place of another."""
 
     def change(db: sqlite3.Connection) -> None:
-        _claim(db, [entry])
+        _record(db, [entry])
         db.execute(
             "UPDATE tasks SET retried_as = ? WHERE out_task_id = ?",
             (entry.out_task_id, out_task_id),
@@ -196,16 +223,24 @@ def spent(db: sqlite3.Connection) -> tuple[float, int]:
     return total, unknown
 
 
-def _claim(db: sqlite3.Connection, entries: Sequence[Entry]) -> list[Entry | None]:
-    """Insert what is not there yet; nearly always that is all of it, and nothing is looked up."""
-    (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
+def _record(db: sqlite3.Connection, entries: Sequence[Entry]) -> int:
+    """Insert what is not there yet; return how many rows that was."""
     before, now = db.total_changes, timestamp()
-    _in_bulk(
-        db,
-        _insert,
-        [(e.out_task_id, e.position, e.state.value, e.model, e.request, now) for e in entries],
-    )
-    if db.total_changes - before == len(entries):
+    rows = [(e.out_task_id, e.position, e.state.value, e.model, e.request, now) for e in entries]
+    insert_rows(db, rows)
+    return db.total_changes - before
+
+
+def _claim(db: sqlite3.Connection, entries: Sequence[Entry], last: int) -> list[Entry | None]:
+    """
+    Insert what is not there yet; nearly always that is all of it, and nothing is looked up.
+
+    Args:
+        db: Where.
+        entries: The rows.
+        last: The number of the last task that was there before.
+    """
+    if _record(db, entries) == len(entries):
         return [None] * len(entries)
     taken: set[str] = set()
     found: list[Entry | None] = []
@@ -228,53 +263,20 @@ def _update(db: sqlite3.Connection, updates: dict[str, list[Update]]) -> None:
         for id_, row_updates in updates.items()
         for u in row_updates[turn : turn + 1]
     ]:
-        _in_bulk(db, _set, rows)
+        update_rows(db, rows)
         turn += 1
 
 
-def _in_bulk(
-    db: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare."""
-    start = 0
-    while start < len(rows):
-        size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))
-        db.execute(statement(size), list(chain.from_iterable(rows[start : start + size])))
-        start += size
-
-
-@cache
-def _insert(size: int) -> str:
-    return (
-        "INSERT INTO tasks (out_task_id, position, state, model, request, updated_at) "  # noqa: S608
-        f"VALUES {_places(6, size)} ON CONFLICT DO NOTHING"
-    )
-
-
-@cache
-def _set(size: int) -> str:
-    return (
-        "UPDATE tasks SET state = new.column2, "  # noqa: S608 - nothing but places for values
-        "estimated_credits = coalesce(new.column3, estimated_credits), "
-        "credits_used = coalesce(new.column4, credits_used), "
-        "reply = coalesce(new.column5, reply), error = coalesce(new.column6, error), "
-        "paths = coalesce(new.column7, paths), updated_at = new.column8 "
-        f"FROM (VALUES {_places(8, size)}) AS new WHERE out_task_id = new.column1"
-    )
-
-
-def _places(columns: int, rows: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return ", ".join([row] * rows)
-
-
 def _find(db: sqlite3.Connection, out_task_id: str | None) -> Entry | None:
-    entry = None
+    entry, last = None, 0
     while out_task_id is not None:
         row = db.execute(_SELECT, (out_task_id,)).fetchone()
         if row is None:
             return entry
-        id_, position, state, *rest = row
+        number, id_, position, state, *rest = row
+        if number <= last:
+            raise ValueError(f"{id_} was recorded before the task that it is a retry of")
+        last = number
         entry = Entry(id_, position, State(state), *rest)
         out_task_id = entry.retried_as
     return entry
