@@ -3,13 +3,16 @@ Batches: one outcome for each request, whatever befalls it.
 """
 
 import asyncio
+import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from aireiter_async import (
     AmbiguousSubmitError,
@@ -17,6 +20,7 @@ from aireiter_async import (
     AsyncClient,
     DownloadError,
     InvalidRequestError,
+    Ledger,
     Outcome,
     PollPolicy,
     RetryPolicy,
@@ -307,3 +311,55 @@ async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
         assert service.refusals[429] == client.stats.rate_limited <= 64 + 30
         assert len(service.charges) == 600
         assert max(service.posts(request.out_task_id) for request in asked(600)) < 5
+
+
+@BOTH
+@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+async def test_two_batches_share_a_client_and_a_ledger(
+    service: FakeService, client: AsyncClient, tmp_path: Path, many: Any, used_id: Any
+) -> None:
+    """
+    Two batches at once over one ledger submit each id once, however slow the answers are.
+    """
+    service.used_id = used_id
+    service.script("submit", *[Fault.delay(0.05)] * 8)
+    async with Ledger(tmp_path / "run.db") as ledger:
+        batches = [collect(many(client, asked(20), ledger=ledger)) for _ in range(2)]
+        for outcomes in await asyncio.gather(*batches):
+            assert [outcome.error for outcome in outcomes] == [None] * 20
+    assert [service.posts(request.out_task_id) for request in asked(20)] == [1] * 20
+
+
+@BOTH
+async def test_two_batches_share_a_client(
+    service: FakeService, client: AsyncClient, many: Any
+) -> None:
+    """
+    Two batches at once over one client get each its own outcomes, out of one set of slots.
+    """
+    first, second = (
+        asked(100),
+        [evolve(request, out_task_id=f"b-{n}") for n, request in enumerate(asked(100))],
+    )
+    both = await asyncio.gather(collect(many(client, first)), collect(many(client, second)))
+    assert [[o.request for o in outcomes] for outcomes in both] == [first, second]
+    assert len(service.charges) == 200
+    assert service.peak_in_flight <= 64
+
+
+async def test_files_that_cannot_be_looked_at_are_saved_again(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """
+    A path in the ledger that the system refuses is one request's, and its files are saved anew.
+    """
+    path = tmp_path / "run.db"
+    for _ in range(2):
+        async with Ledger(path) as ledger:
+            batch = run_many(client, asked(2), ledger=ledger, download_to=tmp_path / "results")
+            outcomes = await collect(batch)
+        assert all(outcome.paths[0].exists() for outcome in outcomes)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE tasks SET paths = ?", (json.dumps(["x" * 5000]),))
+            db.commit()
+    assert service.counts["/upload"] == 4

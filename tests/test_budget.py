@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from aireiter_async import (
     AmbiguousSubmitError,
     AsyncClient,
+    BatchProgress,
     BudgetExceededError,
     Ledger,
     Outcome,
+    PollPolicy,
     RetryPolicy,
     SubmitRequest,
     TaskFailedError,
@@ -24,6 +27,7 @@ from aireiter_async import (
     submit_many,
 )
 from aireiter_async._batch._budget import Budget
+from aireiter_async._ledger import State
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -322,6 +326,95 @@ async def test_what_is_resumed_is_counted_once(
     assert kinds(outcomes) == [TaskFailedError, *[None] * 5, *[BudgetExceededError] * 2]
 
 
+async def doubt(
+    path: Path, client: AsyncClient, requests: list[SubmitRequest], *sent: int
+) -> list[str]:
+    """
+    Leave a ledger as a run that died among its submits does; return the ids.
+    """
+    ids: list[str] = []
+    async with Ledger(path) as ledger:
+        for position, request in enumerate(requests):
+            named, entry = ledger.intend(request, position)
+            await ledger.claim(entry)
+            if position in sent:
+                await client.submit(named)
+            ids.append(named.out_task_id)
+    return ids
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        partial(submit_many, max_credits=0),
+        partial(run_many, max_credits=0),
+        partial(run_many, max_credits=4, window=1),
+    ],
+)
+async def test_what_may_have_been_sent_is_looked_for_without_credits(
+    service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
+) -> None:
+    """
+    A limit that is used up does not hide a task that is there, however late; the rest is refused.
+    """
+    service.price, service.used_id = 2.0, "charge"
+    requests = asked(7, "m")
+    ids = await doubt(tmp_path / "run.db", client, requests[:6], 0, 1, 2, 4)
+    service.visible_after_looks = 3
+    for _ in range(2):
+        async with Ledger(tmp_path / "run.db") as ledger:
+            outcomes = await collect(many(client, requests, ledger=ledger))
+            counts = await ledger.counts()
+        assert counts.pop(State.INTENDED) == 2
+        assert list(counts.values()) == [4]
+        found = [None if n in {0, 1, 2, 4} else BudgetExceededError for n in range(7)]
+        assert kinds(outcomes) == found
+        assert [service.posts(out_task_id) for out_task_id in ids] == [1, 1, 1, 0, 1, 0]
+        assert spent(service) == 8
+
+
+async def test_what_is_found_counts(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """
+    A task that is found beyond the limit is counted as spent, and not when it has failed.
+    """
+    service.price = 2.0
+    service.script("submit", Fault.ok(), Fault.ok(), Fault.failed())
+    requests = asked(4, "m")
+    await doubt(tmp_path / "run.db", client, requests[:3], 0, 1, 2)
+    async with Ledger(tmp_path / "run.db") as ledger:
+        told: list[BatchProgress] = []
+        batch = run_many(
+            client, requests, ledger=ledger, max_credits=3, window=1, on_progress=told.append
+        )
+        outcomes = await collect(batch)
+        assert kinds(outcomes) == [None, None, TaskFailedError, BudgetExceededError]
+        assert "4 credits are spent or reserved" in str(outcomes[3].error)
+        assert told[-1].credits_used == 4
+        assert await ledger.spent() == (4, 0)
+        assert await ledger.counts() == {State.COMPLETED: 2, State.FAILED: 1}
+
+
+@pytest.mark.parametrize("policy", [ONCE, RetryPolicy(base=0, settle=0, resubmit=False)])
+async def test_what_cannot_be_looked_for_stays_in_doubt(
+    service: FakeService, connect: Connect, tmp_path: Path, policy: RetryPolicy
+) -> None:
+    """
+    Without credits, a request is not said to cost nothing while that is not known.
+    """
+    client = connect(retry=policy)
+    (out_task_id,) = await doubt(tmp_path / "run.db", client, asked(1, "m"))
+    if policy.resubmit:
+        service.script("query", Fault.html(502))
+    async with Ledger(tmp_path / "run.db") as ledger:
+        (outcome,) = await collect(run_many(client, asked(1, "m"), ledger=ledger, max_credits=0))
+        assert isinstance(outcome.error, AmbiguousSubmitError)
+        assert outcome.error.out_task_id == out_task_id
+        assert await ledger.counts() == {State.INTENDED: 1}
+    assert service.posts(out_task_id) == 0
+
+
 async def test_a_retry_is_paid_for(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
@@ -353,4 +446,22 @@ async def test_leaving_early_frees_the_first(
     ) as batch:
         async for _ in batch:
             break
+    assert UNPRICED not in caplog.text
+
+
+async def test_leaving_while_a_charge_is_awaited_says_nothing_of_prices(
+    service: FakeService, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A batch that is left before the first task of a model has ended does not say it has no price.
+    """
+    service.durations, service.estimates = 1e9, False
+    service.script("submit", Fault.ok(), Fault.bad_request("no"))
+    polling = PollPolicy(first=1e6)
+    async with (
+        AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
+        aclosing(run_many(client, asked(2, "a", "b"), max_credits=9)) as batch,
+    ):
+        assert not (await anext(batch)).ok
+        await until(lambda: client.stats.submitted == 1)
     assert UNPRICED not in caplog.text

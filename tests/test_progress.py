@@ -2,11 +2,16 @@
 Progress: values that add up at every moment, told often enough and not too often.
 """
 
-from collections.abc import Callable
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 
 from aireiter_async import (
@@ -14,6 +19,7 @@ from aireiter_async import (
     BatchProgress,
     Ledger,
     Outcome,
+    PollPolicy,
     SubmitRequest,
     run_many,
     submit_many,
@@ -23,6 +29,7 @@ from aireiter_async._batch._progress import Progress
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 def asked(count: int) -> list[SubmitRequest]:
@@ -46,7 +53,7 @@ def check(reports: list[BatchProgress]) -> None:
     Fail unless all that was pulled is in exactly one place, and nothing ever goes back.
     """
     for seen in reports:
-        parts = seen.submitting, seen.outstanding, seen.done, seen.failed
+        parts = seen.preparing, seen.submitting, seen.outstanding, seen.done, seen.failed
         assert min(parts) >= 0
         assert sum(parts) == seen.pulled
     for name in ("pulled", "done", "failed", "credits_estimated", "credits_used", "seconds"):
@@ -54,20 +61,81 @@ def check(reports: list[BatchProgress]) -> None:
         assert values == sorted(values)
 
 
+@attrs.define
+class Timers:
+    """
+    A clock that stands still until it is put forward, and the timers that go by it.
+    """
+
+    now: float = 0.0
+    set: list[tuple[float, Callable[[], None]]] = attrs.field(factory=list)
+
+    def __call__(self) -> float:
+        """
+        Tell the time.
+        """
+        return self.now
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
+        """
+        Set a timer.
+        """
+        timer = self.now + seconds, call
+        self.set.append(timer)
+        return SimpleNamespace(cancel=lambda: self.set.remove(timer))
+
+    def go_on(self, now: float) -> None:
+        """
+        Put the clock forward, and call what is due on the way.
+        """
+        while self.set and self.set[0][0] <= now:
+            self.now, call = self.set.pop(0)
+            call()
+        self.now = now
+
+
+def following(timers: Timers, report: Callable[[BatchProgress], None]) -> Progress:
+    """
+    Make the progress of a batch that never fails.
+    """
+    return Progress(None, report, lambda error: pytest.fail(str(error)), timers, timers.call_later)
+
+
 def test_reports_come_ten_times_a_second_and_at_the_end() -> None:
     """
-    Of a thousand changes in a second eleven are told, the last one in any case.
+    Of a thousand changes in a second eleven are told, each a tenth after the one before.
     """
-    now = 0.0
-    told: list[BatchProgress] = []
-    progress = Progress(None, told.append, lambda: now)
+    timers, told = Timers(), list[BatchProgress]()
+    progress = following(timers, told.append)
     for step in range(1001):
-        now = step / 1024
+        timers.go_on(step / 1024)
         progress.done = step
-        progress.tell()
-    progress.tell(now=True)
-    assert [seen.done for seen in told] == [0, *range(103, 1001, 103), 1000]
-    assert told[-1].seconds == 1000 / 1024
+        if progress.wanted:
+            progress.tell()
+            assert len(timers.set) <= 1
+    progress.end()
+    seconds = [round(seen.seconds, 9) for seen in told]
+    assert seconds == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1000 / 1024]
+    assert told[-1].done == 1000
+    assert timers.set == []
+
+
+def test_what_came_too_soon_is_told_when_nothing_else_comes() -> None:
+    """
+    The last change is told a moment after it, once; without one no timer is set.
+    """
+    timers, told = Timers(), list[BatchProgress]()
+    progress = following(timers, told.append)
+    progress.tell()
+    timers.go_on(50)
+    assert [seen.done for seen in told] == [0]
+    for progress.done in (1, 2, 3):
+        if progress.wanted:
+            progress.tell()
+    timers.go_on(50.05)
+    assert [seen.done for seen in told] == [0, 1]
+    timers.go_on(1000)
+    assert [(seen.done, seen.seconds) for seen in told[2:]] == [(3, 50.1)]
 
 
 def test_a_rate_and_an_end_are_known_once_something_ended() -> None:
@@ -134,6 +202,22 @@ async def test_what_is_resumed_is_outstanding(
     check(reports)
     assert max(seen.outstanding for seen in reports) == 5
     assert (reports[-1].credits_estimated, reports[-1].credits_used) == (10, 10)
+
+
+async def test_what_is_downloaded_again_is_outstanding(
+    client: AsyncClient, reports: list[BatchProgress], tmp_path: Path
+) -> None:
+    """
+    Completed tasks of an earlier run are outstanding while they are saved, and nobody submits.
+    """
+    async with Ledger(tmp_path / "run.db") as ledger:
+        _ = [o async for o in run_many(client, asked(5), ledger=ledger)]
+        saving = partial(run_many, client, asked(5), ledger=ledger, download_to=tmp_path)
+        _ = [o async for o in saving(on_progress=reports.append)]
+    check(reports)
+    assert max(seen.outstanding for seen in reports) == 5
+    assert {seen.submitting for seen in reports} == {0}
+    assert (reports[-1].credits_estimated, reports[-1].credits_used) == (0, 0)
 
 
 async def test_a_source_that_does_not_say_has_no_total(
@@ -212,3 +296,138 @@ async def test_an_error_of_the_callback_at_the_end_is_raised(
 
     with pytest.raises(ValueError, match="mine"):
         _ = [o async for o in run_many(client, asked(3), on_progress=report)]
+
+
+@pytest.fixture
+async def patient(service: FakeService) -> AsyncIterator[AsyncClient]:
+    """
+    Make a client that looks for no task for days, of a service whose tasks do not end.
+    """
+    service.durations = 1e9
+    polling = PollPolicy(first=1e6, step=1e6, cap=1e6)
+    async with AsyncClient(service.api_key, base_url=service.url, polling=polling) as client:
+        yield client
+        assert client.stats.in_flight == 0
+
+
+async def test_a_batch_that_waits_has_told_of_all_it_waits_for(
+    patient: AsyncClient, until: Until
+) -> None:
+    """
+    What happened within a tenth of a second is told, though nothing happens for days after it.
+    """
+    reports: list[BatchProgress] = []
+    async with aclosing(run_many(patient, asked(8), on_progress=reports.append)) as batch:
+        outcome = asyncio.ensure_future(anext(batch))
+        await until(lambda: reports and reports[-1].outstanding == 8)
+        count = len(reports)
+        outcome.cancel()
+        await asyncio.wait([outcome])
+    check(reports)
+    assert len(reports) == count + 1  # the end
+
+
+@pytest.mark.parametrize("fault", [Fault.ok(), Fault.bad_request("no")])
+async def test_an_outcome_is_told_though_nothing_follows_it(
+    service: FakeService, client: AsyncClient, until: Until, fault: Fault
+) -> None:
+    """
+    While the source has nothing to give, the last report is of the last outcome.
+    """
+    service.script("submit", fault)
+    reports: list[BatchProgress] = []
+
+    async def source() -> AsyncIterator[SubmitRequest]:
+        yield asked(1)[0]
+        await asyncio.Event().wait()
+
+    async with aclosing(submit_many(client, source(), on_progress=reports.append)) as batch:
+        outcome = await anext(batch)
+        await until(lambda: reports[-1].done + reports[-1].failed == 1)
+        assert (reports[-1].done, reports[-1].failed) == (outcome.ok, not outcome.ok)
+
+
+class Unruly:
+    """
+    A callback that raises once eight tasks are outstanding, and is not to be called after that.
+
+    Args:
+        error: What it raises.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self.raised = False
+        self._error = error
+
+    def __call__(self, seen: BatchProgress) -> None:
+        """
+        Raise if it is time.
+        """
+        assert not self.raised
+        if seen.outstanding == 8:
+            self.raised = True
+            raise self._error
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError("mine")])
+@pytest.mark.parametrize("how", ["waiting", "asking", "closing"])
+async def test_a_late_report_that_raises_reaches_the_consumer(
+    service: FakeService, patient: AsyncClient, until: Until, how: str, error: BaseException
+) -> None:
+    """
+    What a report raises while nobody has asked for it ends the batch, and is not lost.
+    """
+    service.script("submit", Fault.bad_request("no"))
+    report = Unruly(error)
+    batch = run_many(patient, asked(9), on_progress=report)
+    assert not (await anext(batch)).ok
+    if how != "waiting":
+        await until(lambda: report.raised)
+    with pytest.raises(type(error), match="mine"):
+        await (batch.aclose() if how == "closing" else anext(batch))
+    assert report.raised
+    assert [outcome async for outcome in batch] == []
+
+
+async def test_a_batch_that_is_dropped_tells_of_its_end(
+    service: FakeService, patient: AsyncClient, until: Until
+) -> None:
+    """
+    A batch that nobody closes tells of its end once, with what is outstanding then.
+    """
+    service.script("submit", Fault.bad_request("no"))
+    reports: list[BatchProgress] = []
+    batch = run_many(patient, asked(9), on_progress=reports.append)
+    await anext(batch)
+    await until(lambda: reports[-1].outstanding == 8)
+    count = len(reports)
+    del batch
+    await until(lambda: len(reports) > count)
+    assert (len(reports), reports[-1].outstanding) == (count + 1, 8)
+
+
+def test_an_interrupt_in_a_report_leaves_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Ctrl-C that strikes in a report ends the program with nothing left pending.
+    """
+    reports: list[BatchProgress] = []
+
+    def report(seen: BatchProgress) -> None:
+        reports.append(seen)
+        if seen.outstanding == 8:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        polling = PollPolicy(first=1e6)
+        async with (
+            FakeService(durations=1e9) as service,
+            AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
+        ):
+            async for _ in run_many(client, asked(8), on_progress=report):
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    gc.collect()
+    assert reports[-1].outstanding == 8
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

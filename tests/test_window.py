@@ -4,7 +4,7 @@ The window: never more pulled than there is room for, and nothing left behind.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -80,11 +80,13 @@ class Pool:
         return item
 
 
-def window(source: Any, work: Work, size: int = 4, *, ordered: bool = False) -> Window[int, int]:
+def window(
+    source: Any, work: Work, size: int = 4, *, workers: int | None = None, ordered: bool = False
+) -> Window[int, int]:
     """
-    Make a window.
+    Make a window, with as many workers as there is room for unless told otherwise.
     """
-    return Window(source, work, size=size, ordered=ordered)
+    return Window(source, work, size=size, workers=workers or size, ordered=ordered)
 
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -122,6 +124,38 @@ async def test_few_items_have_few_workers(kind: str) -> None:
         hired = max(hired, len(made._workers))
     assert pool.most == 3
     assert hired <= 4
+
+
+@KINDS
+@ORDERS
+async def test_fewer_workers_than_room(kind: str, *, ordered: bool) -> None:
+    """
+    With room for more than are worked on, workers go on while their results wait for the consumer.
+    """
+    source, pool = Source(60), Pool()
+    made = window(source.open(kind), pool.work, 9, workers=3, ordered=ordered)
+    async with aclosing(made.results()) as results:
+        await anext(results)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert (source.pulled, pool.running) == (10, 0)
+        assert len([n async for n in results]) == 59
+    assert pool.most == len(pool.workers) == 3
+
+
+async def test_all_workers_go_at_the_end_of_the_source() -> None:
+    """
+    Once one worker has found the end, none waits for the consumer to make room.
+    """
+    source = Source(5)
+    made = window(source.sync(), Pool(lambda _: 1).work, 4)
+    async with aclosing(made.results()) as results:
+        for workers in (4, 0):  # the room of the first goes to the fifth, of the second to nobody
+            await anext(results)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert (source.pulled, len(made._workers)) == (5, workers)
+        assert len([n async for n in results]) == 3
 
 
 async def test_results_come_as_they_end() -> None:
@@ -293,6 +327,195 @@ async def test_a_cancelled_consumer_leaves_nothing(kind: str, *, ordered: bool) 
         turns += 1
     assert turns > 12
     assert sorted(results) == list(range(12))
+
+
+class Stubborn(Pool):
+    """
+    Work that takes some turns of the loop to end when it is cancelled, however often it is.
+    """
+
+    async def work(self, index: int, item: int) -> int:
+        """
+        Work, and end slowly.
+        """
+        self.running += 1
+        try:
+            return await super().work(index, item)
+        finally:
+            for _ in range(3):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+            self.running -= 1
+
+
+@KINDS
+@pytest.mark.parametrize("how", ["cancel", "close"])
+@pytest.mark.parametrize("first", range(0, 12, 2))
+async def test_a_cancellation_while_the_workers_end(kind: str, how: str, first: int) -> None:
+    """
+    Cancelled again at whatever turn of the loop, the consumer ends no sooner than its workers.
+    """
+    for second in range(1, 9):
+        source, pool = Source(1000), Stubborn(lambda _: 2)
+        results = window(source.open(kind), pool.work, 3).results()
+        await anext(results)
+        for _ in range(first):
+            await asyncio.sleep(0)
+        leaving = asyncio.create_task(results.aclose() if how == "close" else drain(results))
+        for _ in range(second):
+            await asyncio.sleep(0)
+            leaving.cancel()
+        await asyncio.wait([leaving])
+        assert pool.running == 0
+        assert len(asyncio.all_tasks()) == 1
+        assert leaving.cancelled()
+
+
+async def drain(results: AsyncGenerator[int, None]) -> None:
+    """
+    Read what comes, and close it.
+    """
+    async with aclosing(results):
+        async for _ in results:
+            pass
+
+
+async def test_a_source_that_swallows_the_cancellation_ends_all_the_same() -> None:
+    """
+    What a source gives once the batch has been left is not worked on, and nothing waits for it.
+    """
+    seen: list[int] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 0
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            yield 1
+
+    async def work(_index: int, item: int) -> int:
+        seen.append(item)
+        return item
+
+    async with aclosing(window(numbers(), work).results()) as results:
+        assert await anext(results) == 0
+    assert seen == [0]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_work_that_swallows_the_cancellation_is_the_last() -> None:
+    """
+    A worker that finishes its item although it was cancelled takes no other one.
+    """
+    source, begun = Source(1000), asyncio.Event()
+
+    async def work(_index: int, item: int) -> int:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return item
+
+    running = asyncio.create_task(drain(window(source.sync(), work, 1).results()))
+    await begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert source.pulled == 1
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_source_that_blocks_when_cancelled_is_cancelled_again() -> None:
+    """
+    Whoever will not wait for a source that cleans up may cancel the batch a second time.
+    """
+    cleaning = asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await asyncio.Event().wait()
+        yield 0
+
+    running = asyncio.create_task(drain(window(numbers(), Pool().work).results()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    running.cancel()
+    await cleaning.wait()
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("mine")])
+async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None) -> None:
+    """
+    A source that blocks when it is read past its end, as one over a queue does, ends the batch.
+    """
+    queue: asyncio.Queue[int | None] = asyncio.Queue()
+
+    class Numbers:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return self
+
+        async def __anext__(self) -> int:
+            number = await queue.get()
+            if number is None:
+                raise error or StopAsyncIteration
+            return number
+
+    for number in range(3):
+        queue.put_nowait(number)
+    results: list[int] = []
+
+    async def consume() -> None:
+        async for number in window(Numbers(), Pool().work).results():
+            results.append(number)
+            if (
+                len(results) == 3
+            ):  # soon one worker waits for the next, and the others for their turn
+                asyncio.get_running_loop().call_later(0, queue.put_nowait, None)
+
+    async with asyncio.timeout(20):
+        if error is None:
+            await consume()
+        else:
+            with pytest.raises(ZeroDivisionError):
+                await consume()
+    assert sorted(results) == [0, 1, 2]
+
+
+async def test_a_source_stays_open() -> None:
+    """
+    What was not pulled is the caller's: a generator goes on after the batch was left.
+    """
+    source, pool = Source(100), Pool()
+    numbers = source.sync()
+    async with aclosing(window(numbers, pool.work).results()) as results:
+        await anext(results)
+    pulled = source.pulled
+    assert list(numbers) == list(range(pulled, 100))
+
+
+async def test_a_failure_from_outside_comes_after_what_is_ready() -> None:
+    """
+    Of the errors that the window is told of the first is raised, and the workers end.
+    """
+    pool = Pool(lambda _: 0)
+    made = window(range(1000), pool.work)
+    results: list[int] = []
+
+    async def consume() -> None:
+        async for number in made.results():
+            results.append(number)
+            made.fail(ZeroDivisionError("mine"))
+            made.fail(ValueError("another"))
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        await consume()
+    assert 0 < len(results) <= 4
+    assert len(asyncio.all_tasks()) == 1
 
 
 @KINDS

@@ -23,6 +23,7 @@ OnProgress: TypeAlias = Callable[[BatchProgress], None]
 
 # A submit that backs off or settles holds no slot: twice the slots keep them all in use.
 _SUBMITS_PER_SLOT = 2
+_OUTCOMES_PER_SUBMIT = 2  # some are submitted while others wait to be yielded
 _SMALLEST_WINDOW = 256
 _TASKS_PER_SLOT = 4
 
@@ -54,11 +55,13 @@ def submit_many(
         max_credits: Credits that are not passed: a request that could pass them
             is not submitted, nor is any after it. The price reserved is the
             highest estimate seen for the model, whose first task goes alone to
-            find it out; earlier runs with the same ledger count.
+            find it out. Earlier runs with the same ledger count, and what one of
+            them may have sent is looked for, whatever the limit is.
         retry_failed: Whether what an earlier run with this ledger has left
             failed or refused is submitted again, under a new id.
-        on_progress: Told how far the batch is, at most ten times a second, and
-            at the end; it must not block.
+        on_progress: Told how far the batch is: when that has changed, at most
+            ten times a second, and at the end. It must not block. What it
+            raises ends the batch and is raised to whoever reads the outcomes.
 
     Raises:
         LedgerError: The ledger cannot be written.
@@ -69,8 +72,16 @@ def submit_many(
     """
     plan = Plan(client=client, wait=False, ledger=ledger, retry_failed=retry_failed)
     _check_credits(max_credits)
-    size = _SUBMITS_PER_SLOT * client.max_concurrency
-    return _outcomes(plan, requests, size, max_credits, on_progress, ordered=ordered)
+    submits = _SUBMITS_PER_SLOT * client.max_concurrency
+    return _outcomes(
+        plan,
+        requests,
+        max_credits,
+        on_progress,
+        size=_OUTCOMES_PER_SUBMIT * submits,
+        workers=submits,
+        ordered=ordered,
+    )
 
 
 def run_many(  # noqa: PLR0913 - the options of a batch
@@ -130,7 +141,9 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     )
     _check_credits(max_credits)
     size = check_count("window", window)
-    return _outcomes(plan, requests, size, max_credits, on_progress, ordered=ordered)
+    return _outcomes(
+        plan, requests, max_credits, on_progress, size=size, workers=size, ordered=ordered
+    )
 
 
 def _check_credits(max_credits: float | None) -> None:
@@ -141,16 +154,22 @@ def _check_credits(max_credits: float | None) -> None:
 def _outcomes(
     plan: Plan,
     requests: Requests,
-    size: int,
     max_credits: float | None,
     on_progress: OnProgress | None,
     *,
+    size: int,
+    workers: int,
     ordered: bool,
 ) -> AsyncGenerator[Outcome, None]:
     total = length_hint(requests, -1)
-    progress = Progress(None if total < 0 else total, on_progress)
+
+    def fail(error: BaseException) -> None:
+        window.fail(error)
+
+    progress = Progress(None if total < 0 else total, on_progress, fail)
     budget = Budget(max_credits)
-    window = Window(requests, Items(plan, budget, progress).work, size=size, ordered=ordered)
+    items = Items(plan, budget, progress)
+    window = Window(requests, items.work, size=size, workers=workers, ordered=ordered)
     return _results(window, progress, budget, plan.ledger)
 
 
@@ -164,4 +183,4 @@ async def _results(
             async for outcome in outcomes:
                 yield outcome
     finally:
-        progress.tell(now=True)
+        progress.end()

@@ -8,6 +8,7 @@ unknown, and the real charge teaches the price instead.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from typing import Final
 
@@ -17,7 +18,28 @@ from aireiter_async.errors import BudgetExceededError
 _SLACK: Final = 1e-9  # credits: sums of fractions are not exact
 
 
-class Reservation:
+class Unlimited:
+    """What one task of a batch costs where nothing limits it: it is told, and not counted."""
+
+    __slots__ = ()
+
+    def accepted(self, estimate: float | None) -> None:
+        """Take in that the service has accepted the task, with its estimate or without."""
+
+    def ended(self, charge: float | None) -> None:
+        """Take in that the task has ended, with its charge or without."""
+
+    def refunded(self) -> None:
+        """Take in that the task was not accepted, or has failed."""
+
+    def close(self) -> None:
+        """Take in that nothing more is to come."""
+
+
+UNLIMITED: Final = Unlimited()
+
+
+class Reservation(Unlimited):
     """
     What one task of a batch costs: the price reserved, then the estimate, then the charge.
 
@@ -82,22 +104,19 @@ class Budget:
         limit: Credits that are not exceeded; None: no limit.
 
     Attributes:
+        limited: Whether there is a limit; there is nothing to reserve without one.
         committed: Credits spent and reserved so far, by earlier runs of the batch too.
         exceeded: Whether a task has been refused; all after it are too.
     """
 
     def __init__(self, limit: float | None) -> None:
-        self._limit = limit
+        self.limited = limit is not None
+        self._limit = math.inf if limit is None else limit
         self._prices: dict[str, float] = {}
         self._unpriced: set[str] = set()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.committed = 0.0
         self.exceeded = False
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a limit."""
-        return self._limit is not None
 
     async def reserve(self, model: str, out_task_id: str) -> Reservation:
         """
@@ -106,8 +125,6 @@ class Budget:
         Raises:
             BudgetExceededError: It could pass the limit, or one before it could.
         """
-        if self._limit is None:
-            return Reservation(self, model, 0.0)
         first = await self._wait_for_price(model) if self._unknown(model) else None
         price = self._prices.get(model, 0.0)
         if (
@@ -129,6 +146,12 @@ class Budget:
     def resume(self, model: str, estimate: float | None) -> Reservation:
         """Take over what an earlier run has reserved for a task, counted already as spent."""
         return Reservation(self, model, estimate or 0.0)
+
+    def find(self, model: str) -> Reservation:
+        """Count a task that an earlier run has submitted without seeing the answer."""
+        price = self._prices.get(model, 0.0)
+        self.committed += price
+        return Reservation(self, model, price)
 
     async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
         """Wait until the price of *model* is known, or this task is the one to find it out."""

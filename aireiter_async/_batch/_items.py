@@ -7,30 +7,32 @@ nothing, waiting, or finding out first whether the task exists.
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
-from aireiter_async._batch._budget import Budget, Reservation
+from aireiter_async._batch._budget import UNLIMITED, Budget, Unlimited
+from aireiter_async._batch._earlier import DOUBTFUL, RETRIED, look_for, restore, restore_error
 from aireiter_async._batch._plan import Outcome, Plan
 from aireiter_async._batch._progress import Progress
 from aireiter_async._ledger import Entry, Ledger, State
 from aireiter_async._requests import as_request
-from aireiter_async._tasks import Task, TaskStatus
-from aireiter_async._wire import restore_task
+from aireiter_async._tasks import Task
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
+    BudgetExceededError,
     InvalidRequestError,
     TaskFailedError,
 )
 
-# States in which it is not known whether the service has the task.
-_DOUBTFUL: Final = frozenset({State.INTENDED, State.UNCERTAIN})
-_RETRIED: Final = frozenset({State.REFUSED, State.FAILED})
+# The ids on their way, by ledger: two batches may share one.
+_BUSY: Final[WeakKeyDictionary[Ledger, dict[str, asyncio.Event]]] = WeakKeyDictionary()
 
 
 @define
@@ -41,14 +43,16 @@ class _Item:
     Attributes:
         index: Where it stands in the input.
         request: What the source has yielded, then the request as it is submitted.
+        submitting: Whether its submit has begun.
         accepted: Whether the service is known to have its task.
         reservation: What it may cost, once that is reserved.
     """
 
     index: int
     request: Any
+    submitting: bool = False
     accepted: bool = False
-    reservation: Reservation = field(init=False)
+    reservation: Unlimited = UNLIMITED
 
     def outcome(self, task: Task, paths: tuple[Path, ...] = ()) -> Outcome:
         """Return that it has gone well."""
@@ -71,7 +75,7 @@ class Items:
         self._ledger = plan.ledger
         self._budget = budget
         self._progress = progress
-        self._busy: dict[str, asyncio.Event] = {}
+        self._busy = _BUSY.setdefault(plan.ledger, {}) if plan.ledger is not None else {}
 
     async def work(self, index: int, source_item: Any) -> Outcome:
         """
@@ -79,57 +83,59 @@ class Items:
 
         Raises:
             LedgerError: The ledger cannot be written: the batch has to end.
-            Exception: What the caller's ``on_progress`` has raised.
         """
         progress = self._progress
         progress.pulled += 1
-        progress.submitting += 1
         item = _Item(index, source_item)
         try:
-            outcome = await self._carry_out(item)
+            item.request = as_request(source_item)
+            if self._ledger is None:
+                outcome = await self._start(item)
+            else:
+                outcome = await self._take_up(item, self._ledger)
         except (AireiterError, TypeError, ValueError) as error:
-            broken = progress.broken or (self._ledger and self._ledger.broken)
+            broken = self._ledger and self._ledger.broken
             if broken:
                 raise broken from broken.__cause__
             outcome = Outcome(index, item.request, error=error)
+        item.reservation.close()
         if item.accepted:
             progress.outstanding -= 1
-        else:
+        elif item.submitting:
             progress.submitting -= 1
-        if outcome.ok:
+        if outcome.error is None:
             progress.done += 1
         else:
             progress.failed += 1
-        progress.tell()
+        if progress.wanted:
+            progress.tell()
         return outcome
 
-    async def _carry_out(self, item: _Item) -> Outcome:
-        item.request = as_request(item.request)
-        ledger = self._ledger
-        if ledger is None:
-            return await self._start(item)
+    async def _take_up(self, item: _Item, ledger: Ledger) -> Outcome:
+        """Begin, or go on from where an earlier run has left off."""
         item.request, row = ledger.intend(item.request, item.index)
-        # An input may repeat an id: whoever comes second finds what the first has left.
+        # An id may come again: whoever is second finds what the first has left.
         while busy := self._busy.get(row.out_task_id):
             await busy.wait()
         self._busy[row.out_task_id] = done = asyncio.Event()
         try:
-            return await self._carry_on(item, row, ledger)
+            # A limit is no reason to refuse what is there already: with one, that is found out
+            # before the intent is recorded.
+            limited = self._budget.limited
+            entry = await (ledger.find(row) if limited else ledger.claim(row))
+            if entry is None:
+                return await self._start(item, partial(ledger.claim, row) if limited else None)
+            return await self._go_on(item, entry, ledger)
         finally:
             del self._busy[row.out_task_id]
             done.set()
 
-    async def _carry_on(self, item: _Item, row: Entry, ledger: Ledger) -> Outcome:
-        """Go on from where an earlier run has left off, if one has."""
-        # A limit is no reason to refuse what is there already: with one, that is found out first.
-        limited = self._budget.limited
-        entry = await (ledger.find(row) if limited else ledger.claim(row))
-        if entry is None:
-            return await self._start(item, partial(ledger.claim, row) if limited else None)
+    async def _go_on(self, item: _Item, entry: Entry, ledger: Ledger) -> Outcome:
+        """Do what an earlier run has left to be done."""
         item.request = evolve(item.request, out_task_id=entry.out_task_id)
-        if entry.state in _DOUBTFUL:
-            return await self._start(item, maybe_sent=True)
-        if entry.state not in _RETRIED or not self._plan.retry_failed:
+        if entry.state in DOUBTFUL:
+            return await self._settle(item)
+        if entry.state not in RETRIED or not self._plan.retry_failed:
             return await self._resume(item, entry)
 
         async def replace() -> None:
@@ -139,21 +145,35 @@ class Items:
 
     async def _resume(self, item: _Item, entry: Entry) -> Outcome:
         """Bring what an earlier run has left to its outcome without a submit."""
-        task = _restore(entry)
+        task = restore(entry)
         if entry.state is State.REFUSED:
-            raise _restore_error(entry)
+            raise restore_error(entry)
         if entry.state is State.FAILED:
             raise TaskFailedError(task)
         if entry.state is State.SUBMITTED:
             if not self._plan.wait:
                 return item.outcome(task)
             item.reservation = self._budget.resume(entry.model, entry.estimated_credits)
-            self._count(item, task)
-            return await self._follow(item, self._client.wait(task, timeout=self._plan.timeout))
+            self._count(item, task.estimated_credits)
+            return await self._wait(item, task)
         paths = tuple(Path(path) for path in json.loads(entry.paths or "[]"))
-        if entry.state is State.DOWNLOADED and all(path.exists() for path in paths):
+        if entry.state is State.DOWNLOADED and all(map(os.path.exists, paths)):
             return item.outcome(task, paths)
+        self._count(item)
         return await self._download(item, task)
+
+    async def _settle(self, item: _Item) -> Outcome:
+        """Find out whether the task exists, and submit it if not and if that may be paid."""
+        try:
+            return await self._start(item, maybe_sent=True)
+        except BudgetExceededError:
+            # It may be there and paid for, whatever the limit is: to look costs nothing.
+            task = await look_for(self._client, item.request)
+            if task is None:
+                raise
+        item.reservation = self._budget.find(item.request.model)
+        self._seen(item, task)
+        return await self._wait(item, task) if self._plan.wait else item.outcome(task)
 
     async def _start(
         self,
@@ -163,50 +183,34 @@ class Items:
         maybe_sent: bool = False,
     ) -> Outcome:
         """Submit the request within the budget and, if that is the plan, wait for its task."""
-        request = item.request
-        item.reservation = await self._budget.reserve(request.model, request.out_task_id)
-        try:
-            if intend is not None:
-                await intend()
-            if self._plan.wait:
-                running = self._client.run(
-                    item.request,
-                    timeout=self._plan.timeout,
-                    on_update=partial(self._seen, item),
-                    maybe_sent=maybe_sent,
-                )
-            else:
-                running = self._submit(item, maybe_sent=maybe_sent)
-            return await self._follow(item, running)
-        finally:
-            item.reservation.close()
+        progress, request = self._progress, item.request
+        if self._budget.limited:
+            item.reservation = await self._budget.reserve(request.model, request.out_task_id)
+        if intend is not None:
+            await intend()
+        item.submitting = True
+        progress.submitting += 1
+        if progress.wanted:
+            progress.tell()
+        if self._plan.wait:
+            running = self._client.run(
+                item.request,
+                timeout=self._plan.timeout,
+                on_update=partial(self._seen, item),
+                maybe_sent=maybe_sent,
+            )
+        else:
+            running = self._client.submit(item.request, maybe_sent=maybe_sent)
+        return await self._follow(item, running)
 
-    async def _submit(self, item: _Item, *, maybe_sent: bool) -> Task:
-        task = await self._client.submit(item.request, maybe_sent=maybe_sent)
-        self._seen(item, task)
-        return task
-
-    def _seen(self, item: _Item, task: Task) -> None:
-        """Take in that the service knows the task: the first time, that it was accepted."""
-        if item.accepted:
-            return
-        item.reservation.accepted(task.estimated_credits)
-        if self._ledger is not None:
-            self._ledger.accepted(task)
-        self._count(item, task)
-
-    def _count(self, item: _Item, task: Task) -> None:
-        progress = self._progress
-        item.accepted = True
-        progress.submitting -= 1
-        progress.outstanding += 1
-        progress.credits_estimated += task.estimated_credits or 0.0
-        progress.tell()
+    def _wait(self, item: _Item, task: Task) -> Coroutine[Any, Any, Outcome]:
+        return self._follow(item, self._client.wait(task, timeout=self._plan.timeout))
 
     async def _follow(self, item: _Item, running: Coroutine[Any, Any, Task]) -> Outcome:
         """Await the task, and take in what has become of it."""
         try:
             task = await running
+            self._seen(item, task)
         except AireiterError as error:
             if not item.accepted:
                 self._not_accepted(item, error)
@@ -222,6 +226,26 @@ class Items:
         item.reservation.ended(task.credits_used)
         self._ended(task)
         return await self._download(item, task)
+
+    def _seen(self, item: _Item, task: Task) -> None:
+        """Take in that the service knows the task: the first time, that it was accepted."""
+        if item.accepted:
+            return
+        item.reservation.accepted(task.estimated_credits)
+        if self._ledger is not None:
+            self._ledger.accepted(task)
+        self._count(item, task.estimated_credits)
+
+    def _count(self, item: _Item, estimate: float | None = None) -> None:
+        """Count the task as outstanding."""
+        progress = self._progress
+        if item.submitting:
+            progress.submitting -= 1
+        item.accepted = True
+        progress.outstanding += 1
+        progress.credits_estimated += estimate or 0.0
+        if progress.wanted:
+            progress.tell()
 
     def _not_accepted(self, item: _Item, error: AireiterError) -> None:
         """Record what is known of a submit that has ended without a task."""
@@ -252,17 +276,3 @@ class Items:
         if self._ledger is not None:
             self._ledger.downloaded(task, paths)
         return item.outcome(task, paths)
-
-
-def _restore(entry: Entry) -> Task:
-    if entry.reply is None:
-        task = Task(entry.out_task_id, TaskStatus.UNKNOWN, entry.model)
-    else:
-        task = restore_task(entry.reply, entry.out_task_id, entry.model)
-    return evolve(task, estimated_credits=entry.estimated_credits)
-
-
-def _restore_error(entry: Entry) -> InvalidRequestError:
-    detail = json.loads(entry.error or "{}")
-    code, message = detail.get("code", 400), detail.get("message", "")
-    return InvalidRequestError(int(code), str(message), None, entry.out_task_id)

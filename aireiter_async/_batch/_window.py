@@ -8,14 +8,12 @@ behind when the consumer goes: a million items cost what a window of them costs.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aireiter_async._slots import Slots
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_END: Final = object()
 
 
 class Window(Generic[T, R]):
@@ -23,11 +21,17 @@ class Window(Generic[T, R]):
     Works on the items of *source*, at most *size* of them at a time.
 
     Args:
-        source: Any iterable or async iterable; read by one worker at a time.
+        source: Any iterable or async iterable; read by one worker at a time,
+            never past its end, and never closed: it is the caller's.
         work: What is done with an item and its index, from 0.
         size: How many items may have been pulled and not yet been yielded.
+        workers: How many items are worked on at once. With fewer than *size* a
+            worker need not wait until its last result was yielded.
         ordered: Whether results are yielded in the order of the items instead
             of as they come; at most *size* of them are held back.
+
+    Raises:
+        TypeError: *source* is neither iterable nor async iterable.
     """
 
     def __init__(
@@ -36,11 +40,22 @@ class Window(Generic[T, R]):
         work: Callable[[int, T], Awaitable[R]],
         *,
         size: int,
+        workers: int,
         ordered: bool,
     ) -> None:
-        self._pull = _puller(source)
+        # An async generator does not bear two pulls at once; a plain iterable cannot be asked for.
+        self._turn: asyncio.Lock | None = None
+        self._items: Any
+        if isinstance(source, AsyncIterable):
+            self._items, self._turn = aiter(source), asyncio.Lock()
+        elif isinstance(source, Iterable):
+            self._items = iter(source)
+        else:
+            raise TypeError(
+                f"requests must be an iterable or an async iterable, got {type(source).__name__}"
+            )
         self._work = work
-        self._size = size
+        self._most = workers
         self._ordered = ordered
         self._room = Slots(size)
         self._workers: set[asyncio.Task[None]] = set()
@@ -60,7 +75,8 @@ class Window(Generic[T, R]):
         When the source raises, what is under way is finished and yielded first.
 
         Raises:
-            BaseException: What the source or the work has raised.
+            BaseException: What the source or the work has raised, or what
+                `fail` was told.
         """
         self._hire()
         try:
@@ -80,6 +96,12 @@ class Window(Generic[T, R]):
         finally:
             await self._end()
 
+    def fail(self, error: BaseException) -> None:
+        """End with *error*, the first of them, once what is ready was yielded."""
+        if self._failure is None:
+            self._failure = error
+        self._wake.set()
+
     def _hire(self) -> None:
         worker = asyncio.ensure_future(self._run())
         self._workers.add(worker)
@@ -88,39 +110,50 @@ class Window(Generic[T, R]):
     def _gone(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         if worker.cancelled():  # not by us, or nobody reads this any more
-            failure: BaseException | None = asyncio.CancelledError()
-        else:
-            failure = worker.exception()
-        self._failure = self._failure or failure
+            self.fail(asyncio.CancelledError())
+        elif (error := worker.exception()) is not None:
+            self.fail(error)
         self._wake.set()
 
     async def _run(self) -> None:
         """Work on one item after another; with its first, let the next worker begin."""
         first = True
-        while True:
-            await self._room.acquire()
-            item = await self._take()
-            if item is _END:
+        while not self._exhausted:
+            if not self._room.take():
+                await self._room.acquire()
+            item = self._pull() if self._turn is None else await self._pull_in(self._turn)
+            if self._exhausted:
                 self._room.release()
                 return
             index = self._pulled
             self._pulled += 1
-            if first and len(self._workers) < self._size:
+            if first and len(self._workers) < self._most:
                 self._hire()
             first = False
             self._finish(index, await self._work(index, item))
 
-    async def _take(self) -> Any:
-        if self._exhausted:
-            return _END
-        try:
-            item = await self._pull()
-        except Exception as error:  # noqa: BLE001 - it is the caller's, and raised to the caller
-            self._source_error = error
-            item = _END
-        if item is _END:
-            self._exhausted = True
-        return item
+    def _pull(self) -> Any:
+        """Take the next item, or find that the source is exhausted."""
+        if not self._exhausted:
+            try:
+                return next(self._items)
+            except StopIteration:
+                self._exhausted = True
+            except Exception as error:  # noqa: BLE001 - it is the caller's, and raised to the caller
+                self._exhausted, self._source_error = True, error
+        return None
+
+    async def _pull_in(self, turn: asyncio.Lock) -> Any:
+        """Take the next item of an async source when it is this worker's turn."""
+        async with turn:
+            if not self._exhausted:  # what has ended may wait for ever when it is asked again
+                try:
+                    return await anext(self._items)
+                except StopAsyncIteration:
+                    self._exhausted = True
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._exhausted, self._source_error = True, error
+        return None
 
     def _finish(self, index: int, result: R) -> None:
         if self._ordered:
@@ -133,35 +166,13 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     async def _end(self) -> None:
+        """Cancel the workers, and again with each cancellation meanwhile, until all have gone."""
+        self._exhausted = True  # nothing more is pulled where a source has swallowed it
         for worker in self._workers:
             worker.cancel()
         if self._workers:
-            await asyncio.wait(self._workers)
-
-
-def _puller(source: Iterable[Any] | AsyncIterable[Any]) -> Callable[[], Awaitable[Any]]:
-    """
-    Make the function that pulls one item, or `_END`.
-
-    Raises:
-        TypeError: *source* is neither iterable nor async iterable.
-    """
-    if isinstance(source, AsyncIterable):
-        waiting = aiter(source)
-        turn = asyncio.Lock()  # an async generator does not bear two pulls at once
-
-        async def pull_async() -> Any:
-            async with turn:
-                return await anext(waiting, _END)
-
-        return pull_async
-    if not isinstance(source, Iterable):
-        raise TypeError(
-            f"requests must be an iterable or an async iterable, got {type(source).__name__}"
-        )
-    items = iter(source)
-
-    async def pull() -> Any:
-        return next(items, _END)
-
-    return pull
+            try:
+                await asyncio.wait(self._workers)
+            except asyncio.CancelledError:
+                await self._end()
+                raise
