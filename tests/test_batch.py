@@ -363,3 +363,71 @@ async def test_files_that_cannot_be_looked_at_are_saved_again(
             db.execute("UPDATE tasks SET paths = ?", (json.dumps(["x" * 5000]),))
             db.commit()
     assert service.counts["/upload"] == 4
+
+
+@BOTH
+async def test_an_id_that_was_used_before_is_not_paid_again(
+    service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
+) -> None:
+    """
+    What was refused for its id is not retried under a new one: the task is there.
+    """
+    [wanted] = asked(1)
+    await client.submit(wanted)  # and the record of it is lost
+    async with Ledger(tmp_path / "run.db") as ledger:
+        [first] = await collect(many(client, [wanted], ledger=ledger))
+        assert isinstance(first.error, InvalidRequestError)
+        [second] = await collect(
+            many(client, [wanted], ledger=ledger, retry_failed=True, max_credits=1000)
+        )
+    assert second.result().out_task_id == wanted.out_task_id
+    assert len(service.charges) == 1
+
+
+async def test_a_directory_that_cannot_be_is_told_before_anything_is_spent(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """
+    Where results could not be saved, nothing is submitted.
+    """
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        await collect(run_many(client, asked(3), download_to=tmp_path / "file"))
+    assert service.requests == []
+
+
+async def test_an_outcome_gives_its_task_or_raises(
+    service: FakeService, client: AsyncClient
+) -> None:
+    """
+    `Outcome.result` is what awaiting the request alone would have been.
+    """
+    service.script("submit", Fault.ok(), Fault.bad_request("no"))
+    good, bad = await collect(submit_many(client, asked(2), ordered=True))
+    assert good.result() is good.task
+    with pytest.raises(InvalidRequestError, match="no"):
+        bad.result()
+    with pytest.raises(ValueError, match="a task or an error"):
+        Outcome(0, None).result()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"client": [1]}, "the first argument must be an AsyncClient, got list"),
+        ({"ledger": "run.db"}, "ledger must be an open Ledger, got str"),
+        ({"requests": "ab"}, "requests must be an iterable of requests, got str"),
+        ({"requests": {"a": 1}}, "requests must be an iterable of requests, got dict"),
+        ({"on_progress": collect}, "on_progress must be a plain function"),
+    ],
+)
+async def test_a_wrong_argument_is_told_at_once(
+    client: AsyncClient, many: Any, options: dict[str, Any], told: str
+) -> None:
+    """
+    What cannot work is a TypeError of the call itself, before anything is pulled or sent.
+    """
+    arguments = {"client": client, "requests": asked(1)} | options
+    with pytest.raises(TypeError, match=told):
+        many(arguments.pop("client"), arguments.pop("requests"), **arguments)

@@ -114,7 +114,7 @@ class World:
             return told.message
         assert len(errors) == COUNT
         # What the service has said of a task may be illegible by itself.
-        assert all(isinstance(error, AireiterError | None) for error in errors)
+        assert all(isinstance(error, LedgerError | None) for error in errors)
         return ""
 
 

@@ -150,7 +150,7 @@ async def test_all_workers_go_at_the_end_of_the_source() -> None:
     source = Source(5)
     made = window(source.sync(), Pool(lambda _: 1).work, 4)
     async with aclosing(made.results()) as results:
-        for workers in (4, 0):  # the room of the first goes to the fifth, of the second to nobody
+        for workers in (3, 0):  # the room of the first goes to the fifth, of the second to nobody
             await anext(results)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -550,3 +550,17 @@ def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
     """
     with pytest.raises(TypeError, match="must be an iterable or an async iterable, got"):
         window(source, Pool().work)
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+@KINDS
+async def test_eager_tasks(kind: str) -> None:
+    """
+    Where tasks run at once, a wide window is no deep recursion, and hires no more than it may.
+    """
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    source, pool = Source(3000), Pool(lambda _: 2)
+    made = window(source.open(kind), pool.work, 1000)
+    assert sorted([n async for n in made.results()]) == list(range(3000))
+    assert pool.most <= 1000
+    asyncio.get_running_loop().set_task_factory(None)

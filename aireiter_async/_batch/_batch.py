@@ -1,7 +1,9 @@
 """Batches: many requests through a bounded window, and their outcomes as they come."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from inspect import iscoroutinefunction
 from operator import length_hint
 from os import PathLike
 from pathlib import Path
@@ -70,6 +72,7 @@ def submit_many(
         Exception: What *requests* itself raises, once all that was pulled
             before has been yielded.
     """
+    _check_types(client, requests, ledger, on_progress)
     plan = Plan(client=client, wait=False, ledger=ledger, retry_failed=retry_failed)
     _check_credits(max_credits)
     submits = _SUBMITS_PER_SLOT * client.max_concurrency
@@ -124,11 +127,13 @@ def run_many(  # noqa: PLR0913 - the options of a batch
 
     Raises:
         LedgerError: The ledger cannot be written.
+        OSError: The directory cannot be made; nothing was sent.
         TypeError: An argument is of the wrong type.
         ValueError: An argument is out of its range.
         Exception: What *requests* itself raises, once all that was pulled
             before has been yielded.
     """
+    _check_types(client, requests, ledger, on_progress)
     if window is None:
         window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
     plan = Plan(
@@ -151,6 +156,19 @@ def _check_credits(max_credits: float | None) -> None:
         check_number("max_credits", max_credits)
 
 
+def _check_types(client: object, requests: object, ledger: object, on_progress: object) -> None:
+    """Refuse at once what would only be noticed in the middle of the batch."""
+    if not isinstance(client, AsyncClient):
+        raise TypeError(f"the first argument must be an AsyncClient, got {type(client).__name__}")
+    kind = type(requests).__name__
+    if isinstance(requests, str | bytes | Mapping):
+        raise TypeError(f"requests must be an iterable of requests, got {kind}")
+    if ledger is not None and not isinstance(ledger, Ledger):
+        raise TypeError(f"ledger must be an open Ledger, got {type(ledger).__name__}")
+    if iscoroutinefunction(on_progress):
+        raise TypeError("on_progress must be a plain function: nobody awaits it")
+
+
 def _outcomes(
     plan: Plan,
     requests: Requests,
@@ -170,14 +188,18 @@ def _outcomes(
     budget = Budget(max_credits)
     items = Items(plan, budget, progress)
     window = Window(requests, items.work, size=size, workers=workers, ordered=ordered)
-    return _results(window, progress, budget, plan.ledger)
+    return _results(window, progress, budget, plan)
 
 
 async def _results(
-    window: Window[Any, Outcome], progress: Progress, budget: Budget, ledger: Ledger | None
+    window: Window[Any, Outcome], progress: Progress, budget: Budget, plan: Plan
 ) -> AsyncGenerator[Outcome, None]:
+    if plan.download_to is not None:  # before anything is spent on what could not be saved
+        await asyncio.to_thread(plan.download_to.mkdir, parents=True, exist_ok=True)
+    ledger = plan.ledger
     if budget.limited and ledger is not None:
-        budget.committed, _ = await ledger.spent()
+        for costs in await ledger.costs():
+            budget.take_over(*costs)
     try:
         async with aclosing(window.results()) as outcomes:
             async for outcome in outcomes:

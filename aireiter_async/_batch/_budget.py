@@ -3,19 +3,23 @@ What a batch may spend, in credits.
 
 A submit is charged when it is accepted, so its price is reserved before it
 leaves: the highest that has been seen for its model. Until one has been seen,
-one task of that model goes at a time. A missing estimate is not zero: it is
-unknown, and the real charge teaches the price instead.
+one task of that model goes at a time. A missing estimate, or one of zero, is
+unknown, counted at the highest price of its model, and the real charge teaches
+that price instead.
 """
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Final
 
 from aireiter_async._retry import logger
 from aireiter_async.errors import BudgetExceededError
 
 _SLACK: Final = 1e-9  # credits: sums of fractions are not exact
+# Tasks that go alone and tell no price before a model is taken to have none: an answer that was
+# lost tells none either.
+_FIRSTS: Final = 3
 
 
 class Unlimited:
@@ -46,14 +50,15 @@ class Reservation(Unlimited):
     Args:
         budget: What it counts in.
         model: The task's model.
-        held: Credits that the budget counts for it now.
+        held: Credits that the budget counts for it now; None: it is one of those of
+            its model that are counted at the highest price seen.
         first: Held while this task finds out its model's price.
     """
 
     __slots__ = ("_accepted", "_budget", "_first", "_held", "_model")
 
     def __init__(
-        self, budget: "Budget", model: str, held: float, first: asyncio.Lock | None = None
+        self, budget: "Budget", model: str, held: float | None, first: asyncio.Lock | None = None
     ) -> None:
         self._budget = budget
         self._model = model
@@ -64,7 +69,7 @@ class Reservation(Unlimited):
     def accepted(self, estimate: float | None) -> None:
         """Count the service's estimate, if there is one, in place of the highest price seen."""
         self._accepted = True
-        if estimate is not None:
+        if estimate:  # 0 is said of what is paid for afterwards
             self._hold(estimate)
             self._learn(estimate)
 
@@ -92,7 +97,9 @@ class Reservation(Unlimited):
         self.close()
 
     def _hold(self, held: float) -> None:
-        self._budget.committed += held - self._held
+        if self._held is None:
+            self._budget.uncounted[self._model] -= 1
+        self._budget.committed += held - (self._held or 0.0)
         self._held = held
 
 
@@ -106,6 +113,7 @@ class Budget:
     Attributes:
         limited: Whether there is a limit; there is nothing to reserve without one.
         committed: Credits spent and reserved so far, by earlier runs of the batch too.
+        uncounted: Tasks of each model that may cost something and are not in `committed`.
         exceeded: Whether a task has been refused; all after it are too.
     """
 
@@ -113,45 +121,79 @@ class Budget:
         self.limited = limit is not None
         self._limit = math.inf if limit is None else limit
         self._prices: dict[str, float] = {}
-        self._unpriced: set[str] = set()
+        self._silent: Counter[str] = Counter()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.committed = 0.0
+        self.uncounted: Counter[str] = Counter()
         self.exceeded = False
 
-    async def reserve(self, model: str, out_task_id: str) -> Reservation:
+    def take_over(self, model: str, spent: float, uncounted: int, price: float | None) -> None:
+        """
+        Take in what earlier runs have left of *model*.
+
+        Args:
+            model: The model.
+            spent: Credits that its tasks have cost, or will.
+            uncounted: Its tasks that may have cost something, too.
+            price: The highest price seen, None where none was.
+        """
+        self.committed += spent
+        self.uncounted[model] += uncounted
+        if price is not None:
+            self.learn(model, price)
+
+    async def reserve(
+        self, model: str, out_task_id: str, *, maybe_sent: bool = False
+    ) -> Reservation:
         """
         Reserve the price of a task of *model* before it is submitted.
+
+        Args:
+            model: The task's model.
+            out_task_id: The task.
+            maybe_sent: Whether it is one of those taken over as uncounted.
 
         Raises:
             BudgetExceededError: It could pass the limit, or one before it could.
         """
         first = await self._wait_for_price(model) if self._unknown(model) else None
-        price = self._prices.get(model, 0.0)
+        price = self._prices.get(model)
+        self.uncounted[model] -= maybe_sent
+        committed = self._committed_at_most()
         if (
             self.exceeded
-            or self.committed + price > self._limit + _SLACK
-            or (not price and self.committed >= self._limit)
+            or committed + (price or 0.0) > self._limit + _SLACK
+            or (not price and committed >= self._limit)
         ):
             self.exceeded = True
+            self.uncounted[model] += maybe_sent
             if first is not None:
                 first.release()
             raise BudgetExceededError(
-                f"max_credits is {self._limit:g}: {self.committed:g} credits are spent or "
-                f"reserved, and a {model} task has cost up to {price:g}",
+                f"max_credits is {self._limit:g}: {committed:g} credits are spent or "
+                f"reserved, and a {model} task has cost up to {price or 0:g}",
                 out_task_id,
             )
-        self.committed += price
+        if price is None:
+            self.uncounted[model] += 1
+        else:
+            self.committed += price
         return Reservation(self, model, price, first)
+
+    def _committed_at_most(self) -> float:
+        """Return what is spent and reserved, with what has no price at the highest seen."""
+        prices = self._prices
+        return self.committed + sum(
+            number * prices.get(model, 0.0) for model, number in self.uncounted.items()
+        )
 
     def resume(self, model: str, estimate: float | None) -> Reservation:
         """Take over what an earlier run has reserved for a task, counted already as spent."""
-        return Reservation(self, model, estimate or 0.0)
+        return Reservation(self, model, estimate or None)
 
     def find(self, model: str) -> Reservation:
-        """Count a task that an earlier run has submitted without seeing the answer."""
-        price = self._prices.get(model, 0.0)
-        self.committed += price
-        return Reservation(self, model, price)
+        """Take over a task that an earlier run has submitted without seeing the answer."""
+        return Reservation(self, model, None)
 
     async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
         """Wait until the price of *model* is known, or this task is the one to find it out."""
@@ -168,11 +210,13 @@ class Budget:
 
     def give_up(self, model: str) -> None:
         """Say so if a task of *model* has gone by and its price is not known even so."""
-        if self._unknown(model):
-            self._unpriced.add(model)
+        if not self._unknown(model):
+            return
+        self._silent[model] += 1
+        if self._silent[model] == _FIRSTS:
             logger.warning(
                 "the service does not say what a %s task costs: max_credits cannot count it", model
             )
 
     def _unknown(self, model: str) -> bool:
-        return model not in self._prices and model not in self._unpriced
+        return model not in self._prices and self._silent[model] < _FIRSTS

@@ -17,11 +17,11 @@ from weakref import WeakKeyDictionary
 from attrs import define, evolve
 
 from aireiter_async._batch._budget import UNLIMITED, Budget, Unlimited
-from aireiter_async._batch._earlier import DOUBTFUL, RETRIED, look_for, restore, restore_error
+from aireiter_async._batch._earlier import DOUBTFUL, RETRIED, restore, restore_error
 from aireiter_async._batch._plan import Outcome, Plan
 from aireiter_async._batch._progress import Progress
 from aireiter_async._ledger import Entry, Ledger, State
-from aireiter_async._requests import as_request
+from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task
 from aireiter_async.errors import (
     AireiterError,
@@ -29,6 +29,7 @@ from aireiter_async.errors import (
     BudgetExceededError,
     InvalidRequestError,
     TaskFailedError,
+    TaskNotFoundError,
 )
 
 # The ids on their way, by ledger: two batches may share one.
@@ -136,16 +137,29 @@ class Items:
         if entry.state in DOUBTFUL:
             return await self._settle(item)
         if entry.state not in RETRIED or not self._plan.retry_failed:
-            return await self._resume(item, entry)
+            return await self._resume(item, entry, ledger)
+
+        if entry.state is State.REFUSED and (task := await self._query(item.request)):
+            # It was refused for its id: an earlier submit, not of this ledger, had used it.
+            self._budget.take_over(entry.model, 0.0, 1, None)
+            item.reservation = self._budget.find(entry.model)
+            self._seen(item, task)
+            return await self._wait(item, task) if self._plan.wait else item.outcome(task)
 
         async def replace() -> None:
             item.request = await ledger.replace(entry, item.request)
 
         return await self._start(item, replace)
 
-    async def _resume(self, item: _Item, entry: Entry) -> Outcome:
+    async def _query(self, request: SubmitRequest) -> Task | None:
+        try:
+            return await self._client.query(request.out_task_id)
+        except TaskNotFoundError:
+            return None
+
+    async def _resume(self, item: _Item, entry: Entry, ledger: Ledger) -> Outcome:
         """Bring what an earlier run has left to its outcome without a submit."""
-        task = restore(entry)
+        task = restore(entry, ledger)
         if entry.state is State.REFUSED:
             raise restore_error(entry)
         if entry.state is State.FAILED:
@@ -159,7 +173,6 @@ class Items:
         paths = tuple(Path(path) for path in json.loads(entry.paths or "[]"))
         if entry.state is State.DOWNLOADED and all(map(os.path.exists, paths)):
             return item.outcome(task, paths)
-        self._count(item)
         return await self._download(item, task)
 
     async def _settle(self, item: _Item) -> Outcome:
@@ -168,7 +181,7 @@ class Items:
             return await self._start(item, maybe_sent=True)
         except BudgetExceededError:
             # It may be there and paid for, whatever the limit is: to look costs nothing.
-            task = await look_for(self._client, item.request)
+            task = await self._client._submission.look_for(item.request)  # noqa: SLF001
             if task is None:
                 raise
         item.reservation = self._budget.find(item.request.model)
@@ -185,7 +198,9 @@ class Items:
         """Submit the request within the budget and, if that is the plan, wait for its task."""
         progress, request = self._progress, item.request
         if self._budget.limited:
-            item.reservation = await self._budget.reserve(request.model, request.out_task_id)
+            item.reservation = await self._budget.reserve(
+                request.model, request.out_task_id, maybe_sent=maybe_sent
+            )
         if intend is not None:
             await intend()
         item.submitting = True
@@ -272,6 +287,8 @@ class Items:
     async def _download(self, item: _Item, task: Task) -> Outcome:
         if self._plan.download_to is None or not self._plan.wait:
             return item.outcome(task)
+        if not item.accepted:  # in this run
+            self._count(item)
         paths = tuple(await self._client.download(task, self._plan.download_to))
         if self._ledger is not None:
             self._ledger.downloaded(task, paths)

@@ -35,6 +35,17 @@ class Outcome:
         """Whether there is a task, and no error."""
         return self.error is None
 
+    def result(self) -> Task:
+        """
+        Return the task.
+
+        Raises:
+            Exception: There is none: the error.
+        """
+        if self.task is None:
+            raise self.error or ValueError("an Outcome has a task or an error")
+        return self.task
+
 
 @frozen(kw_only=True)
 class Plan:

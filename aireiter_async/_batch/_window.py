@@ -103,7 +103,10 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     def _hire(self) -> None:
-        worker = asyncio.ensure_future(self._run())
+        """Let one more worker begin, while there may be work for it."""
+        if self._exhausted or len(self._workers) >= self._most:
+            return
+        worker = asyncio.create_task(self._run())
         self._workers.add(worker)
         worker.add_done_callback(self._gone)
 
@@ -127,8 +130,9 @@ class Window(Generic[T, R]):
                 return
             index = self._pulled
             self._pulled += 1
-            if first and len(self._workers) < self._most:
-                self._hire()
+            if first:
+                # Not at once: eager tasks would run each worker within the one that hires it.
+                asyncio.get_running_loop().call_soon(self._hire)
             first = False
             self._finish(index, await self._work(index, item))
 

@@ -106,6 +106,19 @@ class Submission:
             counters.estimated_by_model[request.model] += task.estimated_credits
         return task
 
+    async def look_for(self, request: SubmitRequest) -> Task | None:
+        """
+        Look for a task that an earlier call may have submitted, and submit nothing.
+
+        Returns:
+            The task; None: it was not found all through the policy's ``settle`` seconds.
+
+        Raises:
+            AmbiguousSubmitError: The service could not be asked, or the policy
+                does not let it be believed (``resubmit=False``).
+        """
+        return await self._settle_earlier(_Call(request, b""))
+
     async def _insist(self, call: _Call) -> Task:
         """Go on from what the first attempt met, until the service has answered for certain."""
         try:

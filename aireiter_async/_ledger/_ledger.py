@@ -151,6 +151,18 @@ class Ledger:
         found: tuple[float, int] = await self._ask(_store.spent)
         return found
 
+    async def costs(self) -> list[tuple[str, float, int, float | None]]:
+        """
+        Return what each model has cost so far.
+
+        Returns:
+            For each: its name; the credits of its tasks accepted and not refunded;
+            how many more may have cost something, with the number not known; and
+            the most that one is known to have cost.
+        """
+        found: list[tuple[str, float, int, float | None]] = await self._ask(_store.costs)
+        return found
+
     def intend(self, request: SubmitRequest, position: int) -> tuple[SubmitRequest, Entry]:
         """
         Give *request* the id that it has on every run of the batch, and make its row.

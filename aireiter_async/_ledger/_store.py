@@ -223,6 +223,15 @@ def spent(db: sqlite3.Connection) -> tuple[float, int]:
     return total, unknown
 
 
+def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
+    """Return by model: credits, tasks that may have cost something more, the highest price."""
+    return db.execute(
+        "SELECT model, coalesce(sum(cost), 0.0), count(*) - count(cost), max(cost) FROM ("
+        "SELECT model, coalesce(credits_used, nullif(estimated_credits, 0)) AS cost FROM tasks "
+        "WHERE state NOT IN ('failed', 'refused')) GROUP BY model"
+    ).fetchall()
+
+
 def _record(db: sqlite3.Connection, entries: Sequence[Entry]) -> int:
     """Insert what is not there yet; return how many rows that was."""
     before, now = db.total_changes, timestamp()
