@@ -57,7 +57,7 @@ class PollPolicy:
             each step is as long as all the time before it.
         growth: How much longer each step is than the one before, at least 1.
         cap: Seconds that a step is at most before its jitter, unless the service
-            asks for more.
+            asks for more: an hour at most.
         jitter: Share, 0 to 1, by which each wait is lengthened or shortened at
             random, so that tasks that were submitted together are not asked for together.
         grace: Seconds for which "not found" may be the service's lag rather

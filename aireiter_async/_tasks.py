@@ -149,7 +149,8 @@ class ClientStats:
     What a client and its views have done so far: a snapshot.
 
     Attributes:
-        requests: HTTP exchanges begun, downloads included.
+        requests: HTTP exchanges begun, downloads included. Where a connection is
+            lost before the answer to a GET, aiohttp repeats it once: that is one exchange.
         retries: Exchanges that were begun because an earlier one of the same
             call had failed.
         submitted: Tasks that the service accepted.

@@ -286,7 +286,7 @@ class DownloadError(AireiterError):
     A result could not be saved whole; no partial file is left.
 
     Attributes:
-        url: Where the result is.
+        url: Where the result is; of one of many thousand characters, the beginning.
         out_task_id: The task that the result belongs to.
     """
 
@@ -324,7 +324,7 @@ class LedgerError(AireiterError):
         path: Where the ledger is.
     """
 
-    advice: ClassVar[str] = "nothing is lost: mend the cause and run the batch again"
+    advice: ClassVar[str] = "mend the cause and run the batch again"
     message: str
     path: str = ""
 

@@ -65,11 +65,13 @@ class Blow:
 
     Attributes:
         struck: Whether that step was reached.
+        made: The tasks that the package has made meanwhile, by what they run.
     """
 
     def __init__(self, step: int, *, late: bool) -> None:
         self.struck = False
         self.task: asyncio.Task[Any] | None = None
+        self.made: list[tuple[str, asyncio.Task[Any]]] = []
         self._left = step
         self._late = late
 
@@ -90,6 +92,52 @@ class Blow:
     def _strike(self, _done: object) -> None:
         assert self.task is not None
         self.task.cancel()
+
+
+class Death(Blow):
+    """
+    Ends a batch as the death of its process would: all workers at once, the disk as it was then.
+
+    Args:
+        step: As for any blow.
+        late: As for any blow.
+        ledger: The batch's ledger.
+    """
+
+    def __init__(self, step: int, *, late: bool, ledger: Path) -> None:
+        super().__init__(step, late=late)
+        self._ledger = ledger
+        self._kept: dict[Path, bytes] = {}
+
+    def _strike(self, done: object) -> None:
+        self._kept = self._read()
+        for file, task in self.made:
+            if "_ledger" not in file:  # closing it orderly changes only what is thrown away
+                task.cancel()
+        super()._strike(done)
+
+    def _read(self) -> dict[Path, bytes]:
+        while True:
+            files = self._files()
+            with contextlib.suppress(FileNotFoundError):  # it is being closed: all over again
+                kept = {path: path.read_bytes() for path in files}
+                if files == self._files():
+                    return kept
+
+    def _files(self) -> list[Path]:
+        # The lock remembers how far the ledger was: it must not be newer than that.
+        files = [Path(f"{self._ledger}{end}") for end in (".lock", "", "-wal")]
+        return [path for path in files if path.exists()]
+
+    def bury(self) -> None:
+        """
+        Put the disk back to what it was, if the blow has struck, once all tasks have ended.
+        """
+        if self.struck:
+            for path in self._files():
+                path.unlink()
+            for path, content in self._kept.items():
+                path.write_bytes(content)
 
 
 async def cancel_at(call: Callable[[], Coroutine[Any, Any, Any]], step: int, *, late: bool) -> bool:
@@ -120,6 +168,7 @@ def counting(blow: Blow) -> Iterator[None]:
         code = getattr(coroutine, "cr_code", None)
         if code is not None and code.co_filename.startswith(_OURS):
             task = asyncio.Task(stepped(coroutine, blow), loop=loop, **options)
+            blow.made.append((code.co_filename, task))
             # Of a task that is cancelled before it begins, nothing else closes the coroutine.
             task.add_done_callback(lambda _: coroutine.close())
             return task

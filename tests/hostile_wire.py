@@ -45,6 +45,26 @@ def piece(data: bytes) -> Script:
     return script
 
 
+def drip(drop: bytes) -> Script:
+    """
+    Send *drop* over and over, once a second by the loop's clock, which nothing else moves.
+    """
+
+    async def script(peer: "Peer", writer: asyncio.StreamWriter) -> None:
+        loop, passed = asyncio.get_running_loop(), 0.0
+        tell = loop.time
+        setattr(loop, "time", lambda: tell() + passed)  # noqa: B010 - a method, for mypy
+        while True:
+            writer.write(drop)
+            await writer.drain()
+            peer.sent += len(drop)
+            passed += 1.0
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    return script
+
+
 class Peer:
     """
     A server of raw bytes; an async context manager.

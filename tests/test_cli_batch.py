@@ -11,7 +11,8 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import pytest
 
 from aireiter_async import (
     AmbiguousSubmitError,
+    AsyncClient,
+    BatchProgress,
     BudgetExceededError,
     DownloadError,
     InvalidRequestError,
-    Ledger,
     Outcome,
     PollPolicy,
     RetryPolicy,
@@ -34,13 +36,14 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async._ledger._file import lock_ledger
-from aireiter_async.cli import main
-from aireiter_async.cli._stop import BatchClient, Stop, catching
+from aireiter_async.cli import _connection, _stop, main
+from aireiter_async.cli._stop import Stop, catching
 from aireiter_async.cli._tally import Tally, row
 from aireiter_async.testing import FakeService, Fault
 from tests.test_cli import KEY, Ran, serving, start
 
 Run = Callable[..., Ran]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 @attrs.define
@@ -83,13 +86,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """
     Run the command in this process, with a client that does not wait between looks.
     """
-    patient = BatchClient.__init__
-    quick = functools.partialmethod(
-        patient,
+    quick = functools.partial(
+        AsyncClient,
         polling=PollPolicy(first=0, step=0.001, cap=0.001),
         retry=RetryPolicy(base=0, settle=0),
     )
-    monkeypatch.setattr(BatchClient, "__init__", quick)
+    monkeypatch.setattr(_connection, "AsyncClient", quick)
 
     def run(*argv: str) -> Ran:
         return Ran(main(["batch", *argv]), *capsys.readouterr())
@@ -458,38 +460,74 @@ def test_an_interrupt_may_come_before_anything_is_sent(
     assert served.requests == []
 
 
+async def test_a_submit_that_was_not_told_of_yet_is_awaited(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A submit that had begun by Ctrl-C and is told of a moment later is brought to its end, too.
+    """
+    monkeypatch.setattr(_stop, "_LAG", 0.0)
+    told: list[str] = []
+    stop = Stop(told.append)
+    loop = asyncio.get_running_loop()
+    batch = asyncio.create_task(stop.guard(loop.create_future()))
+    await asyncio.sleep(0)
+    stop.on_signal(signal.SIGINT, None)
+    loop.call_soon(stop.follow, BatchProgress(submitting=2))
+    await until(lambda: told)
+    assert ": 2; Ctrl-C again" in told[0]
+    assert not batch.done()
+    stop.follow(BatchProgress())
+    await asyncio.wait([batch])
+    assert stop.asked
+
+
+async def test_a_batch_without_a_submit_is_left_a_moment_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    When nobody has told of a submit by then, there is nothing to wait for, and nothing to say.
+    """
+    monkeypatch.setattr(_stop, "_LAG", 0.0)
+    told: list[str] = []
+    stop = Stop(told.append)
+    stop.on_signal(signal.SIGINT, None)
+    await stop.guard(asyncio.get_running_loop().create_future())
+    assert (stop.asked, told) == (True, [])
+
+
 async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:
     """
     If even leaving takes too long, Ctrl-C is what it is everywhere; what comes late does nothing.
     """
     told: list[str] = []
-    async with BatchClient("key") as client:
-        stop = Stop(client, told.append)
-        with catching(stop.on_signal):
+    stop = Stop(told.append)
+    with catching(stop.on_signal):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGTERM)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
     assert (stop.asked, told) == (True, [])
 
 
-def test_an_interrupt_while_the_ledger_is_opened_sends_nothing(
-    served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_before_the_first_line_sends_nothing(served: FakeService, run: Run) -> None:
     """
     Whenever it comes, the batch ends as it should, and is gone on with.
     """
     name = write(3)
-    count = Ledger.counts
+    os.mkfifo("results.jsonl")
 
-    async def counts(ledger: Ledger) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return await count(ledger)
+    def interrupt() -> None:
+        while not Path("f.jsonl.db").exists():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        Path("results.jsonl").read_bytes()  # the command waits for a reader before it begins
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "counts", counts)
-        ran = run(name, "--json")
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    ran = run(name, "--results", "results.jsonl", "--json")
+    thread.join()
     assert (ran.status, ran.document["unfinished"], served.requests) == (3, 3, [])
     assert run(name).status == 0
 
@@ -502,9 +540,8 @@ async def test_a_timeout_of_the_batch_is_no_interrupt() -> None:
     async def running() -> None:
         raise TimeoutError("from within")
 
-    async with BatchClient("key") as client:
-        with pytest.raises(TimeoutError, match="from within"):
-            await Stop(client, print).guard(running())
+    with pytest.raises(TimeoutError, match="from within"):
+        await Stop(print).guard(running())
 
 
 def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, run: Run) -> None:

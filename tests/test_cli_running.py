@@ -7,19 +7,18 @@ import functools
 import io
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aireiter_async import Ledger, PollPolicy, RetryPolicy, SubmitRequest, run_many
-from aireiter_async.cli import main
+from aireiter_async import AsyncClient, BatchProgress, PollPolicy, RetryPolicy
+from aireiter_async.cli import _connection, main
 from aireiter_async.cli._failure import CommandError
 from aireiter_async.cli._lines import Lines
 from aireiter_async.cli._running import Source
-from aireiter_async.cli._stop import BatchClient, Stop
+from aireiter_async.cli._stop import Stop
 from aireiter_async.testing import FakeService
 from tests.test_cli import KEY, Ran, serving
 
@@ -47,12 +46,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """
     Run the batch in this process, with a client that waits for nothing.
     """
-    quick = functools.partialmethod(
-        BatchClient.__init__,
+    quick = functools.partial(
+        AsyncClient,
         polling=PollPolicy(first=0, step=0.001, cap=0.001),
         retry=RetryPolicy(base=0, settle=0),
     )
-    monkeypatch.setattr(BatchClient, "__init__", quick)
+    monkeypatch.setattr(_connection, "AsyncClient", quick)
 
     def run(*argv: str, window: int = 1) -> Ran:
         return Ran(main(["batch", NAME, "--window", str(window), *argv]), *capsys.readouterr())
@@ -123,12 +122,11 @@ async def test_a_source_that_was_stopped_does_not_miss_what_is_not_there() -> No
     Lines that are not read are not checked again.
     """
     lines = Lines(name="f", file=io.BytesIO(b""), is_csv=False, model=None)
-    async with BatchClient("key") as client:
-        stop = Stop(client, print)
-        with pytest.raises(CommandError, match="f has lost lines"):
-            list(Source(lines, 1, stop))
-        stop.asked = True
-        assert list(Source(lines, 1, stop)) == []
+    stop = Stop(print)
+    with pytest.raises(CommandError, match="f has lost lines"):
+        list(Source(lines, 1, stop))
+    stop.asked = True
+    assert list(Source(lines, 1, stop)) == []
 
 
 def test_what_ends_a_batch_early_comes_after_its_sums(served: FakeService, run: Run) -> None:
@@ -155,33 +153,6 @@ def test_only_tasks_of_the_service_are_shown_as_outstanding(served: FakeService,
     assert len(served.charges) == 5
 
 
-async def test_what_the_service_has_is_counted_however_quickly_it_took_it(
-    tmp_path: Path, until: Callable[[Callable[[], object]], Awaitable[None]]
-) -> None:
-    """
-    All of a burst of tasks are outstanding, submitted in this run or in one before, until they end.
-    """
-    asked = [SubmitRequest("suno", {"n": n}) for n in range(20)]
-    often = PollPolicy(first=0, step=0.001, cap=0.001)
-    async with (
-        FakeService(durations={"suno": 1000}) as service,
-        BatchClient(service.api_key, base_url=service.url, polling=often) as client,
-        Ledger(tmp_path / "l.db") as ledger,
-    ):
-        for _ in range(2):
-            batch = run_many(client, asked, ledger=ledger)
-            async with aclosing(batch):
-                first = asyncio.ensure_future(anext(batch))
-                await until(lambda: client.waiting == len(asked))
-                assert (client.submitting, client.waiting) == (0, len(asked))
-                first.cancel()
-                await asyncio.wait([first])
-            assert client.waiting == 0
-        assert len(service.charges) == len(asked)
-        ended = [each async for each in run_many(client, [SubmitRequest("veo3_1", {})])]
-        assert ([each.ok for each in ended], client.waiting) == ([True], 0)
-
-
 async def test_an_interrupt_counts_though_nobody_can_be_told() -> None:
     """
     Where the message cannot be written, the next signal leaves the batch all the same.
@@ -192,15 +163,14 @@ async def test_an_interrupt_counts_though_nobody_can_be_told() -> None:
 
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
-    async with BatchClient("key") as client:
-        client.submitting = 1
-        stop = Stop(client, gone)
+    stop = Stop(gone)
+    stop.follow(BatchProgress(submitting=1))
 
-        async def running() -> None:
-            stop.on_signal(2, None)
-            stop.on_signal(2, None)
-            await asyncio.Event().wait()
+    async def running() -> None:
+        stop.on_signal(2, None)
+        stop.on_signal(2, None)
+        await asyncio.Event().wait()
 
-        await stop.guard(running())
+    await stop.guard(running())
     assert stop.asked
     assert [type(each["exception"]) for each in told] == [BrokenPipeError]

@@ -3,14 +3,21 @@ Download: whole or not at all, named by what it is, and without the key.
 """
 
 import asyncio
+import base64
+import gzip
+import json
+import pickle
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from aireiter_async import (
+    AireiterError,
     AsyncClient,
     ConnectError,
     DownloadError,
@@ -24,6 +31,7 @@ from aireiter_async import (
     TransportError,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_steps import Sweep, cancel_at
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -192,6 +200,10 @@ BAD_RESULTS: dict[str, tuple[Fault, type[Exception]]] = {
     "reset": (Fault.reset(), TransportError),
     "lost answer": (Fault.lost_answer(), TransportError),
     "HTML 200": (Fault.html(200), ProtocolError),
+    "HTML in capitals": (
+        Fault.reply(200, b"<HTML>", headers={"Content-Type": "Text/HTML; charset=x"}),
+        ProtocolError,
+    ),
     "HTML 404": (Fault.html(404), ProtocolError),
     "403": (Fault.reply(403, b"<Error/>", headers={"Content-Type": "text/xml"}), ProtocolError),
     "500": (Fault.server_error(), ProtocolError),
@@ -438,7 +450,7 @@ async def test_a_redirect_to_nowhere_is_an_error(
     [
         "ftp://127.0.0.1/a",
         "file:///etc/passwd",
-        "data:image/png;base64,iVBORw0K",
+        "data:image/png;base64,iVBO*w0K",
         "s1.pxz.ai/upload/a.png",
         "http://",
         "http://[bad/a",
@@ -463,6 +475,77 @@ async def test_a_url_that_leads_nowhere_is_an_error(
         assert isinstance(caught.value.__cause__, ConnectError | ValueError)
         assert caught.value.out_task_id == (None if what is output else "a")
     assert files(tmp_path) == []
+
+
+async def test_a_result_within_its_url_is_saved(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """
+    A ``data:`` URL is decoded and saved like any other result, without a request.
+    """
+    png = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20_000
+    url = f"data:image/jpeg;base64,{base64.b64encode(png).decode()}"
+    data = {"statusCode": 200, "data": {"status": "completed", "output": [{"url": url}]}}
+    service.script("query", Fault.reply(200, json.dumps(data)))
+    task = await finished(client, "nano_banana")
+    before = service.counts["/upload"]
+    [path] = await client.download(task, tmp_path)
+    [other] = await client.download(task.outputs[0], tmp_path)
+    assert (path.name, other.name) == (f"{task.out_task_id}.png", "output.png")
+    assert path.read_bytes() == other.read_bytes() == png
+    assert client.stats.bytes_downloaded == 2 * len(png)
+    assert service.counts["/upload"] == before == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_result_within_its_url_is_cancelled_anywhere(
+    client: AsyncClient, tmp_path: Path, *, late: bool
+) -> None:
+    """
+    Saving what a ``data:`` URL holds leaves all of it or nothing, wherever it is cancelled.
+    """
+    content = bytes(range(256)) * 12_000
+    output = Output(url=f"data:image/png;base64,{base64.b64encode(content).decode()}")
+    for step in (sweep := Sweep()):
+        directory = tmp_path / str(step)
+        sweep.struck = await cancel_at(partial(client.download, output, directory), step, late=late)
+        assert files(directory) in ([], ["output.png"])
+        assert all(path.read_bytes() == content for path in directory.glob("*"))
+    assert files(directory)
+    assert step > 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64," + "iVBO" * 100_000 + "*",
+        "data:" + "a" * 400_000,
+        "http://127.0.0.1:1/" + "a" * 400_000,
+        "http://127.0.0.1:1/" + "a" * 60_000,
+        "http://[" + "a" * 60_000,
+        "http://" + "a" * 60_000,
+        "http://h:99999/" + "a" * 60_000,
+        "file:///" + "a" * 400_000,
+        "\ud800" * 200_000,
+    ],
+    ids=lambda url: ascii(url[:24]),
+)
+async def test_an_error_does_not_carry_megabytes(
+    connect: Connect, tmp_path: Path, url: str
+) -> None:
+    """
+    A URL of megabytes that cannot be saved is shortened in the error, and in all of its causes.
+    """
+    client = connect(retry=RetryPolicy(attempts=1))
+    with pytest.raises(DownloadError) as caught:
+        await client.download(Output(url=url), tmp_path)
+    error: BaseException | None = caught.value
+    assert caught.value.url.startswith(url[:100])
+    assert len(pickle.dumps(caught.value)) < 5_000
+    while isinstance(error, AireiterError):
+        assert len(str(error)) < 5_000
+        error = error.__cause__
+    assert len(str(error)) < 70_000
 
 
 @pytest.mark.parametrize("output", [Output(), Output(title="", text=""), Output(raw={"a": 1})])
@@ -507,6 +590,18 @@ async def test_the_suffix_is_what_the_file_is(
     url = await listen(lambda _: answer(b"\x89PNG\r\n\x1a\n", b"Content-Type: binary/octet-stream"))
     [path] = await client.download(Output(url=f"{url}/clip.mp4"), tmp_path)
     assert path.name == "clip.png"
+
+
+async def test_a_lent_session_that_does_not_unpack(listen: Listen, tmp_path: Path) -> None:
+    """
+    A result that comes packed all the same is unpacked, whatever a lent session is set to.
+    """
+    packed = gzip.compress(b"GIF89a" * 1000)
+    url = await listen(lambda _: answer(packed, b"Content-Encoding: gzip"))
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        client = AsyncClient("sk-test", base_url=url, session=session)
+        [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
+        assert path.read_bytes() == b"GIF89a" * 1000
 
 
 async def test_a_compressed_result_is_not_asked_for(

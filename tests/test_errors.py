@@ -154,7 +154,7 @@ EVERY = [
     ),
     (
         LedgerError("the disk is full", "run.db"),
-        "run.db: the disk is full; nothing is lost: mend the cause and run the batch again",
+        "run.db: the disk is full; mend the cause and run the batch again",
     ),
 ]
 ERRORS = [error for error, _ in EVERY]

@@ -5,6 +5,8 @@ What is charged for is what was submitted, once each.
 """
 
 from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,19 @@ import pytest
 from aireiter_async import (
     AmbiguousSubmitError,
     AsyncClient,
+    BudgetExceededError,
+    InvalidRequestError,
+    Ledger,
     PollPolicy,
+    RateLimitError,
     RetryPolicy,
     ServerError,
     SubmitRequest,
     TaskNotFoundError,
     TaskStatus,
+    TaskTimeoutError,
+    run_many,
+    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -72,6 +81,15 @@ LOOKS: dict[str, Fault] = {
     "not found": Fault.not_found(),
 }
 SLOW = {"hang", "late", "drip"}  # ended by the attempt's timeout
+QUICK_LOOKS = [fault for name, fault in LOOKS.items() if name not in SLOW | {"slow"}]
+# One of each kind of thing that can become of a submit.
+KINDS: dict[str, Fault] = {
+    "taken": AFTER["lost"],
+    "taken, and a page": AFTER["refused page"],
+    "not taken": BEFORE["reset"],
+    "pace": BEFORE["pace"],
+    "refused": Fault.bad_request("Invalid aspect_ratio"),
+}
 
 
 def patience(*names: str) -> dict[str, Any]:
@@ -134,6 +152,144 @@ async def test_two_faults_in_a_row(
     await submit(service, connect(**patience(first, second)), used_id)
 
 
+@pytest.mark.parametrize(
+    ("used_id", "looks"),
+    [*product(USED_IDS, [0, 3]), ("refuse", 5), ("return", 5)],  # 5: after the settling
+)
+async def test_three_faults_in_a_row(
+    service: FakeService, client: AsyncClient, used_id: Any, looks: int
+) -> None:
+    """
+    Whatever becomes of three submits in a row: a task that was taken is the outcome, charged once.
+
+    A refusal is the outcome only of what was not taken before, and nothing is charged then.
+    """
+    service.used_id, service.visible_after_looks = used_id, looks
+    for names in product(KINDS, repeat=3):
+        service.script("submit", *(KINDS[name] for name in names))
+        request = SubmitRequest("veo3_1", {})
+        decided = next((name for name in names if name.startswith(("taken", "refused"))), None)
+        if decided == "refused":
+            with pytest.raises(InvalidRequestError, match="aspect_ratio"):
+                await client.submit(request)
+        else:
+            task = await client.submit(request)
+            assert task.out_task_id == request.out_task_id
+        charges = [charge.out_task_id for charge in service.charges]
+        assert charges.count(request.out_task_id) == (decided != "refused"), names
+        service._plan._scripts["submit"].clear()
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+async def test_two_faults_while_settling(
+    service: FakeService, client: AsyncClient, used_id: Any
+) -> None:
+    """
+    Looks for a lost submit that fail in two ways, of a task that is visible late: charged once.
+    """
+    service.used_id, service.visible_after_looks = used_id, 1
+    for faults in product(QUICK_LOOKS, repeat=2):
+        service.script("submit", Fault.lost_answer(accepted=True))
+        service.script("query", *faults)
+        await client.submit(SubmitRequest("veo3_1", {}))
+        assert len(service.charges) == len(service.tasks) == service.counts["/api/openapi/submit"]
+
+
+@pytest.mark.parametrize("used_id", USED_IDS)
+@pytest.mark.parametrize("taken", [False, True])
+async def test_faults_after_a_crash(
+    service: FakeService, client: AsyncClient, used_id: Any, *, taken: bool
+) -> None:
+    """
+    What an earlier process may have sent is charged once, whatever strikes the looks and the POST.
+    """
+    service.used_id = used_id
+    for look, kind in product(QUICK_LOOKS, set(KINDS) - {"refused"}):
+        request = SubmitRequest("veo3_1", {})
+        if taken:
+            await client.submit(request)
+        service.script("query", look)
+        service.script("submit", KINDS[kind])
+        task = await client.submit(request, maybe_sent=True)
+        assert task.out_task_id == request.out_task_id
+        service._plan._scripts["submit"].clear()
+        assert len(service.charges) == len(service.tasks)
+        assert service.posts(request.out_task_id) == (1 if taken or kind.startswith("taken") else 2)
+
+
+@pytest.mark.parametrize("name", [*AFTER, *(f"not taken: {name}" for name in BEFORE)])
+async def test_a_batch_that_is_left_in_doubt(
+    service: FakeService, connect: Connect, tmp_path: Path, name: str
+) -> None:
+    """
+    A task of a batch that cannot be settled is settled by the next run, and charged once.
+    """
+    fault = AFTER[name] if name in AFTER else BEFORE[name.removeprefix("not taken: ")]
+    requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(2)]
+    service.used_id = "charge"
+    service.script("submit", fault)
+    service.script("query", *[Fault.server_error()] * 5)  # as many as a look has attempts
+    client = connect(**patience(name.removeprefix("not taken: ")))
+    for doubtful in ("pace" not in name, False):
+        async with Ledger(tmp_path / "run.db") as ledger:
+            outcomes = run_many(client, requests, ledger=ledger, window=1)
+            ends = [outcome.error async for outcome in outcomes]
+        assert [isinstance(end, AmbiguousSubmitError) for end in ends].count(True) == doubtful
+    assert ends == [None, None]
+    assert len(service.charges) == len(service.tasks) == 2
+
+
+@pytest.mark.parametrize(
+    ("params", "fault", "error", "done"),
+    [
+        ({}, KINDS["refused"], InvalidRequestError, 3),
+        ({}, Fault.too_many_requests(1e6), RateLimitError, 3),
+        ({"n": {1}}, Fault.ok(), TypeError, 3),
+        ({"n": float("nan")}, Fault.ok(), ValueError, 3),
+        ({}, KINDS["taken"], AmbiguousSubmitError, 2),
+        ({}, KINDS["not taken"], AmbiguousSubmitError, 2),
+    ],
+    ids=["refused", "too long a pace", "no JSON", "no number", "taken", "not taken"],
+)
+async def test_a_limit_counts_what_may_have_been_taken(
+    service: FakeService,
+    client: AsyncClient,
+    params: dict[str, Any],
+    fault: Fault,
+    error: type[Exception],
+    done: int,
+) -> None:
+    """
+    What was certainly not accepted leaves its credits to others; what is in doubt stays reserved.
+    """
+    service.price = 2.0
+    service.script("submit", Fault.ok(), *[fault] * ("n" not in params))
+    service.script("query", Fault.ok(), *[Fault.server_error()] * 5)
+    requests = [SubmitRequest("veo3_1", given) for given in ({}, params, {}, {}, {})]
+    outcomes = run_many(client, requests, window=1, max_credits=6)
+    ends = [outcome.error async for outcome in outcomes]
+    assert [type(end) for end in ends if end][:1] == [error]
+    assert ends.count(None) == done
+    assert isinstance(ends[-1], BudgetExceededError)
+
+
+async def test_what_is_waited_for_again_times_out_again(
+    service: FakeService, connect: Connect, tmp_path: Path
+) -> None:
+    """
+    A task that an earlier run has submitted is waited for as long as this run says.
+    """
+    service.durations = 1e9
+    client = connect(polling=PollPolicy(first=3, step=3))
+    requests = [SubmitRequest("veo3_1", {})]
+    async with Ledger(tmp_path / "run.db") as ledger:
+        async for _ in submit_many(client, requests, ledger=ledger):
+            pass
+        [outcome] = [each async for each in run_many(client, requests, ledger=ledger, timeout=9)]
+    assert isinstance(outcome.error, TaskTimeoutError)
+    assert len(service.charges) == 1
+
+
 @pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("name", LOOKS)
 @pytest.mark.parametrize("times", [1, 4])
@@ -154,12 +310,14 @@ async def test_a_fault_while_settling(
 
 @pytest.mark.parametrize("name", LOOKS)
 @pytest.mark.parametrize("look", [0, 2])
+@pytest.mark.parametrize("late", [0, 2])
 async def test_a_fault_while_polling(
-    service: FakeService, connect: Connect, name: str, look: int
+    service: FakeService, connect: Connect, name: str, look: int, late: int
 ) -> None:
     """
     Looks that fail while a task is waited for do not end the wait.
     """
+    service.visible_after_looks = late
     running = Fault.task_status("processing")
     service.script("query", *[running] * look, LOOKS[name], LOOKS[name], running)
     await submit(service, connect(**patience(name), polling=GRACIOUS), "charge")

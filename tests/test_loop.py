@@ -210,6 +210,28 @@ async def test_closing_tells_those_who_download(
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - a coroutine function
 
 
+async def test_closing_tells_the_last_attempts(
+    service: FakeService, make: Make, until: Until, tmp_path: Path
+) -> None:
+    """
+    Calls that would not be tried again are told that the client is closed, all the same.
+    """
+    client = make(retry=RetryPolicy(attempts=1), polling=PollPolicy(first=0))
+    task = await client.run(request())
+    service.script("result", Fault.hang(), Fault.drip(8 * LONG))
+    service.script("query", Fault.hang(), Fault.hang())
+    service.script("balance", Fault.hang())
+    tasks = begin(
+        client.balance(),
+        client.query("a"),
+        client.wait("b", timeout=0),
+        *(client.download(task, tmp_path, name=name) for name in "cd"),
+    )
+    await until(lambda: service.in_flight == 3 and service.counts["/upload"] == 2)
+    assert [closed(error) for error in await told(client, *tasks)] == [True] * 5
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - a coroutine function
+
+
 async def test_closing_ends_a_batch(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
@@ -304,6 +326,40 @@ def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureF
     assert [str(each.message)[:21] for each in caught if "nclosed" in str(each.message)] == [
         "unclosed AsyncClient:"
     ]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("turns", [False, True], ids=["closes next", "runs again"])
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_client_forgotten_while_its_loop_rests_warns_once(
+    caplog: pytest.LogCaptureFixture, views: int, *, turns: bool
+) -> None:
+    """
+    A client that goes while its loop neither runs nor is closed warns once, and raises nothing.
+    """
+    loop = asyncio.new_event_loop()
+    service = FakeService()
+    loop.run_until_complete(service.start())
+    clients = [AsyncClient(service.api_key, base_url=service.url)]
+    clients += [clients[0].with_options(timeout=1 + n) for n in range(views)]
+    for client in clients:
+        loop.run_until_complete(client.balance())
+    raised: list[Any] = []
+    with warnings.catch_warnings(record=True) as caught, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.unraisablehook", raised.append)
+        warnings.simplefilter("always")
+        del client
+        clients.clear()
+        gc.collect()
+        assert [str(each.message)[:21] for each in caught] == ["unclosed AsyncClient:"]
+        if turns:
+            loop.run_until_complete(asyncio.sleep(0))
+            assert service.connections == 0
+        loop.run_until_complete(service.close())
+        loop.close()
+        gc.collect()
+    assert len(caught) == 1
+    assert raised == []
     assert caplog.records == []
 
 
@@ -419,17 +475,30 @@ def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
     loop.close()
 
 
-async def test_the_loop_stays_free(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("verb", ["run", "download"])
+async def test_the_loop_stays_free(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, verb: str
+) -> None:
     """
     With a thousand in flight no single step of ours holds the loop for long.
     """
+
+    # No coroutine of the test's own: the log names the outermost.
+    def call() -> Coroutine[Any, Any, object]:
+        return client.run(request()) if verb == "run" else client.download(done, tmp_path)
+
     caplog.set_level(logging.WARNING, "asyncio")
     loop = asyncio.get_running_loop()
     async with (
         FakeService(record=False) as service,
-        AsyncClient(service.api_key, base_url=service.url, max_concurrency=1000) as client,
+        AsyncClient(
+            service.api_key,
+            base_url=service.url,
+            max_concurrency=1000,
+            polling=PollPolicy(first=0, step=0, cap=0),
+        ) as client,
     ):
-        await client.submit(request())  # what is made once is made
+        done = await client.run(request())  # what is made once is made
         gc.collect()
         gc.disable()  # it would look at everything that the tests before have left
         loop.set_debug(True)
@@ -439,7 +508,7 @@ async def test_the_loop_stays_free(caplog: pytest.LogCaptureFixture) -> None:
             while slow and tries < 5:
                 tries += 1
                 caplog.clear()
-                await asyncio.gather(*(client.submit(request()) for _ in range(1000)))
+                await asyncio.gather(*(call() for _ in range(1000)))
                 told = [each.getMessage() for each in caplog.records]
                 # The service shares the loop: only what we run ourselves counts.
                 slow = [line for line in told if "took" in line and f"{OURS}/_" in line]

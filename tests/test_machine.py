@@ -2,10 +2,12 @@
 A machine that plays client, service, ledger and misfortune against each other, at random.
 
 After each step: nothing is charged twice, nothing that was not asked for, and each id of the batch
-that was charged stands in the ledger. In the end all of it is completed, once.
+that was charged stands in the ledger; what is said to be refused was not charged, what is said to
+have failed has, and no limit is passed. In the end all of it is completed, once.
 """
 
 import asyncio
+import json
 import shutil
 import sqlite3
 import tempfile
@@ -20,49 +22,84 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from aireiter_async import (
     AireiterError,
+    AmbiguousSubmitError,
     AsyncClient,
+    BudgetExceededError,
+    DownloadError,
     Ledger,
     Outcome,
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
+    Task,
+    TaskFailedError,
+    TaskNotFoundError,
     TaskStatus,
+    TaskTimeoutError,
     run_many,
     submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
-from tests.hostile_steps import Blow, counting
+from tests.hostile_steps import Blow, Death, counting
 from tests.hostile_time import Clock, clocked
 
 T = TypeVar("T")
 
-ON_SUBMIT = [
-    make(accepted=accepted)
-    for make in (Fault.lost_answer, Fault.reset, Fault.truncated, Fault.no_data, Fault.server_error)
-    for accepted in (False, True)
-] + [
+PRICE = 2.0
+OTHER_TASK = '{"statusCode":200,"data":{"out_task_id":"other","status":"pending"}}'
+BREAKS = [Fault.lost_answer, Fault.reset, Fault.truncated, Fault.no_data, Fault.server_error]
+TAKEN = [
+    *(make(accepted=True) for make in BREAKS),
+    Fault.html(403, accepted=True),
+    Fault.reply(200, OTHER_TASK, accepted=True),
+]
+NOT_TAKEN = [*(make() for make in BREAKS), Fault.html(502), Fault.redirect()]
+REFUSED = [
     Fault.too_many_requests(0),
     Fault.too_many_requests(3, in_envelope=True),
-    Fault.html(403, accepted=True),
-    Fault.html(502),
+    Fault.too_many_requests(500),
     Fault.no_credits(),
     Fault.bad_request("Invalid aspect_ratio"),
-    Fault.failed(),
-    Fault.redirect(),
+    Fault.reply(401, '{"error":{"code":401,"message":"Invalid API key"}}'),
 ]
-ON_QUERY = [
-    Fault.lost_answer(),
-    Fault.reset(),
-    Fault.truncated(),
-    Fault.html(200),
-    Fault.server_error(503),
-    Fault.too_many_requests(1),
-    Fault.task_status("processing"),
-    Fault.task_status("dreaming"),
-    Fault.broken_json(),
-]
+ON_SUBMIT = st.one_of(
+    *(st.sampled_from(kind) for kind in (TAKEN, NOT_TAKEN, REFUSED, [Fault.ok(), Fault.failed()]))
+)
+ON_QUERY = st.sampled_from(
+    [
+        Fault.lost_answer(),
+        Fault.reset(),
+        Fault.truncated(),
+        Fault.html(200),
+        Fault.server_error(503),
+        Fault.too_many_requests(1),
+        Fault.task_status("processing"),
+        Fault.task_status("dreaming"),
+        Fault.broken_json(),
+    ]
+)
+ON_RESULT = st.sampled_from([Fault.truncated(), Fault.reset(), Fault.html(502)])
+# What strikes next, at each endpoint; what is left of it strikes later.
+TROUBLE = st.fixed_dictionaries(
+    {
+        "submit": st.lists(ON_SUBMIT, max_size=4),
+        "query": st.lists(ON_QUERY, max_size=6),
+        "result": st.lists(ON_RESULT, max_size=3),
+    }
+)
 # A cancellation at that suspension; 0: none.
-STEPS = st.one_of(st.just(0), st.integers(1, 60))
+STEPS = st.one_of(st.just(0), st.integers(1, 120))
+# By how much the batch becomes longer.
+MORE = st.integers(0, 3)
+# How a batch is run.
+PLANS = st.fixed_dictionaries(
+    {
+        "waiting": st.booleans(),
+        "max_credits": st.sampled_from([None, None, 3 * PRICE, 8 * PRICE]),
+        "timeout": st.sampled_from([None, 2.0]),
+        "saving": st.booleans(),
+    }
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -76,9 +113,8 @@ class Machine(RuleBasedStateMachine):
         self.ledger = self.directory / "run.db"
         self.loop = asyncio.new_event_loop()
         self.clock = Clock()
-        self.service = FakeService(clock=self.clock, used_id="charge", durations=5.0)
+        self.service = FakeService(clock=self.clock, used_id="charge", durations=5.0, price=PRICE)
         self.singles: list[SubmitRequest] = []
-        self.sent: set[str] = set()
         self.batch: list[SubmitRequest] = []
         self.play(self.service.start())
         self.client = self.connect()
@@ -102,86 +138,152 @@ class Machine(RuleBasedStateMachine):
             polling=PollPolicy(first=1, step=1, cap=5),
         )
 
-    async def cancelled(self, call: Coroutine[Any, Any, Any], step: int, *, late: bool) -> Any:
+    async def struck(self, call: Coroutine[Any, Any, Any], blow: Blow) -> Any:
         """
-        Run *call*, cancelled at one of the suspensions of its tasks; return how it ended.
+        Run *call*, cancelled by *blow*; return what it returned, or None if it did not.
         """
-        blow = Blow(step, late=late)
         with counting(blow):
             blow.task = self.loop.create_task(call)
             await asyncio.wait([blow.task])
-        if blow.task.cancelled():
-            return None
-        return blow.task.exception() or blow.task.result()
+        return None if blow.task.cancelled() else blow.task.result()
 
-    @rule(faults=st.lists(st.sampled_from(ON_SUBMIT), max_size=3))
-    def disturb_submits(self, faults: list[Fault]) -> None:
+    def more_singles(self, count: int) -> list[SubmitRequest]:
         """
-        Let faults strike the next submits.
+        Make requests that are no part of the batch.
         """
-        self.service.script("submit", *faults)
+        first = len(self.singles)
+        self.singles += [SubmitRequest("veo3_1", {"n": first + n}) for n in range(count)]
+        return self.singles[first:]
 
-    @rule(faults=st.lists(st.sampled_from(ON_QUERY), max_size=6))
-    def disturb_looks(self, faults: list[Fault]) -> None:
+    def disturb(self, trouble: dict[Any, list[Fault]]) -> None:
         """
-        Let faults strike the next looks.
+        Let faults strike.
         """
-        self.service.script("query", *faults)
+        for endpoint, faults in trouble.items():
+            self.service.script(endpoint, *faults)
 
     @rule(
         used_id=st.sampled_from(["refuse", "return", "charge"]),
         looks=st.integers(0, 2),
+        seconds=st.sampled_from([0.0, 3.0]),
         envelope=st.sampled_from(["plain", "ok", "code", "list"]),
         form=st.sampled_from(["seen", "http", "envelope"]),
     )
-    def change_the_service(self, used_id: Any, looks: int, envelope: Any, form: Any) -> None:
+    def change_the_service(
+        self, used_id: Any, looks: int, seconds: float, envelope: Any, form: Any
+    ) -> None:
         """
         Let the service behave in another way that is not ruled out.
         """
         self.service.used_id, self.service.visible_after_looks = used_id, looks
+        self.service.visible_after = seconds
         self.service.envelope, self.service.refusal_form = envelope, form
 
-    @rule(step=STEPS, late=st.booleans())
-    def submit(self, step: int, late: bool) -> None:  # noqa: FBT001 - of hypothesis
+    @rule(trouble=TROUBLE, count=st.integers(1, 4), step=STEPS, late=st.booleans())
+    def submit(self, trouble: Any, count: int, step: int, late: bool) -> None:  # noqa: FBT001
         """
-        Submit one more task.
+        Submit some more tasks at once.
         """
-        request = SubmitRequest("veo3_1", {"n": len(self.singles)})
-        self.singles.append(request)
-        end = self.play(self.cancelled(self.client.submit(request), step, late=late))
-        assert not isinstance(end, Exception) or isinstance(end, AireiterError)
+        self.disturb(trouble)
+        requests = self.more_singles(count)
+
+        async def play() -> list[Any]:
+            calls = (self.client.submit(request) for request in requests)
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        ends = self.play(self.struck(play(), Blow(step, late=late)))
+        for request, end in zip(requests, ends or [], strict=ends is not None):
+            self.check(request.out_task_id, end)
 
     @precondition(lambda self: self.singles)
-    @rule(which=st.integers(0, 99), step=STEPS, late=st.booleans())
-    def submit_again(self, which: int, step: int, late: bool) -> None:  # noqa: FBT001
+    @rule(trouble=TROUBLE, which=st.integers(0, 99), step=STEPS, late=st.booleans())
+    def submit_again(self, trouble: Any, which: int, step: int, late: bool) -> None:  # noqa: FBT001
         """
         Run a task again that may have been submitted.
         """
+        self.disturb(trouble)
         request = self.singles[which % len(self.singles)]
-        end = self.play(self.cancelled(self.client.run(request, maybe_sent=True), step, late=late))
-        assert not isinstance(end, Exception) or isinstance(end, AireiterError)
 
-    @rule(more=st.integers(0, 3), step=STEPS, late=st.booleans(), waiting=st.booleans())
-    def run_the_batch(self, more: int, step: int, late: bool, waiting: bool) -> None:  # noqa: FBT001
+        async def play() -> Any:
+            try:
+                return await self.client.run(request, maybe_sent=True)
+            except AireiterError as error:
+                return error
+
+        end = self.play(self.struck(play(), Blow(step, late=late)))
+        if end is not None:
+            self.check(request.out_task_id, end)
+
+    @rule(more=MORE, trouble=TROUBLE, plan=PLANS, step=STEPS, late=st.booleans())
+    def run_the_batch(
+        self,
+        more: int,
+        trouble: Any,
+        plan: dict[str, Any],
+        step: int,
+        late: bool,  # noqa: FBT001 - of hypothesis
+    ) -> None:
         """
         Go on with the batch, that may have become longer.
         """
-        first = len(self.batch)
-        self.batch += [SubmitRequest("veo3_1", {"line": first + n}) for n in range(more)]
-        end = self.play(self.cancelled(self.consume(waiting=waiting), step, late=late))
-        assert not isinstance(end, Exception)
+        self.lengthen(more, trouble)
+        before, limit = self.spent(), plan["max_credits"]
+        priced = any(row["estimated_credits"] or row["credits_used"] for row in self.rows())
+        outcomes = self.play(self.struck(self.consume(**plan), Blow(step, late=late)))
+        if limit is not None and priced:  # else the price may not be told in time
+            assert self.spent() <= max(before, limit)
+        if outcomes is not None:
+            assert sorted(outcome.index for outcome in outcomes) == list(range(len(self.batch)))
+            for outcome in outcomes:
+                self.check(outcome.request.out_task_id, outcome.error or outcome.task)
 
-    async def consume(self, *, waiting: bool) -> list[Outcome]:
+    @rule(more=MORE, trouble=TROUBLE, plan=PLANS, step=STEPS.filter(bool), late=st.booleans())
+    def kill_the_batch(
+        self,
+        more: int,
+        trouble: Any,
+        plan: dict[str, Any],
+        step: int,
+        late: bool,  # noqa: FBT001 - of hypothesis
+    ) -> None:
+        """
+        Go on with the batch, in a process that dies.
+        """
+        self.lengthen(more, trouble)
+        death = Death(step, late=late, ledger=self.ledger)
+        self.play(self.struck(self.consume(**plan), death))
+        death.bury()
+
+    def lengthen(self, more: int, trouble: dict[Any, list[Fault]]) -> None:
+        """
+        Append requests to the batch, and let faults strike.
+        """
+        self.disturb(trouble)
+        for line in range(len(self.batch), len(self.batch) + more):
+            self.batch.append(SubmitRequest("veo3_1", {"line": line}))
+
+    async def consume(
+        self,
+        *,
+        waiting: bool = True,
+        max_credits: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of each task
+        saving: bool = False,
+    ) -> list[Outcome]:
         """
         Run the batch.
         """
         async with Ledger(self.ledger) as ledger:
-            outcomes = (
-                run_many(self.client, self.batch, ledger=ledger, window=3, retry_failed=True)
-                if waiting
-                else submit_many(self.client, self.batch, ledger=ledger, retry_failed=True)
-            )
-            async with aclosing(outcomes):
+            options: dict[str, Any] = {
+                "ledger": ledger,
+                "max_credits": max_credits,
+                "retry_failed": True,
+            }
+            if waiting:
+                options |= {"window": 3, "timeout": timeout}
+                options |= {"download_to": self.directory / "results"} if saving else {}
+            many: Any = run_many if waiting else submit_many
+            async with aclosing(many(self.client, self.batch, **options)) as outcomes:
                 return [outcome async for outcome in outcomes]
 
     @rule()
@@ -189,8 +291,31 @@ class Machine(RuleBasedStateMachine):
         """
         Cut every connection.
         """
-        self.play(self.service.close())
-        self.play(self.service.start())
+        self.play(self.restart())
+
+    @rule(more=MORE, trouble=TROUBLE, plan=PLANS, turns=st.integers(1, 200))
+    def restart_while_busy(self, more: int, trouble: Any, plan: dict[str, Any], turns: int) -> None:
+        """
+        Cut every connection in the middle of a batch.
+        """
+        self.lengthen(more, trouble)
+
+        async def play() -> list[Outcome]:
+            task = self.loop.create_task(self.consume(**plan))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await self.restart()
+            return await task
+
+        for outcome in self.play(play()):
+            self.check(outcome.request.out_task_id, outcome.error or outcome.task)
+
+    async def restart(self) -> None:
+        """
+        Restart the service.
+        """
+        await self.service.close()
+        await self.service.start()
 
     @rule()
     def restart_the_client(self) -> None:
@@ -200,23 +325,49 @@ class Machine(RuleBasedStateMachine):
         self.play(self.client.close())
         self.client = self.connect()
 
-    @rule(step=st.integers(1, 60))
-    def close_while_busy(self, step: int) -> None:
+    @rule(more=MORE, trouble=TROUBLE, count=st.integers(0, 4), turns=st.integers(1, 200))
+    def close_while_busy(self, more: int, trouble: Any, count: int, turns: int) -> None:
         """
-        Close the client in the middle of a batch.
+        Close the client in the middle of submits and a batch.
         """
-        old = self.client
+        self.lengthen(more, trouble)
+        old, requests = self.client, self.more_singles(count)
 
-        async def play() -> None:
-            task = self.loop.create_task(self.consume(waiting=True))
-            for _ in range(step):
+        async def play() -> list[Any]:
+            batch = self.loop.create_task(self.consume())
+            singles = [self.loop.create_task(old.submit(request)) for request in requests]
+            for _ in range(turns):
                 await asyncio.sleep(0)
             await old.close()
-            await asyncio.wait([task])
-            assert task.exception() is None or isinstance(task.exception(), RuntimeError)
+            await asyncio.wait([batch, *singles])
+            assert batch.exception() is None or isinstance(batch.exception(), RuntimeError)
+            return await asyncio.gather(*singles, return_exceptions=True)
 
-        self.play(play())
+        for request, end in zip(requests, self.play(play()), strict=True):
+            self.check(request.out_task_id, end)
         self.client = self.connect()
+
+    def check(self, out_task_id: str, end: Any) -> None:
+        """
+        Fail unless what a call has said of a task is true.
+        """
+        task = self.service.tasks.get(out_task_id)
+        if isinstance(end, AmbiguousSubmitError):
+            return
+        if isinstance(end, Task):
+            assert task is not None
+            assert end.status is not TaskStatus.COMPLETED or not task.failure
+        elif isinstance(end, TaskFailedError):
+            assert task is not None
+            assert task.failure
+        elif isinstance(end, TaskTimeoutError | TaskNotFoundError | DownloadError):
+            assert task is not None
+        elif isinstance(end, BudgetExceededError):
+            known = {row["out_task_id"]: row["state"] for row in self.rows()}
+            assert task is None or known[out_task_id] in {"intended", "uncertain", "failed"}
+        else:  # it was certainly not accepted
+            assert isinstance(end, AireiterError | RuntimeError)
+            assert task is None
 
     def charged(self) -> list[str]:
         """
@@ -224,22 +375,36 @@ class Machine(RuleBasedStateMachine):
         """
         return [charge.out_task_id for charge in self.service.charges]
 
-    def recorded(self) -> set[str]:
+    def spent(self) -> float:
         """
-        Return the ids in the ledger.
+        Return what the batch has cost, without what is refunded in the end.
+        """
+        singles = {request.out_task_id for request in self.singles}
+        return sum(
+            charge.credits
+            for charge in self.service.charges
+            if charge.out_task_id not in singles
+            and not self.service.tasks[charge.out_task_id].failure
+        )
+
+    def rows(self) -> list[sqlite3.Row]:
+        """
+        Return what is in the ledger.
         """
         if not self.ledger.exists():
-            return set()
+            return []
         with closing(sqlite3.connect(self.ledger)) as db:
-            return {row[0] for row in db.execute("SELECT out_task_id FROM tasks")}
+            db.row_factory = sqlite3.Row
+            if not db.execute("SELECT * FROM sqlite_master").fetchall():
+                return []
+            return db.execute("SELECT * FROM tasks").fetchall()
 
     @invariant()
     def nothing_twice(self) -> None:
         """
-        No id is charged twice.
+        Charges equal tasks: no id is charged twice.
         """
-        charged = self.charged()
-        assert len(charged) == len(set(charged))
+        assert sorted(self.charged()) == sorted(self.service.tasks)
 
     @invariant()
     def nothing_unknown(self) -> None:
@@ -247,15 +412,35 @@ class Machine(RuleBasedStateMachine):
         What was charged was submitted: on its own, or by the batch, and then the ledger knows.
         """
         singles = {request.out_task_id for request in self.singles}
-        assert set(self.charged()) - singles <= self.recorded()
+        recorded = {row["out_task_id"] for row in self.rows()}
+        assert set(self.charged()) - singles <= recorded
+
+    @invariant()
+    def nothing_untrue(self) -> None:
+        """
+        What the ledger says of a task is true.
+        """
+        for row in self.rows():
+            task, state = self.service.tasks.get(row["out_task_id"]), row["state"]
+            if state == "refused":
+                assert task is None
+            elif state not in {"intended", "uncertain"}:
+                assert task is not None
+                if state != "submitted":
+                    assert bool(task.failure) == (state == "failed")
+                if state in {"completed", "downloaded"}:
+                    assert row["credits_used"] == task.credits
+                if state == "downloaded":
+                    assert all(Path(path).stat().st_size for path in json.loads(row["paths"]))
 
     @invariant()
     def nothing_left(self) -> None:
         """
-        No slot is taken, and nobody waits for one.
+        No slot is taken, nobody waits for one, and no file is half there.
         """
         stats = self.client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
+        assert list(self.directory.rglob("*.part")) == []
 
     def teardown(self) -> None:
         """
@@ -277,9 +462,9 @@ class Machine(RuleBasedStateMachine):
         """
         for script in self.service._plan._scripts.values():
             script.clear()
-        self.service.visible_after_looks = 0
+        self.service.visible_after = self.service.visible_after_looks = 0
         for _ in range(2):  # what the service has let fail is submitted again, under a new id
-            outcomes = self.play(self.consume(waiting=True))
+            outcomes = self.play(self.consume())
         failed = {task.out_task_id for task in self.service.tasks.values() if task.failure}
         assert [outcome.error for outcome in outcomes] == [None] * len(self.batch)
         for request in self.singles:

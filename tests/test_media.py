@@ -3,18 +3,30 @@ Results on disk: named for what they are, and whole or not there at all.
 """
 
 import asyncio
+import base64
 import resource
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aireiter_async._media import _in_thread, file_suffix, save, save_text, stem_of_url
+from aireiter_async._media import (
+    _in_thread,
+    file_suffix,
+    is_data_url,
+    is_web_url,
+    read_data_url,
+    save,
+    save_data_url,
+    save_text,
+    stem_of_url,
+)
 
 BLOCK = 1024 * 1024
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -108,18 +120,42 @@ def small_disk(size: int) -> Iterator[None]:
 )
 def test_the_content_type_names_the_suffix(content_type: str, suffix: str) -> None:
     """
-    The type that the host tells decides, whatever the URL ends in.
+    Where the bytes do not tell, the type does, whatever the URL ends in.
     """
-    assert file_suffix(content_type, b"", "https://h/a.bmp") == suffix
+    assert file_suffix(content_type, b"????", "https://h/a.bmp") == suffix
 
 
 @pytest.mark.parametrize(("head", "suffix"), HEADS.items())
-@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "image/jpg"])
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "application/octet-stream", "image/png", "image/jpeg", "video/mp4", "text/plain"],
+)
 def test_the_first_bytes_name_the_suffix(content_type: str, head: bytes, suffix: str) -> None:
     """
-    Where the type says nothing, the file itself does.
+    The file itself says what it is, whatever the host calls it.
     """
     assert file_suffix(content_type, head + bytes(50), "https://h/a.bmp") == suffix
+
+
+@pytest.mark.parametrize(
+    ("content_type", "suffix"),
+    [
+        ("audio/mp4", ".m4a"),
+        ("audio/x-m4a", ".m4a"),
+        ("video/quicktime", ".mov"),
+        ("image/avif", ".avif"),
+        ("video/mp4", ".mp4"),
+        ("video/webm", ".mp4"),
+        ("image/png", ".mp4"),
+        ("", ".mp4"),
+    ],
+)
+def test_of_iso_media_the_type_tells_which(content_type: str, suffix: str) -> None:
+    """
+    Sound, film and picture share one container: there the type is believed, if it is of one.
+    """
+    assert file_suffix(content_type, b"\x00\x00\x00\x1cftypisom", "https://h/a") == suffix
+    assert file_suffix(content_type, b"\x00\x00\x00\x1cftypqt  ", "https://h/a") == ".mov"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +176,8 @@ def test_the_first_bytes_name_the_suffix(content_type: str, head: bytes, suffix:
         ("https://h/a.\xe9", ".bin"),
         ("https://h/a.p%00", ".bin"),
         ("https://[h/a.psd", ".bin"),
+        ("data:image/x,a.psd", ".bin"),
+        ("https://h/" + "a" * 70_000 + ".psd", ".bin"),
     ],
 )
 def test_the_url_is_the_last_resort(url: str, suffix: str) -> None:
@@ -172,6 +210,8 @@ def test_the_url_is_the_last_resort(url: str, suffix: str) -> None:
         ("", "output"),
         ("https://[h/a.png", "output"),
         ("Last Train Home", "Last_Train_Home"),
+        ("data:image/png;base64,AAAA/kitten.png", "output"),
+        ("https://h/kitten" + "/" * 70_000 + "a.png", "output"),
     ],
     ids=ascii,
 )
@@ -496,3 +536,119 @@ async def test_no_text_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the result is empty"):
         await save_text("", tmp_path, "lyrics")
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "content_type", "content"),
+    [
+        ("data:image/png;base64,iVBORw0KGgo=", "image/png", PNG[:8]),
+        ("DATA:image/png;BASE64,iVBORw0KGgo=", "image/png", PNG[:8]),
+        ("data:image/png;base64,iVBORw0KGgo", "image/png", PNG[:8]),
+        ("data:image/png;base64,iVBO\r\nRw0K Ggo%3D", "image/png", PNG[:8]),
+        ("data:image/png;a=b;base64,iVBORw0KGgo=", "image/png;a=b", PNG[:8]),
+        ("data:;base64,-_-_", "", b"\xfb\xff\xbf"),
+        ("data:;base64,%2B/+%2F", "", b"\xfb\xff\xbf"),
+        ("data:text/plain,a%20b,c+d", "text/plain", b"a b,c+d"),
+        ("data:text/plain;charset=utf-8,\u732b", "text/plain;charset=utf-8", b"\xe7\x8c\xab"),
+        ("data:,", "", b""),
+    ],
+)
+def test_a_data_url_is_read(url: str, content_type: str, content: bytes) -> None:
+    """
+    Base64 of either alphabet, padded or not and broken into lines, or percent-encoded text.
+    """
+    assert is_data_url(url)
+    assert read_data_url(url) == (content_type, content)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:",
+        "data:image/png;base64",
+        "data:;base64,A",
+        "data:;base64,AAAAA",
+        "data:;base64,AA=A",
+        "data:;base64,AAAA****",
+        "data:;base64,\u732b",
+        "data:,\ud800",
+    ],
+    ids=ascii,
+)
+async def test_what_is_no_data_url_is_an_error(tmp_path: Path, url: str) -> None:
+    """
+    A result within its URL that is damaged is not saved: bytes are not guessed.
+    """
+    with pytest.raises(ValueError, match=r"."):
+        await save_data_url(url, tmp_path, "a")
+    assert files(tmp_path) == []
+
+
+@given(st.binary(), st.sampled_from(["base64", "url", "bare", "text"]))
+def test_any_bytes_travel_in_a_data_url(content: bytes, form: str) -> None:
+    """
+    What is packed in any of the forms is what is read.
+    """
+    packed = {
+        "base64": lambda: ";base64," + base64.b64encode(content).decode(),
+        "url": lambda: ";base64," + base64.urlsafe_b64encode(content).decode(),
+        "bare": lambda: ";base64," + base64.b64encode(content).decode().rstrip("="),
+        "text": lambda: "," + quote(content),
+    }[form]()
+    assert read_data_url(f"data:a/b{packed}") == ("a/b", content)
+
+
+@given(st.text())
+def test_no_data_url_is_anything_but_a_value_error(text: str) -> None:
+    """
+    Whatever follows the scheme is bytes or a ValueError.
+    """
+    with suppress(ValueError):
+        assert isinstance(read_data_url(f"data:{text}")[1], bytes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "suffix"),
+    [
+        ("image/png", PNG, ".png"),
+        ("image/png", b"\xff\xd8\xff" + b"x" * (2 * BLOCK + 5), ".jpg"),
+        ("image/svg+xml", b"<svg/>", ".svg"),
+        ("", b"?", ".bin"),
+    ],
+)
+async def test_a_data_url_is_saved(tmp_path: Path, kind: str, content: bytes, suffix: str) -> None:
+    """
+    A result within its URL becomes a file like any other, named for what it is.
+    """
+    url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    path, length = await save_data_url(url, tmp_path / "new", "kitten")
+    assert (path.name, length) == (f"kitten{suffix}", len(content))
+    assert path.read_bytes() == content
+
+
+async def test_nothing_in_a_data_url_is_no_result(tmp_path: Path) -> None:
+    """
+    An empty result is an error here, too.
+    """
+    with pytest.raises(ValueError, match="the result is empty"):
+        await save_data_url("data:image/png;base64,", tmp_path, "a")
+
+
+@pytest.mark.parametrize(
+    ("url", "web"),
+    [
+        ("https://h/a", True),
+        ("HTTP://h/a", True),
+        ("ftp://h/a", False),
+        ("//h/a", False),
+        ("", False),
+        ("https://h/" + "a" * 60_000, True),
+        ("https://h/" + "a" * 70_000, False),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_places_on_the_web(url: str, *, web: bool) -> None:
+    """
+    An http or https URL, and not one of megabytes.
+    """
+    assert is_web_url(url) is web

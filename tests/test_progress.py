@@ -214,10 +214,13 @@ async def test_what_is_downloaded_again_is_outstanding(
         _ = [o async for o in run_many(client, asked(5), ledger=ledger)]
         saving = partial(run_many, client, asked(5), ledger=ledger, download_to=tmp_path)
         _ = [o async for o in saving(on_progress=reports.append)]
+        finished: list[BatchProgress] = []
+        _ = [o async for o in saving(on_progress=finished.append)]
     check(reports)
     assert max(seen.outstanding for seen in reports) == 5
     assert {seen.submitting for seen in reports} == {0}
     assert (reports[-1].credits_estimated, reports[-1].credits_used) == (0, 0)
+    assert {seen.outstanding for seen in finished} == {0}
 
 
 async def test_a_source_that_does_not_say_has_no_total(

@@ -8,16 +8,20 @@ import io
 import json
 import logging
 import pickle
+import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import pytest
 
 from aireiter_async import (
     AireiterError,
     AsyncClient,
+    ConnectError,
     InvalidRequestError,
     Output,
     RetryPolicy,
@@ -178,6 +182,97 @@ async def test_a_reply_that_repeats_the_key_is_kept_without_it(
     assert key.encode() not in pickle.dumps((task, balance))
     [path] = await client.download(task, tmp_path)
     assert key not in path.read_text(encoding="utf-8")
+
+
+BROKEN_OFF = {
+    "in a header": b"HTTP/1.1 200 OK\r\nX-Request: %s\r\nContent-",
+    "as a header": b"HTTP/1.1 502 Bad Gateway\r\n%s\r\nDate: Su",
+    "in the reason": b"HTTP/1.1 401 no such key: %s\r\nContent-Len",
+    "in a place": b"HTTP/1.1 307 Moved\r\nLocation: https://elsewhere.invalid/%s\r\nX",
+    "in a line": b"HTTP/1.1 200 OK\r\nX-Request: %s",
+    "after the head": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n%s",
+    "in a whole head": b"HTTP/1.1 200 no: %s\r\nContent-Length: 9999\r\n\r\n{",
+    "in a header of chunks": b"HTTP/1.1 200 OK\r\n%s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+}
+
+
+@pytest.mark.parametrize("verb", ["balance", "query", "submit", "wait"])
+@pytest.mark.parametrize("name", BROKEN_OFF)
+async def test_an_answer_that_breaks_off_is_told_without_the_key(
+    connect: Connect, listen: Listen, find_key: FindKey, name: str, verb: str
+) -> None:
+    """
+    Where a relay that echoes the request hangs up half-way, the key is in no error, at any attempt.
+    """
+
+    def reply(request: bytes) -> bytes:
+        lines = request.split(b"\r\n")
+        [line] = [line for line in lines if line.startswith(b"Authorization: ")]
+        return BROKEN_OFF[name] % line
+
+    client = connect(base_url=await listen(reply), retry=RetryPolicy(base=0, settle=0, attempts=2))
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "balance": client.balance,
+        "query": lambda: client.query("a"),
+        "submit": lambda: client.submit(SubmitRequest("veo3_1", {})),
+        "wait": lambda: client.wait("a", timeout=0),
+    }
+    with pytest.raises(AireiterError) as caught:
+        await calls[verb]()
+    assert find_key(caught.value, client._settings.api_key) == []
+    told = caught.value.__cause__ or caught.value
+    assert "the answer" in str(told)
+
+
+async def test_a_proxys_password_is_not_told(listen: Listen, find_key: FindKey) -> None:
+    """
+    The password in the URL of a lent session's proxy is in no error, whatever the proxy says.
+    """
+    refusal = b"HTTP/1.1 407 joe:sesame is unknown\r\nContent-Length: 0\r\n\r\n"
+    proxy = (await listen(lambda _: refusal)).replace("://", "://joe:sesame@")
+    async with aiohttp.ClientSession(proxy=proxy) as session:
+        client = AsyncClient(KEY, base_url="https://a.invalid", session=session, retry=ONCE)
+        calls = client.balance(), client.submit(SubmitRequest("veo3_1", {}))
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, ConnectError)
+            assert "HTTP 407" in str(error)
+            assert find_key(error, "sesame") == []
+
+
+ODD_KEY = 'sk/0a+1b="2c\\3d%25'
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in JSON": lambda key: json.dumps(key)[1:-1],
+    "in PHP's JSON": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
+    "in a URL": lambda key: quote(key, safe=""),
+    "in a URL in lower case": lambda key: re.sub(
+        "%..", lambda found: found[0].lower(), quote(key, safe="")
+    ),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+async def test_a_key_that_is_escaped_is_found(
+    connect: Connect, listen: Listen, find_key: FindKey, form: str
+) -> None:
+    """
+    A key of odd characters is in no error, however a relay writes it in a page, a value or a place.
+    """
+    written = WRITTEN[form](ODD_KEY)
+    page = f"<html>{written}</html>".encode()
+    place = b"HTTP/1.1 302 Found\r\nLocation: /?%s\r\nContent-Length: 0\r\n\r\n" % written.encode()
+    answers = [b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page), place]
+    if "JSON" in form:
+        body = b'{"statusCode":400,"message":"no such key: %s"}' % written.encode()
+        answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    client = connect(api_key=ODD_KEY, base_url=await listen(lambda _: answers[0]), retry=ONCE)
+    while answers:
+        [error] = await asyncio.gather(client.balance(), return_exceptions=True)
+        assert isinstance(error, AireiterError)
+        assert "***" in str(error)
+        for shown in {ODD_KEY, written}:
+            assert find_key(error, shown) == []
+        del answers[0]
 
 
 async def test_a_message_that_repeats_the_key_is_told_without_it(

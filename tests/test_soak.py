@@ -35,6 +35,7 @@ RESTARTS = 8
 SPEED = 60.0  # virtual seconds per real one
 RATE = 10.0  # requests per second that the service grants
 DURATION = 90.0  # seconds that a task takes
+MOST_MEMORY = 300.0  # MB, with all that the service remembers
 # Five in a hundred requests meet one of these.
 FAULTS = {
     Fault.lost_answer(accepted=True).on("submit"): 0.006,
@@ -122,10 +123,10 @@ async def requests(numbers: range) -> AsyncIterator[SubmitRequest]:
 
 
 async def run_once(
-    service: FakeService, clock: Clock, path: Path, books: Books, stop_after: int
-) -> bool:
+    service: FakeService, clock: Clock, path: Path, books: Books, stop_after: int | None = None
+) -> None:
     """
-    Run the batch, and stop it after some outcomes; return whether it came to its end.
+    Run the batch, to its end or until some outcomes have come: then the service restarts, too.
     """
     books.runs += 1
     client = clocked(
@@ -137,7 +138,6 @@ async def run_once(
         polling=PollPolicy(),
         timeout=60,
     )
-    ended = True
     async with client, Ledger(path) as ledger:
         outcomes = run_many(client, requests(range(ITEMS)), ledger=ledger, window=2000)
         async with aclosing(outcomes):
@@ -147,12 +147,13 @@ async def run_once(
                 name = "ok" if outcome.error is None else type(outcome.error).__name__
                 books.ends[name] += 1
                 books.unsure += name == "AmbiguousSubmitError"
-                if seen >= stop_after:
-                    ended = False
+                if seen == stop_after:
+                    await service.close()  # in the middle of everything
+                    await service.start()
+                if stop_after is not None and seen >= 2 * stop_after:
                     break
         books.descriptors.append(descriptors())
     books.add(client)
-    return ended
 
 
 @pytest.mark.soak
@@ -176,15 +177,14 @@ async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         record=False,
         credits=1e12,
     ) as service:
-        for n in range(RESTARTS):
-            await run_once(service, clock, path, books, chance.randrange(1, ITEMS // 10))
-            if n % 2:
-                await service.close()
-                await service.start()
-        while not await run_once(service, clock, path, books, 10 * ITEMS):
-            pass
+        for _ in range(RESTARTS):
+            await run_once(service, clock, path, books, chance.randrange(1, ITEMS // 20))
+        stopped = books.ends.copy()
+        await run_once(service, clock, path, books)
         refused = service.refusals[429]
         charged = Counter(charge.out_task_id for charge in service.charges)
+        failed = {task.out_task_id for task in service.tasks.values() if task.failure}
+    seconds = clock() - began
     with closing(sqlite3.connect(path)) as db:
         states: dict[str, str] = dict(db.execute("SELECT out_task_id, state FROM tasks"))
     table: dict[str, Any] = {
@@ -200,7 +200,7 @@ async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "settled": books.settled,
         "refusals": books.refusals,
         "refused by the service": refused,
-        "virtual hours": round((clock() - began) / 3600, 2),
+        "virtual hours": round(seconds / 3600, 2),
         "peak memory, MB": round(peak_memory()),
         "descriptors at most": max(books.descriptors),
     }
@@ -210,9 +210,14 @@ async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             print(f"{name:>24}  {value}")  # noqa: T201 - likewise
     assert table["lost"] == table["doubled"] == 0
     assert table["unsure"] == 0
-    assert set(states.values()) == {"completed", "failed"}
+    assert states == {each: "failed" if each in failed else "completed" for each in charged}
     assert len(states) == charged.total() == ITEMS
-    assert refused > 0  # or the rate limit was none
+    last = books.ends - stopped
+    assert last == Counter(ok=ITEMS - len(failed), TaskFailedError=len(failed))
+    # Or there were no faults, no rate limit, and no bound.
+    assert min(len(failed), books.retries, books.settled, books.refusals, refused) > 0
+    assert seconds > 0.9 * 2 * ITEMS / RATE
+    assert peak_memory() < MOST_MEMORY
     await asyncio.sleep(0)
     assert descriptors() <= before + 4
     assert max(books.descriptors) < before + 64 + 64 + 64

@@ -31,10 +31,14 @@ from aireiter_async import (
     RetryPolicy,
     ServerError,
     SubmitRequest,
+    Task,
+    TaskNotFoundError,
     TaskStatus,
     TransportError,
     models,
 )
+from aireiter_async._client._api import Counters
+from aireiter_async._client._submission import Submission
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -439,6 +443,63 @@ async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
         await client.submit(request())
     assert type(caught.value.__cause__) is AuthenticationError
     assert len(service.charges) == 1
+
+
+class Played:
+    """
+    An API whose submits end one after another as they are told to; it knows no task.
+    """
+
+    def __init__(self, *ends: Task | Exception, looks: Exception) -> None:
+        self.ends = list(ends)
+        self.looks = looks
+        self.asked = 0
+
+    async def submit(self, _request: SubmitRequest, _body: bytes) -> Task:
+        """
+        End as told.
+        """
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    async def query(self, _out_task_id: str, _model: str | None) -> Task:
+        """
+        Count the look.
+        """
+        self.asked += 1
+        raise self.looks
+
+
+async def play(played: Any, wanted: SubmitRequest) -> Task:
+    """
+    Submit over an API that is played.
+    """
+    retry = RetryPolicy(base=0, settle=0)
+    submission = Submission(played, played.query, retry, Counters(), asyncio.sleep)
+    return await submission.submit(wanted, maybe_sent=False)
+
+
+async def test_a_refused_connection_after_doubt_adds_none() -> None:
+    """
+    What was never sent after a lost answer is just tried again: there is nothing new to look for.
+    """
+    wanted = request()
+    accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
+    ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
+    played = Played(*ends, looks=TaskNotFoundError(404, "task not found"))
+    assert await play(played, wanted) is accepted
+    assert played.asked == 4  # all of them after the first
+
+
+async def test_closed_while_it_is_looked_for_is_said() -> None:
+    """
+    A client that was closed could not ask for a lost submit: it is not that it was not found.
+    """
+    played = Played(TransportError("lost"), looks=RuntimeError("it is closed"))
+    with pytest.raises(AmbiguousSubmitError, match=r"could not be asked \(it is closed\)"):
+        await play(played, request())
 
 
 async def test_a_pace_asked_for_after_doubt_is_kept(

@@ -3,16 +3,25 @@ TLS: a certificate that is not the service's ends a call before anything of it i
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import trustme
 
-from aireiter_async import AsyncClient, ConnectError, RetryPolicy, SubmitRequest
+from aireiter_async import (
+    AsyncClient,
+    ConnectError,
+    DownloadError,
+    Output,
+    RetryPolicy,
+    SubmitRequest,
+)
 from tests.hostile_steps import Sweep, cancel_at
 from tests.hostile_wire import whole
 
@@ -22,6 +31,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 ONCE = RetryPolicy(base=0, settle=0, attempts=2)
 GOOD = whole(b'{"statusCode":200,"data":{"credits":2.5}}')
 LONG_AGO = datetime.now(UTC) - timedelta(days=2)
+SOON = datetime.now(UTC) + timedelta(days=2)
 
 
 def server(certificate: trustme.LeafCert) -> ssl.SSLContext:
@@ -46,6 +56,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 WRONG: dict[str, Callable[[trustme.CA, trustme.CA], trustme.LeafCert]] = {
     "another authority": lambda _, other: other.issue_cert("127.0.0.1"),
     "expired": lambda ours, _: ours.issue_cert("127.0.0.1", not_after=LONG_AGO),
+    "not yet valid": lambda ours, _: ours.issue_cert("127.0.0.1", not_before=SOON),
     "another name": lambda ours, _: ours.issue_cert("aireiter.invalid"),
     "another address": lambda ours, _: ours.issue_cert("127.0.0.2"),
     "no name": lambda ours, _: ours.issue_cert(common_name="127.0.0.1"),
@@ -72,6 +83,46 @@ async def test_a_wrong_certificate(listen: Listen, name: str, *, lent: bool) -> 
                 await call
         await client.close()
     assert heard == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_result_behind_a_wrong_certificate(
+    listen: Listen, tmp_path: Path, name: str
+) -> None:
+    """
+    A result's host is verified as well: nothing is got from one that is not what it says.
+    """
+    ours, others = trustme.CA(), trustme.CA()
+    heard: list[bytes] = []
+    url = await listen(heard.append, server(WRONG[name](ours, others)), eager=True)
+    connector = aiohttp.TCPConnector(ssl=trusting(ours))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        client = AsyncClient("sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session)
+        with pytest.raises(DownloadError, match=r"[Cc]ertificate") as caught:
+            await client.download(Output(f"{url}/a.png", "image"), tmp_path)
+        assert isinstance(caught.value.__cause__, ConnectError)
+    assert heard == []
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - a coroutine function
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 No\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x28"])
+async def test_what_does_not_speak_tls(listen: Listen, said: bytes) -> None:
+    """
+    A handshake that is hung up on, answered in plain text or with an alert: nothing was sent.
+    """
+    heard: list[bytes] = []
+
+    def reply(request: bytes) -> bytes:
+        heard.append(request)
+        return said
+
+    url = (await listen(reply, eager=True)).replace("http://", "https://")
+    async with AsyncClient("sk-test-0a1b2c3d", base_url=url, retry=ONCE) as client:
+        for call in (client.balance(), client.submit(SubmitRequest("veo3_1", {}))):
+            with pytest.raises(ConnectError):
+                await call
+    assert len(heard) == 4
+    assert not any(b"HTTP" in each for each in heard)
 
 
 async def test_an_authority_of_ones_own(listen: Listen) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from aireiter_async import (
     InsufficientCreditsError,
     PollPolicy,
     ProtocolError,
+    RequestTimeoutError,
     ServerError,
     SubmitRequest,
     Task,
@@ -29,11 +31,13 @@ from aireiter_async import (
     models,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_steps import Sweep, cancel_at
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 QUERY = "/api/openapi/query"
+LONG = 3600.0  # longer than a test may take
 EACH_SECOND = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=0)
 
 TROUBLE: dict[str, tuple[Fault, type[Exception]]] = {
@@ -305,6 +309,96 @@ async def test_a_last_look_that_fails_is_the_cause(
         await client.wait(task, timeout=0)
     assert isinstance(caught.value.__cause__, kind)
     assert caught.value.task == task
+
+
+async def test_a_look_that_hangs_does_not_outlast_the_deadline(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    A look under way at the deadline is given up for the last one, which sees what has become.
+    """
+    client = connect(timeout=LONG, polling=PollPolicy(first=0, step=LONG, cap=LONG))
+    task = await client.submit(request())
+    service.script("query", Fault.hang())
+    assert (await client.wait(task, timeout=0.05)).status is TaskStatus.COMPLETED
+    assert service.counts[QUERY] == 2
+    assert client.stats.retries == 0
+    await until(lambda: service.connections == 1)
+
+
+async def test_a_last_look_that_hangs_is_the_end(service: FakeService, connect: Connect) -> None:
+    """
+    The last look has the client's timeout, and no more: then the task counts as alive.
+    """
+    client = connect(timeout=0.1, polling=PollPolicy(first=0, step=LONG, cap=LONG))
+    task = await client.submit(request())
+    service.script("query", Fault.hang(), Fault.hang())
+    with pytest.raises(TaskTimeoutError) as caught:
+        await client.wait(task, timeout=0.05)
+    assert caught.value.task == task
+    assert isinstance(caught.value.__cause__, RequestTimeoutError)
+    assert service.counts[QUERY] == 2
+    assert (await client.wait(caught.value.task)).status is TaskStatus.COMPLETED
+
+
+async def test_a_look_in_the_queue_does_not_outlast_the_deadline(
+    service: FakeService, connect: Connect, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A look that still queues for a slot at the deadline leaves the queue, and comes back once.
+    """
+    client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
+    task = await client.submit(request())
+    service.script("balance", Fault.hang())
+    holder = asyncio.create_task(client.balance())
+    await until(lambda: service.in_flight == 1)
+    waiting = asyncio.create_task(client.wait(task, timeout=0.05))
+    await until(lambda: "before the deadline" in caplog.text and client.stats.waiting == 1)
+    holder.cancel()
+    assert (await waiting).status is TaskStatus.COMPLETED
+    assert service.counts[QUERY] == 1
+
+
+async def test_a_cancellation_at_the_deadline_is_a_cancellation(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    """
+    Whatever strikes first, the deadline of the wait, of the look or the caller: who cancels wins.
+    """
+    for seconds in (0.02, 0.03, 0.04):
+        client = connect(timeout=0.03, polling=PollPolicy(first=0, step=LONG, cap=LONG))
+        service.script("query", Fault.hang(), Fault.hang())
+        waiting = asyncio.create_task(client.wait("a", timeout=0.03))
+        asyncio.get_running_loop().call_later(seconds, waiting.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await until(lambda: service.connections == 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "slept_for"),
+    [
+        ("3600", 3600),
+        ("3601", 3600),
+        ("1e308", 3600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", 1),
+        ("-5", 1),
+        ("nan", 1),
+        ("inf", 1),
+        ("1e999", 1),
+    ],
+)
+async def test_no_pace_ends_the_looks(
+    service: FakeService, connect: Connect, slept: list[float], asked: str, slept_for: float
+) -> None:
+    """
+    However long the service asks to be left alone, a task is looked for within the hour.
+    """
+    client = connect(polling=EACH_SECOND)
+    service.script("query", Fault.reply(503, "{}", headers={"Retry-After": asked}))
+    assert (await client.run(request())).status is TaskStatus.COMPLETED
+    assert slept == [1, slept_for]
 
 
 async def test_a_timeout_of_nothing_looks_once(
@@ -659,6 +753,25 @@ async def test_cancelled_while_looking(
     assert client.stats.in_flight == 0
     await until(lambda: service.connections == 0)
     await client.balance()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_cancelled_anywhere_around_the_deadline(
+    service: FakeService, connect: Connect, until: Until, *, late: bool
+) -> None:
+    """
+    A wait that is cancelled while its look is given up for the last one leaves nothing behind.
+    """
+    client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
+    task = await client.submit(request())
+    for step in (sweep := Sweep()):
+        service.script("query", Fault.hang())
+        sweep.struck = await cancel_at(partial(client.wait, task, timeout=0.01), step, late=late)
+        service._plan._scripts["query"].clear()
+        assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+        assert (await client.balance()).credits
+        await until(lambda: service.in_flight == 0)
+    assert step > 3
 
 
 async def test_cancelled_in_on_update(client: AsyncClient, until: Until) -> None:

@@ -4,11 +4,14 @@ Each endpoint, once: a slot, an exchange, and the answer read.
 Here, and only here, the pace, the transport and the wire meet.
 """
 
+import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from attrs import define, field
 
@@ -22,7 +25,7 @@ from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import refused
 from aireiter_async._tasks import Balance, Task
 from aireiter_async._transport import Route, Stream, Transport
-from aireiter_async.errors import AireiterError, APIError, RateLimitError
+from aireiter_async.errors import AireiterError, APIError, RateLimitError, TransportError
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class Api:
         self._shared = shared
         self._settings = settings
         self._key = settings.api_key.encode()
+        self._escaped = _escaped(settings.api_key)
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
             "Accept": "application/json",
@@ -135,9 +139,17 @@ class Api:
         try:
             self._shared.counters.requests += 1
             reply = await self._shared.transport.exchange(route, body, about)
+        except TransportError:
+            if route is not self._submit_route:  # which may have been accepted
+                self._shared.transport.open()  # it says so if the client was closed meanwhile
+            raise
         finally:
             pace.release()
-        if self._key in reply.body or reply.status in _REDIRECTS:
+        if (
+            self._key in reply.body
+            or reply.status in _REDIRECTS
+            or (self._escaped and any(map(reply.body.__contains__, self._escaped)))
+        ):
             reply = self._without_key(reply)
         try:
             answer = read(reply, *args, now=time.time())
@@ -157,6 +169,19 @@ class Api:
 
     def _without_key(self, reply: Reply) -> Reply:
         """Hide the key in what will be told: a relay may echo the request in a page or a place."""
-        key, hidden = self._settings.api_key, _HIDDEN.decode()
-        headers = {name.title(): text.replace(key, hidden) for name, text in reply.headers.items()}
-        return Reply(reply.status, headers, reply.body.replace(self._key, _HIDDEN))
+        headers = {name.title(): text for name, text in reply.headers.items()}
+        body = reply.body
+        for echo in (self._key, *self._escaped):
+            shown, hidden = echo.decode(), _HIDDEN.decode()
+            headers = {name: text.replace(shown, hidden) for name, text in headers.items()}
+            body = body.replace(echo, _HIDDEN)
+        return Reply(reply.status, headers, body)
+
+
+def _escaped(key: str) -> tuple[bytes, ...]:
+    """Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one."""
+    in_json = json.dumps(key)[1:-1]
+    in_url = quote(key, safe="")
+    in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)
+    forms = {in_json, in_json.replace("/", r"\/"), in_url, in_lower_case} - {key}
+    return tuple(form.encode() for form in forms)

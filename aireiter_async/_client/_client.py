@@ -131,7 +131,8 @@ class AsyncClient(ClientBase):
 
         Args:
             task_or_id: A task, or an ``out_task_id``.
-            timeout: Seconds from now; None to wait for as long as it takes.
+            timeout: Seconds from now; None to wait for as long as it takes. The last
+                look, which comes after it, has the client's own *timeout*.
             on_update: Called, and awaited if that makes sense, with the task
                 when its status has changed.
 
@@ -220,7 +221,8 @@ class AsyncClient(ClientBase):
         """
         Save the results of a completed task, each whole or not at all.
 
-        Covers of songs are not among them; lyrics are saved as text.
+        Covers of songs are not among them; lyrics are saved as text, and a
+        result within its URL (``data:``) is decoded.
 
         Args:
             task_or_output: A completed task, or one of its outputs.

@@ -4,16 +4,24 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from aireiter_async._client._api import Api, Shared
 from aireiter_async._envelope import Reply, protocol_error
-from aireiter_async._media import file_suffix, save, save_text, stem_of_url
+from aireiter_async._media import (
+    file_suffix,
+    is_data_url,
+    is_web_url,
+    save,
+    save_data_url,
+    save_text,
+    stem_of_url,
+)
 from aireiter_async._retry import RetryPolicy, retrying
 from aireiter_async._tasks import Output, Task, TaskStatus
-from aireiter_async.errors import AireiterError, DownloadError
+from aireiter_async.errors import AireiterError, DownloadError, TransportError
 
 _OK: Final = 200
+_LONGEST_SHOWN: Final = 2_000  # characters of a URL that an error repeats: it may be megabytes
 
 
 class Downloading:
@@ -75,28 +83,37 @@ class Downloading:
             if url is None:
                 text = "\n\n".join(part for part in (output.title, output.text) if part)
                 path, length = await save_text(text, directory, stem)
+            elif is_data_url(url):
+                path, length = await save_data_url(url, directory, stem)
             else:
                 path, length = await self._fetching(self, url, directory, stem)
         except (AireiterError, OSError, ValueError) as error:
             what = f"the result could not be saved ({error})"
-            raise DownloadError(url or "", what, out_task_id) from error
+            raise DownloadError(_shown(url or ""), what, out_task_id) from error
         self._shared.counters.bytes_downloaded += length
         return path
 
     async def _fetch(self, url: str, directory: Path, stem: str) -> tuple[Path, int]:
-        if urlsplit(url).scheme not in {"http", "https"}:
-            raise ValueError("the result is not at an http or https URL")
+        if not is_web_url(url):
+            raise ValueError("the result is not at an http or https URL of reasonable length")
         pace = self._shared.pace
         await pace.acquire(shaped=False)
         try:
             self._shared.counters.requests += 1
             async with self._api.result(url) as stream:
                 kind = stream.headers.get("Content-Type", "")
-                if stream.status != _OK or kind.startswith("text/html"):
+                if stream.status != _OK or kind.lower().startswith("text/html"):
                     what = "the result's host did not send the result"
                     answer = Reply(stream.status, stream.headers, b"")
                     raise protocol_error(what, answer, None, time.time())
                 suffix = partial(file_suffix, kind, url=url)
                 return await save(stream.chunks(), directory, stem, suffix)
+        except TransportError:
+            self._shared.transport.open()  # which says so if the client was closed meanwhile
+            raise
         finally:
             pace.release()
+
+
+def _shown(url: str) -> str:
+    return url if len(url) <= _LONGEST_SHOWN else f"{url[:100]}... ({len(url)} characters)"

@@ -6,6 +6,7 @@ import math
 import reprlib
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from attrs import define, evolve
 
@@ -16,12 +17,16 @@ from aireiter_async._retry import logger, retry_after, transient
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
     AireiterError,
+    RequestTimeoutError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
 )
 
 OnUpdate = Callable[[Task], Awaitable[None] | None]
+
+# Seconds: a date in the far future, sent by mistake, must not end the looks for a paid task.
+_LONGEST_PAUSE: Final = 3600.0
 
 _short = reprlib.Repr()
 _short.maxdict = 20
@@ -71,7 +76,8 @@ class Waiting:
         Args:
             task: The task as it was last seen.
             elapsed: Seconds since it was submitted, as far as is known.
-            timeout: Seconds from now, None for no limit.
+            timeout: Seconds from now, None for no limit. A look that is not answered by then
+                is given up for the last one, which has the client's own ``timeout``.
             on_update: Told of the task when its status has changed.
 
         Raises:
@@ -92,7 +98,8 @@ class Waiting:
             now = self._clock()
             last = now + seconds >= deadline
             await self._sleep(max(0.0, deadline - now) if last else seconds)
-            seen, trouble = await self._look(task, missing)
+            left = None if last or timeout is None else deadline - self._clock()
+            seen, trouble = await self._look(task, missing, left)
             if seen.status is not task.status or (_unseen(task) and not trouble):
                 await self.report(seen, on_update)
             task = seen
@@ -101,7 +108,7 @@ class Waiting:
                 return _completed(task)
             if last:
                 raise TaskTimeoutError(task) from trouble
-            asked = None if trouble is None else retry_after(trouble)
+            asked = 0.0 if trouble is None else min(retry_after(trouble) or 0.0, _LONGEST_PAUSE)
             if not expected.learned and (expected := self._expect(task.model)).learned:
                 # Another task of this model has ended meanwhile: now it is known when to look.
                 waits = self._policy.waits(expected, elapsed + self._clock() - started)
@@ -109,10 +116,13 @@ class Waiting:
             else:
                 seconds = waits.send(asked)
 
-    async def _look(self, task: Task, missing: "_Missing") -> tuple[Task, AireiterError | None]:
-        """Look once: the task as it is now, or as it was and why it could not be seen."""
+    async def _look(
+        self, task: Task, missing: "_Missing", seconds: float | None
+    ) -> tuple[Task, AireiterError | None]:
+        """Look once: the task as it is now, or as it was and why it could not be seen in time."""
         try:
-            seen = await self._api.query(task.out_task_id, task.model)
+            async with asyncio.timeout(seconds):
+                seen = await self._api.query(task.out_task_id, task.model)
         except TaskNotFoundError as error:
             if missing.too_long(self._clock()):
                 raise
@@ -120,10 +130,15 @@ class Waiting:
         except AireiterError as error:
             if not transient(error):
                 raise
-            logger.info("a look for %s failed, the wait goes on: %s", task.out_task_id, error)
-            return task, error
-        missing.since = None
-        return _with_what_was_known(seen, task), None
+            trouble = error
+        except TimeoutError:
+            what = "a look was not answered before the deadline"
+            trouble = RequestTimeoutError(what, task.out_task_id)
+        else:
+            missing.since = None
+            return _with_what_was_known(seen, task), None
+        logger.info("a look for %s failed, the wait goes on: %s", task.out_task_id, trouble)
+        return task, trouble
 
     def _expect(self, model: str | None) -> Expectation:
         known = models.MODELS.get(model) if model else None

@@ -21,6 +21,7 @@ _NEVER_SENT: Final = (
     UnicodeError,  # a host name that has no form in DNS
 )
 FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
+_LONGEST: Final = 500  # characters of what aiohttp says: it may repeat a URL of megabytes
 
 
 def translate(
@@ -32,10 +33,14 @@ def translate(
     What quotes the answer is neither told nor chained: a relay may have echoed
     the request, and the key is in it.
     """
-    message = f"{type(error).__name__}: {error}"
+    message = f"{type(error).__name__}: {error}"[:_LONGEST]
     cause: BaseException | None = error
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        cause = None
+        # It quotes the proxy's URL, with the password that may be in it.
+        message, cause = f"the proxy refused: HTTP {error.status}", None
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        # It quotes the head of an answer that broke off after that.
+        message, cause = "the connection was closed before the answer was complete", None
     elif isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
         root: BaseException = error
         while root.__cause__ is not None:

@@ -157,8 +157,10 @@ class Transport:
             TransportError: The connection broke.
             ProtocolError: The answer is too long.
             RuntimeError: The pool is closed, or belongs to another event loop.
+            ValueError: A borrowed session has credentials of its own.
         """
         session = self.open()
+        response: aiohttp.ClientResponse | None = None
         data: bytes | io.BytesIO | None = body
         if body is not None and len(body) > _LARGE_BODY:
             data = io.BytesIO(body)
@@ -187,6 +189,15 @@ class Transport:
             failure, cause = translate(error, about, route.deadlines.seconds)
             if self._closed and not isinstance(failure, ConnectError):
                 failure = TransportError("the client was closed before the answer came", about)
+        except ValueError as error:
+            if "AUTHORIZATION" not in str(error):
+                raise
+            raise ValueError(
+                "the borrowed session has credentials of its own for base_url's host (auth, or "
+                "trust_env and an entry in netrc): aiohttp does not send the API key beside them"
+            ) from error
+        finally:
+            response = None  # its repr shows headers, in which a relay may have echoed the key
         try:
             raise failure from without_frames(cause)
         finally:

@@ -37,6 +37,7 @@ class Stream:
                     timeout=self._route.read_limits,
                     max_redirects=_MOST_REDIRECTS,
                     raise_for_status=False,
+                    auto_decompress=True,
                 )
         except FAILURES as error:
             failure, cause = translate(error, None, self._route.deadlines.seconds)

@@ -16,7 +16,7 @@ from aireiter_async.cli._failure import UsageError
 from aireiter_async.cli._lines import Lines, open_lines
 from aireiter_async.cli._report import Report
 from aireiter_async.cli._running import BatchOptions, Run, Source
-from aireiter_async.cli._stop import BatchClient, Stop, catching
+from aireiter_async.cli._stop import Stop, catching
 from aireiter_async.cli._tally import check_view
 from aireiter_async.cli._tasks import make_folder
 
@@ -47,11 +47,7 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
     options.check()
     client = None
     if not options.dry_run:
-        client = BatchClient(
-            **connection.options(),
-            max_concurrency=options.concurrency,
-            max_rate=options.max_rate,
-        )
+        client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
     async with AsyncExitStack() as stack:
         try:
             # Nothing runs yet that would have to end well.
@@ -75,7 +71,7 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
         path = _ledger_path(name, options, regular=regular)
         make_folder(options.download)
         # From here to the very end: what is closed last must be closed well, too.
-        stop = Stop(client, report.note)
+        stop = Stop(report.note)
         stack.enter_context(catching(stop.on_signal))
         await stack.enter_async_context(client)
         try:

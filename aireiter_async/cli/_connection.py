@@ -1,6 +1,6 @@
 """How a command reaches the service."""
 
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 from attrs import field, frozen
 
@@ -8,13 +8,11 @@ from aireiter_async import AsyncClient
 from aireiter_async.cli._failure import usage
 
 
-class Options(TypedDict):
-    """The options of a client that say how it reaches the service."""
+class Sizes(TypedDict, total=False):
+    """The options of a client that say how much it does at once."""
 
-    api_key: str | None
-    base_url: str | None
-    user_agent: str | None
-    allow_http: bool
+    max_concurrency: int
+    max_rate: float | None
 
 
 @frozen(kw_only=True)
@@ -37,28 +35,18 @@ class Connection:
     user_agent: str | None = None
     allow_http: bool = False
 
-    def client(self) -> AsyncClient:
+    def client(self, **sizes: Unpack[Sizes]) -> AsyncClient:
         """
-        Make the client.
+        Make the client, which reads the environment for what is not given.
 
         Raises:
             UsageError: An option is missing or not as it must be.
         """
-        return AsyncClient(**self.options())
-
-    def options(self) -> Options:
-        """
-        Return the options of the client, which reads the environment for what is not given.
-
-        Raises:
-            UsageError: There is no key, or an option is not as it must be.
-        """
-        options: Options = {
-            "api_key": self.api_key,
-            "base_url": self.base_url,
-            "user_agent": self.user_agent,
-            "allow_http": self.allow_http,
-        }
         with usage():
-            AsyncClient(**options)  # checks them; it has no pool before it is used
-        return options
+            return AsyncClient(
+                self.api_key,
+                base_url=self.base_url,
+                user_agent=self.user_agent,
+                allow_http=self.allow_http,
+                **sizes,
+            )

@@ -11,14 +11,21 @@ from typing import Any, Final, TextIO
 
 from attrs import define, field, frozen
 
-from aireiter_async import BatchProgress, Ledger, Outcome, SubmitRequest, run_many
+from aireiter_async import (
+    AsyncClient,
+    BatchProgress,
+    Ledger,
+    Outcome,
+    SubmitRequest,
+    run_many,
+)
 from aireiter_async._ledger import State
 from aireiter_async.cli import _display, _failure
 from aireiter_async.cli._documents import encode
 from aireiter_async.cli._failure import CommandError, UsageError
 from aireiter_async.cli._lines import Lines
 from aireiter_async.cli._report import Report
-from aireiter_async.cli._stop import BatchClient, Stop
+from aireiter_async.cli._stop import Stop
 from aireiter_async.cli._tally import Tally, batch_view, row
 from aireiter_async.cli._views import number
 
@@ -136,7 +143,7 @@ class Run:
         self,
         name: str,
         options: BatchOptions,
-        client: BatchClient,
+        client: AsyncClient,
         ledger: Ledger,
         results: TextIO | None,
         report: Report,
@@ -162,7 +169,7 @@ class Run:
         counts = await self._ledger.counts()
         before = counts.get(State.COMPLETED, 0) + counts.get(State.DOWNLOADED, 0)
         total = source.total
-        with _display.following(total, lambda: self._standing(source), sys.stderr) as step:
+        with _display.following(total, lambda: self._standing(total), sys.stderr) as step:
             try:
                 await source.stop.guard(self._consume(source, step))
             except Exception as error:  # noqa: BLE001 - raised below
@@ -185,6 +192,7 @@ class Run:
 
         def on_progress(progress: BatchProgress) -> None:
             self._progress = progress
+            source.stop.follow(progress)
             step()
 
         outcomes = run_many(
@@ -208,23 +216,19 @@ class Run:
         if self._results is not None:
             self._report.write(f"{encode(row(outcome, line), None)}\n", self._results)
 
-    def _standing(self, source: Source) -> _display.Standing:
-        # The progress was told when something happened last, which may be a long wait ago.
-        seen, tally, client = self._progress, self._tally, self._client
-        estimated = max(seen.credits_estimated, client.stats.credits_estimated)
+    def _standing(self, total: int) -> _display.Standing:
+        seen, tally = self._progress, self._tally
         left = seen.expected_end
         counts = {
             "done": str(tally.completed),
             "failed": str(tally.failed),
-            "outstanding": str(client.waiting),
-            "credits": f"{number(seen.credits_used)} of {number(estimated)}",
+            "outstanding": str(seen.outstanding),
+            "credits": f"{number(seen.credits_used)} of {number(seen.credits_estimated)}",
             "rate": f"{seen.rate:.1f}/s",
             "left": "?" if left is None else str(timedelta(seconds=round(left))),
         }
         seconds = time.monotonic() - self._began
-        return _display.Standing(
-            total=source.total, ended=tally.ended, counts=counts, seconds=seconds
-        )
+        return _display.Standing(total=total, ended=tally.ended, counts=counts, seconds=seconds)
 
     async def _sums(self, total: int) -> dict[str, Any]:
         tally, stats, progress = self._tally, self._client.stats, self._progress

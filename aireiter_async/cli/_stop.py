@@ -5,11 +5,12 @@ import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
-from aireiter_async import AsyncClient, Task
+from aireiter_async import BatchProgress
 
 _PATIENCE: Final = 2  # signals; one more ends the program whatever it is doing
+_LAG: Final = 0.25  # seconds within which all that has happened was told
 
 
 @contextmanager
@@ -28,54 +29,6 @@ def catching(
             signal.signal(number, old)
 
 
-class BatchClient(AsyncClient):
-    """
-    A client that knows what it is in the middle of.
-
-    Attributes:
-        submitting: How many submits.
-        waiting: How many waits for tasks that the service has.
-        on_settled: Called whenever the last submit has come to its end.
-    """
-
-    submitting = 0
-    waiting = 0
-    on_settled: Callable[[], object] | None = None
-
-    async def submit(self, *args: Any, **options: Any) -> Task:
-        """Submit, counted."""
-        self.submitting += 1
-        try:
-            return await super().submit(*args, **options)
-        finally:
-            self.submitting -= 1
-            if not self.submitting and self.on_settled is not None:
-                self.on_settled()
-
-    async def run(self, *args: Any, **options: Any) -> Task:
-        """Run, counted as a wait from when the service is known to have the task."""
-        on_update, counted = options.pop("on_update"), 0
-
-        def on_seen(task: Task) -> None:
-            nonlocal counted
-            self.waiting += 1 - counted
-            counted = 1
-            on_update(task)
-
-        try:
-            return await super().run(*args, on_update=on_seen, **options)
-        finally:
-            self.waiting -= counted
-
-    async def wait(self, *args: Any, **options: Any) -> Task:
-        """Wait, counted."""
-        self.waiting += 1
-        try:
-            return await super().wait(*args, **options)
-        finally:
-            self.waiting -= 1
-
-
 class Stop:
     """
     Ends a batch when it is asked to.
@@ -84,15 +37,15 @@ class Stop:
     way; asked twice, it is left at once.
 
     Args:
-        client: What the batch goes through.
         note: Told what is going on.
     """
 
-    def __init__(self, client: BatchClient, note: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self.asked = False
-        self._client = client
         self._note = note
         self._times = 0
+        self._submitting = 0
+        self._patient = False
         self._loop = asyncio.get_running_loop()
         self._scope: asyncio.Timeout | None = None
 
@@ -102,6 +55,12 @@ class Stop:
         if self._times > _PATIENCE:
             raise KeyboardInterrupt
         self._loop.call_soon_threadsafe(self._ask)
+
+    def follow(self, progress: BatchProgress) -> None:
+        """Take in how far the batch is."""
+        self._submitting = progress.submitting
+        if self._patient and not self._submitting:
+            self._leave()
 
     async def guard(self, running: Awaitable[None]) -> None:
         """Await *running*, the batch, until it ends or is to be left."""
@@ -118,14 +77,22 @@ class Stop:
 
     def _ask(self) -> None:
         again, self.asked = self.asked, True
-        if again or not self._client.submitting:
+        if again:
             self._leave()
-        else:
-            self._client.on_settled = self._leave
-            self._note(
-                "interrupted: no more lines are taken; submits that come to their end: "
-                f"{self._client.submitting}; Ctrl-C again leaves them"
-            )
+        elif self._submitting:
+            self._await_submits()
+        else:  # or one has begun since then
+            self._loop.call_later(_LAG, self._await_submits)
+
+    def _await_submits(self) -> None:
+        self._patient = True
+        if not self._submitting:
+            self._leave()
+            return
+        self._note(
+            "interrupted: no more lines are taken; submits that come to their end: "
+            f"{self._submitting}; Ctrl-C again leaves them"
+        )
 
     def _leave(self) -> None:
         scope, self._scope = self._scope, None
