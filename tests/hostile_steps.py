@@ -121,7 +121,7 @@ class Death(Blow):
             files = self._files()
             with contextlib.suppress(FileNotFoundError):  # it is being closed: all over again
                 kept = {path: path.read_bytes() for path in files}
-                if files == self._files():
+                if files == self._files():  # pragma: no branch - hardly ever not
                     return kept
 
     def _files(self) -> list[Path]:

@@ -492,8 +492,9 @@ async def test_a_batch_without_a_submit_is_left_a_moment_later(
     told: list[str] = []
     stop = Stop(told.append)
     stop.on_signal(signal.SIGINT, None)
-    await stop.guard(asyncio.get_running_loop().create_future())
-    assert (stop.asked, told) == (True, [])
+    guarded = asyncio.create_task(stop.guard(asyncio.get_running_loop().create_future()))
+    await asyncio.wait([guarded])
+    assert (stop.asked, told, guarded.exception()) == (True, [], None)
 
 
 async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:

@@ -171,6 +171,7 @@ async def test_an_interrupt_counts_though_nobody_can_be_told() -> None:
         stop.on_signal(2, None)
         await asyncio.Event().wait()
 
-    await stop.guard(running())
-    assert stop.asked
+    guarded = asyncio.create_task(stop.guard(running()))
+    await asyncio.wait([guarded])
+    assert (stop.asked, guarded.exception()) == (True, None)
     assert [type(each["exception"]) for each in told] == [BrokenPipeError]

@@ -87,6 +87,12 @@ TROUBLE = st.fixed_dictionaries(
         "result": st.lists(ON_RESULT, max_size=3),
     }
 )
+# What happens to a used id, and how many looks do not see a task: where it is charged again, only
+# a task that settling finds is safe.
+LAGS = st.one_of(
+    st.tuples(st.just("charge"), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["refuse", "return"]), st.integers(0, 6)),
+)
 # A cancellation at that suspension; 0: none.
 STEPS = st.one_of(st.just(0), st.integers(1, 120))
 # By how much the batch becomes longer.
@@ -163,19 +169,18 @@ class Machine(RuleBasedStateMachine):
             self.service.script(endpoint, *faults)
 
     @rule(
-        used_id=st.sampled_from(["refuse", "return", "charge"]),
-        looks=st.integers(0, 2),
+        lag=LAGS,
         seconds=st.sampled_from([0.0, 3.0]),
         envelope=st.sampled_from(["plain", "ok", "code", "list"]),
         form=st.sampled_from(["seen", "http", "envelope"]),
     )
     def change_the_service(
-        self, used_id: Any, looks: int, seconds: float, envelope: Any, form: Any
+        self, lag: tuple[Any, int], seconds: float, envelope: Any, form: Any
     ) -> None:
         """
         Let the service behave in another way that is not ruled out.
         """
-        self.service.used_id, self.service.visible_after_looks = used_id, looks
+        self.service.used_id, self.service.visible_after_looks = lag
         self.service.visible_after = seconds
         self.service.envelope, self.service.refusal_form = envelope, form
 
@@ -211,7 +216,7 @@ class Machine(RuleBasedStateMachine):
                 return error
 
         end = self.play(self.struck(play(), Blow(step, late=late)))
-        if end is not None:
+        if end is not None:  # pragma: no branch - None where it was cancelled
             self.check(request.out_task_id, end)
 
     @rule(more=MORE, trouble=TROUBLE, plan=PLANS, step=STEPS, late=st.booleans())
@@ -396,7 +401,7 @@ class Machine(RuleBasedStateMachine):
         with closing(sqlite3.connect(self.ledger)) as db:
             db.row_factory = sqlite3.Row
             if not db.execute("SELECT * FROM sqlite_master").fetchall():
-                return []
+                return []  # pragma: no cover - cut short while it was made
             return db.execute("SELECT * FROM tasks").fetchall()
 
     @invariant()

@@ -426,8 +426,7 @@ def test_an_interrupt_in_a_report_leaves_no_task(caplog: pytest.LogCaptureFixtur
             FakeService(durations=1e9) as service,
             AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
         ):
-            async for _ in run_many(client, asked(8), on_progress=report):
-                pass
+            _ = [outcome async for outcome in run_many(client, asked(8), on_progress=report)]
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())

@@ -435,7 +435,7 @@ async def test_a_source_that_blocks_when_cancelled_is_cancelled_again() -> None:
         finally:
             cleaning.set()
             await asyncio.Event().wait()
-        yield 0
+        yield 0  # pragma: no cover - it makes a generator of it
 
     running = asyncio.create_task(drain(window(numbers(), Pool().work).results()))
     await asyncio.sleep(0)
@@ -554,7 +554,7 @@ def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
 @KINDS
-async def test_eager_tasks(kind: str) -> None:
+async def test_eager_tasks(kind: str) -> None:  # pragma: no cover - from Python 3.12 on
     """
     Where tasks run at once, a wide window is no deep recursion, and hires no more than it may.
     """

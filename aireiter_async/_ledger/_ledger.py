@@ -112,7 +112,7 @@ class Ledger:
             LedgerError: Something could not be written; running the batch again
                 finds out what.
         """
-        if self._store is not None:
+        if self._store is not None and self._broken is None:
             self._check_loop()
         closing = asyncio.ensure_future(self._close())
         cancelled: asyncio.CancelledError | None = None
@@ -191,7 +191,7 @@ class Ledger:
             LedgerError: The id stands for another request, or the file cannot
                 be written.
         """
-        self._open()
+        self._check_loop()
         claimed: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
         self._next.claims.append(entry)
         self._claimed.append(claimed)
@@ -256,7 +256,8 @@ class Ledger:
         return f"{self._open().salt}-{position:08d}-{digest}"
 
     def _check_loop(self) -> None:
-        """Refuse other loops, whose futures are others; after a fork there are no others."""
+        """Refuse to be used unopened, or in another loop, whose futures are others."""
+        self._open()
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError(
                 "this Ledger was opened in another event loop, or before a fork: open one in each"
@@ -267,18 +268,17 @@ class Ledger:
             raise self._broken
         if self._store is None:
             raise RuntimeError("the Ledger is not open: use 'async with Ledger(...) as ledger'")
-        self._check_loop()
         return self._store
 
     def _note(self, out_task_id: str, update: Update) -> None:
         """Make a change that nobody waits for; if it fails, the ledger is broken for the next."""
-        self._open()
+        self._check_loop()
         self._next.updates.setdefault(out_task_id, []).append(update)
         self._schedule()
 
     def _ask(self, change: Change) -> asyncio.Future[Any]:
         """Make a change, and hand on what it returns once it is durable."""
-        self._open()
+        self._check_loop()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._next.changes.append(change)
         self._answers.append(answer)
