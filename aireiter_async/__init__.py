@@ -113,7 +113,9 @@ _LATER = {
 if not TYPE_CHECKING:  # or any name would do for a type checker
 
     def __getattr__(name: str) -> Any:
-        """Import what belongs to batches."""
+        """
+        Import what belongs to batches.
+        """
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
@@ -122,5 +124,7 @@ if not TYPE_CHECKING:  # or any name would do for a type checker
 
 
 def __dir__() -> list[str]:
-    """Name what is public, imported or not."""
+    """
+    Name what is public, imported or not.
+    """
     return sorted({*globals(), *__all__})

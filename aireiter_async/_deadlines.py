@@ -32,7 +32,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        """Begin a block in the current task."""
+        """
+        Begin a block in the current task.
+        """
         loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
@@ -48,7 +50,9 @@ class Deadlines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the block; tell a deadline from a caller's cancellation."""
+        """
+        End the block; tell a deadline from a caller's cancellation.
+        """
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - it has entered
         _, cancelling = self._running.pop(task)
@@ -58,7 +62,9 @@ class Deadlines:
                 raise TimeoutError from error
 
     def cut(self) -> None:
-        """Cut all blocks short, whatever time they have left, and keep no timer."""
+        """
+        Cut all blocks short, whatever time they have left, and keep no timer.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -68,7 +74,9 @@ class Deadlines:
                 task.cancel()
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cut short what is overdue, and set the timer for the next oldest."""
+        """
+        Cut short what is overdue, and set the timer for the next oldest.
+        """
         self._timer = None
         now = loop.time()
         for task, (began, _) in self._running.items():

@@ -57,14 +57,18 @@ _AROUND: Final = " \t\r\n\ufeff"  # white space in JSON, and the byte order mark
 
 
 class Reply(NamedTuple):
-    """One HTTP answer: its status, its headers and its whole body."""
+    """
+    One HTTP answer: its status, its headers and its whole body.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def __repr__(self) -> str:
-        """Show no content: a relay may have echoed the request, and tracebacks show variables."""
+        """
+        Show no content: a relay may have echoed the request, and tracebacks show variables.
+        """
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
@@ -73,7 +77,9 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _read_float(text: str) -> float | str:
-    """Keep a number beyond those of floats as its text: JSON has no form for an infinity."""
+    """
+    Keep a number beyond those of floats as its text: JSON has no form for an infinity.
+    """
     number = float(text)
     return number if math.isfinite(number) else text
 
@@ -87,7 +93,9 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_fl
 def open_envelope(
     reply: Reply, out_task_id: str | None, now: float, *, errors: Mapping[int, type[APIError]]
 ) -> tuple[dict[str, Any], Any]:
-    """Take the data out of the envelope, or raise what the envelope says."""
+    """
+    Take the data out of the envelope, or raise what the envelope says.
+    """
     try:
         text = reply.body.decode().strip(_AROUND)
         length = len(text)
@@ -108,7 +116,9 @@ def open_envelope(
 
 
 def _many_values(text: str) -> bool:
-    """Tell whether a text may be nested too deeply; what has far too many values is refused."""
+    """
+    Tell whether a text may be nested too deeply; what has far too many values is refused.
+    """
     opened = text.count("[") + text.count("{")
     if opened + text.count(",") > _MOST_VALUES:
         raise ValueError("too many values")
@@ -134,7 +144,9 @@ def _check_code(
     now: float,
     errors: Mapping[int, type[APIError]],
 ) -> None:
-    """Raise the error that the answer names, if it does name one."""
+    """
+    Raise the error that the answer names, if it does name one.
+    """
     code, message = _verdict(payload, reply.status)
     if code is None:
         raise protocol_error("the answer names an error without a code", reply, out_task_id, now)
@@ -199,7 +211,9 @@ def _read_date(value: str) -> float | None:
 
 
 def _no_object(reply: Reply, out_task_id: str | None, now: float) -> AireiterError:
-    """Say why an answer is no JSON: the likely cause is in its status and its first bytes."""
+    """
+    Say why an answer is no JSON: the likely cause is in its status and its first bytes.
+    """
     status = reply.status
     if status in _PACED:
         return RateLimitError(
@@ -224,7 +238,9 @@ def protocol_error(what: str, reply: Reply, out_task_id: str | None, now: float)
 
 
 def read_text(value: Any) -> str:
-    """Read what should be a text: nothing if it is null, shortened if it is long or no text."""
+    """
+    Read what should be a text: nothing if it is null, shortened if it is long or no text.
+    """
     if value is None:
         return ""
     text = value if isinstance(value, str) else _short.repr(value)

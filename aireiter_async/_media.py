@@ -92,7 +92,9 @@ def file_suffix(content_type: str, head: bytes, url: str) -> str:
 
 
 def stem_of_url(url: str) -> str:
-    """Return the stem of a URL's last part, made safe as a file name."""
+    """
+    Return the stem of a URL's last part, made safe as a file name.
+    """
     stem = _last_part(url).stem
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in stem)
     return _shorten(safe.lstrip("."), _LONGEST_STEM) or "output"
@@ -108,7 +110,9 @@ def _last_part(url: str) -> PurePosixPath:
 
 
 def is_data_url(url: str) -> bool:
-    """Tell whether *url* is the result itself, rather than where it is."""
+    """
+    Tell whether *url* is the result itself, rather than where it is.
+    """
     return url[: len(_DATA)].lower() == _DATA
 
 
@@ -149,7 +153,9 @@ def _shorten(stem: str, length: int) -> str:
 
 
 class _Partial:
-    """A file that has its name only once it is whole; its methods block."""
+    """
+    A file that has its name only once it is whole; its methods block.
+    """
 
     def __init__(self, directory: Path, stem: str) -> None:
         self._directory = directory
@@ -261,7 +267,9 @@ async def save_data_url(url: str, directory: Path, stem: str) -> tuple[Path, int
 
 
 async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run *function* off the loop, and to its end even when cancelled: it holds a file."""
+    """
+    Run *function* off the loop, and to its end even when cancelled: it holds a file.
+    """
     call = functools.partial(function, *args, **kwargs)
     # No task, or the end of asyncio.run would cancel it and leave the thread behind.
     running = asyncio.get_running_loop().run_in_executor(None, call)

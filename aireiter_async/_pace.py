@@ -57,25 +57,35 @@ class AdaptiveRate:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a rate at all."""
+        """
+        Whether there is a rate at all.
+        """
         return self._learned != math.inf or self._ceiling != math.inf
 
     @property
     def rate(self) -> float:
-        """Requests per second, infinite where nothing limits them."""
+        """
+        Requests per second, infinite where nothing limits them.
+        """
         return min(self._ceiling, self._learned)
 
     def delay(self, now: float) -> float:
-        """Return the seconds until the next request may leave; 0 or less: now."""
+        """
+        Return the seconds until the next request may leave; 0 or less: now.
+        """
         return max(self._turn_at, self._cool_until) - now
 
     def leave(self, now: float) -> None:
-        """Take the turn that `delay` granted."""
+        """
+        Take the turn that `delay` granted.
+        """
         turn_at = self._turn_at if now - self._turn_at <= _LATE else now
         self._turn_at = turn_at + 1.0 / self.rate
 
     def accepted(self, now: float) -> None:
-        """Count a request that was not refused, and let a learned rate grow."""
+        """
+        Count a request that was not refused, and let a learned rate grow.
+        """
         if now - self._span_from >= _SPAN:
             self._roll(now)
         self._span_count += 1
@@ -107,7 +117,9 @@ class AdaptiveRate:
         self._grown = 0.0
 
     def _grow(self, passed: float) -> float:
-        """Return the rate after *passed* seconds without a refusal."""
+        """
+        Return the rate after *passed* seconds without a refusal.
+        """
         # Time without traffic proves nothing: it does not count.
         if self._searching:
             return self._learned * math.exp2(min(passed, _SPAN) / _SPAN)
@@ -116,7 +128,9 @@ class AdaptiveRate:
         return self._good + scale * (self._grown - math.cbrt(self._good * (1 - _CUT) / scale)) ** 3
 
     def _roll(self, now: float) -> None:
-        """Begin a new span of time once the current one is over."""
+        """
+        Begin a new span of time once the current one is over.
+        """
         passed = now - self._span_from
         if passed >= _SPAN:
             self._span_before = self._span_count if passed < 2 * _SPAN else 0
@@ -124,7 +138,9 @@ class AdaptiveRate:
             self._span_from = now if passed >= 2 * _SPAN else self._span_from + _SPAN
 
     def _measure(self, now: float) -> float:
-        """Return the requests per second that were accepted over the last span."""
+        """
+        Return the requests per second that were accepted over the last span.
+        """
         self._roll(now)
         share = 1.0 - (now - self._span_from) / _SPAN
         return (self._span_count + self._span_before * share) / _SPAN
@@ -159,7 +175,9 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second that are allowed now, None for no limit."""
+        """
+        Requests per second that are allowed now, None for no limit.
+        """
         rate = self._rate.rate
         return None if rate == float("inf") else rate
 
@@ -190,20 +208,28 @@ class Pace:
         return self._clock()
 
     def release(self) -> None:
-        """Give the slot back."""
+        """
+        Give the slot back.
+        """
         self.in_flight -= 1
         self._slots.release()
 
     def accepted(self) -> None:
-        """Tell that the service took a request without asking for a slower pace."""
+        """
+        Tell that the service took a request without asking for a slower pace.
+        """
         self._rate.accepted(self._clock())
 
     def refused(self, left_at: float, retry_after: float | None) -> None:
-        """Tell that a request that left at *left_at* was refused for its pace."""
+        """
+        Tell that a request that left at *left_at* was refused for its pace.
+        """
         self._rate.refused(self._clock(), left_at, retry_after)
 
     async def _take_turn(self) -> None:
-        """Wait for a turn, then for a slot: nobody holds one while the service wants a pause."""
+        """
+        Wait for a turn, then for a slot: nobody holds one while the service wants a pause.
+        """
         # One sleeper at a time, in order: whoever wakes sees the rate as it is by then.
         async with self._turns:
             await self._slots.acquire()

@@ -121,7 +121,9 @@ class Durations:
         self._seconds: OrderedDict[str, float] = OrderedDict()
 
     def learn(self, model: str, seconds: float) -> None:
-        """Take in that a task of *model* took *seconds* from acceptance to end."""
+        """
+        Take in that a task of *model* took *seconds* from acceptance to end.
+        """
         known = self._seconds.get(model)
         self._seconds[model] = seconds if known is None else known + _WEIGHT * (seconds - known)
         self._seconds.move_to_end(model)
@@ -129,7 +131,9 @@ class Durations:
             self._seconds.popitem(last=False)
 
     def expect(self, model: str | None, medium: str | None) -> Expectation:
-        """Return how long a task of *model* is expected to take."""
+        """
+        Return how long a task of *model* is expected to take.
+        """
         known = self._seconds.get(model) if model is not None else None
         if known is not None:
             return Expectation(known, learned=True)

@@ -1,4 +1,6 @@
-"""What is asked of the service: a request with the id that it keeps, frozen, no I/O."""
+"""
+What is asked of the service: a request with the id that it keeps, frozen, no I/O.
+"""
 
 import os
 import re
@@ -16,7 +18,9 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class DrawnId(str):
-    """An id that nobody has chosen: a ledger may put a stable one in its place."""
+    """
+    An id that nobody has chosen: a ledger may put a stable one in its place.
+    """
 
     __slots__ = ()
 
@@ -79,7 +83,9 @@ class SubmitRequest:
 
     # All in one: a validator for each attribute would be a call for each, of every request.
     def __attrs_post_init__(self) -> None:
-        """Check what was given."""
+        """
+        Check what was given.
+        """
         model, params = self.model, self.params
         if not _is_name(model):
             raise _wrong_model(model)

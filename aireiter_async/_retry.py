@@ -93,26 +93,34 @@ class RetryPolicy:
             error = yield seconds
 
     def settle_waits(self) -> Iterator[float]:
-        """Yield the seconds before each look for a lost submit: `settle` in all."""
+        """
+        Yield the seconds before each look for a lost submit: `settle` in all.
+        """
         return (share * self.settle for share in _SETTLE_SHARES)
 
 
 def retry_after(error: AireiterError) -> float | None:
-    """Return the seconds that the service asks to wait for, None if it does not say."""
+    """
+    Return the seconds that the service asks to wait for, None if it does not say.
+    """
     if isinstance(error, APIError | ProtocolError):
         return error.retry_after
     return None
 
 
 def refused(error: AireiterError) -> bool:
-    """Tell whether the service has certainly not accepted what it was sent."""
+    """
+    Tell whether the service has certainly not accepted what it was sent.
+    """
     return isinstance(error, ConnectError) or (
         isinstance(error, APIError) and error.code in REFUSED
     )
 
 
 def transient(error: BaseException) -> bool:
-    """Tell whether the same exchange may well succeed later."""
+    """
+    Tell whether the same exchange may well succeed later.
+    """
     if isinstance(error, APIError):
         return isinstance(error, RateLimitError) or error.code not in REFUSED
     return isinstance(error, TransportError | ProtocolError)
@@ -120,7 +128,9 @@ def transient(error: BaseException) -> bool:
 
 @define
 class _Failures:
-    """What one call that has failed goes on with: its first error, and its waits."""
+    """
+    What one call that has failed goes on with: its first error, and its waits.
+    """
 
     first: AireiterError | None
     waits: Generator[float, AireiterError, None]

@@ -24,14 +24,18 @@ class Slots:
         self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def take(self) -> bool:
-        """Take a slot if one is free; none is while anybody waits."""
+        """
+        Take a slot if one is free; none is while anybody waits.
+        """
         if self._free:
             self._free -= 1
             return True
         return False
 
     async def acquire(self) -> None:
-        """Wait for a slot, and take it."""
+        """
+        Wait for a slot, and take it.
+        """
         if self.take():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

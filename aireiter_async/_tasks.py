@@ -105,7 +105,9 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        """Whether the task has completed or failed."""
+        """
+        Whether the task has completed or failed.
+        """
         return self.status is TaskStatus.COMPLETED or self.status is TaskStatus.FAILED
 
 

@@ -45,7 +45,9 @@ _encode_sorted = json.JSONEncoder(
 
 @functools.cache
 def _request_hook() -> Callable[[SubmitRequest], dict[str, Any]]:
-    """Make the hook at first use: building it costs more than a thousand calls of it."""
+    """
+    Make the hook at first use: building it costs more than a thousand calls of it.
+    """
     return make_dict_unstructure_fn(
         SubmitRequest,
         Converter(),
@@ -60,7 +62,9 @@ def _params(params: Mapping[str, Any] | Model) -> Mapping[str, Any]:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy *values*, if their names are names: json would make the text "1" of the number 1."""
+    """
+    Copy *values*, if their names are names: json would make the text "1" of the number 1.
+    """
     copy = dict(values)
     try:
         "".join(copy)  # the cheapest way to ask whether all of them are str
@@ -108,7 +112,9 @@ def _to_json(encode: Callable[[Any], str], content: dict[str, Any], model: str) 
 
 
 def encode_query(out_task_id: str) -> bytes:
-    """Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping."""
+    """
+    Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping.
+    """
     return b'{"out_task_id":"%s"}' % out_task_id.encode()
 
 
@@ -206,7 +212,9 @@ def restore_task(text: str, out_task_id: str, model: str) -> Task:
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
-    """Read what can be read; nothing that is missing or malformed loses a paid task."""
+    """
+    Read what can be read; nothing that is missing or malformed loses a paid task.
+    """
     get = data.get
     output, status = get("output"), get("status")
     return Task(

@@ -30,7 +30,9 @@ _HERE: Final = Path(__file__).parent
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """
+    Run what the command line asks for.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; none: all")
     parser.add_argument("--share", type=float, default=1.0, help="of the full work, at most 1")

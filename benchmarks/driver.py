@@ -18,7 +18,9 @@ WARM_UP = 200
 
 
 async def drive(client: str, url: str, concurrency: int) -> None:
-    """Connect *client* and serve the lines of the standard input."""
+    """
+    Connect *client* and serve the lines of the standard input.
+    """
     module, _, name = client.partition(":")
     connect = getattr(importlib.import_module(f"benchmarks.clients.{module}"), name)
     loop = asyncio.get_running_loop()
@@ -29,14 +31,18 @@ async def drive(client: str, url: str, concurrency: int) -> None:
 
 
 async def measure(run: Run, count: int) -> float:
-    """Return the CPU seconds of *count* submits."""
+    """
+    Return the CPU seconds of *count* submits.
+    """
     began = time.process_time()
     await run(count)
     return time.process_time() - began
 
 
 def main() -> None:
-    """Drive the client that the command line names."""
+    """
+    Drive the client that the command line names.
+    """
     client, url, concurrency, loop = sys.argv[1:]
     factory = importlib.import_module(loop).new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

@@ -1,4 +1,6 @@
-"""Single steps of a submit, hot: microseconds each, so that a regression has a name."""
+"""
+Single steps of a submit, hot: microseconds each, so that a regression has a name.
+"""
 
 import asyncio
 import json
@@ -46,7 +48,9 @@ _COMPLETED: Final = Reply(
 
 
 def measure(share: float) -> Section:
-    """Time each step by itself."""
+    """
+    Time each step by itself.
+    """
     times = max(100, round(_TIMES * share))
     request = SubmitRequest(MODEL, PARAMS)
     model = models.Seedance15Pro(**PARAMS)

@@ -1,4 +1,6 @@
-"""What was measured, as Markdown and as a chart."""
+"""
+What was measured, as Markdown and as a chart.
+"""
 
 import os
 import platform
@@ -57,7 +59,9 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        """Show it as Markdown: the first column to the left, numbers to the right."""
+        """
+        Show it as Markdown: the first column to the left, numbers to the right.
+        """
         rule = ["---", *["--:"] * (len(self.head) - 1)]
         return "\n".join(f"| {' | '.join(row)} |" for row in (self.head, rule, *self.rows))
 
@@ -83,7 +87,9 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Whether it was reached, and by how much not."""
+        """
+        Whether it was reached, and by how much not.
+        """
         if self.value is None:
             return "not measured"
         if self.value <= self.limit:
@@ -160,7 +166,9 @@ def _circumstances(seconds: float) -> str:
 
 
 def draw(section: Section) -> str:
-    """Return a bar chart as SVG: the shorter, the better."""
+    """
+    Return a bar chart as SVG: the shorter, the better.
+    """
     bars = sorted(section.bars, key=lambda bar: bar[2])
     longest = max(number for *_, number in bars)
     height = 64 + _ROW * len(bars)

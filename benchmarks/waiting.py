@@ -29,7 +29,9 @@ _chance: Final = random.Random()  # noqa: S311 - no secret
 
 @define
 class Watched:
-    """What has been seen: looks, and the seconds from each end to its notice."""
+    """
+    What has been seen: looks, and the seconds from each end to its notice.
+    """
 
     looks: int
     delays: list[float]
@@ -74,7 +76,9 @@ PEERS: Final[dict[str, Callable[[], Waits]]] = {
 
 
 def measure(share: float) -> Section:
-    """Simulate tasks of each length, alone and together."""
+    """
+    Simulate tasks of each length, alone and together.
+    """
     rows = []
     for name, waits in PEERS.items():
         try:
@@ -120,7 +124,9 @@ def _cells(
 def _watch(
     waits: Callable[[Durations], Waits], length: float, count: int, *, learning: bool
 ) -> Watched:
-    """Let *count* tasks run at once, and the client look for them in the order of time."""
+    """
+    Let *count* tasks run at once, and the client look for them in the order of time.
+    """
     known = Durations()
     if learning:
         for _ in range(20):

@@ -161,7 +161,9 @@ ERRORS = [error for error, _ in EVERY]
 
 
 def fields(cls: type) -> tuple["attrs.Attribute[Any]", ...]:
-    """Return the fields of an error class; the base of all has none."""
+    """
+    Return the fields of an error class; the base of all has none.
+    """
     return attrs.fields(cls) if attrs.has(cls) else ()
 
 

@@ -1,4 +1,6 @@
-"""Batches: many requests through a bounded window, and their outcomes as they come."""
+"""
+Batches: many requests through a bounded window, and their outcomes as they come.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
@@ -157,7 +159,9 @@ def _check_credits(max_credits: float | None) -> None:
 
 
 def _check_types(client: object, requests: object, ledger: object, on_progress: object) -> None:
-    """Refuse at once what would only be noticed in the middle of the batch."""
+    """
+    Refuse at once what would only be noticed in the middle of the batch.
+    """
     if not isinstance(client, AsyncClient):
         raise TypeError(f"the first argument must be an AsyncClient, got {type(client).__name__}")
     kind = type(requests).__name__

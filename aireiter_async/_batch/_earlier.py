@@ -1,4 +1,6 @@
-"""What an earlier run of a batch has left: its tasks, its errors, its doubts."""
+"""
+What an earlier run of a batch has left: its tasks, its errors, its doubts.
+"""
 
 import json
 from typing import Final
@@ -34,7 +36,9 @@ def restore(entry: Entry, ledger: Ledger) -> Task:
 
 
 def restore_error(entry: Entry) -> InvalidRequestError:
-    """Return why the service has refused the request."""
+    """
+    Return why the service has refused the request.
+    """
     detail = json.loads(entry.error or "{}")
     code, message = detail.get("code", 400), detail.get("message", "")
     return InvalidRequestError(int(code), str(message), None, entry.out_task_id)

@@ -1,4 +1,6 @@
-"""What is done with each request of a batch, and what has become of it."""
+"""
+What is done with each request of a batch, and what has become of it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a task, and no error."""
+        """
+        Whether there is a task, and no error.
+        """
         return self.error is None
 
     def result(self) -> Task:

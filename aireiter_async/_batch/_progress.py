@@ -1,4 +1,6 @@
-"""How far a batch is: values that a progress bar can read."""
+"""
+How far a batch is: values that a progress bar can read.
+"""
 
 import asyncio
 import time
@@ -50,12 +52,16 @@ class BatchProgress:
 
     @property
     def rate(self) -> float:
-        """Outcomes per second since the batch began."""
+        """
+        Outcomes per second since the batch began.
+        """
         return (self.done + self.failed) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def expected_end(self) -> float | None:
-        """Seconds until the last outcome at this rate; None while that is not known."""
+        """
+        Seconds until the last outcome at this rate; None while that is not known.
+        """
         if self.total is None or not self.rate:
             return None
         return (self.total - self.done - self.failed) / self.rate
@@ -104,12 +110,16 @@ class Progress:
     _broken: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Start the clock."""
+        """
+        Start the clock.
+        """
         self.wanted = self.report is not None
         self._began = self.clock()
 
     def tell(self) -> None:
-        """Report what is counted: now, or when the last report is long enough ago."""
+        """
+        Report what is counted: now, or when the last report is long enough ago.
+        """
         seconds = self._reported + _INTERVAL - self.clock()
         if seconds <= 0:
             self._report()
@@ -131,7 +141,9 @@ class Progress:
             raise self._broken
 
     def snapshot(self) -> BatchProgress:
-        """Return the counts as they are."""
+        """
+        Return the counts as they are.
+        """
         return BatchProgress(
             self.total,
             self.pulled,

@@ -35,7 +35,9 @@ _REDIRECTS: Final = range(300, 400)
 
 @define
 class Counters:
-    """What has happened so far; `ClientStats` is its snapshot and says what each means."""
+    """
+    What has happened so far; `ClientStats` is its snapshot and says what each means.
+    """
 
     requests: int = 0
     retries: int = 0
@@ -52,13 +54,17 @@ class Counters:
     used_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
 
     def count_retry(self, _error: AireiterError) -> None:
-        """Count an error that is going to be retried."""
+        """
+        Count an error that is going to be retried.
+        """
         self.retries += 1
 
 
 @define
 class Shared:
-    """What a client shares with its views: the pool, the pace, and what was learned."""
+    """
+    What a client shares with its views: the pool, the pace, and what was learned.
+    """
 
     transport: Transport
     pace: Pace
@@ -108,22 +114,30 @@ class Api:
         self._result_route = route("GET", "", result_headers)
 
     def submit(self, request: SubmitRequest, body: bytes) -> Coroutine[Any, Any, Task]:
-        """Send *body*, the encoded *request*, and return the task that was accepted."""
+        """
+        Send *body*, the encoded *request*, and return the task that was accepted.
+        """
         about = request.out_task_id
         return self._exchange(self._submit_route, body, about, _wire.read_submit, request)
 
     def query(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
-        """Ask for the task once."""
+        """
+        Ask for the task once.
+        """
         body = _wire.encode_query(out_task_id)
         about = out_task_id
         return self._exchange(self._query_route, body, about, _wire.read_query, about, model)
 
     def balance(self) -> Coroutine[Any, Any, Balance]:
-        """Ask for the balance once."""
+        """
+        Ask for the balance once.
+        """
         return self._exchange(self._balance_route, None, None, _wire.read_balance)
 
     def result(self, url: str) -> Stream:
-        """Get a result from its host, without the key; the caller holds a slot."""
+        """
+        Get a result from its host, without the key; the caller holds a slot.
+        """
         return self._shared.transport.stream(self._result_route, url)
 
     async def _exchange(
@@ -168,7 +182,9 @@ class Api:
         return answer
 
     def _without_key(self, reply: Reply) -> Reply:
-        """Hide the key in what will be told: a relay may echo the request in a page or a place."""
+        """
+        Hide the key in what will be told: a relay may echo the request in a page or a place.
+        """
         headers = {name.title(): text for name, text in reply.headers.items()}
         body = reply.body
         for echo in (self._key, *self._escaped):
@@ -179,7 +195,9 @@ class Api:
 
 
 def _escaped(key: str) -> tuple[bytes, ...]:
-    """Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one."""
+    """
+    Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one.
+    """
     in_json = json.dumps(key)[1:-1]
     in_url = quote(key, safe="")
     in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)

@@ -1,4 +1,6 @@
-"""What a client is before it does anything: its options, its pool, its views."""
+"""
+What a client is before it does anything: its options, its pool, its views.
+"""
 
 import asyncio
 from types import TracebackType
@@ -27,7 +29,9 @@ _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
 class Options(TypedDict, total=False):
-    """The options that a view of a client may have for itself."""
+    """
+    The options that a view of a client may have for itself.
+    """
 
     api_key: str | None
     base_url: str | None
@@ -40,7 +44,9 @@ class Options(TypedDict, total=False):
 
 
 class ClientBase:
-    """The life of a client, without its verbs; `AsyncClient` documents both."""
+    """
+    The life of a client, without its verbs; `AsyncClient` documents both.
+    """
 
     def __init__(  # noqa: PLR0913 - each is an option on its own
         self,
@@ -90,7 +96,9 @@ class ClientBase:
         self._downloading = Downloading(api, shared, policy)
 
     async def __aenter__(self) -> Self:
-        """Make the pool, in the running event loop."""
+        """
+        Make the pool, in the running event loop.
+        """
         self._shared.transport.open()
         return self
 
@@ -100,7 +108,9 @@ class ClientBase:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the pool."""
+        """
+        Close the pool.
+        """
         await self.close()
 
     async def close(self) -> None:
@@ -116,12 +126,16 @@ class ClientBase:
             await asyncio.shield(self._shared.transport.close())
 
     def __repr__(self) -> str:
-        """Show where the client points; never the key."""
+        """
+        Show where the client points; never the key.
+        """
         settings = getattr(self, "_settings", None)  # none where its options were refused
         return f"<{type(self).__name__} of {settings.base_url if settings else 'nothing'}>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: a pool and a key do not travel."""
+        """
+        Refuse to be pickled: a pool and a key do not travel.
+        """
         raise TypeError("an AsyncClient cannot be pickled: make one in each process")
 
     def with_options(self, **options: Unpack[Options]) -> Self:
@@ -165,12 +179,16 @@ class ClientBase:
 
     @property
     def max_concurrency(self) -> int:
-        """How many HTTP exchanges may be in flight at once."""
+        """
+        How many HTTP exchanges may be in flight at once.
+        """
         return self._max_concurrency
 
     @property
     def stats(self) -> ClientStats:
-        """What the client and its views have done so far: a frozen snapshot."""
+        """
+        What the client and its views have done so far: a frozen snapshot.
+        """
         pace, counters = self._shared.pace, self._shared.counters
         done = attrs.asdict(counters, recurse=False)
         done["estimated_by_model"] = dict(counters.estimated_by_model)

@@ -1,4 +1,6 @@
-"""The client's verbs: one task done right."""
+"""
+The client's verbs: one task done right.
+"""
 
 from asyncio import CancelledError
 from collections.abc import Mapping
@@ -249,7 +251,9 @@ def _as_task(task_or_id: Task | str) -> Task:
 
 
 def _age(task: Task) -> float:
-    """Return the seconds since *task* was submitted; the clocks may disagree, a look tells."""
+    """
+    Return the seconds since *task* was submitted; the clocks may disagree, a look tells.
+    """
     if task.created_at is None:
         return _UNKNOWN_AGE
     return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())

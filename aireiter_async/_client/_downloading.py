@@ -1,4 +1,6 @@
-"""Results to files: retried, renamed when whole, and without the key."""
+"""
+Results to files: retried, renamed when whole, and without the key.
+"""
 
 import time
 from functools import partial

@@ -1,4 +1,6 @@
-"""What a client was told: checked before any I/O, and the key kept out of sight."""
+"""
+What a client was told: checked before any I/O, and the key kept out of sight.
+"""
 
 import ipaddress
 import os
@@ -18,12 +20,16 @@ DEFAULT_BASE_URL: Final = "https://aireiter.com"
 
 
 class Secret(str):
-    """A string that does not show in a repr: tracebacks and debuggers print those."""
+    """
+    A string that does not show in a repr: tracebacks and debuggers print those.
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Hide the value."""
+        """
+        Hide the value.
+        """
         return "'***'"
 
 
@@ -90,7 +96,9 @@ def read_settings(
 
 
 def hide(api_key: str | None) -> str | None:
-    """Keep a key out of the variables that a traceback shows, whether it is a good one or not."""
+    """
+    Keep a key out of the variables that a traceback shows, whether it is a good one or not.
+    """
     return Secret(api_key) if isinstance(api_key, str) else api_key
 
 

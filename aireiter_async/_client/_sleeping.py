@@ -1,4 +1,6 @@
-"""Sleeps that end with the client: whoever backs off or waits is told at once when it closes."""
+"""
+Sleeps that end with the client: whoever backs off or waits is told at once when it closes.
+"""
 
 import asyncio
 
@@ -6,7 +8,9 @@ from aireiter_async._transport import CLOSED
 
 
 class Sleeping:
-    """The sleeps of one client and its views."""
+    """
+    The sleeps of one client and its views.
+    """
 
     def __init__(self) -> None:
         self._wakers: set[asyncio.Future[None]] = set()
@@ -35,7 +39,9 @@ class Sleeping:
             timer.cancel()
 
     def close(self) -> None:
-        """End all sleeps, and those to come."""
+        """
+        End all sleeps, and those to come.
+        """
         self._closed = True
         for waker in self._wakers:
             if not waker.done():

@@ -120,7 +120,9 @@ class Submission:
         return await self._settle_earlier(_Call(request, b""))
 
     async def _insist(self, call: _Call) -> Task:
-        """Go on from what the first attempt met, until the service has answered for certain."""
+        """
+        Go on from what the first attempt met, until the service has answered for certain.
+        """
         try:
             task = await self._settle_earlier(call) if call.first is None else None
             return task or await self._retrying(self, call)
@@ -156,7 +158,9 @@ class Submission:
             return task
 
     async def _settle(self, call: _Call, cause: AireiterError) -> Task | None:
-        """Look for the task over a few seconds; None: it was not found all through."""
+        """
+        Look for the task over a few seconds; None: it was not found all through.
+        """
         out_task_id = call.request.out_task_id
         logger.info("submit of %s was not answered for certain, asking: %s", out_task_id, cause)
         for seconds in self._policy.settle_waits():
@@ -184,7 +188,9 @@ class Submission:
 
 
 def _believed(error: Exception) -> bool:
-    """Tell whether the service itself has refused, or the answer is final already."""
+    """
+    Tell whether the service itself has refused, or the answer is final already.
+    """
     return isinstance(error, AmbiguousSubmitError) or (
         isinstance(error, APIError) and refused(error)
     )

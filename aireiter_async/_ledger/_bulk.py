@@ -17,7 +17,9 @@ Row = tuple[Any, ...]
 
 
 def insert_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Insert those rows whose ids are not there: id, position, state, model, request, time."""
+    """
+    Insert those rows whose ids are not there: id, position, state, model, request, time.
+    """
     _in_bulk(db, _insert, rows)
 
 
@@ -33,7 +35,9 @@ def update_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 def _in_bulk(db: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
-    """Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare."""
+    """
+    Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare.
+    """
     start = 0
     while start < len(rows):
         size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))

@@ -38,12 +38,16 @@ _ADVICE: Final = {
 
 
 def follow(path: Path) -> Path:
-    """Return the one name of a file, whatever links and working directories there are."""
+    """
+    Return the one name of a file, whatever links and working directories there are.
+    """
     return Path(os.path.realpath(path))
 
 
 def explain(error: BaseException, path: Path) -> LedgerError:
-    """Say in our words why the file could not be used, and what to do about it."""
+    """
+    Say in our words why the file could not be used, and what to do about it.
+    """
     if isinstance(error, sqlite3.Error):
         advice = _ADVICE.get(_code(error))
         told = f"{error} (SQLite){f': {advice}' if advice else ''}"
@@ -53,12 +57,16 @@ def explain(error: BaseException, path: Path) -> LedgerError:
 
 
 def damaged(what: object, path: Path) -> LedgerError:
-    """Say that the file holds what no ledger does."""
+    """
+    Say that the file holds what no ledger does.
+    """
     return LedgerError(f"it is damaged ({what}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary code; 0 for an error that Python's module made by itself."""
+    """
+    Return SQLite's primary code; 0 for an error that Python's module made by itself.
+    """
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -113,7 +121,9 @@ class Lock:
         self.remember(last)
 
     def remember(self, last: int) -> None:
-        """Remember that the ledger's last task is number *last*."""
+        """
+        Remember that the ledger's last task is number *last*.
+        """
         if last < self.last:
             self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA user_version = {last}")
@@ -121,7 +131,9 @@ class Lock:
         self.last = last
 
     def close(self) -> None:
-        """Let go of it."""
+        """
+        Let go of it.
+        """
         self._db.close()
 
 
@@ -190,7 +202,9 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
 
 
 def _size(file: Path) -> int | None:
-    """Return how many bytes a file has, None if it is not there."""
+    """
+    Return how many bytes a file has, None if it is not there.
+    """
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -226,7 +240,9 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def _make(db: sqlite3.Connection, salt: str) -> None:
-    """Make a ledger, all of it in the file itself: without its -wal it still knows its salt."""
+    """
+    Make a ledger, all of it in the file itself: without its -wal it still knows its salt.
+    """
     db.execute("PRAGMA synchronous = FULL")
     db.executescript(
         f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"

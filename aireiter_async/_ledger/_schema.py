@@ -54,12 +54,16 @@ CREATE INDEX retries ON tasks (retried_as) WHERE retried_as IS NOT NULL;
 
 
 def timestamp() -> str:
-    """Return the time as the columns have it."""
+    """
+    Return the time as the columns have it.
+    """
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def last_task(db: sqlite3.Connection) -> int:
-    """Return the number of the last task, 0 if there is none."""
+    """
+    Return the number of the last task, 0 if there is none.
+    """
     last: int
     (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
     return last

@@ -1,4 +1,6 @@
-"""What aiohttp raises, said in our words."""
+"""
+What aiohttp raises, said in our words.
+"""
 
 import sys
 from typing import Final
@@ -67,7 +69,9 @@ def without_frames(cause: BaseException | None) -> BaseException | None:
 
 
 def _never_left(error: BaseException | None) -> bool:
-    """Tell whether a body met a connection that was already closed on our side."""
+    """
+    Tell whether a body met a connection that was already closed on our side.
+    """
     while error is not None:
         if "Cannot write to closing transport" in str(error):
             return True

@@ -1,4 +1,6 @@
-"""The connection pool, and one exchange over it."""
+"""
+The connection pool, and one exchange over it.
+"""
 
 import asyncio
 import io
@@ -30,7 +32,9 @@ _READ_SIZE: Final = 64 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector of clean connections, that read into small buffers if they are plain ones."""
+    """
+    A connector of clean connections, that read into small buffers if they are plain ones.
+    """
 
     async def connect(
         self,
@@ -112,7 +116,9 @@ class Transport:
             )
 
     async def close(self) -> None:
-        """Cut short what is under way, and close the pool if it is owned; twice does nothing."""
+        """
+        Cut short what is under way, and close the pool if it is owned; twice does nothing.
+        """
         self._closed = True
         if self._forked():
             return
@@ -122,11 +128,15 @@ class Transport:
             await self._session.close()
 
     def _forked(self) -> bool:
-        """Tell whether the sockets, and the loop's selector, are another process's as well."""
+        """
+        Tell whether the sockets, and the loop's selector, are another process's as well.
+        """
         return self._process not in {0, os.getpid()}
 
     def __del__(self) -> None:
-        """Warn about a pool that was left open."""
+        """
+        Warn about a pool that was left open.
+        """
         if self.lent or self._session is None:
             return
         connector = self._session.connector
@@ -215,7 +225,9 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """Read a body of bounded length, None: what an answer unpacks to is its sender's choice."""
+    """
+    Read a body of bounded length, None: what an answer unpacks to is its sender's choice.
+    """
     content = response.content
     first = await content.readany()
     if content.at_eof() and len(first) <= _LONGEST_BODY:  # nearly every answer

@@ -1,4 +1,6 @@
-"""Where requests of one kind go, and how."""
+"""
+Where requests of one kind go, and how.
+"""
 
 from collections.abc import Mapping
 

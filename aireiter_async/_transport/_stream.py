@@ -1,4 +1,6 @@
-"""A result's answer, read piece by piece."""
+"""
+A result's answer, read piece by piece.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
@@ -28,7 +30,9 @@ class Stream:
         self._response: aiohttp.ClientResponse
 
     async def __aenter__(self) -> Self:
-        """Send the request and read the answer's head."""
+        """
+        Send the request and read the answer's head.
+        """
         try:
             with self._route.deadlines:
                 self._response = await self._session.get(
@@ -56,7 +60,9 @@ class Stream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the connection back, or close it if the answer was not read to its end."""
+        """
+        Give the connection back, or close it if the answer was not read to its end.
+        """
         self._response.release()
 
     async def chunks(self) -> AsyncIterator[bytes]:

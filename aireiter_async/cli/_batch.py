@@ -1,4 +1,6 @@
-"""What ``aireiter batch`` does: a file of requests, checked, then run to its end."""
+"""
+What ``aireiter batch`` does: a file of requests, checked, then run to its end.
+"""
 
 import os
 from collections import Counter
@@ -84,7 +86,9 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
 
 
 def _check(lines: Lines, report: Report) -> Counter[str]:
-    """Check all lines, and count the requests by model."""
+    """
+    Check all lines, and count the requests by model.
+    """
     models: Counter[str] = Counter()
     ids: dict[str, int] = {}
     bad: list[dict[str, Any]] = []
@@ -111,7 +115,9 @@ def _check(lines: Lines, report: Report) -> Counter[str]:
 
 
 def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str | None:
-    """Say so if the id was given before."""
+    """
+    Say so if the id was given before.
+    """
     if isinstance(request.out_task_id, DrawnId):
         return None
     first = ids.setdefault(request.out_task_id, number)
@@ -119,7 +125,9 @@ def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str |
 
 
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
-    """Find out where the ledger is to be, and that nothing is in anything's place."""
+    """
+    Find out where the ledger is to be, and that nothing is in anything's place.
+    """
     if options.ledger is None and not regular:
         raise UsageError(f"--ledger must say where the ledger is to be, as {name} is read once")
     path = Path(f"{name}.db") if options.ledger is None else options.ledger

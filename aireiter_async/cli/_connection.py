@@ -1,4 +1,6 @@
-"""How a command reaches the service."""
+"""
+How a command reaches the service.
+"""
 
 from typing import TypedDict, Unpack
 
@@ -9,7 +11,9 @@ from aireiter_async.cli._failure import usage
 
 
 class Sizes(TypedDict, total=False):
-    """The options of a client that say how much it does at once."""
+    """
+    The options of a client that say how much it does at once.
+    """
 
     max_concurrency: int
     max_rate: float | None

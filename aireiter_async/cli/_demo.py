@@ -1,4 +1,6 @@
-"""What ``aireiter demo`` does: a batch on a service that misbehaves."""
+"""
+What ``aireiter demo`` does: a batch on a service that misbehaves.
+"""
 
 import os
 import sys
@@ -41,7 +43,9 @@ class Plan:
     window: int
 
     def __attrs_post_init__(self) -> None:
-        """Check the counts."""
+        """
+        Check the counts.
+        """
         for name in ("tasks", "concurrency", "window"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -60,7 +64,9 @@ async def demo(plan: Plan, report: Report) -> int:
 
 
 async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: Report) -> int:
-    """Run the demo on *service*, as `demo` does on the one that *trouble* makes."""
+    """
+    Run the demo on *service*, as `demo` does on the one that *trouble* makes.
+    """
     directory = _make(plan.directory)
     report.note(f"{plan.tasks} videos, one client, a service that misbehaves; no key needed")
     ended: list[Outcome] = []
@@ -117,7 +123,9 @@ async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: R
 
 
 def _make(directory: Path | None) -> Path:
-    """Make the folder for the results: the one that was asked for, else a new one."""
+    """
+    Make the folder for the results: the one that was asked for, else a new one.
+    """
     path = _fresh(_FOLDER) if directory is None else directory
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -127,6 +135,8 @@ def _make(directory: Path | None) -> Path:
 
 
 def _fresh(path: Path) -> Path:
-    """Return *path*, with a number in its name if there is something already."""
+    """
+    Return *path*, with a number in its name if there is something already.
+    """
     names = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in count(1))
     return next(each for each in names if not os.path.lexists(each))

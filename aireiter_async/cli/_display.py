@@ -29,7 +29,9 @@ _PLAIN_SECONDS: Final = 60.0  # between two lines at most, as long as anything h
 
 
 def clean(text: str) -> str:
-    """Make one line of *text* that cannot steer a terminal."""
+    """
+    Make one line of *text* that cannot steer a terminal.
+    """
     line = " ".join(text.split())
     if line.isprintable():
         return line
@@ -43,7 +45,9 @@ def _escaped(char: str) -> str:
 
 
 def render(view: View, stream: TextIO) -> str:
-    """Turn *view* into text for *stream*, colours included where it shows them."""
+    """
+    Turn *view* into text for *stream*, colours included where it shows them.
+    """
     width = None if stream.isatty() else _UNWRAPPED
     text = capture(
         lambda console: console.print(view, soft_wrap=isinstance(view, Text)), stream, width
@@ -72,7 +76,9 @@ def capture(show: Callable[[Console], None], stream: TextIO, width: int | None =
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> View:
-    """Show names and values, one pair a line; a name is not repeated below itself."""
+    """
+    Show names and values, one pair a line; a name is not repeated below itself.
+    """
     shown = [(name, clean(value)) for name, value in rows]
     width = max(len(name) for name, _ in shown) + 2
     text, before = Text(), None
@@ -85,7 +91,9 @@ def facts(rows: Iterable[tuple[str, str]]) -> View:
 
 
 def sums(rows: Iterable[tuple[str, str, str]]) -> View:
-    """Show names, numbers and remarks."""
+    """
+    Show names, numbers and remarks.
+    """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(justify="right", style="bold", no_wrap=True)
@@ -96,7 +104,9 @@ def sums(rows: Iterable[tuple[str, str, str]]) -> View:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
-    """Show rows below headers."""
+    """
+    Show rows below headers.
+    """
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header in headers:
         grid.add_column(header, overflow="fold")
@@ -106,7 +116,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
 
 
 def page(*parts: View | str) -> View:
-    """Put views below each other, an empty line between two."""
+    """
+    Put views below each other, an empty line between two.
+    """
     shown: list[View] = []
     for part in parts:
         shown += [Text(part) if isinstance(part, str) else part, Text()]
@@ -114,7 +126,9 @@ def page(*parts: View | str) -> View:
 
 
 def _alive(console: Console) -> bool:
-    """Tell whether lines can be drawn over: FORCE_COLOR makes no terminal of a file."""
+    """
+    Tell whether lines can be drawn over: FORCE_COLOR makes no terminal of a file.
+    """
     return console.file.isatty() and not console.is_dumb_terminal
 
 
@@ -194,7 +208,9 @@ def following(
 
 
 def _nothing() -> None:
-    """The live display looks by itself."""
+    """
+    The live display looks by itself.
+    """
 
 
 def _drawn(standing: Standing) -> View:

@@ -1,4 +1,6 @@
-"""What came back, as documents for programs: dicts of JSON values."""
+"""
+What came back, as documents for programs: dicts of JSON values.
+"""
 
 import json
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ def task_document(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def balance_document(balance: Balance) -> dict[str, Any]:
-    """Describe *balance*, the whole reply under ``raw``."""
+    """
+    Describe *balance*, the whole reply under ``raw``.
+    """
     return {**_plain(balance), "raw": balance.raw}
 
 

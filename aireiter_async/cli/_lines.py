@@ -74,7 +74,9 @@ class Lines:
     unchecked: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """See that the rows of a CSV file have a model."""
+        """
+        See that the rows of a CSV file have a model.
+        """
         if self.is_csv and self.model is None:
             raise UsageError("--model must say which model the rows of a CSV file are for")
 
@@ -172,7 +174,9 @@ class Lines:
                 yield number, partial(self._from_row, columns, row, types)
 
     def _check_columns(self, columns: list[str], types: Mapping[str, str]) -> str | None:
-        """Say what is wrong with the header, whose mistakes would be those of every row."""
+        """
+        Say what is wrong with the header, whose mistakes would be those of every row.
+        """
         for column in columns:
             if not column:
                 return "a column has no name"

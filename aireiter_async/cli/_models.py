@@ -1,4 +1,6 @@
-"""What ``aireiter models`` shows: the catalogue, or one model of it."""
+"""
+What ``aireiter models`` shows: the catalogue, or one model of it.
+"""
 
 import inspect
 import json
@@ -24,7 +26,9 @@ _CASES: Final = {
 
 
 async def list_models(report: Report) -> int:
-    """Show all models."""
+    """
+    Show all models.
+    """
     classes = sorted(
         {*models.MODELS.values()}, key=lambda cls: (_MEDIA.index(cls.MEDIUM), cls.MODEL)
     )

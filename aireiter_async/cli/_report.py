@@ -64,27 +64,37 @@ class Report:
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> Self:
-        """Read from *argv* what must be known even if it cannot be parsed."""
+        """
+        Read from *argv* what must be known even if it cannot be parsed.
+        """
         keys = tuple(key for key in _keys(argv) if len(key) >= _SHORTEST_KEY)
         return cls(Manner(json="--json" in argv, debug="--debug" in argv), keys)
 
     def write(self, text: str, stream: TextIO) -> None:
-        """Write *text* at once, any key as stars."""
+        """
+        Write *text* at once, any key as stars.
+        """
         for key in self.keys:
             text = text.replace(key, _HIDDEN)
         stream.write(text)
         stream.flush()
 
     def note(self, text: str) -> None:
-        """Say *text* on the way, in one line."""
+        """
+        Say *text* on the way, in one line.
+        """
         self.write(f"{_display.clean(text)}\n", sys.stderr)
 
     def text(self, text: str) -> None:
-        """Answer with *text* as it is."""
+        """
+        Answer with *text* as it is.
+        """
         self.write(text, sys.stdout)
 
     def answer(self, document: Any, view: Callable[[Any], _display.View]) -> None:
-        """Answer with *document*: to a program as JSON, to people as *view* shows it."""
+        """
+        Answer with *document*: to a program as JSON, to people as *view* shows it.
+        """
         if self.manner.json:
             text = f"{encode(document)}\n"
         else:
@@ -93,7 +103,9 @@ class Report:
         self.text(text)
 
     def fail(self, error: Exception) -> int:
-        """Say what went wrong in one line, and return the exit status."""
+        """
+        Say what went wrong in one line, and return the exit status.
+        """
         if not self._answered:
             with suppress(OSError):  # the line below tells the same
                 self._answer_failure(error)
@@ -103,7 +115,9 @@ class Report:
         return _failure.status(error)
 
     def interrupted(self) -> int:
-        """Say how to go on with what this program leaves, and return the exit status."""
+        """
+        Say how to go on with what this program leaves, and return the exit status.
+        """
         task = self.running
         if task is None:
             text = "interrupted"
@@ -114,7 +128,9 @@ class Report:
         return self.fail(_failure.Interrupted(text, task))
 
     def _answer_failure(self, error: Exception) -> None:
-        """Give a program its one document, and people what is known of the task."""
+        """
+        Give a program its one document, and people what is known of the task.
+        """
         task = error.task if isinstance(error, TaskError) else self.task
         document: Mapping[str, Any] = {} if task is None else task_document(task)
         if self.manner.json:

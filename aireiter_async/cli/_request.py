@@ -1,4 +1,6 @@
-"""What a command line asks to be submitted."""
+"""
+What a command line asks to be submitted.
+"""
 
 import json
 import reprlib
@@ -143,12 +145,16 @@ def _read_file(option: str, name: str) -> str:
 
 
 def refuse_constant(text: str) -> NoReturn:
-    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
+    """
+    Refuse NaN and the infinities, which Python reads and JSON does not have.
+    """
     raise ValueError(f"{text} is not a number of JSON")
 
 
 def parameter_types(model: str) -> dict[str, str]:
-    """Return the types of the parameters of *model* by their names; none where it is not known."""
+    """
+    Return the types of the parameters of *model* by their names; none where it is not known.
+    """
     try:
         return {parameter.name: parameter.type for parameter in models.describe(model)}
     except UnknownModelError:
@@ -177,7 +183,9 @@ def _read_values(name: str, texts: Sequence[str], kind: str | None) -> Any:
 
 
 def read_value(text: str, kind: str | None) -> Any:
-    """Read *text* as what the model takes; what it cannot be stays text, for the check to name."""
+    """
+    Read *text* as what the model takes; what it cannot be stays text, for the check to name.
+    """
     if kind == "string":
         return text
     if kind == "boolean":

@@ -1,4 +1,6 @@
-"""One run of a batch, all of whose lines were found good."""
+"""
+One run of a batch, all of whose lines were found good.
+"""
 
 import math
 import sys
@@ -257,7 +259,9 @@ class Run:
         }
 
     def _conclude(self, total: int) -> int:
-        """Say how to go on, and return the exit status."""
+        """
+        Say how to go on, and return the exit status.
+        """
         tally, note = self._tally, self._report.note
         if tally.ended < total:
             note("aireiter: interrupted; to go on, run the same command again: nothing is lost")

@@ -1,4 +1,6 @@
-"""What the commands about tasks do: submit, query, wait, balance."""
+"""
+What the commands about tasks do: submit, query, wait, balance.
+"""
 
 import asyncio
 import math
@@ -49,7 +51,9 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """Seconds left, None for no limit."""
+        """
+        Seconds left, None for no limit.
+        """
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
     async def hold(self, call: Awaitable[T], late: Callable[[str], AireiterError]) -> T:
@@ -80,7 +84,9 @@ async def submit(
     download: Path | None,
     timeout: float | None,  # noqa: ASYNC109 - for the submit and the wait together
 ) -> int:
-    """Submit one task, and see it through if asked to."""
+    """
+    Submit one task, and see it through if asked to.
+    """
     deadline = Deadline(timeout)
     request = order.request(model, report.note)
     async with connection.client() as client:
@@ -110,7 +116,9 @@ async def wait(
     download: Path | None,
     timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
 ) -> int:
-    """Wait for a task that was submitted before."""
+    """
+    Wait for a task that was submitted before.
+    """
     deadline = Deadline(timeout)
     with usage():
         check_id(out_task_id)
@@ -130,7 +138,9 @@ async def query(
     *,
     timeout: float | None,  # noqa: ASYNC109 - over all attempts
 ) -> int:
-    """Ask for a task once."""
+    """
+    Ask for a task once.
+    """
     deadline = Deadline(timeout)
     with usage():
         check_id(out_task_id)
@@ -150,7 +160,9 @@ async def balance(
     *,
     timeout: float | None,  # noqa: ASYNC109 - over all attempts
 ) -> int:
-    """Ask for the credits that are left."""
+    """
+    Ask for the credits that are left.
+    """
     deadline = Deadline(timeout)
     async with connection.client() as client:
         left = await deadline.hold(client.balance(), RequestTimeoutError)
@@ -159,7 +171,9 @@ async def balance(
 
 
 def make_folder(directory: Path | None) -> None:
-    """Make the folder now: after the task is paid for is a bad time to find that it cannot be."""
+    """
+    Make the folder now: after the task is paid for is a bad time to find that it cannot be.
+    """
     if directory is None:
         return
     try:
@@ -175,7 +189,9 @@ async def _see_through(
     deadline: Deadline,
     directory: Path | None,
 ) -> tuple[Task, list[Path]]:
-    """Wait for the task, for the report to know, and save its results where asked to."""
+    """
+    Wait for the task, for the report to know, and save its results where asked to.
+    """
     name = task_or_id if isinstance(task_or_id, str) else task_or_id.out_task_id
     with _display.waiting(f"task {name}", sys.stderr) as show:
 
