@@ -15,6 +15,7 @@ import time
 from benchmarks.clients._run import Run
 
 WARM_UP = 200
+LARGE = 1024 * 1024  # bytes
 
 
 async def drive(client: str, url: str, concurrency: int) -> None:
@@ -43,6 +44,9 @@ def main() -> None:
     """
     Drive the client that the command line names.
     """
+    # What is freed here decides for the life of a process how glibc makes the buffers of asyncio's
+    # reads: all are to be alike, and like one that has run for a while.
+    bytearray(LARGE)
     client, url, concurrency, loop = sys.argv[1:]
     factory = importlib.import_module(loop).new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
