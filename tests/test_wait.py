@@ -803,3 +803,12 @@ async def test_many_wait_over_few_connections(service: FakeService, connect: Con
     assert all(task.status is TaskStatus.COMPLETED for task in tasks)
     assert service.peak_connections <= 8
     assert client.stats.completed == 200
+
+
+async def test_an_id_that_was_never_seen_does_not_go_on(connect: Connect) -> None:
+    """
+    At the deadline an id that no look has found is said to be unknown, not to be running.
+    """
+    client = connect(polling=PollPolicy(first=1, step=1, cap=1, grace=1000))
+    with pytest.raises(TaskNotFoundError):
+        await client.wait("nosuch", timeout=5)

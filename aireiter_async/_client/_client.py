@@ -146,7 +146,7 @@ class AsyncClient(ClientBase):
             TaskTimeoutError: The time is over and one last look found the task
                 alive; ``wait(error.task)`` goes on.
             TaskNotFoundError: The service does not know the task, not even
-                after the policy's ``grace``.
+                after the policy's ``grace``, or has not by the end of the time.
             AireiterError: The service refuses to be asked. Passing trouble is
                 ridden out.
         """

@@ -109,6 +109,8 @@ class Waiting:
                 self.count(task, elapsed + self._clock() - started)
                 return _completed(task)
             if last:
+                if isinstance(trouble, TaskNotFoundError) and _unseen(task):
+                    raise trouble  # it was never there: it does not go on
                 raise TaskTimeoutError(task) from trouble
             asked = 0.0 if trouble is None else min(retry_after(trouble) or 0.0, _LONGEST_PAUSE)
             if not expected.learned and (expected := self._expect(task.model)).learned:
