@@ -427,9 +427,8 @@ class Machine(RuleBasedStateMachine):
         """
         for row in self.rows():
             task, state = self.service.tasks.get(row["out_task_id"]), row["state"]
-            if state == "refused":
-                assert task is None
-            elif state not in {"intended", "uncertain"}:
+            assert task is None or state != "refused"
+            if state not in {"intended", "uncertain", "refused"}:
                 assert task is not None
                 if state != "submitted":
                     assert bool(task.failure) == (state == "failed")
