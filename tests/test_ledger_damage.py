@@ -446,7 +446,7 @@ async def test_a_full_disk_leaves_the_log_as_it_is(
     """
     What cannot be moved from the -wal into the file stays there, and is found by the next run.
     """
-    requests = [SubmitRequest("nano_banana", {"prompt": f"{n} " * 9000}) for n in range(4)]
+    requests = [SubmitRequest("nano_banana", {"prompt": f"{n} " * 200_000}) for n in range(4)]
     assert await finish(client, Ledger(path), requests) == 4
     with closing(sqlite3.connect(path)) as db:
         db.execute("VACUUM")  # no free pages: whatever comes makes the file longer
