@@ -209,15 +209,9 @@ class Budget:
 
     def resume(self, model: str, estimate: float | None) -> Reservation:
         """
-        Take over what an earlier run has reserved for a task, counted already as spent.
+        Take over a task of an earlier run, counted already: at its estimate, or without a price.
         """
         return Reservation(self, model, estimate or None)
-
-    def find(self, model: str) -> Reservation:
-        """
-        Take over a task that an earlier run has submitted without seeing the answer.
-        """
-        return Reservation(self, model, None)
 
     async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
         """

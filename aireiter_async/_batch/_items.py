@@ -142,9 +142,7 @@ class Items:
         if entry.state is State.REFUSED and (task := await self._query(item.request)):
             # It was refused for its id: an earlier submit, not of this ledger, had used it.
             self._budget.take_over(entry.model, 0.0, 1, None)
-            item.reservation = self._budget.find(entry.model)
-            self._seen(item, task)
-            return await self._wait(item, task) if self._plan.wait else item.outcome(task)
+            return await self._adopt(item, task)
 
         async def replace() -> None:
             item.request = await ledger.replace(entry, item.request)
@@ -184,7 +182,11 @@ class Items:
             task = await self._client._submission.look_for(item.request)  # noqa: SLF001
             if task is None:
                 raise
-        item.reservation = self._budget.find(item.request.model)
+        return await self._adopt(item, task)
+
+    async def _adopt(self, item: _Item, task: Task) -> Outcome:
+        """Go on with a task that was found, and that the budget counts without a price."""
+        item.reservation = self._budget.resume(item.request.model, None)
         self._seen(item, task)
         return await self._wait(item, task) if self._plan.wait else item.outcome(task)
 

@@ -178,7 +178,7 @@ class Submission:
                 ) from cause
             self._counters.settled += 1
             return task
-        if not self._policy.resubmit and not _believed(cause):
+        if not self._policy.resubmit:
             raise AmbiguousSubmitError(
                 out_task_id,
                 f"the submit was not answered for certain ({cause.summary}), "
