@@ -1,6 +1,4 @@
-"""
-The project's checks: ``nox`` runs the default ones, ``nox -l`` lists them all.
-"""
+"""The project's checks: ``nox`` runs the default ones, ``nox -l`` lists them all."""
 
 import sys
 from pathlib import Path
@@ -28,16 +26,12 @@ nox.options.sessions = ["lint", "typing", "tests", "floor", "package"]
 
 
 def group(name: str) -> list[str]:
-    """
-    Return the requirements of a dependency group.
-    """
+    """Return the requirements of a dependency group."""
     return nox.project.dependency_groups(PROJECT, name)
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
-    """
-    Run the tests under coverage and require all of it.
-    """
+    """Run the tests under coverage and require all of it."""
     data = str(Path(session.create_tmp()).resolve() / "coverage")
     env = {"COVERAGE_FILE": data}
     session.run("coverage", "erase", env=env)
@@ -48,9 +42,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """
-    Check style, format and the direction of imports.
-    """
+    """Check style, format and the direction of imports."""
     session.install(*group("lint"), EXTRAS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -59,9 +51,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """
-    Check the types, strictly, with mypy and pyright.
-    """
+    """Check the types, strictly, with mypy and pyright."""
     session.install(*group("typing"), EXTRAS)
     session.run("mypy")
     session.run("pyright")
@@ -69,27 +59,21 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """
-    Run the tests on each supported Python that is there, and on the one that runs this.
-    """
+    """Run the tests on each supported Python that is there, and on the one that runs this."""
     session.install(*group("test"), EXTRAS)
     run_tests(session)
 
 
 @nox.session(python=PYTHONS[0], venv_backend="uv")
 def floor(session: nox.Session) -> None:
-    """
-    Run the tests with the lowest versions that the dependencies allow.
-    """
+    """Run the tests with the lowest versions that the dependencies allow."""
     session.install("--resolution=lowest-direct", *group("test"), EXTRAS)
     session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """
-    Build, check, and import the wheel alone.
-    """
+    """Build, check, and import the wheel alone."""
     session.install(*group("package"))
     dist = Path(session.create_tmp()).resolve() / "dist"
     session.run("python", "-m", "build", "--outdir", str(dist))
@@ -101,18 +85,14 @@ def package(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """
-    Run the long tests: many restarts, many faults, bounded memory.
-    """
+    """Run the long tests: many restarts, many faults, bounded memory."""
     session.install(*group("test"), EXTRAS)
     session.run("python", "-m", "pytest", "-m", "soak", *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """
-    Measure what a task costs, beside others, and write benchmarks/RESULTS.md.
-    """
+    """Measure what a task costs, beside others, and write benchmarks/RESULTS.md."""
     session.install("-e.")
     for peer in group("bench"):  # one that cannot be installed is reported, and stops nothing
         session.install(peer, success_codes=[0, 1, 2])

@@ -1,5 +1,4 @@
-"""
-The asyncio-native Python client for the AIReiter generation API.
+"""The asyncio-native Python client for the AIReiter generation API.
 
 ::
 
@@ -113,9 +112,7 @@ _LATER = {
 if not TYPE_CHECKING:  # or any name would do for a type checker
 
     def __getattr__(name: str) -> Any:
-        """
-        Import what belongs to batches.
-        """
+        """Import what belongs to batches."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
@@ -124,7 +121,5 @@ if not TYPE_CHECKING:  # or any name would do for a type checker
 
 
 def __dir__() -> list[str]:
-    """
-    Name what is public, imported or not.
-    """
+    """Name what is public, imported or not."""
     return sorted({*globals(), *__all__})

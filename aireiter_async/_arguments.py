@@ -1,6 +1,4 @@
-"""
-Checks of arguments: errors that name the argument, what is allowed and what was given.
-"""
+"""Checks of arguments: errors that name the argument, what is allowed and what was given."""
 
 import reprlib
 import sys
@@ -8,8 +6,7 @@ from typing import Any
 
 
 def check_number(name: str, value: object, *, above: float | None = None) -> float:
-    """
-    Return *value* if it is a finite number, at least 0 or more than *above*.
+    """Return *value* if it is a finite number, at least 0 or more than *above*.
 
     Raises:
         TypeError: It is no number.
@@ -25,8 +22,7 @@ def check_number(name: str, value: object, *, above: float | None = None) -> flo
 
 
 def check_count(name: str, value: object) -> int:
-    """
-    Return *value* if it is a whole number of at least 1.
+    """Return *value* if it is a whole number of at least 1.
 
     Raises:
         TypeError: It is no int.
@@ -40,46 +36,34 @@ def check_count(name: str, value: object) -> int:
 
 
 def not_negative(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds a number of at least 0.
-    """
+    """Validate an attrs field that holds a number of at least 0."""
     check_number(attribute.name, value)
 
 
 def not_negative_or_none(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds a number of at least 0, or None.
-    """
+    """Validate an attrs field that holds a number of at least 0, or None."""
     if value is not None:
         check_number(attribute.name, value)
 
 
 def at_least_one(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds a number of at least 1.
-    """
+    """Validate an attrs field that holds a number of at least 1."""
     if check_number(attribute.name, value) < 1:
         raise ValueError(f"{attribute.name} must be at least 1, got {value!r}")
 
 
 def flag(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds True or False.
-    """
+    """Validate an attrs field that holds True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be a bool, got {type(value).__name__}")
 
 
 def count(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds a whole number of at least 1.
-    """
+    """Validate an attrs field that holds a whole number of at least 1."""
     check_count(attribute.name, value)
 
 
 def share(_instance: object, attribute: Any, value: object) -> None:
-    """
-    Validate an attrs field that holds a number from 0 to 1.
-    """
+    """Validate an attrs field that holds a number from 0 to 1."""
     if check_number(attribute.name, value) > 1:
         raise ValueError(f"{attribute.name} must be from 0 to 1, got {value!r}")

@@ -1,5 +1,4 @@
-"""
-The envelope of an answer: the data inside it, or the error that it stands for.
+"""The envelope of an answer: the data inside it, or the error that it stands for.
 
 The envelopes differ by page of the documentation, a refusal may travel in an
 HTTP 200 with ``"ok": true``, and HTML means a wrong route or the CDN: one
@@ -57,18 +56,15 @@ _AROUND: Final = " \t\r\n\ufeff"  # white space in JSON, and the byte order mark
 
 
 class Reply(NamedTuple):
-    """
-    One HTTP answer: its status, its headers and its whole body.
-    """
+    """One HTTP response; `received_at` is in seconds since the epoch."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    received_at: float
 
     def __repr__(self) -> str:
-        """
-        Show no content: a relay may have echoed the request, and tracebacks show variables.
-        """
+        """Show no content: a relay may have echoed the request, and tracebacks show variables."""
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
@@ -77,9 +73,7 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _read_float(text: str) -> float | str:
-    """
-    Keep a number beyond those of floats as its text: JSON has no form for an infinity.
-    """
+    """Keep a number beyond those of floats as its text: JSON has no form for an infinity."""
     number = float(text)
     return number if math.isfinite(number) else text
 
@@ -91,11 +85,9 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_fl
 
 
 def open_envelope(
-    reply: Reply, out_task_id: str | None, now: float, *, errors: Mapping[int, type[APIError]]
+    reply: Reply, *, errors: Mapping[int, type[APIError]]
 ) -> tuple[dict[str, Any], Any]:
-    """
-    Take the data out of the envelope, or raise what the envelope says.
-    """
+    """Take the data out of the envelope, or raise what the envelope says."""
     try:
         text = reply.body.decode().strip(_AROUND)
         length = len(text)
@@ -104,11 +96,11 @@ def open_envelope(
         if end != length:
             raise ValueError("more follows the JSON")  # noqa: TRY301 - as the decoder would
     except (ValueError, RecursionError) as error:
-        raise _no_object(reply, out_task_id, now) from error
+        raise _no_object(reply) from error
     if not isinstance(payload, dict) or (many and _too_deep(payload)):
-        raise _no_object(reply, out_task_id, now)
+        raise _no_object(reply)
     if payload.get("error") or payload.get("statusCode") != _OK:  # hardly ever
-        _check_code(payload, reply, out_task_id, now, errors)
+        _check_code(payload, reply, errors)
     data = payload.get("data")
     if isinstance(data, list) and data:
         data = data[0]
@@ -116,9 +108,7 @@ def open_envelope(
 
 
 def _many_values(text: str) -> bool:
-    """
-    Tell whether a text may be nested too deeply; what has far too many values is refused.
-    """
+    """Tell whether a text may be nested too deeply; what has far too many values is refused."""
     opened = text.count("[") + text.count("{")
     if opened + text.count(",") > _MOST_VALUES:
         raise ValueError("too many values")
@@ -140,26 +130,21 @@ def _too_deep(payload: dict[str, Any]) -> bool:
 def _check_code(
     payload: dict[str, Any],
     reply: Reply,
-    out_task_id: str | None,
-    now: float,
     errors: Mapping[int, type[APIError]],
 ) -> None:
-    """
-    Raise the error that the answer names, if it does name one.
-    """
+    """Raise the error that the answer names, if it does name one."""
     code, message = _verdict(payload, reply.status)
     if code is None:
-        raise protocol_error("the answer names an error without a code", reply, out_task_id, now)
+        raise protocol_error("the answer names an error without a code", reply)
     if code != _OK:
         kind = errors.get(code) or (ServerError if code in _SERVER_TROUBLE else APIError)
         if kind is not TaskNotFoundError and errors is ERRORS and _NOT_FOUND in message.lower():
             kind = TaskNotFoundError
-        raise kind(code, message, _retry_after(reply.headers, now), out_task_id, reply.status)
+        raise kind(code, message, _retry_after(reply), None, reply.status)
 
 
 def _verdict(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
-    """
-    Say which code an answer carries, and its message.
+    """Say which code an answer carries, and its message.
 
     ``error.code``, else ``statusCode``, else ``code``, else the HTTP status, as
     a number; an error without any number but 200 has no code.
@@ -182,22 +167,21 @@ def _code(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """
-    Read ``Retry-After`` (RFC 9110, section 10.2.3) as seconds from *now*.
+def _retry_after(reply: Reply) -> float | None:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3) as seconds from when *reply* was received.
 
     A date is held against the answer's own ``Date`` where there is one: the two
     clocks need not agree.
     """
-    value = headers.get("Retry-After")
+    value = reply.headers.get("Retry-After")
     if value is None:
         return None
     seconds = read_number(value)
     if seconds is None:
-        then, here = _read_date(value), _read_date(headers.get("Date", ""))
+        then, here = _read_date(value), _read_date(reply.headers.get("Date", ""))
         if then is None:
             return None
-        seconds = then - (now if here is None else here)
+        seconds = then - (reply.received_at if here is None else here)
     return max(0.0, seconds)
 
 
@@ -210,15 +194,11 @@ def _read_date(value: str) -> float | None:
         return None
 
 
-def _no_object(reply: Reply, out_task_id: str | None, now: float) -> AireiterError:
-    """
-    Say why an answer is no JSON: the likely cause is in its status and its first bytes.
-    """
+def _no_object(reply: Reply) -> AireiterError:
+    """Say why an answer is no JSON: the likely cause is in its status and its first bytes."""
     status = reply.status
     if status in _PACED:
-        return RateLimitError(
-            status, "too many requests", _retry_after(reply.headers, now), out_task_id, status
-        )
+        return RateLimitError(status, "too many requests", _retry_after(reply), None, status)
     if status in _REDIRECTS:
         what = f"the answer redirects to {reply.headers.get('Location', 'nowhere')!r}: set base_url"
     elif reply.body.lstrip()[:1] != b"<":
@@ -229,18 +209,16 @@ def _no_object(reply: Reply, out_task_id: str | None, now: float) -> AireiterErr
         what = "the answer is HTML: the service or the CDN in front of it is in trouble"
     else:
         what = "the answer is HTML: base_url or the method is likely wrong"
-    return protocol_error(what, reply, out_task_id, now)
+    return protocol_error(what, reply)
 
 
-def protocol_error(what: str, reply: Reply, out_task_id: str | None, now: float) -> ProtocolError:
+def protocol_error(what: str, reply: Reply) -> ProtocolError:
     excerpt = reply.body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]
-    return ProtocolError(what, reply.status, excerpt, _retry_after(reply.headers, now), out_task_id)
+    return ProtocolError(what, reply.status, excerpt, _retry_after(reply))
 
 
 def read_text(value: Any) -> str:
-    """
-    Read what should be a text: nothing if it is null, shortened if it is long or no text.
-    """
+    """Read what should be a text: nothing if it is null, shortened if it is long or no text."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else _short.repr(value)

@@ -1,5 +1,4 @@
-"""
-A result to a file on disk: whole, or not there at all.
+"""A result to a file on disk: whole, or not there at all.
 
 The name's suffix comes from what the file is, not from what it was called:
 results have been saved as ``.png`` whatever they were.
@@ -72,8 +71,7 @@ _ISO_MEDIA: Final = frozenset({".m4a", ".mov", ".avif"})
 
 
 def file_suffix(content_type: str, head: bytes, url: str) -> str:
-    """
-    Choose a file name's suffix, with its dot.
+    """Choose a file name's suffix, with its dot.
 
     Args:
         content_type: The answer's ``Content-Type``, possibly empty: believed
@@ -92,9 +90,7 @@ def file_suffix(content_type: str, head: bytes, url: str) -> str:
 
 
 def stem_of_url(url: str) -> str:
-    """
-    Return the stem of a URL's last part, made safe as a file name.
-    """
+    """Return the stem of a URL's last part, made safe as a file name."""
     stem = _last_part(url).stem
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in stem)
     return _shorten(safe.lstrip("."), _LONGEST_STEM) or "output"
@@ -110,15 +106,12 @@ def _last_part(url: str) -> PurePosixPath:
 
 
 def is_data_url(url: str) -> bool:
-    """
-    Tell whether *url* is the result itself, rather than where it is.
-    """
+    """Tell whether *url* is the result itself, rather than where it is."""
     return url[: len(_DATA)].lower() == _DATA
 
 
 def is_web_url(url: str) -> bool:
-    """
-    Tell whether *url* is a place on the web, and not one of megabytes.
+    """Tell whether *url* is a place on the web, and not one of megabytes.
 
     Raises:
         ValueError: It is no URL.
@@ -127,8 +120,7 @@ def is_web_url(url: str) -> bool:
 
 
 def read_data_url(url: str) -> tuple[str, bytes]:
-    """
-    Read a ``data:`` URL (RFC 2397), in base64 of either alphabet or percent-encoded.
+    """Read a ``data:`` URL (RFC 2397), in base64 of either alphabet or percent-encoded.
 
     Returns:
         The content type, possibly empty, and the content.
@@ -153,9 +145,7 @@ def _shorten(stem: str, length: int) -> str:
 
 
 class _Partial:
-    """
-    A file that has its name only once it is whole; its methods block.
-    """
+    """A file that has its name only once it is whole; its methods block."""
 
     def __init__(self, directory: Path, stem: str) -> None:
         self._directory = directory
@@ -192,8 +182,7 @@ class _Partial:
 async def save(
     chunks: AsyncIterator[bytes], directory: Path, stem: str, suffix: Callable[[bytes], str]
 ) -> tuple[Path, int]:
-    """
-    Write what *chunks* yields to a file, under a temporary name until it is whole.
+    """Write what *chunks* yields to a file, under a temporary name until it is whole.
 
     Args:
         chunks: The content.
@@ -229,8 +218,7 @@ async def save(
 
 
 async def save_text(text: str, directory: Path, stem: str) -> tuple[Path, int]:
-    """
-    Write *text* in UTF-8, whatever the console's own code page is.
+    """Write *text* in UTF-8, whatever the console's own code page is.
 
     Returns:
         The path, and the bytes written.
@@ -247,8 +235,7 @@ async def save_text(text: str, directory: Path, stem: str) -> tuple[Path, int]:
 
 
 async def save_data_url(url: str, directory: Path, stem: str) -> tuple[Path, int]:
-    """
-    Write what a ``data:`` URL holds: megabytes, so it is taken apart off the loop's thread.
+    """Write what a ``data:`` URL holds: megabytes, so it is taken apart off the loop's thread.
 
     Returns:
         The path, and the bytes written.
@@ -267,9 +254,7 @@ async def save_data_url(url: str, directory: Path, stem: str) -> tuple[Path, int
 
 
 async def _in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """
-    Run *function* off the loop, and to its end even when cancelled: it holds a file.
-    """
+    """Run *function* off the loop, and to its end even when cancelled: it holds a file."""
     call = functools.partial(function, *args, **kwargs)
     # No task, or the end of asyncio.run would cancel it and leave the thread behind.
     running = asyncio.get_running_loop().run_in_executor(None, call)

@@ -1,5 +1,4 @@
-"""
-Where the media are in a finished task's ``output``.
+"""Where the media are in a finished task's ``output``.
 
 The place differs by model (``url``, ``video``, ``audio``, ``file``, or text
 alone), and where a song has a ``url`` beside its ``audio``, that is the cover
@@ -32,8 +31,7 @@ _LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it h
 
 
 def read_outputs(output: Any, model: str | None) -> tuple[Output, ...]:
-    """
-    Read the ``output`` of a finished task, whatever its shape.
+    """Read the ``output`` of a finished task, whatever its shape.
 
     Args:
         output: An array of objects, an object with a ``list``, one object, or

@@ -1,5 +1,4 @@
-"""
-When to look for a task: patient and light.
+"""When to look for a task: patient and light.
 
 The first look comes at about the time that the model has been taking, then the
 steps grow up to a cap. All of it is a pure generator over seconds; nothing here
@@ -31,8 +30,7 @@ _REMEMBERED: Final = 1000
 
 @frozen
 class Expectation:
-    """
-    What is known of how long a task will take.
+    """What is known of how long a task will take.
 
     Attributes:
         seconds: From its acceptance to its end, as its model's tasks have been
@@ -46,8 +44,7 @@ class Expectation:
 
 @frozen(kw_only=True)
 class PollPolicy:
-    """
-    When `wait` looks for a task.
+    """When `wait` looks for a task.
 
     Attributes:
         first: Seconds from the submit to the first look; None: from how long
@@ -81,8 +78,7 @@ class PollPolicy:
         elapsed: float = 0.0,
         uniform: Callable[[], float] = random.random,
     ) -> Generator[float, float | None, None]:
-        """
-        Yield the seconds to wait before each look.
+        """Yield the seconds to wait before each look.
 
         What is sent in is the wait that the service asked for, in seconds: the
         next wait is not shorter.
@@ -110,8 +106,7 @@ class PollPolicy:
 
 
 class Durations:
-    """
-    How long the tasks of each model have been taking: a moving average.
+    """How long the tasks of each model have been taking: a moving average.
 
     The least recently seen model is forgotten beyond a thousand: memory stays
     bounded whatever names arrive.
@@ -121,9 +116,7 @@ class Durations:
         self._seconds: OrderedDict[str, float] = OrderedDict()
 
     def learn(self, model: str, seconds: float) -> None:
-        """
-        Take in that a task of *model* took *seconds* from acceptance to end.
-        """
+        """Take in that a task of *model* took *seconds* from acceptance to end."""
         known = self._seconds.get(model)
         self._seconds[model] = seconds if known is None else known + _WEIGHT * (seconds - known)
         self._seconds.move_to_end(model)
@@ -131,9 +124,7 @@ class Durations:
             self._seconds.popitem(last=False)
 
     def expect(self, model: str | None, medium: str | None) -> Expectation:
-        """
-        Return how long a task of *model* is expected to take.
-        """
+        """Return how long a task of *model* is expected to take."""
         known = self._seconds.get(model) if model is not None else None
         if known is not None:
             return Expectation(known, learned=True)

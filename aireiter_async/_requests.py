@@ -1,6 +1,4 @@
-"""
-What is asked of the service: a request with the id that it keeps, frozen, no I/O.
-"""
+"""What is asked of the service: a request with the id that it keeps, frozen, no I/O."""
 
 import os
 import re
@@ -18,16 +16,13 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class DrawnId(str):
-    """
-    An id that nobody has chosen: a ledger may put a stable one in its place.
-    """
+    """An id that nobody has chosen: a ledger may put a stable one in its place."""
 
     __slots__ = ()
 
 
 def draw_id() -> DrawnId:
-    """
-    Draw an ``out_task_id`` that collides with no other.
+    """Draw an ``out_task_id`` that collides with no other.
 
     Returns:
         32 hexadecimal characters from the system's random source: timestamps
@@ -37,8 +32,7 @@ def draw_id() -> DrawnId:
 
 
 def check_id(out_task_id: object) -> str:
-    """
-    Return *out_task_id* if the service accepts it as an id.
+    """Return *out_task_id* if the service accepts it as an id.
 
     Raises:
         TypeError: It is not a string.
@@ -56,8 +50,7 @@ def check_id(out_task_id: object) -> str:
 
 @frozen
 class SubmitRequest:
-    """
-    One task to be submitted, with the id that it keeps on every attempt.
+    """One task to be submitted, with the id that it keeps on every attempt.
 
     Attributes:
         model: The model's name, a channel's suffix included. Names that this
@@ -83,9 +76,7 @@ class SubmitRequest:
 
     # All in one: a validator for each attribute would be a call for each, of every request.
     def __attrs_post_init__(self) -> None:
-        """
-        Check what was given.
-        """
+        """Check what was given."""
         model, params = self.model, self.params
         if not _is_name(model):
             raise _wrong_model(model)
@@ -143,8 +134,7 @@ def as_request(
     callback_url: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> SubmitRequest:
-    """
-    Make the request that `submit` sends from what it was given.
+    """Make the request that `submit` sends from what it was given.
 
     Raises:
         TypeError: *request* is neither a request nor a models instance.

@@ -1,5 +1,4 @@
-"""
-What may be tried again, when, and how often.
+"""What may be tried again, when, and how often.
 
 backoff does the retrying; its oddities have their address here. Its own
 ``runtime`` wait shortens a ``Retry-After`` by its jitter and its ``max_time``
@@ -41,8 +40,7 @@ _DOUBLINGS: Final = 62
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """
-    How failures are met.
+    """How failures are met.
 
     Attributes:
         attempts: Times that one exchange is tried in all, at least 1.
@@ -71,8 +69,7 @@ class RetryPolicy:
     def waits(
         self, uniform: Callable[[], float] = random.random
     ) -> Generator[float, AireiterError, None]:
-        """
-        Yield the seconds to wait after each error that is sent in.
+        """Yield the seconds to wait after each error that is sent in.
 
         The first value is a prime and no wait. A ``Retry-After`` is kept in
         full, with up to ``base`` seconds of jitter on top; otherwise the wait
@@ -93,34 +90,26 @@ class RetryPolicy:
             error = yield seconds
 
     def settle_waits(self) -> Iterator[float]:
-        """
-        Yield the seconds before each look for a lost submit: `settle` in all.
-        """
+        """Yield the seconds before each look for a lost submit: `settle` in all."""
         return (share * self.settle for share in _SETTLE_SHARES)
 
 
 def retry_after(error: AireiterError) -> float | None:
-    """
-    Return the seconds that the service asks to wait for, None if it does not say.
-    """
+    """Return the seconds that the service asks to wait for, None if it does not say."""
     if isinstance(error, APIError | ProtocolError):
         return error.retry_after
     return None
 
 
 def refused(error: AireiterError) -> bool:
-    """
-    Tell whether the service has certainly not accepted what it was sent.
-    """
+    """Tell whether the service has certainly not accepted what it was sent."""
     return isinstance(error, ConnectError) or (
         isinstance(error, APIError) and error.code in REFUSED
     )
 
 
 def transient(error: BaseException) -> bool:
-    """
-    Tell whether the same exchange may well succeed later.
-    """
+    """Tell whether the same exchange may well succeed later."""
     if isinstance(error, APIError):
         return isinstance(error, RateLimitError) or error.code not in REFUSED
     return isinstance(error, TransportError | ProtocolError)
@@ -128,9 +117,7 @@ def transient(error: BaseException) -> bool:
 
 @define
 class _Failures:
-    """
-    What one call that has failed goes on with: its first error, and its waits.
-    """
+    """What one call that has failed goes on with: its first error, and its waits."""
 
     first: AireiterError | None
     waits: Generator[float, AireiterError, None]
@@ -142,8 +129,7 @@ def retrying(
     on_retry: Callable[[AireiterError], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Callable[P, Awaitable[R]]:
-    """
-    Make *attempt* try again while its errors are transient.
+    """Make *attempt* try again while its errors are transient.
 
     Args:
         attempt: A coroutine function; what it raises besides our own errors,

@@ -1,5 +1,4 @@
-"""
-What comes back from the service: frozen values, no I/O.
+"""What comes back from the service: frozen values, no I/O.
 
 Facts about the service's values come from its public documentation; what is
 unknown or malformed in a reply never breaks a value, and the reply itself is
@@ -17,8 +16,7 @@ OutputKind = Literal["image", "video", "audio", "text", "file"]
 
 
 class TaskStatus(StrEnum):
-    """
-    Where a task is in its life.
+    """Where a task is in its life.
 
     ``PENDING`` is queued; ``UNKNOWN`` is a word this release does not know,
     or a task that has not been seen yet: the task counts as running.
@@ -33,8 +31,7 @@ class TaskStatus(StrEnum):
 
 @frozen
 class Output:
-    """
-    One result of a task.
+    """One result of a task.
 
     Attributes:
         url: Where the medium is, on another host than the API's; None for
@@ -60,8 +57,7 @@ class Output:
 
 @frozen
 class ErrorDetail:
-    """
-    Why the service says that a task failed.
+    """Why the service says that a task failed.
 
     Attributes:
         code: The service's word, such as ``TIMEOUT`` (its upstream's; a new
@@ -75,8 +71,7 @@ class ErrorDetail:
 
 @frozen
 class Task:
-    """
-    A task as the service last described it.
+    """A task as the service last described it.
 
     Attributes:
         out_task_id: The caller's id of the task.
@@ -105,16 +100,13 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        """
-        Whether the task has completed or failed.
-        """
+        """Whether the task has completed or failed."""
         return self.status is TaskStatus.COMPLETED or self.status is TaskStatus.FAILED
 
 
 @frozen
 class FreeQuota:
-    """
-    A number of tasks that one model runs without charge.
+    """A number of tasks that one model runs without charge.
 
     Attributes:
         model_key: The service's name of the quota's model.
@@ -131,8 +123,7 @@ class FreeQuota:
 
 @frozen
 class Balance:
-    """
-    What the account has left.
+    """What the account has left.
 
     Attributes:
         credits: Credits, possibly fractional.
@@ -147,8 +138,7 @@ class Balance:
 
 @frozen
 class ClientStats:
-    """
-    What a client and its views have done so far: a snapshot.
+    """What a client and its views have done so far: a snapshot.
 
     Attributes:
         requests: HTTP exchanges begun, downloads included. Where a connection is

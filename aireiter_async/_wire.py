@@ -1,5 +1,4 @@
-"""
-Between values and bytes: paths, JSON, envelopes, codes and errors.
+"""Between values and bytes: paths, JSON, envelopes, codes and errors.
 
 No I/O and no clock of its own: a reply is ``(status, headers, body)``. The
 facts come from the service's public documentation and from what the authors of
@@ -45,9 +44,7 @@ _encode_sorted = json.JSONEncoder(
 
 @functools.cache
 def _request_hook() -> Callable[[SubmitRequest], dict[str, Any]]:
-    """
-    Make the hook at first use: building it costs more than a thousand calls of it.
-    """
+    """Make the hook at first use: building it costs more than a thousand calls of it."""
     return make_dict_unstructure_fn(
         SubmitRequest,
         Converter(),
@@ -62,9 +59,7 @@ def _params(params: Mapping[str, Any] | Model) -> Mapping[str, Any]:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Copy *values*, if their names are names: json would make the text "1" of the number 1.
-    """
+    """Copy *values*, if their names are names: json would make the text "1" of the number 1."""
     copy = dict(values)
     try:
         "".join(copy)  # the cheapest way to ask whether all of them are str
@@ -74,8 +69,7 @@ def _named(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_submit(request: SubmitRequest) -> bytes:
-    """
-    Encode the body of a submit: the same bytes for every attempt.
+    """Encode the body of a submit: the same bytes for every attempt.
 
     Raises:
         TypeError: The params or metadata hold what JSON has no form for.
@@ -85,8 +79,7 @@ def encode_submit(request: SubmitRequest) -> bytes:
 
 
 def encode_content(request: SubmitRequest) -> str:
-    """
-    Encode all of *request* but its id, the same text for equal requests.
+    """Encode all of *request* but its id, the same text for equal requests.
 
     Raises:
         TypeError: The params or metadata hold what JSON has no form for.
@@ -112,20 +105,16 @@ def _to_json(encode: Callable[[Any], str], content: dict[str, Any], model: str) 
 
 
 def encode_query(out_task_id: str) -> bytes:
-    """
-    Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping.
-    """
+    """Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping."""
     return b'{"out_task_id":"%s"}' % out_task_id.encode()
 
 
-def read_submit(reply: Reply, request: SubmitRequest, *, now: float) -> Task:
-    """
-    Read the answer to a submit.
+def read_submit(reply: Reply, request: SubmitRequest) -> Task:
+    """Read the answer to a submit.
 
     Args:
         reply: The answer.
         request: What was submitted.
-        now: Seconds since the epoch, for a ``Retry-After`` that is a date.
 
     Returns:
         The accepted task.
@@ -136,51 +125,48 @@ def read_submit(reply: Reply, request: SubmitRequest, *, now: float) -> Task:
             that it was accepted: whether it was is not certain.
     """
     out_task_id = request.out_task_id
-    payload, data = open_envelope(reply, out_task_id, now, errors=SUBMIT_ERRORS)
+    payload, data = open_envelope(reply, errors=SUBMIT_ERRORS)
     if not isinstance(data, dict) or not (
         data.get("status") or data.get("out_task_id") or data.get("task_id")
     ):
-        raise protocol_error("the submit was answered without a task", reply, out_task_id, now)
+        raise protocol_error("the submit was answered without a task", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
-        raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
+        raise protocol_error(_OTHER_TASK, reply)
     return _read_task(payload, data, out_task_id, request.model)
 
 
-def read_query(reply: Reply, out_task_id: str, model: str | None, *, now: float) -> Task:
-    """
-    Read the answer to a query.
+def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
+    """Read the answer to a query.
 
     Args:
         reply: The answer.
         out_task_id: The id that was asked for.
         model: The task's model where it is known; the answer does not say.
-        now: Seconds since the epoch, for a ``Retry-After`` that is a date.
 
     Raises:
         TaskNotFoundError: The service knows no such task.
         APIError: The service refused.
         ProtocolError: The answer is not one of the API's.
     """
-    payload, data = open_envelope(reply, out_task_id, now, errors=ERRORS)
+    payload, data = open_envelope(reply, errors=ERRORS)
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
-        raise protocol_error("the query was answered without a status", reply, out_task_id, now)
+        raise protocol_error("the query was answered without a status", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
-        raise protocol_error(_OTHER_TASK, reply, out_task_id, now)
+        raise protocol_error(_OTHER_TASK, reply)
     return _read_task(payload, data, out_task_id, model)
 
 
-def read_balance(reply: Reply, *, now: float) -> Balance:
-    """
-    Read the answer to a balance request.
+def read_balance(reply: Reply) -> Balance:
+    """Read the answer to a balance request.
 
     Raises:
         APIError: The service refused.
         ProtocolError: The answer is not one of the API's.
     """
-    payload, data = open_envelope(reply, None, now, errors=ERRORS)
+    payload, data = open_envelope(reply, errors=ERRORS)
     credits_left = read_number(data.get("credits")) if isinstance(data, dict) else None
     if credits_left is None:
-        raise protocol_error("the balance was answered without credits", reply, None, now)
+        raise protocol_error("the balance was answered without credits", reply)
     quotas = data.get("free_quotas")
     return Balance(
         credits=credits_left,
@@ -199,22 +185,19 @@ def read_balance(reply: Reply, *, now: float) -> Balance:
 
 
 def restore_task(text: str, out_task_id: str, model: str) -> Task:
-    """
-    Read an answer to a query again that was kept as the JSON *text* of ``Task.raw``.
+    """Read an answer to a query again that was kept as the JSON *text* of ``Task.raw``.
 
     Raises:
         ProtocolError: It is not what was kept.
     """
-    reply = Reply(_OK, {}, text.encode())
-    return read_query(reply, out_task_id, model, now=0.0)
+    reply = Reply(_OK, {}, text.encode(), 0.0)
+    return read_query(reply, out_task_id, model)
 
 
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
-    """
-    Read what can be read; nothing that is missing or malformed loses a paid task.
-    """
+    """Read what can be read; nothing that is missing or malformed loses a paid task."""
     get = data.get
     output, status = get("output"), get("status")
     return Task(

@@ -1,5 +1,4 @@
-"""
-Everything that this package raises.
+"""Everything that this package raises.
 
 ::
 
@@ -60,8 +59,7 @@ __all__ = [
 
 
 class AireiterError(Exception):
-    """
-    The base of all errors of this package.
+    """The base of all errors of this package.
 
     Attributes:
         message: What happened.
@@ -94,8 +92,7 @@ class AireiterError(Exception):
 
 @define(slots=False)
 class TransportError(AireiterError):
-    """
-    No complete answer arrived: the request may have been received.
+    """No complete answer arrived: the request may have been received.
 
     Attributes:
         out_task_id: The task that the exchange was about.
@@ -120,8 +117,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 @define(slots=False)
 class ProtocolError(AireiterError):
-    """
-    An answer arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
+    """An answer arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
 
     Attributes:
         message: What was wrong, and the likely cause.
@@ -143,8 +139,7 @@ class ProtocolError(AireiterError):
 
 @define(slots=False)
 class APIError(AireiterError):
-    """
-    The service refused.
+    """The service refused.
 
     Attributes:
         code: The service's code: from the envelope, else the HTTP status.
@@ -203,8 +198,7 @@ class ServerError(APIError):
 
 @define(slots=False)
 class AmbiguousSubmitError(AireiterError):
-    """
-    A submit may or may not have been accepted, and the service could not be asked.
+    """A submit may or may not have been accepted, and the service could not be asked.
 
     Submitting again under another id could pay twice. ``query(out_task_id)``
     tells whether the task exists; ``submit(request, out_task_id=error.out_task_id,
@@ -227,8 +221,7 @@ def _describe(error: "TaskError") -> str:
 
 @define(slots=False)
 class TaskError(AireiterError):
-    """
-    A task did not complete.
+    """A task did not complete.
 
     Attributes:
         task: The task as it was last seen.
@@ -250,8 +243,7 @@ def _reason(error: "TaskFailedError") -> str:
 
 @define(slots=False)
 class TaskFailedError(TaskError):
-    """
-    The service says that the task failed; failed tasks are refunded.
+    """The service says that the task failed; failed tasks are refunded.
 
     Attributes:
         task: The failed task, with the whole reply in ``task.raw``.
@@ -270,8 +262,7 @@ class TaskFailedError(TaskError):
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
-    """
-    The task had not ended at the caller's deadline: it is alive and paid for.
+    """The task had not ended at the caller's deadline: it is alive and paid for.
 
     Attributes:
         task: The task as it was last seen; `wait` can go on with it.
@@ -282,8 +273,7 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
 @define(slots=False)
 class DownloadError(AireiterError):
-    """
-    A result could not be saved whole; no partial file is left.
+    """A result could not be saved whole; no partial file is left.
 
     Attributes:
         url: Where the result is; of one of many thousand characters, the beginning.
@@ -301,8 +291,7 @@ class DownloadError(AireiterError):
 
 @define(slots=False)
 class BudgetExceededError(AireiterError):
-    """
-    The task was not submitted: it could have passed ``max_credits``.
+    """The task was not submitted: it could have passed ``max_credits``.
 
     Attributes:
         message: What the budget is and what is spent and reserved, in credits.
@@ -316,8 +305,7 @@ class BudgetExceededError(AireiterError):
 
 @define(slots=False)
 class LedgerError(AireiterError):
-    """
-    The record of a batch cannot be used or written; nothing that needed it was sent.
+    """The record of a batch cannot be used or written; nothing that needed it was sent.
 
     Attributes:
         message: What is wrong with it.

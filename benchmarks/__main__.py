@@ -1,9 +1,8 @@
-"""
-Run all benchmarks, and write RESULTS.md and chart.svg beside this file.
+"""Run all benchmarks, and write RESULTS.md and chart.svg beside this file.
 
-    python -m benchmarks                    # all, less than 15 minutes on two cores
-    python -m benchmarks --share 0.1        # all, a tenth of the work: to see that it runs
-    python -m benchmarks submit waiting     # some, printed and not written
+python -m benchmarks                    # all, less than 15 minutes on two cores
+python -m benchmarks --share 0.1        # all, a tenth of the work: to see that it runs
+python -m benchmarks submit waiting     # some, printed and not written
 """
 
 import argparse
@@ -30,9 +29,7 @@ _HERE: Final = Path(__file__).parent
 
 
 def main() -> None:
-    """
-    Run what the command line asks for.
-    """
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; none: all")
     parser.add_argument("--share", type=float, default=1.0, help="of the full work, at most 1")

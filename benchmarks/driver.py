@@ -1,5 +1,4 @@
-"""
-One client in a process of its own, that does what it is told on its standard input.
+"""One client in a process of its own, that does what it is told on its standard input.
 
     python -m benchmarks.driver ours:mapping http://127.0.0.1:8000 64 asyncio
 
@@ -19,9 +18,7 @@ LARGE = 1024 * 1024  # bytes
 
 
 async def drive(client: str, url: str, concurrency: int) -> None:
-    """
-    Connect *client* and serve the lines of the standard input.
-    """
+    """Connect *client* and serve the lines of the standard input."""
     module, _, name = client.partition(":")
     connect = getattr(importlib.import_module(f"benchmarks.clients.{module}"), name)
     loop = asyncio.get_running_loop()
@@ -32,18 +29,14 @@ async def drive(client: str, url: str, concurrency: int) -> None:
 
 
 async def measure(run: Run, count: int) -> float:
-    """
-    Return the CPU seconds of *count* submits.
-    """
+    """Return the CPU seconds of *count* submits."""
     began = time.process_time()
     await run(count)
     return time.process_time() - began
 
 
 def main() -> None:
-    """
-    Drive the client that the command line names.
-    """
+    """Drive the client that the command line names."""
     # What is freed here decides for the life of a process how glibc makes the buffers of asyncio's
     # reads: all are to be alike, and like one that has run for a while.
     bytearray(LARGE)

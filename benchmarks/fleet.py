@@ -1,6 +1,4 @@
-"""
-Drivers side by side: rounds that are interleaved, and ratios taken round by round.
-"""
+"""Drivers side by side: rounds that are interleaved, and ratios taken round by round."""
 
 import json
 import statistics
@@ -15,8 +13,7 @@ from attrs import field, frozen
 
 
 class Service:
-    """
-    The service in a process of its own.
+    """The service in a process of its own.
 
     Attributes:
         url: Where it is.
@@ -26,23 +23,17 @@ class Service:
         self._process = _python("benchmarks.service")
 
     def __enter__(self) -> Self:
-        """
-        Wait until it listens.
-        """
+        """Wait until it listens."""
         self.url = f"http://127.0.0.1:{_line(self._process)}"
         return self
 
     def __exit__(self, *_: object) -> None:
-        """
-        End it.
-        """
+        """End it."""
         self._process.kill()
         self._process.wait()
 
     def control(self, **told: object) -> dict[str, Any]:
-        """
-        Tell it what to do from now on, and return what it has seen so far.
-        """
+        """Tell it what to do from now on, and return what it has seen so far."""
         query = "&".join(f"{name}={value}" for name, value in told.items())
         with urlopen(f"{self.url}/control?{query}") as answer:  # noqa: S310 - loopback
             account: dict[str, Any] = json.load(answer)
@@ -50,8 +41,7 @@ class Service:
 
 
 class Driver:
-    """
-    One client in a process of its own.
+    """One client in a process of its own.
 
     Args:
         client: Its module and function, such as ``ours:mapping``.
@@ -65,8 +55,7 @@ class Driver:
         self._process = _python("benchmarks.driver", client, url, str(concurrency), loop)
 
     def ready(self) -> None:
-        """
-        Wait until it is.
+        """Wait until it is.
 
         Raises:
             RuntimeError: It cannot be imported or driven; the text says why.
@@ -74,17 +63,13 @@ class Driver:
         _line(self._process)
 
     def run(self, count: int) -> float:
-        """
-        Submit *count* times and return the CPU seconds that it took.
-        """
+        """Submit *count* times and return the CPU seconds that it took."""
         _stdin(self._process).write(f"{count}\n")
         _stdin(self._process).flush()
         return float(_line(self._process))
 
     def close(self) -> None:
-        """
-        End the process.
-        """
+        """End the process."""
         with suppress(BrokenPipeError):
             _stdin(self._process).close()
         try:
@@ -100,8 +85,7 @@ def _tuple(numbers: Iterable[float]) -> tuple[float, ...]:
 
 @frozen
 class Numbers:
-    """
-    One number per round.
+    """One number per round.
 
     Attributes:
         rounds: The numbers, in the order of the rounds.
@@ -111,22 +95,16 @@ class Numbers:
 
     @property
     def median(self) -> float:
-        """
-        The median of the rounds.
-        """
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def span(self) -> str:
-        """
-        The range of the rounds.
-        """
+        """The range of the rounds."""
         return f"{min(self.rounds):.2f} to {max(self.rounds):.2f}"
 
     def against(self, other: "Numbers") -> "Numbers":
-        """
-        Return the ratios to *other*, taken round by round.
-        """
+        """Return the ratios to *other*, taken round by round."""
         return Numbers(one / two for one, two in zip(self.rounds, other.rounds, strict=True))
 
 
@@ -134,9 +112,7 @@ class Numbers:
 def drivers(
     clients: Sequence[str], url: str, concurrency: int, loop: str
 ) -> Iterator[tuple[dict[str, Driver], dict[str, str]]]:
-    """
-    Start one driver per client; also yield why some could not be.
-    """
+    """Start one driver per client; also yield why some could not be."""
     with ExitStack() as stack:
         started = {client: Driver(client, url, concurrency, loop) for client in clients}
         failed: dict[str, str] = {}
@@ -151,8 +127,7 @@ def drivers(
 
 
 def interleave(started: Mapping[str, Driver], *, rounds: int, count: int) -> dict[str, Numbers]:
-    """
-    Let each driver submit *count* times in turn, *rounds* times, after a round to warm up.
+    """Let each driver submit *count* times in turn, *rounds* times, after a round to warm up.
 
     The order turns from round to round: no client always comes after the same.
 
@@ -171,9 +146,7 @@ def interleave(started: Mapping[str, Driver], *, rounds: int, count: int) -> dic
 
 
 def ask(module: str, *arguments: object) -> Any:
-    """
-    Run a module in a process of its own, and return what it prints, as JSON.
-    """
+    """Run a module in a process of its own, and return what it prints, as JSON."""
     process = _python(module, *map(str, arguments))
     told, trouble = process.communicate()
     if process.returncode:

@@ -1,6 +1,4 @@
-"""
-What an import costs, in fresh interpreters.
-"""
+"""What an import costs, in fresh interpreters."""
 
 import subprocess
 import sys
@@ -17,9 +15,7 @@ _ROUNDS: Final = 25
 
 
 def measure(share: float) -> Section:
-    """
-    Import in turn, many times.
-    """
+    """Import in turn, many times."""
     found: dict[str, list[float]] = {statement: [] for statement in _STATEMENTS}
     for turn in range(-1, max(3, round(_ROUNDS * share))):
         for statement in _STATEMENTS:

@@ -1,6 +1,4 @@
-"""
-How long a caller waits under load: many in flight, a service of 50 ms.
-"""
+"""How long a caller waits under load: many in flight, a service of 50 ms."""
 
 import asyncio
 import json
@@ -36,9 +34,7 @@ Submit = Callable[[], Awaitable[object]]
 
 
 def measure(share: float) -> Section:
-    """
-    Measure each case in a process of its own.
-    """
+    """Measure each case in a process of its own."""
     found = {}
     with Service() as service:
         service.control(delay=_DELAY)
@@ -88,18 +84,14 @@ def measure(share: float) -> Section:
 
 @asynccontextmanager
 async def ours(url: str, limit: int) -> AsyncIterator[Submit]:
-    """
-    Submit with our client.
-    """
+    """Submit with our client."""
     async with connect(url, limit) as client:
         yield lambda: client.submit(SubmitRequest(MODEL, PARAMS))
 
 
 @asynccontextmanager
 async def bare(url: str, limit: int) -> AsyncIterator[Submit]:
-    """
-    Submit with aiohttp, whose pool is the only queue.
-    """
+    """Submit with aiohttp, whose pool is the only queue."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)) as session:
 
         async def submit() -> None:
@@ -114,9 +106,7 @@ async def bare(url: str, limit: int) -> AsyncIterator[Submit]:
 
 
 async def load(client: str, url: str, limit: int, count: int) -> dict[str, Any]:
-    """
-    Keep 1,000 callers busy until *count* submits are done.
-    """
+    """Keep 1,000 callers busy until *count* submits are done."""
     opening = ours if client == "ours" else bare
     taken: list[float] = []
     lags: list[float] = []
@@ -146,9 +136,7 @@ async def load(client: str, url: str, limit: int, count: int) -> dict[str, Any]:
 
 
 async def watch(lags: list[float]) -> None:
-    """
-    Note how late a short sleep comes back, again and again.
-    """
+    """Note how late a short sleep comes back, again and again."""
     while True:
         began = time.perf_counter()
         await asyncio.sleep(_PROBE)

@@ -1,6 +1,4 @@
-"""
-What it takes to open and to resume a large ledger; what it costs per task is in `submit`.
-"""
+"""What it takes to open and to resume a large ledger; what it costs per task is in `submit`."""
 
 import asyncio
 import json
@@ -23,9 +21,7 @@ _GROUP: Final = 10_000
 
 
 def measure(share: float) -> Section:
-    """
-    Write a ledger, then open it and run its batch again, in a process of its own.
-    """
+    """Write a ledger, then open it and run its batch again, in a process of its own."""
     rows = round(_ROWS * share)
     told = ask("benchmarks.ledger", rows)
     text = (
@@ -45,9 +41,7 @@ def measure(share: float) -> Section:
 
 
 async def resume(rows: int) -> dict[str, float]:
-    """
-    Time opening and resuming.
-    """
+    """Time opening and resuming."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "run.db")
         await write(path, rows)
@@ -75,9 +69,7 @@ async def resume(rows: int) -> dict[str, float]:
 
 
 async def write(path: Path, rows: int) -> None:
-    """
-    Write what a batch of *rows* accepted tasks leaves, without submitting it.
-    """
+    """Write what a batch of *rows* accepted tasks leaves, without submitting it."""
     async with Ledger(path) as record:
         entries = [
             record.intend(request, number)[1]

@@ -1,6 +1,4 @@
-"""
-Single steps of a submit, hot: microseconds each, so that a regression has a name.
-"""
+"""Single steps of a submit, hot: microseconds each, so that a regression has a name."""
 
 import asyncio
 import json
@@ -9,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aireiter_async import RetryPolicy, SubmitRequest, models
-from aireiter_async._deadlines import Deadlines
 from aireiter_async._envelope import Reply
-from aireiter_async._pace import Pace
 from aireiter_async._retry import retrying
+from aireiter_async._throttle import Throttle
+from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async._wire import (
     encode_content,
     encode_query,
@@ -27,7 +25,7 @@ from benchmarks.report import Section, Table
 _TIMES: Final = 20_000
 _REPEATS: Final = 5
 _ID: Final = "a" * 32
-_ACCEPTED: Final = Reply(200, {}, REPLIES[b"/api/openapi/submit"][1])
+_ACCEPTED: Final = Reply(200, {}, REPLIES[b"/api/openapi/submit"][1], 0.0)
 _COMPLETED: Final = Reply(
     200,
     {},
@@ -44,13 +42,12 @@ _COMPLETED: Final = Reply(
             },
         }
     ).encode(),
+    0.0,
 )
 
 
 def measure(share: float) -> Section:
-    """
-    Time each step by itself.
-    """
+    """Time each step by itself."""
     times = max(100, round(_TIMES * share))
     request = SubmitRequest(MODEL, PARAMS)
     model = models.Seedance15Pro(**PARAMS)
@@ -62,8 +59,8 @@ def measure(share: float) -> Section:
         "encode a submit, typed": lambda: encode_submit(typed),
         "encode a query": lambda: encode_query(_ID),
         "encode for the ledger": lambda: encode_content(request),
-        "read the answer to a submit": lambda: read_submit(_ACCEPTED, request, now=0.0),
-        "read a completed task": lambda: read_query(_COMPLETED, _ID, MODEL, now=0.0),
+        "read the answer to a submit": lambda: read_submit(_ACCEPTED, request),
+        "read a completed task": lambda: read_query(_COMPLETED, _ID, MODEL),
         "json.loads of an answer, for comparison": lambda: json.loads(_ACCEPTED.body),
     }
     rows = [[name, f"{_hot(step, times):.2f}"] for name, step in steps.items()]
@@ -80,15 +77,15 @@ def _hot(step: Callable[[], object], times: int) -> float:
 
 
 async def _in_loop(times: int) -> dict[str, float]:
-    pace, deadlines = Pace(64), Deadlines(60)
+    throttle, deadlines = Throttle(64), Deadlines(60)
 
     async def nothing() -> None:
         pass
 
     async def slot() -> None:
-        await pace.acquire()
-        pace.release()
-        pace.accepted()
+        await throttle.acquire()
+        throttle.release()
+        throttle.accepted()
 
     async def deadline() -> None:
         with deadlines:

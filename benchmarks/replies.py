@@ -1,6 +1,4 @@
-"""
-What the service answers to each client's own submit call: path, status and body.
-"""
+"""What the service answers to each client's own submit call: path, status and body."""
 
 import json
 from typing import Any, Final

@@ -1,6 +1,4 @@
-"""
-What was measured, as Markdown and as a chart.
-"""
+"""What was measured, as Markdown and as a chart."""
 
 import os
 import platform
@@ -47,8 +45,7 @@ _ROW: Final = 26
 
 @frozen
 class Table:
-    """
-    Rows under a head; all cells are text.
+    """Rows under a head; all cells are text.
 
     Attributes:
         head: One text per column.
@@ -59,17 +56,14 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
-        """
-        Show it as Markdown: the first column to the left, numbers to the right.
-        """
+        """Show it as Markdown: the first column to the left, numbers to the right."""
         rule = ["---", *["--:"] * (len(self.head) - 1)]
         return "\n".join(f"| {' | '.join(row)} |" for row in (self.head, rule, *self.rows))
 
 
 @frozen
 class Target:
-    """
-    What was to be reached.
+    """What was to be reached.
 
     Attributes:
         claim: Of what, against what.
@@ -87,9 +81,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """
-        Whether it was reached, and by how much not.
-        """
+        """Whether it was reached, and by how much not."""
         if self.value is None:
             return "not measured"
         if self.value <= self.limit:
@@ -99,8 +91,7 @@ class Target:
 
 @frozen
 class Section:
-    """
-    One question and its answer.
+    """One question and its answer.
 
     Attributes:
         title: The question.
@@ -118,8 +109,7 @@ class Section:
 
 
 def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -> str:
-    """
-    Return the whole report as Markdown.
+    """Return the whole report as Markdown.
 
     Args:
         sections: What was measured.
@@ -166,9 +156,7 @@ def _circumstances(seconds: float) -> str:
 
 
 def draw(section: Section) -> str:
-    """
-    Return a bar chart as SVG: the shorter, the better.
-    """
+    """Return a bar chart as SVG: the shorter, the better."""
     bars = sorted(section.bars, key=lambda bar: bar[2])
     longest = max(number for *_, number in bars)
     height = 64 + _ROW * len(bars)

@@ -1,6 +1,4 @@
-"""
-How memory and CPU grow with a batch, and what waiting for many costs.
-"""
+"""How memory and CPU grow with a batch, and what waiting for many costs."""
 
 import asyncio
 import json
@@ -26,9 +24,7 @@ _WAITING: Final = 10_000
 
 
 def measure(share: float) -> Section:
-    """
-    Measure each size in a process of its own: a peak is the process's.
-    """
+    """Measure each size in a process of its own: a peak is the process's."""
     rows, grown = [], {}
     with Service() as service, ThreadPoolExecutor(2) as pool:
         for size in _SIZES:
@@ -77,18 +73,14 @@ def _cells(told: dict[str, Any]) -> Iterator[str]:
 
 
 async def many(client: AsyncClient, count: int) -> None:
-    """
-    Submit a batch.
-    """
+    """Submit a batch."""
     async with aclosing(submit_many(client, requests(count, counter()))) as outcomes:
         async for outcome in outcomes:
             assert outcome.ok, outcome.error
 
 
 async def gather(client: AsyncClient, count: int) -> None:
-    """
-    Submit all at once, a task each, behind a semaphore.
-    """
+    """Submit all at once, a task each, behind a semaphore."""
     slots = asyncio.Semaphore(_CONCURRENCY)
 
     async def submit(request: Any) -> object:
@@ -99,9 +91,7 @@ async def gather(client: AsyncClient, count: int) -> None:
 
 
 async def grow(how: str, url: str, count: int) -> dict[str, float]:
-    """
-    Return by how many MB the peak grows over *count* items, and what one costs.
-    """
+    """Return by how many MB the peak grows over *count* items, and what one costs."""
     async with connect(url, _CONCURRENCY) as client:
         await many(client, 4 * _CONCURRENCY)
         before, began = peak(), time.process_time()
@@ -111,9 +101,7 @@ async def grow(how: str, url: str, count: int) -> dict[str, float]:
 
 
 async def idle(url: str, count: int) -> dict[str, float]:
-    """
-    Wait for *count* tasks at once, and measure between two looks, then a round of looks.
-    """
+    """Wait for *count* tasks at once, and measure between two looks, then a round of looks."""
     first = 6.0 + count / 1000
     polling = PollPolicy(first=first, step=3600, cap=3600, jitter=0)
     async with AsyncClient(
@@ -151,9 +139,7 @@ async def _drain(client: AsyncClient, count: int) -> None:
 
 
 async def lag(url: str, count: int) -> dict[str, float]:
-    """
-    Watch the loop while 1,000 are in flight.
-    """
+    """Watch the loop while 1,000 are in flight."""
     lags: list[float] = []
     async with connect(url, 1000) as client:
         await many(client, 2000)
@@ -165,9 +151,7 @@ async def lag(url: str, count: int) -> dict[str, float]:
 
 
 def peak() -> float:
-    """
-    Return the most memory that the process has held, in MB.
-    """
+    """Return the most memory that the process has held, in MB."""
     # getrusage's number begins with the parent's peak: exec does not set it back.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000

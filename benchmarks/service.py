@@ -1,5 +1,4 @@
-"""
-The service that all clients talk to: a process of its own, lean enough not to be measured.
+"""The service that all clients talk to: a process of its own, lean enough not to be measured.
 
 A bare asyncio protocol, on uvloop where it installs. It answers each client's
 own submit call with the reply that the client expects (`REPLIES`), keeps count
@@ -49,8 +48,7 @@ _PENDING: Final = _whole(
 
 @define
 class Account:
-    """
-    What the service was sent since it was last told something, and what it was told.
+    """What the service was sent since it was last told something, and what it was told.
 
     Attributes:
         delay: Seconds before each answer.
@@ -70,23 +68,17 @@ class Account:
 
 
 class Connection(asyncio.Protocol):
-    """
-    One connection: requests in, answers out.
-    """
+    """One connection: requests in, answers out."""
 
     account: Account = Account()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """
-        Keep the transport.
-        """
+        """Keep the transport."""
         self._transport: Any = transport
         self._seen = b""
 
     def data_received(self, data: bytes) -> None:
-        """
-        Answer each request that is complete.
-        """
+        """Answer each request that is complete."""
         seen = self._seen + data if self._seen else data
         while (end := seen.find(b"\r\n\r\n") + 4) > 3:  # noqa: PLR2004 - it was found
             head = seen[:end]
@@ -124,9 +116,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(answer)
 
     def _trouble(self, path: bytes, lower: bytes, body: bytes) -> Callable[[], None] | None:
-        """
-        Take down a submit, and return what to do with the first one instead of answering.
-        """
+        """Take down a submit, and return what to do with the first one instead of answering."""
         account = self.account
         if path == QUERY or not lower.startswith(b"post "):
             return None
@@ -147,9 +137,7 @@ class Connection(asyncio.Protocol):
         return lambda: self._transport.write(answer)
 
     def _control(self, path: str) -> dict[str, Any]:
-        """
-        Return the account as it was, and begin a new one as told.
-        """
+        """Return the account as it was, and begin a new one as told."""
         told = dict(parse_qsl(urlsplit(path).query))
         before = asdict(self.account)
         if told:
@@ -158,9 +146,7 @@ class Connection(asyncio.Protocol):
 
 
 def _key(lower: bytes, body: bytes) -> str:
-    """
-    Return what marks a submit as the same as another: a header, or an id in the body.
-    """
+    """Return what marks a submit as the same as another: a header, or an id in the body."""
     for line in lower.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if b"idempotency-key" in name:
@@ -182,9 +168,7 @@ def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def serve() -> None:
-    """
-    Serve until the process is ended.
-    """
+    """Serve until the process is ended."""
     server = await asyncio.get_running_loop().create_server(
         Connection, "127.0.0.1", 0, backlog=4096
     )

@@ -1,6 +1,4 @@
-"""
-What a submit costs: ours, the limits below it, and the peers.
-"""
+"""What a submit costs: ours, the limits below it, and the peers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -70,9 +68,7 @@ _NOTE_TYPED: Final = "each parameter is checked, and its class encoded"
 
 
 def measure(share: float) -> Section:
-    """
-    Measure all; *share* of the submits is enough to see that it runs.
-    """
+    """Measure all; *share* of the submits is enough to see that it runs."""
     tables, targets, bars = [], [], []
     text = (
         f"{_SUBMITS * share:,.0f} submits each without a delay of the service, a tenth of that "
@@ -97,9 +93,7 @@ def measure(share: float) -> Section:
 
 
 def _matrix(service: Service, share: float) -> tuple[dict[str, dict[str, Numbers]], Table]:
-    """
-    Measure us and the references in all circumstances; also return each loop's first.
-    """
+    """Measure us and the references in all circumstances; also return each loop's first."""
     rows = []
     first: dict[str, dict[str, Numbers]] = {}
     for loop in _LOOPS:
@@ -122,9 +116,7 @@ def _matrix(service: Service, share: float) -> tuple[dict[str, dict[str, Numbers
 def _with_peers(
     service: Service, concurrency: int, delay: float, share: float
 ) -> tuple[dict[str, Numbers], Table]:
-    """
-    Measure the peers, and us and the references among them.
-    """
+    """Measure the peers, and us and the references among them."""
     rounds, count = _plan(_PEER_SUBMITS * share, concurrency)
     service.control(delay=delay)
     clients = [*BARE, OURS, "ours:typed", "ours:ledger", *PEERS]
@@ -149,9 +141,7 @@ def _with_peers(
 def _targets(
     alone: Mapping[str, Numbers], on_uvloop: Mapping[str, Numbers], among: Mapping[str, Numbers]
 ) -> list[Target]:
-    """
-    Hold us against the references, with many rounds, and against the peers, with few.
-    """
+    """Hold us against the references, with many rounds, and against the peers, with few."""
     uvloop = Target("the same on uvloop", 1.10, None, why="uvloop is not installed")
     if on_uvloop:
         ratio = on_uvloop[OURS].against(on_uvloop[REFERENCE])
@@ -177,9 +167,7 @@ def _targets(
 
 
 def _batches(service: Service, share: float) -> Sequence[Target]:
-    """
-    Compare our own ways, 10,000 at a time.
-    """
+    """Compare our own ways, 10,000 at a time."""
     service.control(delay=0)
     with drivers(list(WAYS), service.url, 64, "asyncio") as (started, _):
         found = interleave(started, rounds=max(2, round(7 * share)), count=round(10_000 * share))
@@ -200,9 +188,7 @@ def _batches(service: Service, share: float) -> Sequence[Target]:
 
 
 def _plan(submits: float, concurrency: int) -> tuple[int, int]:
-    """
-    Return rounds and submits per round: many short rounds, so that noise meets all alike.
-    """
+    """Return rounds and submits per round: many short rounds, so that noise meets all alike."""
     count = max(_FEWEST_SUBMITS, concurrency)
     return max(_FEWEST_ROUNDS, round(submits / count)), count
 

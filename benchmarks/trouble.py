@@ -1,6 +1,4 @@
-"""
-What each client does when the answer is lost, and when it is told to wait.
-"""
+"""What each client does when the answer is lost, and when it is told to wait."""
 
 import asyncio
 import importlib
@@ -22,9 +20,7 @@ _AT_ONCE: Final = 12
 
 
 def measure(share: float) -> Section:
-    """
-    Let each client submit once per fault; they mostly wait, so some go at once.
-    """
+    """Let each client submit once per fault; they mostly wait, so some go at once."""
     del share
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = list(pool.map(_row, _CLIENTS))
@@ -68,9 +64,7 @@ def _lost(account: dict[str, Any], told: str) -> Iterator[str]:
 
 
 async def submit_once(client: str, url: str) -> str:
-    """
-    Submit once, and say what the caller gets.
-    """
+    """Submit once, and say what the caller gets."""
     module, _, name = client.partition(":")
     connect = getattr(importlib.import_module(f"benchmarks.clients.{module}"), name)
     try:

@@ -1,5 +1,4 @@
-"""
-How often each client looks for a task, and how late it notices the end.
+"""How often each client looks for a task, and how late it notices the end.
 
 Nothing is asked here: our own policy is a generator of seconds, and the peers
 wait by constants that are read from their packages. Time is a number.
@@ -29,9 +28,7 @@ _chance: Final = random.Random()  # noqa: S311 - no secret
 
 @define
 class Watched:
-    """
-    What has been seen: looks, and the seconds from each end to its notice.
-    """
+    """What has been seen: looks, and the seconds from each end to its notice."""
 
     looks: int
     delays: list[float]
@@ -76,9 +73,7 @@ PEERS: Final[dict[str, Callable[[], Waits]]] = {
 
 
 def measure(share: float) -> Section:
-    """
-    Simulate tasks of each length, alone and together.
-    """
+    """Simulate tasks of each length, alone and together."""
     rows = []
     for name, waits in PEERS.items():
         try:
@@ -124,9 +119,7 @@ def _cells(
 def _watch(
     waits: Callable[[Durations], Waits], length: float, count: int, *, learning: bool
 ) -> Watched:
-    """
-    Let *count* tasks run at once, and the client look for them in the order of time.
-    """
+    """Let *count* tasks run at once, and the client look for them in the order of time."""
     known = Durations()
     if learning:
         for _ in range(20):

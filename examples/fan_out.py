@@ -1,5 +1,4 @@
-"""
-Run a prompt per line of standard input, and save what comes of each.
+"""Run a prompt per line of standard input, and save what comes of each.
 
 ::
 
@@ -20,18 +19,14 @@ from aireiter_async import AsyncClient, Ledger, models, run_many
 
 
 async def requests() -> AsyncIterator[models.NanoBananaV2]:
-    """
-    Yield a request per line, read in a thread: a pipe may make its reader wait.
-    """
+    """Yield a request per line, read in a thread: a pipe may make its reader wait."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         if prompt := line.strip():
             yield models.NanoBananaV2(prompt=prompt, aspect_ratio="16:9")
 
 
 async def main(ledger_path: str, directory: str) -> int:
-    """
-    Run the batch, and return how many requests came to nothing.
-    """
+    """Run the batch, and return how many requests came to nothing."""
     failed = 0
     async with AsyncClient() as client, Ledger(ledger_path) as ledger:
         batch = run_many(client, requests(), ledger=ledger, download_to=directory)

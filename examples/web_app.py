@@ -1,5 +1,4 @@
-"""
-Generate images for the users of a web application, over the application's own session.
+"""Generate images for the users of a web application, over the application's own session.
 
 ::
 
@@ -30,17 +29,13 @@ PATIENCE = 300  # seconds
 
 
 async def client(app: web.Application) -> AsyncIterator[None]:
-    """
-    Open one session and one client for the life of the application.
-    """
+    """Open one session and one client for the life of the application."""
     async with ClientSession() as session, AsyncClient(session=session) as app[CLIENT]:
         yield
 
 
 async def image(request: web.Request) -> web.Response:
-    """
-    Answer with the URL of an image of what the user asks for, or say whose fault it is.
-    """
+    """Answer with the URL of an image of what the user asks for, or say whose fault it is."""
     asked = {name: request.query.get(name) or None for name in ("prompt", "aspect_ratio")}
     try:
         wanted = models.build("nano_banana_v2", asked)
@@ -62,9 +57,7 @@ async def image(request: web.Request) -> web.Response:
 
 
 def application() -> web.Application:
-    """
-    Make the application.
-    """
+    """Make the application."""
     app = web.Application()
     app.cleanup_ctx.append(client)
     app.router.add_get("/image", image)

@@ -1,6 +1,4 @@
-"""
-What the tests of the client share: a service, watched clients, a clock that only sleeping moves.
-"""
+"""What the tests of the client share: a service, watched clients, a clock that only sleeping moves."""
 
 import asyncio
 import contextlib
@@ -22,7 +20,7 @@ from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, Retr
 from aireiter_async._client._api import Shared
 from aireiter_async._client._settings import Settings
 from aireiter_async._client._waiting import Waiting
-from aireiter_async._pace import Pace
+from aireiter_async._throttle import Throttle
 from aireiter_async.testing import FakeService
 
 QUICK = RetryPolicy(base=0, settle=0)
@@ -34,23 +32,17 @@ Answer = Callable[[bytes], bytes | tuple[bytes, ...]]
 
 @attrs.define
 class Clock:
-    """
-    Time that passes by sleeping, and by nothing else.
-    """
+    """Time that passes by sleeping, and by nothing else."""
 
     now: float = 1000.0
     slept: list[float] = attrs.field(factory=list[float])
 
     def __call__(self) -> float:
-        """
-        Tell the time.
-        """
+        """Tell the time."""
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         if seconds > 0:
             self.slept.append(seconds)
             self.now += seconds
@@ -58,9 +50,7 @@ class Clock:
 
 
 def search(error: BaseException, key: str) -> list[str]:
-    """
-    Return the lines of all that can be made of an error in which *key* shows.
-    """
+    """Return the lines of all that can be made of an error in which *key* shows."""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
     lines = "".join(told.format()).splitlines()
     chain: BaseException | None = error
@@ -73,9 +63,7 @@ def search(error: BaseException, key: str) -> list[str]:
 
 
 def look_at(error: BaseException, key: str) -> None:
-    """
-    Fail unless an error is ours, or plain Python's, and does not tell the key.
-    """
+    """Fail unless an error is ours, or plain Python's, and does not tell the key."""
     plain = ValueError | TypeError | RuntimeError | OSError | asyncio.CancelledError
     assert isinstance(error, AireiterError | plain)
     assert not type(error).__module__.startswith("aiohttp")
@@ -84,9 +72,7 @@ def look_at(error: BaseException, key: str) -> None:
 
 @contextlib.contextmanager
 def watching(key: str) -> Iterator[None]:
-    """
-    Look at every error that passes.
-    """
+    """Look at every error that passes."""
     try:
         yield
     except BaseException as error:
@@ -95,16 +81,14 @@ def watching(key: str) -> Iterator[None]:
 
 
 class WatchedClient(AsyncClient):
-    """
-    A client whose errors are all looked at, and whose waits take no time.
-    """
+    """A client whose errors are all looked at, and whose waits take no time."""
 
     clock: ClassVar[Clock]
 
     def _assemble(self, shared: Shared, settings: Settings, *, owner: bool) -> None:
         if owner:
-            limit, rate = shared.transport._limit, shared.pace.rate
-            shared.pace = Pace(limit, rate, clock=self.clock, sleep=self.clock.sleep)
+            limit, rate = shared.transport._limit, shared.throttle.rate
+            shared.throttle = Throttle(limit, rate, clock=self.clock, sleep=self.clock.sleep)
         super()._assemble(shared, settings, owner=owner)
         self._waiting = Waiting(
             self._waiting._api,
@@ -116,44 +100,32 @@ class WatchedClient(AsyncClient):
         )
 
     async def submit(self, *args: Any, **options: Any) -> Task:
-        """
-        Submit, watched.
-        """
+        """Submit, watched."""
         with watching(self._settings.api_key):
             return await super().submit(*args, **options)
 
     async def query(self, *args: Any, **options: Any) -> Task:
-        """
-        Query, watched.
-        """
+        """Query, watched."""
         with watching(self._settings.api_key):
             return await super().query(*args, **options)
 
     async def wait(self, *args: Any, **options: Any) -> Task:
-        """
-        Wait, watched.
-        """
+        """Wait, watched."""
         with watching(self._settings.api_key):
             return await super().wait(*args, **options)
 
     async def run(self, *args: Any, **options: Any) -> Task:
-        """
-        Run, watched.
-        """
+        """Run, watched."""
         with watching(self._settings.api_key):
             return await super().run(*args, **options)
 
     async def balance(self) -> Balance:
-        """
-        Ask for the balance, watched.
-        """
+        """Ask for the balance, watched."""
         with watching(self._settings.api_key):
             return await super().balance()
 
     async def download(self, *args: Any, **options: Any) -> list[Path]:
-        """
-        Download, watched.
-        """
+        """Download, watched."""
         with watching(self._settings.api_key):
             return await super().download(*args, **options)
 
@@ -172,9 +144,7 @@ def _calm(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 async def no_task_left() -> AsyncIterator[None]:
-    """
-    After a test that is a coroutine no other task is left, and the loop had nothing to complain of.
-    """
+    """After a test that is a coroutine no other task is left, and the loop had nothing to complain of."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
     yield
@@ -184,25 +154,19 @@ async def no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """
-    Return the clock of the service and of the watched clients.
-    """
+    """Return the clock of the service and of the watched clients."""
     return Clock()
 
 
 @pytest.fixture
 def slept(clock: Clock) -> list[float]:
-    """
-    Return the seconds that the watched clients have slept between looks and for their pace.
-    """
+    """Return the seconds that the watched clients have slept between looks and for their pace."""
     return clock.slept
 
 
 @pytest.fixture
 async def service(clock: Clock) -> AsyncIterator[FakeService]:
-    """
-    Run a service without faults; its options may be assigned to.
-    """
+    """Run a service without faults; its options may be assigned to."""
     async with FakeService(clock=clock) as service:
         yield service
 
@@ -211,9 +175,7 @@ async def service(clock: Clock) -> AsyncIterator[FakeService]:
 async def connect(
     service: FakeService, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Callable[..., AsyncClient]]:
-    """
-    Make watched clients of the service: in the end each is idle, and no log holds a key.
-    """
+    """Make watched clients of the service: in the end each is idle, and no log holds a key."""
     caplog.set_level(logging.DEBUG)
     clients: list[AsyncClient] = []
 
@@ -244,25 +206,19 @@ async def connect(
 
 @pytest.fixture
 async def client(connect: Callable[..., AsyncClient]) -> AsyncClient:
-    """
-    Make one watched client of the service.
-    """
+    """Make one watched client of the service."""
     return connect()
 
 
 @pytest.fixture
 def find_key() -> Callable[[BaseException, str], list[str]]:
-    """
-    Return what searches an error, its chain and their frames for a key.
-    """
+    """Return what searches an error, its chain and their frames for a key."""
     return search
 
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    """
-    Return what lets the loop turn until a condition holds.
-    """
+    """Return what lets the loop turn until a condition holds."""
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(20):
@@ -273,8 +229,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 
 class Raw(asyncio.Protocol):
-    """
-    A server that reads a request, or its beginning, and answers with any bytes.
+    """A server that reads a request, or its beginning, and answers with any bytes.
 
     Pieces are sent apart; after a piece without bytes the connection stays open.
     """
@@ -285,16 +240,12 @@ class Raw(asyncio.Protocol):
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """
-        Keep the transport.
-        """
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """
-        Answer once the request is complete, or at once.
-        """
+        """Answer once the request is complete, or at once."""
         self._seen += data
         head, _, body = self._seen.partition(b"\r\n\r\n")
         length = next(
@@ -320,9 +271,7 @@ class Raw(asyncio.Protocol):
 
 @pytest.fixture
 async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """
-    Return what starts a server of raw bytes, with TLS if given a context, and gives its URL.
-    """
+    """Return what starts a server of raw bytes, with TLS if given a context, and gives its URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(

@@ -1,6 +1,4 @@
-"""
-Cancel at the k-th suspension, for all k: what the tests of cancellation are driven by.
-"""
+"""Cancel at the k-th suspension, for all k: what the tests of cancellation are driven by."""
 
 import asyncio
 import contextlib
@@ -18,18 +16,14 @@ _MOST_STEPS = 500
 
 
 class _Steps(Generic[T]):
-    """
-    Awaits a coroutine, and tells of each of its suspensions what it waits for.
-    """
+    """Awaits a coroutine, and tells of each of its suspensions what it waits for."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend) -> None:
         self._coroutine = coroutine
         self._on_suspend = on_suspend
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """
-        Step the coroutine.
-        """
+        """Step the coroutine."""
         error: BaseException | None = None
         while True:
             try:
@@ -48,15 +42,12 @@ class _Steps(Generic[T]):
 
 
 async def stepped(coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend) -> T:
-    """
-    Await *coroutine*, and tell *on_suspend* of what it waits for each time that it does.
-    """
+    """Await *coroutine*, and tell *on_suspend* of what it waits for each time that it does."""
     return await _Steps(coroutine, on_suspend)
 
 
 class Blow:
-    """
-    Cancels a task at the *step*-th suspension that it is told of.
+    """Cancels a task at the *step*-th suspension that it is told of.
 
     Args:
         step: From 1.
@@ -76,9 +67,7 @@ class Blow:
         self._late = late
 
     def __call__(self, awaited: Any) -> None:
-        """
-        Count a suspension.
-        """
+        """Count a suspension."""
         self._left -= 1
         if self._left or self.task is None:
             return
@@ -95,8 +84,7 @@ class Blow:
 
 
 class Death(Blow):
-    """
-    Ends a batch as the death of its process would: all workers at once, the disk as it was then.
+    """Ends a batch as the death of its process would: all workers at once, the disk as it was then.
 
     Args:
         step: As for any blow.
@@ -130,9 +118,7 @@ class Death(Blow):
         return [path for path in files if path.exists()]
 
     def bury(self) -> None:
-        """
-        Put the disk back to what it was, if the blow has struck, once all tasks have ended.
-        """
+        """Put the disk back to what it was, if the blow has struck, once all tasks have ended."""
         if self.struck:
             for path in self._files():
                 path.unlink()
@@ -141,8 +127,7 @@ class Death(Blow):
 
 
 async def cancel_at(call: Callable[[], Coroutine[Any, Any, Any]], step: int, *, late: bool) -> bool:
-    """
-    Cancel a call at its *step*-th suspension; return whether it got that far.
+    """Cancel a call at its *step*-th suspension; return whether it got that far.
 
     A cancellation must be seen as one, unless the call was done by then.
     """
@@ -157,9 +142,7 @@ async def cancel_at(call: Callable[[], Coroutine[Any, Any, Any]], step: int, *, 
 
 @contextlib.contextmanager
 def counting(blow: Blow) -> Iterator[None]:
-    """
-    Count the suspensions of all tasks that this package makes.
-    """
+    """Count the suspensions of all tasks that this package makes."""
     loop = asyncio.get_running_loop()
 
     def factory(
@@ -182,8 +165,7 @@ def counting(blow: Blow) -> Iterator[None]:
 
 
 class Sweep:
-    """
-    Counts up from 1, until a call has got through without being struck.
+    """Counts up from 1, until a call has got through without being struck.
 
     Attributes:
         struck: Whether the step last yielded was one of the call's.
@@ -193,9 +175,7 @@ class Sweep:
         self.struck = True
 
     def __iter__(self) -> Iterator[int]:
-        """
-        Yield steps.
-        """
+        """Yield steps."""
         step = 0
         while self.struck:
             step += 1

@@ -1,6 +1,4 @@
-"""
-A server that does as it is told: any bytes in any pieces, then a close, a reset, or nothing.
-"""
+"""A server that does as it is told: any bytes in any pieces, then a close, a reset, or nothing."""
 
 import asyncio
 import contextlib
@@ -18,23 +16,17 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 def head(*lines: bytes, status: bytes = b"200 OK") -> bytes:
-    """
-    Make the head of an answer.
-    """
+    """Make the head of an answer."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *lines]) + b"\r\n\r\n"
 
 
 def whole(body: bytes, *lines: bytes) -> bytes:
-    """
-    Make an answer with a length.
-    """
+    """Make an answer with a length."""
     return head(b"Content-Length: %d" % len(body), *lines) + body
 
 
 def piece(data: bytes) -> Script:
-    """
-    Send *data*, and let the other side read it apart from what follows.
-    """
+    """Send *data*, and let the other side read it apart from what follows."""
 
     async def script(_peer: "Peer", writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -46,9 +38,7 @@ def piece(data: bytes) -> Script:
 
 
 def drip(drop: bytes) -> Script:
-    """
-    Send *drop* over and over, once a second by the loop's clock, which nothing else moves.
-    """
+    """Send *drop* over and over, once a second by the loop's clock, which nothing else moves."""
 
     async def script(peer: "Peer", writer: asyncio.StreamWriter) -> None:
         loop, passed = asyncio.get_running_loop(), 0.0
@@ -66,8 +56,7 @@ def drip(drop: bytes) -> Script:
 
 
 class Peer:
-    """
-    A server of raw bytes; an async context manager.
+    """A server of raw bytes; an async context manager.
 
     Attributes:
         url: Where it is.
@@ -85,35 +74,25 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def play(self, *scripts: Script, keep: bool = False, reset: bool = False) -> None:
-        """
-        Answer the next request with *scripts*, then close, *reset* or *keep* the connection.
-        """
+        """Answer the next request with *scripts*, then close, *reset* or *keep* the connection."""
         self._plays.append((scripts, keep, reset))
 
     def answer(self, data: bytes) -> None:
-        """
-        Answer the next request with *data*, and keep the connection.
-        """
+        """Answer the next request with *data*, and keep the connection."""
         self.play(piece(data), keep=True)
 
     def forget(self) -> None:
-        """
-        Forget what has not been played.
-        """
+        """Forget what has not been played."""
         self._plays.clear()
 
     async def idle(self) -> None:
-        """
-        Wait until there are no connections.
-        """
+        """Wait until there are no connections."""
         async with asyncio.timeout(20):
             while self._tasks:  # noqa: ASYNC110 - of the other side of a socket
                 await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
-        """
-        Listen.
-        """
+        """Listen."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -124,9 +103,7 @@ class Peer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Cut all connections.
-        """
+        """Cut all connections."""
         self._server.close()
         while self._tasks:
             for task in self._tasks:

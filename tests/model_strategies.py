@@ -1,6 +1,4 @@
-"""
-Valid requests to every model, drawn from what it says of itself.
-"""
+"""Valid requests to every model, drawn from what it says of itself."""
 
 from typing import Any
 
@@ -19,8 +17,7 @@ SIZES = ("1024x1024", "2048x1152", "1152x2048", "1600x1600")
 
 
 def instances(model: str) -> st.SearchStrategy[Model]:
-    """
-    Draw requests to *model* that the documentation allows.
+    """Draw requests to *model* that the documentation allows.
 
     Args:
         model: A model's name, or one of its variants.
@@ -29,8 +26,7 @@ def instances(model: str) -> st.SearchStrategy[Model]:
 
 
 def params(model: str) -> st.SearchStrategy[dict[str, Any]]:
-    """
-    Draw parameters for *model* that the documentation allows.
+    """Draw parameters for *model* that the documentation allows.
 
     What breaks a constraint is left out, or put in where it was missing: the problems that the
     class names are enough to mend a request.

@@ -1,6 +1,4 @@
-"""
-Batches: one outcome for each request, whatever befalls it.
-"""
+"""Batches: one outcome for each request, whatever befalls it."""
 
 import asyncio
 import json
@@ -43,25 +41,19 @@ BOTH = pytest.mark.parametrize("many", [submit_many, run_many])
 
 
 def asked(count: int) -> list[SubmitRequest]:
-    """
-    Make requests with ids that tell their order.
-    """
+    """Make requests with ids that tell their order."""
     return [SubmitRequest("nano_banana", {"n": n}, f"t-{n:04d}") for n in range(count)]
 
 
 async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
-    """
-    Give requests asynchronously.
-    """
+    """Give requests asynchronously."""
     for request in requests:
         await asyncio.sleep(0)
         yield request
 
 
 async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
-    """
-    Return all outcomes of a batch in the order of the input, which has each exactly once.
-    """
+    """Return all outcomes of a batch in the order of the input, which has each exactly once."""
     outcomes = sorted([outcome async for outcome in batch], key=lambda outcome: outcome.index)
     assert [outcome.index for outcome in outcomes] == list(range(len(outcomes)))
     for outcome in outcomes:
@@ -71,9 +63,7 @@ async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
 
 
 def workers() -> int:
-    """
-    Return how many tasks of a batch there are.
-    """
+    """Return how many tasks of a batch there are."""
     return sum("Window" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
@@ -82,9 +72,7 @@ def workers() -> int:
 async def test_each_request_has_one_outcome(
     service: FakeService, client: AsyncClient, many: Any, *, asynchronous: bool
 ) -> None:
-    """
-    All requests of an iterable or async iterable are submitted once, under their own ids.
-    """
+    """All requests of an iterable or async iterable are submitted once, under their own ids."""
     requests = asked(150)
     outcomes = await collect(many(client, stream(requests) if asynchronous else iter(requests)))
     assert [outcome.request for outcome in outcomes] == requests
@@ -100,18 +88,14 @@ async def test_each_request_has_one_outcome(
 async def test_outcomes_come_in_order_if_asked(
     service: FakeService, client: AsyncClient, many: Any
 ) -> None:
-    """
-    With *ordered* outcomes come in the order of the requests, however long each takes.
-    """
+    """With *ordered* outcomes come in the order of the requests, however long each takes."""
     service.script("submit", *[Fault.delay(0.02), Fault.ok()] * 20)
     batch = many(client, asked(60), ordered=True)
     assert [outcome.index async for outcome in batch] == list(range(60))
 
 
 async def test_the_window_is_what_is_outstanding(service: FakeService, client: AsyncClient) -> None:
-    """
-    No more tasks than the window are submitted and not yielded.
-    """
+    """No more tasks than the window are submitted and not yielded."""
     yielded = 0
     async with aclosing(run_many(client, asked(40), window=7)) as batch:
         async for _ in batch:
@@ -123,9 +107,7 @@ async def test_the_window_is_what_is_outstanding(service: FakeService, client: A
 async def test_one_failure_is_one_outcome(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    Every way in which a request can fail is its own outcome, and the others complete.
-    """
+    """Every way in which a request can fail is its own outcome, and the others complete."""
     client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
     service.script(
         "submit",
@@ -147,9 +129,7 @@ async def test_one_failure_is_one_outcome(
 async def test_what_is_no_request_is_an_outcome(
     service: FakeService, client: AsyncClient, many: Any
 ) -> None:
-    """
-    Items that cannot be submitted are outcomes with the item, and do not end the batch.
-    """
+    """Items that cannot be submitted are outcomes with the item, and do not end the batch."""
     model = models.NanoBanana(prompt="a kitten")
     requests: list[Any] = [7, None, model, SubmitRequest("m", {"n": {1}}), *asked(2)]
     outcomes = await collect(many(client, requests))
@@ -161,9 +141,7 @@ async def test_what_is_no_request_is_an_outcome(
 
 
 async def test_results_are_saved(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
-    """
-    With a directory each outcome has the paths of its files.
-    """
+    """With a directory each outcome has the paths of its files."""
     service.outputs = 2
     outcomes = await collect(run_many(client, asked(5), download_to=str(tmp_path / "results")))
     assert [path.name for path in outcomes[3].paths] == ["t-0003-1.png", "t-0003-2.png"]
@@ -173,9 +151,7 @@ async def test_results_are_saved(service: FakeService, client: AsyncClient, tmp_
 async def test_a_task_that_takes_too_long_is_an_outcome(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A task that is alive at its timeout is an outcome with the task in its error.
-    """
+    """A task that is alive at its timeout is an outcome with the task in its error."""
     service.durations = 100
     policy = PollPolicy(first=30, step=30, growth=1, jitter=0)
     outcomes = await collect(
@@ -191,9 +167,7 @@ async def test_a_task_that_takes_too_long_is_an_outcome(
 async def test_a_source_that_raises_is_heard(
     service: FakeService, client: AsyncClient, many: Any
 ) -> None:
-    """
-    An error of the source comes after the outcomes of all that it gave.
-    """
+    """An error of the source comes after the outcomes of all that it gave."""
 
     def source() -> Any:
         yield from asked(20)
@@ -213,9 +187,7 @@ async def test_a_source_that_raises_is_heard(
 
 @BOTH
 async def test_leaving_stops_the_pulling(client: AsyncClient, many: Any) -> None:
-    """
-    A loop that is left pulls and submits nothing more, and leaves no task.
-    """
+    """A loop that is left pulls and submits nothing more, and leaves no task."""
     pulled: list[int] = []
 
     def pull(request: SubmitRequest) -> SubmitRequest:
@@ -233,9 +205,7 @@ async def test_leaving_stops_the_pulling(client: AsyncClient, many: Any) -> None
 async def test_a_batch_that_is_cancelled_leaves_nothing(
     service: FakeService, client: AsyncClient, until: Until
 ) -> None:
-    """
-    Cancelled while its requests hang, a batch ends at once and its slots are free.
-    """
+    """Cancelled while its requests hang, a batch ends at once and its slots are free."""
     service.script("submit", *[Fault.hang()] * 64)
     task = asyncio.create_task(collect(run_many(client, asked(200))))
     await until(lambda: service.in_flight == 64)
@@ -247,9 +217,7 @@ async def test_a_batch_that_is_cancelled_leaves_nothing(
 
 
 async def test_a_closed_client_ends_the_batch(connect: Connect) -> None:
-    """
-    What is wrong with the program and not with a request is raised, not an outcome.
-    """
+    """What is wrong with the program and not with a request is raised, not an outcome."""
     client = connect()
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -272,9 +240,7 @@ async def test_a_closed_client_ends_the_batch(connect: Connect) -> None:
 async def test_bad_arguments_are_refused_at_the_call(
     client: AsyncClient, many: Any, options: Any, error: type[Exception]
 ) -> None:
-    """
-    An argument that cannot be used is an error of the call itself, before anything is pulled.
-    """
+    """An argument that cannot be used is an error of the call itself, before anything is pulled."""
     requests = options.pop("requests", [])
     with pytest.raises(error):
         many(client, requests, **options)
@@ -283,9 +249,7 @@ async def test_bad_arguments_are_refused_at_the_call(
 async def test_a_wide_window_needs_few_connections(
     service: FakeService, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A thousand tasks outstanding share a handful of connections.
-    """
+    """A thousand tasks outstanding share a handful of connections."""
     caplog.set_level(logging.WARNING)
     client = connect(max_concurrency=8)
     service.durations = 60
@@ -297,9 +261,7 @@ async def test_a_wide_window_needs_few_connections(
 
 
 async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
-    """
-    With 64 slots and a limit of 400 per second all complete, none at the end of its attempts.
-    """
+    """With 64 slots and a limit of 400 per second all complete, none at the end of its attempts."""
     polling = PollPolicy(first=0, step=0.05, grace=0)
     async with (
         FakeService(max_rate=400, burst=20, used_id="charge") as service,
@@ -318,9 +280,7 @@ async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
 async def test_two_batches_share_a_client_and_a_ledger(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any, used_id: Any
 ) -> None:
-    """
-    Two batches at once over one ledger submit each id once, however slow the answers are.
-    """
+    """Two batches at once over one ledger submit each id once, however slow the answers are."""
     service.used_id = used_id
     service.script("submit", *[Fault.delay(0.05)] * 8)
     async with Ledger(tmp_path / "run.db") as ledger:
@@ -334,9 +294,7 @@ async def test_two_batches_share_a_client_and_a_ledger(
 async def test_two_batches_share_a_client(
     service: FakeService, client: AsyncClient, many: Any
 ) -> None:
-    """
-    Two batches at once over one client get each its own outcomes, out of one set of slots.
-    """
+    """Two batches at once over one client get each its own outcomes, out of one set of slots."""
     first, second = (
         asked(100),
         [evolve(request, out_task_id=f"b-{n}") for n, request in enumerate(asked(100))],
@@ -350,9 +308,7 @@ async def test_two_batches_share_a_client(
 async def test_files_that_cannot_be_looked_at_are_saved_again(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A path in the ledger that the system refuses is one request's, and its files are saved anew.
-    """
+    """A path in the ledger that the system refuses is one request's, and its files are saved anew."""
     path = tmp_path / "run.db"
     for _ in range(2):
         async with Ledger(path) as ledger:
@@ -369,9 +325,7 @@ async def test_files_that_cannot_be_looked_at_are_saved_again(
 async def test_an_id_that_was_used_before_is_not_paid_again(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
-    """
-    What was refused for its id is not retried under a new one: the task is there.
-    """
+    """What was refused for its id is not retried under a new one: the task is there."""
     [wanted] = asked(1)
     await client.submit(wanted)  # and the record of it is lost
     async with Ledger(tmp_path / "run.db") as ledger:
@@ -387,9 +341,7 @@ async def test_an_id_that_was_used_before_is_not_paid_again(
 async def test_a_directory_that_cannot_be_is_told_before_anything_is_spent(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    Where results could not be saved, nothing is submitted.
-    """
+    """Where results could not be saved, nothing is submitted."""
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
         await collect(run_many(client, asked(3), download_to=tmp_path / "file"))
@@ -399,9 +351,7 @@ async def test_a_directory_that_cannot_be_is_told_before_anything_is_spent(
 async def test_an_outcome_gives_its_task_or_raises(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    `Outcome.result` is what awaiting the request alone would have been.
-    """
+    """`Outcome.result` is what awaiting the request alone would have been."""
     service.script("submit", Fault.ok(), Fault.bad_request("no"))
     good, bad = await collect(submit_many(client, asked(2), ordered=True))
     assert good.result() is good.task
@@ -425,9 +375,7 @@ async def test_an_outcome_gives_its_task_or_raises(
 async def test_a_wrong_argument_is_told_at_once(
     client: AsyncClient, many: Any, options: dict[str, Any], told: str
 ) -> None:
-    """
-    What cannot work is a TypeError of the call itself, before anything is pulled or sent.
-    """
+    """What cannot work is a TypeError of the call itself, before anything is pulled or sent."""
     arguments = {"client": client, "requests": asked(1)} | options
     with pytest.raises(TypeError, match=told):
         many(arguments.pop("client"), arguments.pop("requests"), **arguments)

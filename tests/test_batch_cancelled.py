@@ -1,6 +1,4 @@
-"""
-Batches that are cancelled again while they end, or interrupted: no worker, slot or id is lost.
-"""
+"""Batches that are cancelled again while they end, or interrupted: no worker, slot or id is lost."""
 
 import asyncio
 import gc
@@ -31,27 +29,21 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 
 
 class Blows(Blow):
-    """
-    Cancels a task at the *step*-th suspension that it is told of, and *gap* suspensions later.
-    """
+    """Cancels a task at the *step*-th suspension that it is told of, and *gap* suspensions later."""
 
     def __init__(self, step: int, gap: int, *, late: bool) -> None:
         super().__init__(step, late=late)
         self.second = Blow(step + gap, late=late)
 
     def __call__(self, awaited: Any) -> None:
-        """
-        Count a suspension.
-        """
+        """Count a suspension."""
         self.second.task = self.task
         super().__call__(awaited)
         self.second(awaited)
 
 
 class Interrupts(Blow):
-    """
-    Presses Ctrl-C twice: the first cancels the main task, the second breaks off the loop.
-    """
+    """Presses Ctrl-C twice: the first cancels the main task, the second breaks off the loop."""
 
     def _strike(self, _done: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -59,9 +51,7 @@ class Interrupts(Blow):
 
 
 def connect(service: FakeService) -> AsyncClient:
-    """
-    Make a client with two slots.
-    """
+    """Make a client with two slots."""
     return AsyncClient(
         service.api_key,
         base_url=service.url,
@@ -72,9 +62,7 @@ def connect(service: FakeService) -> AsyncClient:
 
 
 async def stubborn(requests: list[SubmitRequest]) -> AsyncIterator[SubmitRequest]:
-    """
-    Give requests, take a while to find the end, and some turns of the loop to be cancelled.
-    """
+    """Give requests, take a while to find the end, and some turns of the loop to be cancelled."""
     try:
         for request in requests:
             yield request
@@ -90,8 +78,7 @@ async def stubborn(requests: list[SubmitRequest]) -> AsyncIterator[SubmitRequest
 async def consume(
     kind: str, client: AsyncClient, directory: Path, blow: Blow | None = None
 ) -> list[Outcome]:
-    """
-    Run a batch of two requests, with all that it can do, or leave it after the first.
+    """Run a batch of two requests, with all that it can do, or leave it after the first.
 
     However it ends, its workers have ended before it.
     """
@@ -124,9 +111,7 @@ async def consume(
 
 
 def check(service: FakeService, outcomes: list[Outcome], directory: Path) -> None:
-    """
-    Fail unless the batch that was run again is whole, and each of its tasks paid for once.
-    """
+    """Fail unless the batch that was run again is whole, and each of its tasks paid for once."""
     assert [outcome.error for outcome in outcomes] == [None] * 2
     with closing(sqlite3.connect(directory / "run.db")) as db:
         known = {row[0] for row in db.execute("SELECT out_task_id FROM tasks")}
@@ -141,9 +126,7 @@ def check(service: FakeService, outcomes: list[Outcome], directory: Path) -> Non
 async def test_a_batch_is_cancelled_twice_anywhere(
     tmp_path: Path, kind: str, stride: int, *, late: bool
 ) -> None:
-    """
-    Cancelled at a suspension, and again at any later one, a batch ends whole and can go on.
-    """
+    """Cancelled at a suspension, and again at any later one, a batch ends whole and can go on."""
     pairs = 0
     for step in (firsts := Sweep()):
         if step % stride:
@@ -173,9 +156,7 @@ async def test_a_batch_is_cancelled_twice_anywhere(
 def test_a_batch_is_interrupted_anywhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stride: int, *, late: bool
 ) -> None:
-    """
-    Ctrl-C that breaks off the loop at a suspension leaves nothing pending, and the batch can go on.
-    """
+    """Ctrl-C that breaks off the loop at a suspension leaves nothing pending, and the batch can go on."""
     for step in (sweep := Sweep()):
         if step % stride:
             continue

@@ -1,6 +1,4 @@
-"""
-Large batches: nothing lost and nothing paid twice among many faults, in bounded memory.
-"""
+"""Large batches: nothing lost and nothing paid twice among many faults, in bounded memory."""
 
 import asyncio
 import sys
@@ -88,9 +86,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 @asynccontextmanager
 async def program(text: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """
-    Run a program until the block ends.
-    """
+    """Run a program until the block ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", text, *map(str, arguments), stdout=asyncio.subprocess.PIPE
     )
@@ -103,17 +99,13 @@ async def program(text: str, *arguments: object) -> AsyncIterator[asyncio.subpro
 
 
 async def read_line(process: asyncio.subprocess.Process) -> list[int]:
-    """
-    Read the numbers in one line of a program's output.
-    """
+    """Read the numbers in one line of a program's output."""
     assert process.stdout is not None
     return [int(word) for word in (await process.stdout.readline()).split()]
 
 
 async def grown(path: Path, few: int, many: int) -> float:
-    """
-    Return by how many megabytes the peak of a batch of *many* is above that of one of *few*.
-    """
+    """Return by how many megabytes the peak of a batch of *many* is above that of one of *few*."""
     peaks = []
     async with program(SERVER) as server:
         (port,) = await read_line(server)
@@ -127,9 +119,7 @@ async def grown(path: Path, few: int, many: int) -> float:
 
 
 async def run_through_faults(path: Path, count: int, used_id: Any) -> None:
-    """
-    Run a batch in which a fifth of the exchanges fails, again until all is done.
-    """
+    """Run a batch in which a fifth of the exchanges fails, again until all is done."""
     retry = RetryPolicy(base=0, settle=0, attempts=6)
     async with (
         FakeService(used_id=used_id, faults=FAULTS, seed=7, record=False) as service,
@@ -153,15 +143,11 @@ async def run_through_faults(path: Path, count: int, used_id: Any) -> None:
 async def test_many_faults_lose_and_double_nothing(
     tmp_path: Path, used_id: Any, count: int
 ) -> None:
-    """
-    Through 20 per cent of faults all tasks end with one charge each, whatever a used id does.
-    """
+    """Through 20 per cent of faults all tasks end with one charge each, whatever a used id does."""
     await run_through_faults(tmp_path / "run.db", count, used_id)
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.soak)])
 async def test_memory_does_not_grow_with_the_batch(tmp_path: Path, count: int) -> None:
-    """
-    A large batch with ledger and budget peaks within 10 MB of one of 2,000.
-    """
+    """A large batch with ledger and budget peaks within 10 MB of one of 2,000."""
     assert await grown(tmp_path, 2000, count) < 10

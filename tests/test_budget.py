@@ -1,6 +1,4 @@
-"""
-The budget: credits are reserved before they are spent, and never more than there are.
-"""
+"""The budget: credits are reserved before they are spent, and never more than there are."""
 
 import asyncio
 import logging
@@ -38,30 +36,22 @@ UNPRICED = "the service does not say what a"
 
 
 def asked(count: int, *names: str) -> list[SubmitRequest]:
-    """
-    Make requests for some models in turn.
-    """
+    """Make requests for some models in turn."""
     return [SubmitRequest(names[n % len(names)], {"n": n}) for n in range(count)]
 
 
 async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
-    """
-    Return all outcomes of a batch.
-    """
+    """Return all outcomes of a batch."""
     return [outcome async for outcome in batch]
 
 
 def spent(service: FakeService) -> float:
-    """
-    Return the credits charged, refunds not counted.
-    """
+    """Return the credits charged, refunds not counted."""
     return sum(charge.credits for charge in service.charges)
 
 
 def kinds(outcomes: list[Outcome]) -> list[type | None]:
-    """
-    Return the types of the outcomes' errors, in the order of the input.
-    """
+    """Return the types of the outcomes' errors, in the order of the input."""
     found = sorted(outcomes, key=lambda outcome: outcome.index)
     return [None if outcome.error is None else type(outcome.error) for outcome in found]
 
@@ -71,9 +61,7 @@ def kinds(outcomes: list[Outcome]) -> list[type | None]:
 async def test_a_limit_is_not_passed(
     service: FakeService, client: AsyncClient, many: Any, limit: float
 ) -> None:
-    """
-    With 64 slots and mixed prices the charges stay within the limit, and come close to it.
-    """
+    """With 64 slots and mixed prices the charges stay within the limit, and come close to it."""
     service.price = {"cheap": 0.5, "dear": 2.5}
     outcomes = await collect(many(client, asked(300, "cheap", "dear"), max_credits=limit))
     done = [outcome for outcome in outcomes if outcome.ok]
@@ -90,27 +78,21 @@ async def test_a_limit_is_not_passed(
 
 
 async def test_fractions_add_up(service: FakeService, client: AsyncClient) -> None:
-    """
-    Ten tasks of a tenth of a credit fit into one credit.
-    """
+    """Ten tasks of a tenth of a credit fit into one credit."""
     service.price = 0.1
     outcomes = await collect(submit_many(client, asked(12, "m"), max_credits=1))
     assert [outcome.ok for outcome in outcomes].count(True) == 10
 
 
 async def test_no_credits_are_no_submits(service: FakeService, client: AsyncClient) -> None:
-    """
-    A limit of zero sends nothing.
-    """
+    """A limit of zero sends nothing."""
     outcomes = await collect(run_many(client, asked(5, "a", "b"), max_credits=0))
     assert kinds(outcomes) == [BudgetExceededError] * 5
     assert service.counts.total() == 0
 
 
 async def test_a_refusal_sticks(service: FakeService, client: AsyncClient) -> None:
-    """
-    Once a request was refused none after it is submitted, however cheap.
-    """
+    """Once a request was refused none after it is submitted, however cheap."""
     service.price = {"cheap": 1, "dear": 6}
     requests = asked(2, "cheap", "dear") + asked(1, "dear") + asked(5, "cheap")
     outcomes = await collect(run_many(client, requests, max_credits=10, window=1))
@@ -118,9 +100,7 @@ async def test_a_refusal_sticks(service: FakeService, client: AsyncClient) -> No
 
 
 async def test_the_first_task_of_a_model_goes_alone(service: FakeService, connect: Connect) -> None:
-    """
-    Until a price is known one task per model is on the wire, and all go together from then on.
-    """
+    """Until a price is known one task per model is on the wire, and all go together from then on."""
     seen: list[tuple[str, int]] = []
 
     def price(model: str, _params: object) -> float:
@@ -139,9 +119,7 @@ async def test_the_first_task_of_a_model_goes_alone(service: FakeService, connec
 async def test_without_a_limit_nobody_waits_for_a_price(
     service: FakeService, client: AsyncClient, until: Until
 ) -> None:
-    """
-    A batch without a limit sends its first requests together.
-    """
+    """A batch without a limit sends its first requests together."""
     service.script("submit", *[Fault.hang()] * 32)
     batch = asyncio.create_task(collect(submit_many(client, asked(32, "m"))))
     await until(lambda: service.in_flight == 32)
@@ -152,9 +130,7 @@ async def test_without_a_limit_nobody_waits_for_a_price(
 async def test_charges_teach_what_estimates_do_not_say(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    Where estimates are absent, the first task's real charge is the price of those after it.
-    """
+    """Where estimates are absent, the first task's real charge is the price of those after it."""
     service.estimates, service.price = False, 3.0
     outcomes = await collect(run_many(client, asked(50, "m"), max_credits=10))
     assert [outcome.ok for outcome in outcomes].count(True) == 3
@@ -165,9 +141,7 @@ async def test_charges_teach_what_estimates_do_not_say(
 async def test_a_price_that_stays_unknown_is_said(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    Without estimates and without waiting, a limit cannot count: the log says so, once.
-    """
+    """Without estimates and without waiting, a limit cannot count: the log says so, once."""
     service.estimates = False
     outcomes = await collect(submit_many(client, asked(50, "m"), max_credits=10))
     assert all(outcome.ok for outcome in outcomes)
@@ -193,9 +167,7 @@ async def test_a_first_task_without_a_price_holds_nobody_up(
     *,
     estimates: bool,
 ) -> None:
-    """
-    When the first task of a model comes to nothing the next finds out the price, still alone.
-    """
+    """When the first task of a model comes to nothing the next finds out the price, still alone."""
     fault, error = FIRST[name]
     service.price, service.estimates = 3.0, estimates
     service.script("submit", fault, fault)
@@ -214,9 +186,7 @@ async def test_a_first_task_without_a_price_holds_nobody_up(
 
 
 async def test_parameters_that_cannot_be_sent_cost_nothing(client: AsyncClient) -> None:
-    """
-    Requests that fail before they are sent give back what was reserved for them.
-    """
+    """Requests that fail before they are sent give back what was reserved for them."""
     broken = [SubmitRequest("m", {"n": {n}}) for n in range(20)]
     requests = asked(1, "m") + broken + asked(4, "m")
     outcomes = await collect(submit_many(client, requests, max_credits=6))
@@ -224,9 +194,7 @@ async def test_parameters_that_cannot_be_sent_cost_nothing(client: AsyncClient) 
 
 
 async def test_a_first_task_that_is_cancelled_lets_the_next_go() -> None:
-    """
-    Neither the holder of a model's turn nor those who wait for it block the rest when cancelled.
-    """
+    """Neither the holder of a model's turn nor those who wait for it block the rest when cancelled."""
     budget = Budget(20)
     first = await budget.reserve("m", "a")
     waiting = [asyncio.create_task(budget.reserve("m", str(n))) for n in range(3)]
@@ -248,9 +216,7 @@ async def test_a_first_task_that_is_cancelled_lets_the_next_go() -> None:
 async def test_a_task_that_times_out_stays_reserved(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A task that is alive at its timeout counts by its estimate; one without any is told of.
-    """
+    """A task that is alive at its timeout counts by its estimate; one without any is told of."""
     service.durations, service.price = 1e9, 4.0
     outcomes = await collect(run_many(client, asked(5, "m"), max_credits=10, timeout=0))
     assert kinds(outcomes).count(BudgetExceededError) == 3
@@ -261,9 +227,7 @@ async def test_a_task_that_times_out_stays_reserved(
 
 
 async def test_a_higher_charge_counts() -> None:
-    """
-    Real charges take the place of estimates, and the highest price seen is the one reserved.
-    """
+    """Real charges take the place of estimates, and the highest price seen is the one reserved."""
     budget = Budget(10)
     first = await budget.reserve("m", "a")
     first.accepted(2)
@@ -281,9 +245,7 @@ async def test_a_higher_charge_counts() -> None:
 async def test_earlier_runs_count(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    What earlier runs with the same ledger have spent is spent; failed tasks are not.
-    """
+    """What earlier runs with the same ledger have spent is spent; failed tasks are not."""
     service.price = 2.0
     service.script("submit", Fault.failed())
     for limit, done in [(6, 3), (6, 3), (11, 5), (100, 9)]:
@@ -299,9 +261,7 @@ async def test_earlier_runs_count(
 async def test_what_is_there_is_finished_without_credits(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A limit that is used up refuses new tasks only: those accepted are waited for all the same.
-    """
+    """A limit that is used up refuses new tasks only: those accepted are waited for all the same."""
     async with Ledger(tmp_path / "run.db") as ledger:
         await collect(submit_many(client, asked(5, "m"), ledger=ledger))
     async with Ledger(tmp_path / "run.db") as ledger:
@@ -314,9 +274,7 @@ async def test_what_is_there_is_finished_without_credits(
 async def test_what_is_resumed_is_counted_once(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A submitted task that is waited for costs what it cost, and one that failed frees its credits.
-    """
+    """A submitted task that is waited for costs what it cost, and one that failed frees its credits."""
     service.price = 2.0
     service.script("submit", Fault.failed())
     async with Ledger(tmp_path / "run.db") as ledger:
@@ -330,9 +288,7 @@ async def test_what_is_resumed_is_counted_once(
 async def doubt(
     path: Path, client: AsyncClient, requests: list[SubmitRequest], *sent: int
 ) -> list[str]:
-    """
-    Leave a ledger as a run that died among its submits does; return the ids.
-    """
+    """Leave a ledger as a run that died among its submits does; return the ids."""
     ids: list[str] = []
     async with Ledger(path) as ledger:
         for position, request in enumerate(requests):
@@ -355,9 +311,7 @@ async def doubt(
 async def test_what_may_have_been_sent_is_looked_for_without_credits(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
-    """
-    A limit that is used up does not hide a task that is there, however late; the rest is refused.
-    """
+    """A limit that is used up does not hide a task that is there, however late; the rest is refused."""
     service.price, service.used_id = 2.0, "charge"
     requests = asked(7, "m")
     ids = await doubt(tmp_path / "run.db", client, requests[:6], 0, 1, 2, 4)
@@ -377,9 +331,7 @@ async def test_what_may_have_been_sent_is_looked_for_without_credits(
 async def test_what_is_found_counts(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A task that is found beyond the limit is counted as spent, and not when it has failed.
-    """
+    """A task that is found beyond the limit is counted as spent, and not when it has failed."""
     service.price = 2.0
     service.script("submit", Fault.ok(), Fault.ok(), Fault.failed())
     requests = asked(4, "m")
@@ -401,9 +353,7 @@ async def test_what_is_found_counts(
 async def test_what_cannot_be_looked_for_stays_in_doubt(
     service: FakeService, connect: Connect, tmp_path: Path, policy: RetryPolicy
 ) -> None:
-    """
-    Without credits, a request is not said to cost nothing while that is not known.
-    """
+    """Without credits, a request is not said to cost nothing while that is not known."""
     client = connect(retry=policy)
     (out_task_id,) = await doubt(tmp_path / "run.db", client, asked(1, "m"))
     if policy.resubmit:
@@ -419,9 +369,7 @@ async def test_what_cannot_be_looked_for_stays_in_doubt(
 async def test_a_retry_is_paid_for(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    What is retried is submitted within the limit, and refused beyond it as it was.
-    """
+    """What is retried is submitted within the limit, and refused beyond it as it was."""
     service.script("submit", Fault.failed(), Fault.failed())
     for limit, expected in [
         (5, [TaskFailedError] * 2),
@@ -437,9 +385,7 @@ async def test_a_retry_is_paid_for(
 async def test_leaving_early_frees_the_first(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A batch that is left while a price is being found out says nothing untrue about prices.
-    """
+    """A batch that is left while a price is being found out says nothing untrue about prices."""
     caplog.set_level(logging.WARNING, "aireiter_async")
     service.script("submit", Fault.ok(), Fault.hang())
     async with aclosing(
@@ -453,9 +399,7 @@ async def test_leaving_early_frees_the_first(
 async def test_leaving_while_a_charge_is_awaited_says_nothing_of_prices(
     service: FakeService, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A batch that is left before the first task of a model has ended does not say it has no price.
-    """
+    """A batch that is left before the first task of a model has ended does not say it has no price."""
     service.durations, service.estimates = 1e9, False
     service.script("submit", Fault.ok(), Fault.bad_request("no"))
     polling = PollPolicy(first=1e6)
@@ -472,9 +416,7 @@ async def test_leaving_while_a_charge_is_awaited_says_nothing_of_prices(
 async def test_a_lost_answer_does_not_open_the_limit(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
-    """
-    Tasks whose answer was lost tell no estimate: they count like the others of their model.
-    """
+    """Tasks whose answer was lost tell no estimate: they count like the others of their model."""
     service.price, lost = 2.0, Fault.lost_answer(accepted=True)
     service.script("submit", lost, lost, lost, Fault.ok(), lost)
     async with Ledger(tmp_path / "run.db") as ledger:
@@ -488,9 +430,7 @@ async def test_a_lost_answer_does_not_open_the_limit(
 async def test_an_estimate_of_zero_is_no_price(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    Models that are paid for afterwards are estimated at 0: what they have cost is what they cost.
-    """
+    """Models that are paid for afterwards are estimated at 0: what they have cost is what they cost."""
     service.price, service.estimates = 2.0, "zero"
     async with Ledger(tmp_path / "run.db") as ledger:
         await collect(submit_many(client, asked(2, "m"), ledger=ledger))
@@ -502,9 +442,7 @@ async def test_an_estimate_of_zero_is_no_price(
 async def test_what_is_in_doubt_counts(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A task that may have been accepted by an earlier run counts before it is looked for again.
-    """
+    """A task that may have been accepted by an earlier run counts before it is looked for again."""
     service.price = 2.0
     service.script("submit", *[Fault.lost_answer(accepted=True)] * 2)
     service.script("query", *[Fault.html(502)] * 10)
@@ -518,9 +456,7 @@ async def test_what_is_in_doubt_counts(
 
 
 async def test_a_price_that_is_not_known_is_not_guessed() -> None:
-    """
-    While a credit is left the first task of a model goes, however little that is.
-    """
+    """While a credit is left the first task of a model goes, however little that is."""
     budget = Budget(0.5)
     first = await budget.reserve("m", "a")
     first.accepted(0.4)

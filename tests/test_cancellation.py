@@ -1,5 +1,4 @@
-"""
-Cancellation anywhere: at each suspension in turn, before and after what is waited for has come.
+"""Cancellation anywhere: at each suspension in turn, before and after what is waited for has come.
 
 After each the slots are free, the pool is bounded, no task and no file is left, no id is lost,
 and the client works.
@@ -42,9 +41,7 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 
 @attrs.frozen
 class World:
-    """
-    What a call has to itself.
-    """
+    """What a call has to itself."""
 
     service: FakeService
     client: AsyncClient
@@ -52,9 +49,7 @@ class World:
     directory: Path
 
     async def after(self, until: Until) -> None:
-        """
-        Fail unless a cancelled call has left the client as it was.
-        """
+        """Fail unless a cancelled call has left the client as it was."""
         stats = self.client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
         assert list(self.directory.rglob("*.part")) == []
@@ -84,34 +79,26 @@ Worlds = Callable[..., AbstractAsyncContextManager[World]]
 
 
 async def submit(world: World) -> Task:
-    """
-    Submit.
-    """
+    """Submit."""
     return await world.client.submit(world.request)
 
 
 async def submit_lost(world: World) -> Task:
-    """
-    Submit where the answer is lost and the task becomes visible late.
-    """
+    """Submit where the answer is lost and the task becomes visible late."""
     world.service.visible_after_looks = 2
     world.service.script("submit", Fault.lost_answer(accepted=True))
     return await world.client.submit(world.request)
 
 
 async def submit_twice(world: World) -> Task:
-    """
-    Submit where the first POST did not arrive, and a look fails in passing.
-    """
+    """Submit where the first POST did not arrive, and a look fails in passing."""
     world.service.script("submit", Fault.reset(), Fault.no_data(accepted=True))
     world.service.script("query", Fault.server_error(), Fault.ok(), Fault.lost_answer())
     return await world.client.submit(world.request)
 
 
 async def submit_refused(world: World) -> Task:
-    """
-    Submit where the service asks for a slower pace.
-    """
+    """Submit where the service asks for a slower pace."""
     world.service.script(
         "submit", Fault.too_many_requests(0.001), Fault.too_many_requests(0, in_envelope=True)
     )
@@ -119,17 +106,13 @@ async def submit_refused(world: World) -> Task:
 
 
 async def submit_large(world: World) -> Task:
-    """
-    Submit a body that is sent in pieces.
-    """
+    """Submit a body that is sent in pieces."""
     large = SubmitRequest("veo3_1", {"image_url": "A" * 3_000_000}, world.request.out_task_id)
     return await world.client.submit(large)
 
 
 async def wait(world: World) -> Task:
-    """
-    Wait through looks that fail in passing.
-    """
+    """Wait through looks that fail in passing."""
     world.service.script(
         "query",
         Fault.task_status("processing"),
@@ -141,9 +124,7 @@ async def wait(world: World) -> Task:
 
 
 async def run(world: World) -> Task:
-    """
-    Submit and wait, telling of it.
-    """
+    """Submit and wait, telling of it."""
     world.service.script("query", Fault.task_status("processing"))
 
     async def on_update(_task: Task) -> None:
@@ -153,26 +134,20 @@ async def run(world: World) -> Task:
 
 
 async def query(world: World) -> Task:
-    """
-    Ask for a task where the first answer is cut short.
-    """
+    """Ask for a task where the first answer is cut short."""
     task = await world.client.submit(world.request)
     world.service.script("query", Fault.truncated())
     return await world.client.query(task)
 
 
 async def balance(world: World) -> Any:
-    """
-    Ask for the balance where the first answer drips.
-    """
+    """Ask for the balance where the first answer drips."""
     world.service.script("balance", Fault.html(502), Fault.drip(0.01))
     return await world.client.balance()
 
 
 async def download(world: World) -> list[Path]:
-    """
-    Run, and save several results, one of them at the second try.
-    """
+    """Run, and save several results, one of them at the second try."""
     world.service.outputs = 3
     world.service.script("result", Fault.ok(), Fault.truncated(), Fault.drip(0.01))
     task = await world.client.run(world.request)
@@ -197,9 +172,7 @@ CALLS: list[Call] = [
 
 @pytest.fixture
 def world(connect: Connect, tmp_path: Path) -> Worlds:
-    """
-    Return what makes a service and a client of it, for one call.
-    """
+    """Return what makes a service and a client of it, for one call."""
 
     @asynccontextmanager
     async def make(**options: Any) -> AsyncIterator[World]:
@@ -222,9 +195,7 @@ def world(connect: Connect, tmp_path: Path) -> Worlds:
 async def test_a_call_is_cancelled_anywhere(
     world: Worlds, until: Until, call: Call, *, late: bool
 ) -> None:
-    """
-    A call that is cancelled at any of its suspensions leaves nothing behind, and can be repeated.
-    """
+    """A call that is cancelled at any of its suspensions leaves nothing behind, and can be repeated."""
     for step in (sweep := Sweep()):
         async with world() as here:
             sweep.struck = await cancel_at(partial(call, here), step, late=late)
@@ -234,9 +205,7 @@ async def test_a_call_is_cancelled_anywhere(
 
 @LATE
 async def test_a_large_download_is_cancelled_anywhere(tmp_path: Path, *, late: bool) -> None:
-    """
-    A download that is cancelled while its file grows leaves no part of it: all or nothing.
-    """
+    """A download that is cancelled while its file grows leaves no part of it: all or nothing."""
     body = bytes(2_500_000)
     for step in (sweep := Sweep()):
         directory = tmp_path / str(step)
@@ -259,9 +228,7 @@ async def test_a_large_download_is_cancelled_anywhere(tmp_path: Path, *, late: b
 async def test_a_call_in_the_queue_is_cancelled_anywhere(
     world: Worlds, until: Until, max_rate: float | None, *, late: bool
 ) -> None:
-    """
-    A call that is cancelled while it queues does not take a slot, or a turn, along.
-    """
+    """A call that is cancelled while it queues does not take a slot, or a turn, along."""
     for step in (sweep := Sweep()):
         async with world(max_rate=max_rate) as here:
             others = [
@@ -278,9 +245,7 @@ async def test_a_call_in_the_queue_is_cancelled_anywhere(
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 async def test_all_are_cancelled_at_once(world: Worlds, until: Until, first: int) -> None:
-    """
-    Holders and those in the queue, cancelled in one go after any number of turns, free all slots.
-    """
+    """Holders and those in the queue, cancelled in one go after any number of turns, free all slots."""
     for turns in range(first, 60, 3):
         async with world() as here:
             tasks = [
@@ -296,9 +261,7 @@ async def test_all_are_cancelled_at_once(world: Worlds, until: Until, first: int
 
 
 def rows(path: Path) -> dict[str, str]:
-    """
-    Read the ids of a ledger, and their states.
-    """
+    """Read the ids of a ledger, and their states."""
     with closing(sqlite3.connect(path)) as db:
         return dict(db.execute("SELECT out_task_id, state FROM tasks"))
 
@@ -306,9 +269,7 @@ def rows(path: Path) -> dict[str, str]:
 def batch(
     kind: str, world: World, requests: list[SubmitRequest], ledger: Ledger
 ) -> AsyncGenerator[Outcome, None]:
-    """
-    Begin a batch.
-    """
+    """Begin a batch."""
     if kind == "submit_many":
         return submit_many(world.client, requests, ledger=ledger)
     return run_many(
@@ -327,9 +288,7 @@ def batch(
 async def test_a_batch_is_cancelled_anywhere(
     world: Worlds, until: Until, kind: str, *, late: bool
 ) -> None:
-    """
-    A batch cancelled at any suspension of any of its tasks goes on where it was: each paid once.
-    """
+    """A batch cancelled at any suspension of any of its tasks goes on where it was: each paid once."""
     for step in (sweep := Sweep()):
         async with world() as here:
             path = here.directory / f"{step}.db"
@@ -366,9 +325,7 @@ async def test_a_batch_is_cancelled_anywhere(
 
 
 async def test_a_ledger_is_cancelled_while_it_opens_and_closes(tmp_path: Path) -> None:
-    """
-    A ledger whose opening or closing is cancelled at any suspension can be opened again.
-    """
+    """A ledger whose opening or closing is cancelled at any suspension can be opened again."""
     for late in (False, True):
         for step in (sweep := Sweep()):
             path = tmp_path / f"{late}-{step}.db"

@@ -1,6 +1,4 @@
-"""
-The command line against a service: what it says, where it says it, and how it exits.
-"""
+"""The command line against a service: what it says, where it says it, and how it exits."""
 
 import asyncio
 import errno
@@ -33,9 +31,7 @@ KEY = "sk-fake-0123456789abcdef"
 
 @attrs.frozen
 class Ran:
-    """
-    One run of the command.
-    """
+    """One run of the command."""
 
     status: int
     out: str
@@ -43,9 +39,7 @@ class Ran:
 
     @property
     def document(self) -> Any:
-        """
-        The one document on standard output.
-        """
+        """The one document on standard output."""
         return json.loads(self.out)
 
 
@@ -54,9 +48,7 @@ Run = Callable[..., Ran]
 
 @contextmanager
 def serving(service: FakeService) -> Iterator[FakeService]:
-    """
-    Run *service* on a loop in a thread: the command makes its own loop in this one.
-    """
+    """Run *service* on a loop in a thread: the command makes its own loop in this one."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -77,9 +69,7 @@ def serving(service: FakeService) -> Iterator[FakeService]:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
-    """
-    Run a service that the environment points to; its options may be assigned to.
-    """
+    """Run a service that the environment points to; its options may be assigned to."""
     with serving(FakeService()) as service:
         monkeypatch.setenv("AIREITER_API_KEY", KEY)
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
@@ -88,9 +78,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """
-    Run the command in this process.
-    """
+    """Run the command in this process."""
 
     def run(*argv: str) -> Ran:
         status = main(argv)
@@ -102,9 +90,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def start(
     *argv: str, env: Mapping[str, str] | None = None, stdin: bool = False
 ) -> "subprocess.Popen[bytes]":
-    """
-    Run the command as a program.
-    """
+    """Run the command as a program."""
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "aireiter_async.cli", *argv],
         stdin=subprocess.PIPE if stdin else None,
@@ -115,9 +101,7 @@ def start(
 
 
 def test_the_balance_is_shown_to_people(served: FakeService, run: Run) -> None:
-    """
-    Credits are shown with the digits that they have, free tasks by model.
-    """
+    """Credits are shown with the digits that they have, free tasks by model."""
     served.credits = 1234.5
     served.free_quotas = [
         {"model_key": "suno", "total": 10, "used": 3, "remaining": 7},
@@ -131,9 +115,7 @@ def test_the_balance_is_shown_to_people(served: FakeService, run: Run) -> None:
 
 
 def test_the_balance_is_one_document(served: FakeService, run: Run) -> None:
-    """
-    With --json there is one document, the whole reply in it, and nothing else.
-    """
+    """With --json there is one document, the whole reply in it, and nothing else."""
     served.credits = 2.5
     ran = run("balance", "--json")
     assert (ran.status, ran.err, ran.document["credits"]) == (0, "", 2.5)
@@ -141,9 +123,7 @@ def test_the_balance_is_one_document(served: FakeService, run: Run) -> None:
 
 
 def test_the_id_is_known_before_the_task_is_paid_for(served: FakeService, run: Run) -> None:
-    """
-    The id stands on standard error even if the service never takes the task.
-    """
+    """The id stands on standard error even if the service never takes the task."""
     served.script("submit", Fault.no_credits())
     ran = run("submit", *VIDEO, "--id", "mine")
     assert (ran.status, ran.out) == (1, "")
@@ -152,9 +132,7 @@ def test_the_id_is_known_before_the_task_is_paid_for(served: FakeService, run: R
 
 
 def test_submit_sends_what_was_said(served: FakeService, run: Run) -> None:
-    """
-    Options and parameters leave as they were given, numbers as numbers; the answer is the task.
-    """
+    """Options and parameters leave as they were given, numbers as numbers; the answer is the task."""
     options = ("--param", "video_length=8", "--param", "generate_audio=true", "--json")
     extra = ("--callback-url", "https://example.com/x", "--metadata", '{"order": 7}')
     ran = run("submit", *VIDEO, *options, *extra)
@@ -177,18 +155,14 @@ def test_submit_sends_what_was_said(served: FakeService, run: Run) -> None:
 
 
 def test_a_lost_answer_costs_one_post(served: FakeService, run: Run) -> None:
-    """
-    A submit whose answer was lost is found by asking.
-    """
+    """A submit whose answer was lost is found by asking."""
     served.script("submit", Fault.lost_answer(accepted=True))
     assert run("submit", *VIDEO, "--id", "mine").status == 0
     assert (served.posts("mine"), len(served.charges)) == (1, 1)
 
 
 def test_an_unknown_model_is_sent_with_a_word_of_warning(served: FakeService, run: Run) -> None:
-    """
-    A model that this release does not know is submitted, and the nearest names are told.
-    """
+    """A model that this release does not know is submitted, and the nearest names are told."""
     ran = run("submit", "seedance_1_5_po", "--param", "n=2", "--json")
     assert ran.status == 0
     assert "did you mean seedance_1_5_pro" in ran.err.splitlines()[0]
@@ -196,9 +170,7 @@ def test_an_unknown_model_is_sent_with_a_word_of_warning(served: FakeService, ru
 
 
 def test_submit_sees_a_task_through(served: FakeService, run: Run, tmp_path: Path) -> None:
-    """
-    With --download the task is waited for, and its results are on disk.
-    """
+    """With --download the task is waited for, and its results are on disk."""
     del served
     ran = run("submit", *VIDEO, "--id", "mine", "--download", str(tmp_path / "new"), "--timeout=2")
     assert ran.status == 0
@@ -213,9 +185,7 @@ def test_submit_sees_a_task_through(served: FakeService, run: Run, tmp_path: Pat
 
 
 def test_wait_without_a_folder_saves_nothing(served: FakeService, run: Run) -> None:
-    """
-    What is waited for without --download is told, and left where it is.
-    """
+    """What is waited for without --download is told, and left where it is."""
     run("submit", "suno_lyrics", "--param", "prompt=rain", "--id", "mine")
     ran = run("wait", "mine")
     assert ran.status == 0
@@ -224,9 +194,7 @@ def test_wait_without_a_folder_saves_nothing(served: FakeService, run: Run) -> N
 
 
 def test_a_song_is_shown_with_its_cover(served: FakeService, run: Run) -> None:
-    """
-    The cover of a song is told apart from the song.
-    """
+    """The cover of a song is told apart from the song."""
     run("submit", "suno", "--param", "prompt=rain", "--id", "mine")
     shown = run("query", "mine").out
     assert re.search(r"^audio +http\S+\.mp3$", shown, re.MULTILINE)
@@ -237,9 +205,7 @@ def test_a_song_is_shown_with_its_cover(served: FakeService, run: Run) -> None:
 def test_a_url_that_holds_the_result_is_whole_for_programs_only(
     served: FakeService, run: Run
 ) -> None:
-    """
-    People see how a megabyte of data begins, a program gets all of it.
-    """
+    """People see how a megabyte of data begins, a program gets all of it."""
     url = f"data:image/png;base64,{'A' * 1_000_000}"
     reply = {"statusCode": 200, "data": {"status": "completed", "output": [{"url": url}]}}
     served.script("query", *[Fault.reply(body=json.dumps(reply))] * 2)
@@ -254,9 +220,7 @@ def test_a_url_that_holds_the_result_is_whole_for_programs_only(
 def test_a_failed_task_is_a_failure_with_its_reason(
     served: FakeService, run: Run, verb: str
 ) -> None:
-    """
-    A task that failed exits with 1: the document is the task, the line says why.
-    """
+    """A task that failed exits with 1: the document is the task, the line says why."""
     served.script("submit", Fault.failed("TIMEOUT", "upstream timed out"))
     run("submit", *VIDEO, "--id", "mine")
     ran = run(verb, "mine", "--json")
@@ -270,9 +234,7 @@ def test_a_failed_task_is_a_failure_with_its_reason(
 
 
 def test_a_task_that_takes_too_long_is_alive(served: FakeService, run: Run) -> None:
-    """
-    At the deadline the task is shown as it is, with the command that goes on.
-    """
+    """At the deadline the task is shown as it is, with the command that goes on."""
     served.durations = 1000
     ran = run("submit", *VIDEO, "--id", "mine", "--wait", "--timeout", "1", "--json")
     assert ran.status == 1
@@ -284,9 +246,7 @@ def test_a_task_that_takes_too_long_is_alive(served: FakeService, run: Run) -> N
 
 
 def test_an_unknown_id_is_a_failure(served: FakeService, run: Run) -> None:
-    """
-    The service's refusal is a document for programs, and one line for people.
-    """
+    """The service's refusal is a document for programs, and one line for people."""
     del served
     ran = run("query", "nobody", "--json")
     assert ran.status == 1
@@ -310,9 +270,7 @@ def test_an_unknown_id_is_a_failure(served: FakeService, run: Run) -> None:
 def test_a_deadline_holds_whatever_the_service_does(
     served: FakeService, run: Run, argv: tuple[str, ...], endpoint: Any, error: str
 ) -> None:
-    """
-    A service that never answers is given up on after --timeout seconds.
-    """
+    """A service that never answers is given up on after --timeout seconds."""
     served.script(endpoint, Fault.hang())
     ran = run(*argv, "--timeout", "0.2", "--json")
     assert (ran.status, ran.document["error"]["type"]) == (1, error)
@@ -320,9 +278,7 @@ def test_a_deadline_holds_whatever_the_service_does(
 
 
 def test_the_clients_own_timeout_says_more() -> None:
-    """
-    A timeout that is not the command's is passed on as it is.
-    """
+    """A timeout that is not the command's is passed on as it is."""
 
     async def late() -> None:
         raise RequestTimeoutError("the client's own")
@@ -368,9 +324,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
 def test_bad_usage_is_one_line_and_sends_nothing(
     served: FakeService, run: Run, argv: tuple[str, ...], told: str
 ) -> None:
-    """
-    What cannot be done as asked exits with 2, and the line says what is wrong.
-    """
+    """What cannot be done as asked exits with 2, and the line says what is wrong."""
     ran = run(*argv)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("aireiter: ")
@@ -382,9 +336,7 @@ def test_bad_usage_is_one_line_and_sends_nothing(
 
 
 def test_a_missing_key_is_bad_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Without a key the line says where to put one.
-    """
+    """Without a key the line says where to put one."""
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
     ran = run("balance")
     assert (ran.status, ran.out) == (2, "")
@@ -407,9 +359,7 @@ def test_a_missing_key_is_bad_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -
 def test_the_key_is_in_no_output(
     served: FakeService, run: Run, argv: tuple[str, ...], debug: tuple[str, ...]
 ) -> None:
-    """
-    Not in an error, not in a traceback, not even where it was put by mistake.
-    """
+    """Not in an error, not in a traceback, not even where it was put by mistake."""
     served.script("balance", Fault.server_error())
     ran = run(*argv, *debug)
     assert ran.status in {1, 2}
@@ -418,9 +368,7 @@ def test_the_key_is_in_no_output(
 
 
 def test_debug_tells_what_goes_on(served: FakeService, run: Run) -> None:
-    """
-    With --debug the library's log is on standard error, and stops with the run.
-    """
+    """With --debug the library's log is on standard error, and stops with the run."""
     served.script("submit", Fault.lost_answer(accepted=True))
     ran = run("submit", *VIDEO, "--id", "mine", "--debug")
     assert ran.status == 0
@@ -430,9 +378,7 @@ def test_debug_tells_what_goes_on(served: FakeService, run: Run) -> None:
 
 
 def test_control_characters_of_the_service_stay_harmless(served: FakeService, run: Run) -> None:
-    """
-    What the service says cannot steer the terminal, nor break the line.
-    """
+    """What the service says cannot steer the terminal, nor break the line."""
     reply = r'{"statusCode":400,"message":"no\u001b[2J\r\n\u009b\u202ego\ud800"}'
     served.script("balance", Fault.reply(body=reply))
     ran = run("balance")
@@ -443,9 +389,7 @@ def test_control_characters_of_the_service_stay_harmless(served: FakeService, ru
 
 
 def test_lone_surrogates_leave_a_document_valid(served: FakeService, run: Run) -> None:
-    """
-    Half a character from the service is escaped, in the document and for people.
-    """
+    """Half a character from the service is escaped, in the document and for people."""
     reply = '{"statusCode":200,"data":{"status":"processing","note":"\\ud83d 末班"}}'
     served.script("query", Fault.reply(body=reply), Fault.reply(body=reply))
     ran = run("query", "mine", "--json")
@@ -461,9 +405,7 @@ def test_an_interrupted_submit_is_made_again_as_it_says(
     used_id: Literal["refuse", "return", "charge"],
     number: signal.Signals,
 ) -> None:
-    """
-    Ctrl-C before the answer exits with 130 and says how to go on; whoever does pays once.
-    """
+    """Ctrl-C before the answer exits with 130 and says how to go on; whoever does pays once."""
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
         os.kill(os.getpid(), number)
@@ -487,9 +429,7 @@ def test_an_interrupted_submit_is_made_again_as_it_says(
 def test_a_program_that_is_asked_to_end_names_the_task(
     served: FakeService, run: Run, number: signal.Signals
 ) -> None:
-    """
-    A program that waits exits with 130 in one line, and with --json in one document.
-    """
+    """A program that waits exits with 130 in one line, and with --json in one document."""
     served.durations = 1000
     run("submit", *VIDEO, "--id", "mine")
     for options in ((), ("--json",)):
@@ -509,9 +449,7 @@ def test_a_program_that_is_asked_to_end_names_the_task(
 def test_an_interrupted_download_names_a_task_that_was_accepted(
     served: FakeService, tmp_path: Path
 ) -> None:
-    """
-    Once the service has answered, its task is gone on with, not submitted again.
-    """
+    """Once the service has answered, its task is gone on with, not submitted again."""
     served.script("result", Fault.hang())
     options = ("--download", str(tmp_path), "--timeout", "1", "--json")
     process = start("submit", *VIDEO, "--id", "mine", *options)
@@ -525,9 +463,7 @@ def test_an_interrupted_download_names_a_task_that_was_accepted(
 
 
 def test_a_program_in_the_background_can_be_ended(served: FakeService) -> None:
-    """
-    Where a shell has Ctrl-C ignored, SIGTERM still ends a submit, and its id is not lost.
-    """
+    """Where a shell has Ctrl-C ignored, SIGTERM still ends a submit, and its id is not lost."""
     served.script("submit", Fault.hang(accepted=True))
     command = [sys.executable, "-m", "aireiter_async.cli", "submit", *VIDEO, "--id", "mine"]
     process = subprocess.Popen(  # noqa: S603 - our own program
@@ -546,19 +482,13 @@ def test_a_program_in_the_background_can_be_ended(served: FakeService) -> None:
 def test_a_log_that_cannot_be_written_breaks_nothing_off(
     served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A task that is paid for is seen through though nobody can read what goes on.
-    """
+    """A task that is paid for is seen through though nobody can read what goes on."""
 
     class Full(io.StringIO):
-        """
-        A disk with room for one line.
-        """
+        """A disk with room for one line."""
 
         def write(self, text: str) -> int:
-            """
-            Take the line with the id.
-            """
+            """Take the line with the id."""
             if text.startswith("submitting"):
                 return super().write(text)
             raise OSError(errno.ENOSPC, "full")
@@ -575,9 +505,7 @@ def test_a_log_that_cannot_be_written_breaks_nothing_off(
 def test_output_is_utf8_whatever_the_console(
     served: FakeService, run: Run, env: Mapping[str, str]
 ) -> None:
-    """
-    A console's own code page loses nothing, in documents and for people.
-    """
+    """A console's own code page loses nothing, in documents and for people."""
     del served
     run("submit", "suno_lyrics", "--param", "prompt=rain", "--id", "mine")
     for option in ((), ("--json",)):
@@ -587,9 +515,7 @@ def test_output_is_utf8_whatever_the_console(
 
 
 def test_nobody_has_to_read_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A reader that goes away is no error to talk about.
-    """
+    """A reader that goes away is no error to talk about."""
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", encoding="utf-8") as gone:  # noqa: PTH123 - a descriptor
@@ -600,9 +526,7 @@ def test_nobody_has_to_read_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_program_whose_reader_is_gone_is_silent() -> None:
-    """
-    Nor does the interpreter complain on its way out.
-    """
+    """Nor does the interpreter complain on its way out."""
     process = start("models")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -614,9 +538,7 @@ def test_a_program_whose_reader_is_gone_is_silent() -> None:
 
 @pytest.mark.parametrize("argv", [("models",), ("models", "--json"), ("--help",)])
 def test_a_full_disk_is_told_in_one_line(argv: tuple[str, ...]) -> None:
-    """
-    Output that cannot be written is a failure of one line.
-    """
+    """Output that cannot be written is a failure of one line."""
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "aireiter_async.cli", *argv],
@@ -631,9 +553,7 @@ def test_a_full_disk_is_told_in_one_line(argv: tuple[str, ...]) -> None:
 def test_an_id_that_nobody_can_read_is_not_submitted(
     served: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Where standard error cannot be written, nothing is paid for.
-    """
+    """Where standard error cannot be written, nothing is paid for."""
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
         assert main(["submit", *VIDEO]) == 1
@@ -642,9 +562,7 @@ def test_an_id_that_nobody_can_read_is_not_submitted(
 
 
 def test_parameters_may_come_from_a_pipe(served: FakeService) -> None:
-    """
-    ``--params @-`` reads standard input, a byte order mark included.
-    """
+    """``--params @-`` reads standard input, a byte order mark included."""
     process = subprocess.run(
         [sys.executable, "-m", "aireiter_async.cli", "submit", "suno", "--params", "@-", "--json"],
         input='\ufeff{"prompt": "末班"}'.encode(),
@@ -657,18 +575,14 @@ def test_parameters_may_come_from_a_pipe(served: FakeService) -> None:
 
 @pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("submit", "--help")])
 def test_help_is_an_answer(run: Run, argv: tuple[str, ...]) -> None:
-    """
-    Help goes to standard output and is a success.
-    """
+    """Help goes to standard output and is a success."""
     ran = run(*argv)
     assert (ran.status, ran.err) == (0, "")
     assert "Usage: aireiter" in ran.out
 
 
 def test_the_version_is_told(run: Run) -> None:
-    """
-    The version is that of the installed package.
-    """
+    """The version is that of the installed package."""
     ran = run("--version")
     assert ran.status == 0
     assert re.fullmatch(r"aireiter_async \d+\.\d+\.\d+\n", ran.out)
@@ -677,9 +591,7 @@ def test_the_version_is_told(run: Run) -> None:
 def test_the_arguments_of_the_process_are_the_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The installed script calls main without arguments.
-    """
+    """The installed script calls main without arguments."""
     monkeypatch.setattr(sys, "argv", ["aireiter", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("aireiter_async")
@@ -688,9 +600,7 @@ def test_the_arguments_of_the_process_are_the_default(
 def test_the_package_can_be_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    ``python -m aireiter_async.cli`` is the command, and exits with its status.
-    """
+    """``python -m aireiter_async.cli`` is the command, and exits with its status."""
     monkeypatch.setattr(sys, "argv", ["aireiter", "query"])
     with pytest.raises(SystemExit) as exit_:
         runpy.run_module("aireiter_async.cli", run_name="__main__")
@@ -699,9 +609,7 @@ def test_the_package_can_be_run(
 
 
 def test_streams_of_any_kind_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Standard output may have been replaced by what has no encoding.
-    """
+    """Standard output may have been replaced by what has no encoding."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["--version"]) == 0
@@ -709,26 +617,20 @@ def test_streams_of_any_kind_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Finder(MetaPathFinder):
-    """
-    An import that ends badly.
-    """
+    """An import that ends badly."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def find_spec(self, fullname: str, *_: object) -> None:
-        """
-        Raise the error for whatever is imported first: the room that needs the extra.
-        """
+        """Raise the error for whatever is imported first: the room that needs the extra."""
         assert fullname == "aireiter_async.cli._run"
         raise self._error
 
 
 @pytest.fixture
 def importing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """
-    Let the import behind the command raise an error.
-    """
+    """Let the import behind the command raise an error."""
 
     def prepare(error: BaseException) -> None:
         monkeypatch.delitem(sys.modules, "aireiter_async.cli._run", raising=False)
@@ -738,9 +640,7 @@ def importing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None
 
 
 def test_a_missing_extra_is_named(run: Run, importing: Callable[[BaseException], None]) -> None:
-    """
-    Without cyclopts or rich one line says what to install.
-    """
+    """Without cyclopts or rich one line says what to install."""
     importing(ModuleNotFoundError("No module named 'cyclopts'", name="cyclopts"))
     assert run("balance") == Ran(
         2,
@@ -752,26 +652,20 @@ def test_a_missing_extra_is_named(run: Run, importing: Callable[[BaseException],
 def test_a_defect_of_ours_is_no_missing_extra(
     run: Run, importing: Callable[[BaseException], None]
 ) -> None:
-    """
-    A module of this package that is missing is not the user's to install.
-    """
+    """A module of this package that is missing is not the user's to install."""
     importing(ModuleNotFoundError("gone", name="aireiter_async.cli._run"))
     with pytest.raises(ModuleNotFoundError):
         run("balance")
 
 
 def test_an_interrupt_may_come_early(run: Run, importing: Callable[[BaseException], None]) -> None:
-    """
-    Ctrl-C while the command is being imported is an interrupt like any other.
-    """
+    """Ctrl-C while the command is being imported is an interrupt like any other."""
     importing(KeyboardInterrupt())
     assert run("balance") == Ran(130, "", "")
 
 
 def test_a_program_without_the_extra_says_so() -> None:
-    """
-    ``python -m aireiter_async.cli`` needs the extra, and importing the package does not.
-    """
+    """``python -m aireiter_async.cli`` needs the extra, and importing the package does not."""
     code = (
         "import sys; sys.modules['cyclopts'] = sys.modules['rich'] = None\n"
         "import aireiter_async, runpy\n"

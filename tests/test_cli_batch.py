@@ -1,6 +1,4 @@
-"""
-``aireiter batch``: what it runs, what it says, and how it goes on.
-"""
+"""``aireiter batch``: what it runs, what it says, and how it goes on."""
 
 import asyncio
 import contextlib
@@ -48,32 +46,24 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 @attrs.define
 class Hours:
-    """
-    A clock that stands still until it is put forward.
-    """
+    """A clock that stands still until it is put forward."""
 
     now: float = 0.0
 
     def __call__(self) -> float:
-        """
-        Tell the time.
-        """
+        """Tell the time."""
         return self.now
 
 
 @pytest.fixture
 def hours() -> Hours:
-    """
-    Return the clock of the service.
-    """
+    """Return the clock of the service."""
     return Hours()
 
 
 @pytest.fixture
 def served(hours: Hours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
-    """
-    Run a service that the environment points to, and work in an empty folder.
-    """
+    """Run a service that the environment points to, and work in an empty folder."""
     with serving(FakeService(clock=hours)) as service:
         monkeypatch.setenv("AIREITER_API_KEY", KEY)
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
@@ -83,9 +73,7 @@ def served(hours: Hours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """
-    Run the command in this process, with a client that does not wait between looks.
-    """
+    """Run the command in this process, with a client that does not wait between looks."""
     quick = functools.partial(
         AsyncClient,
         polling=PollPolicy(first=0, step=0.001, cap=0.001),
@@ -100,9 +88,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def write(count: int, name: str = "f.jsonl", *, named: bool = False) -> str:
-    """
-    Write a file of *count* requests, an empty line after each.
-    """
+    """Write a file of *count* requests, an empty line after each."""
     bodies = [
         {"model": "suno_lyrics", "params": {"prompt": f"rain {number}"}}
         | ({"out_task_id": f"id-{number}"} if named else {})
@@ -113,25 +99,19 @@ def write(count: int, name: str = "f.jsonl", *, named: bool = False) -> str:
 
 
 def results(name: str = "results.jsonl") -> list[dict[str, Any]]:
-    """
-    Return the rows of the results, in the order of the requests.
-    """
+    """Return the rows of the results, in the order of the requests."""
     rows = [json.loads(line) for line in Path(name).read_text().splitlines()]
     return sorted(rows, key=lambda each: each["index"])
 
 
 def states() -> dict[str, int]:
-    """
-    Return how many tasks of the ledger are in each state.
-    """
+    """Return how many tasks of the ledger are in each state."""
     with contextlib.closing(sqlite3.connect("f.jsonl.db")) as db:
         return dict(db.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall())
 
 
 def test_a_batch_runs_to_its_end(served: FakeService, run: Run) -> None:
-    """
-    Each line is charged once, saved and told, and there is one document on standard output.
-    """
+    """Each line is charged once, saved and told, and there is one document on standard output."""
     name = write(5)
     ran = run(name, "--results", "results.jsonl", "--download", "new/out", "--json")
     assert ran.status == 0
@@ -171,9 +151,7 @@ def test_a_batch_runs_to_its_end(served: FakeService, run: Run) -> None:
 
 
 def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
-    """
-    To people the sums are a table; a second run costs nothing, and says so.
-    """
+    """To people the sums are a table; a second run costs nothing, and says so."""
     name = write(3)
     assert run(name).status == 0
     ran = run(name, "--results", "results.jsonl", "--download", "out")
@@ -195,9 +173,7 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
 
 
 def test_rows_of_a_csv_file_are_requests(served: FakeService, run: Run) -> None:
-    """
-    Columns are parameters, and out_task_id is the id.
-    """
+    """Columns are parameters, and out_task_id is the id."""
     Path("f.csv").write_text('out_task_id,prompt\na,rain\nb,"snow,\nfog"\n')
     ran = run("f.csv", "--model", "suno_lyrics", "--ledger", "l.db", "--window", "1")
     assert ran.status == 0
@@ -210,9 +186,7 @@ def test_rows_of_a_csv_file_are_requests(served: FakeService, run: Run) -> None:
 
 
 def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run: Run) -> None:
-    """
-    Failures exit with 1 and are named by reason and line; a re-run leaves them until told.
-    """
+    """Failures exit with 1 and are named by reason and line; a re-run leaves them until told."""
     name = write(6)
     served.script("submit", Fault.failed("TIMEOUT", "late"), Fault.failed("NSFW"), Fault.ok())
     served.script("submit", *[Fault.failed("TIMEOUT", "late")] * 3)
@@ -238,9 +212,7 @@ def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run:
 
 
 def test_a_batch_stops_at_its_budget(served: FakeService, run: Run) -> None:
-    """
-    What could pass --max-credits is not submitted, exits with 4, and is done when there is more.
-    """
+    """What could pass --max-credits is not submitted, exits with 4, and is done when there is more."""
     name = write(5)
     served.script("submit", Fault.failed("TIMEOUT"))
     ran = run(name, "--max-credits", "2", "--window", "1", "--results", "results.jsonl")
@@ -260,9 +232,7 @@ def test_a_batch_stops_at_its_budget(served: FakeService, run: Run) -> None:
 
 
 def test_credits_that_nobody_told_are_counted(served: FakeService, run: Run) -> None:
-    """
-    Of tasks that go on without an estimate it is said that their price is not known.
-    """
+    """Of tasks that go on without an estimate it is said that their price is not known."""
     served.estimates = False
     served.durations = 1000
     ran = run(write(2), "--timeout", "0")
@@ -273,9 +243,7 @@ def test_credits_that_nobody_told_are_counted(served: FakeService, run: Run) -> 
 
 
 def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run: Run) -> None:
-    """
-    A line that was changed under its own id is told, and not sent.
-    """
+    """A line that was changed under its own id is told, and not sent."""
     name = write(2, named=True)
     assert run(name).status == 0
     Path(name).write_text(Path(name).read_text().replace("rain 1", "snow"))
@@ -285,9 +253,7 @@ def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run:
 
 
 def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run) -> None:
-    """
-    A file that is no ledger, and one that is in use, leave everything as it is.
-    """
+    """A file that is no ledger, and one that is in use, leave everything as it is."""
     name = write(2)
     Path("results.jsonl").write_text("kept")
     options = (name, "--results", "results.jsonl")
@@ -303,9 +269,7 @@ def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run
 
 
 def test_a_ledger_that_breaks_is_a_failure(served: FakeService, run: Run) -> None:
-    """
-    When the ledger cannot be written any more, the batch ends in one line.
-    """
+    """When the ledger cannot be written any more, the batch ends in one line."""
     name = write(1)
     assert run(name).status == 0
     with contextlib.closing(sqlite3.connect("f.jsonl.db")) as db:
@@ -339,9 +303,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
 def test_bad_usage_sends_nothing(
     served: FakeService, run: Run, argv: tuple[str, ...], told: str
 ) -> None:
-    """
-    What cannot be done as asked exits with 2 in one line.
-    """
+    """What cannot be done as asked exits with 2 in one line."""
     ran = run(write(1), *argv)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert told in ran.err
@@ -350,9 +312,7 @@ def test_bad_usage_sends_nothing(
 
 
 def test_standard_input_needs_a_ledger(served: FakeService, run: Run) -> None:
-    """
-    There is no place beside standard input, and no second chance to read it.
-    """
+    """There is no place beside standard input, and no second chance to read it."""
     text = Path(write(3)).read_text().encode()
     process = start("batch", "-", "--ledger", "l.db", "--json", stdin=True)
     out, err = process.communicate(text)
@@ -368,9 +328,7 @@ def test_standard_input_needs_a_ledger(served: FakeService, run: Run) -> None:
 def test_an_interrupted_program_is_gone_on_with(
     served: FakeService, run: Run, hours: Hours, number: signal.Signals
 ) -> None:
-    """
-    A program that is asked to end leaves the waits, and the same command finishes the rest.
-    """
+    """A program that is asked to end leaves the waits, and the same command finishes the rest."""
     served.durations = 1000
     name = write(8)
     options = (name, "--window", "4", "--results", "results.jsonl")
@@ -395,9 +353,7 @@ def test_an_interrupted_program_is_gone_on_with(
 def test_running_submits_are_brought_to_their_end(
     served: FakeService, run: Run, hours: Hours
 ) -> None:
-    """
-    Ctrl-C waits for the submits that are under way, and takes no new line.
-    """
+    """Ctrl-C waits for the submits that are under way, and takes no new line."""
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
         if len(served.charges) == 0:
@@ -418,9 +374,7 @@ def test_running_submits_are_brought_to_their_end(
 
 
 def test_a_second_interrupt_ends_at_once(served: FakeService, run: Run) -> None:
-    """
-    A submit that hangs is left too, and looked for when the batch goes on.
-    """
+    """A submit that hangs is left too, and looked for when the batch goes on."""
     served.script("submit", Fault.hang(accepted=True))
     name = write(3)
     process = start("batch", name, "--window", "1")
@@ -442,9 +396,7 @@ def test_a_second_interrupt_ends_at_once(served: FakeService, run: Run) -> None:
 def test_an_interrupt_may_come_before_anything_is_sent(
     served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    While the input is read, Ctrl-C ends at once.
-    """
+    """While the input is read, Ctrl-C ends at once."""
 
     class Slow(io.BytesIO):
         def read(self, *_: Any) -> Any:
@@ -463,9 +415,7 @@ def test_an_interrupt_may_come_before_anything_is_sent(
 async def test_a_submit_that_was_not_told_of_yet_is_awaited(
     until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A submit that had begun by Ctrl-C and is told of a moment later is brought to its end, too.
-    """
+    """A submit that had begun by Ctrl-C and is told of a moment later is brought to its end, too."""
     monkeypatch.setattr(_stop, "_LAG", 0.0)
     told: list[str] = []
     stop = Stop(told.append)
@@ -485,9 +435,7 @@ async def test_a_submit_that_was_not_told_of_yet_is_awaited(
 async def test_a_batch_without_a_submit_is_left_a_moment_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    When nobody has told of a submit by then, there is nothing to wait for, and nothing to say.
-    """
+    """When nobody has told of a submit by then, there is nothing to wait for, and nothing to say."""
     monkeypatch.setattr(_stop, "_LAG", 0.0)
     told: list[str] = []
     stop = Stop(told.append)
@@ -498,9 +446,7 @@ async def test_a_batch_without_a_submit_is_left_a_moment_later(
 
 
 async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:
-    """
-    If even leaving takes too long, Ctrl-C is what it is everywhere; what comes late does nothing.
-    """
+    """If even leaving takes too long, Ctrl-C is what it is everywhere; what comes late does nothing."""
     told: list[str] = []
     stop = Stop(told.append)
     with catching(stop.on_signal):
@@ -513,9 +459,7 @@ async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:
 
 
 def test_an_interrupt_before_the_first_line_sends_nothing(served: FakeService, run: Run) -> None:
-    """
-    Whenever it comes, the batch ends as it should, and is gone on with.
-    """
+    """Whenever it comes, the batch ends as it should, and is gone on with."""
     name = write(3)
     os.mkfifo("results.jsonl")
 
@@ -534,9 +478,7 @@ def test_an_interrupt_before_the_first_line_sends_nothing(served: FakeService, r
 
 
 async def test_a_timeout_of_the_batch_is_no_interrupt() -> None:
-    """
-    A TimeoutError from within is passed on.
-    """
+    """A TimeoutError from within is passed on."""
 
     async def running() -> None:
         raise TimeoutError("from within")
@@ -546,9 +488,7 @@ async def test_a_timeout_of_the_batch_is_no_interrupt() -> None:
 
 
 def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, run: Run) -> None:
-    """
-    What was not checked is not sent.
-    """
+    """What was not checked is not sent."""
     name = write(2)
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
@@ -562,9 +502,7 @@ def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, r
 
 
 def test_results_that_cannot_be_written_end_the_batch(served: FakeService, run: Run) -> None:
-    """
-    A full disk is told in one line, and what was submitted is in the ledger.
-    """
+    """A full disk is told in one line, and what was submitted is in the ledger."""
     ran = run(write(3), "--results", "/dev/full")
     assert ran.status == 1
     assert "No space left on device" in ran.err.splitlines()[-1]
@@ -588,9 +526,7 @@ REQUEST = SubmitRequest("m", {}, "mine")
 def test_an_error_says_what_is_known_of_its_task(
     error: Exception, status: str | None, reason: str
 ) -> None:
-    """
-    A row without a task has the status that its error implies, and an error for a program.
-    """
+    """A row without a task has the status that its error implies, and an error for a program."""
     outcome = Outcome(7, REQUEST, error=error)
     told = row(outcome, 9)
     assert (told["index"], told["line"], told["id"], told["status"]) == (7, 9, "mine", status)

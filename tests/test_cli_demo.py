@@ -1,6 +1,4 @@
-"""
-``aireiter demo``: what it does, what it counts, and when it has failed.
-"""
+"""``aireiter demo``: what it does, what it counts, and when it has failed."""
 
 import contextlib
 import json
@@ -24,25 +22,19 @@ from tests.test_cli import start
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Work in an empty folder, in an environment that points to nowhere.
-    """
+    """Work in an empty folder, in an environment that points to nowhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", "not a key")
     monkeypatch.setenv("AIREITER_BASE_URL", "nowhere")
 
 
 def plan(tasks: int, directory: Path | None = None) -> Plan:
-    """
-    Return a small demo.
-    """
+    """Return a small demo."""
     return Plan(tasks=tasks, directory=directory, seed=0, concurrency=8, window=8)
 
 
 def test_each_task_is_charged_once() -> None:
-    """
-    With faults on every task is charged once, completes and is saved, without a key.
-    """
+    """With faults on every task is charged once, completes and is saved, without a key."""
     process = start("demo", "--tasks", "40", "--json")
     out, err = (stream.decode() for stream in process.communicate())
     assert process.returncode == 0
@@ -66,9 +58,7 @@ def test_each_task_is_charged_once() -> None:
 
 
 def test_the_account_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    To people the account is a table that ends in a verdict; the folder is a new one.
-    """
+    """To people the account is a table that ends in a verdict; the folder is a new one."""
     Path("aireiter-demo").mkdir()
     assert main(["demo", "--tasks", "1", "--seed", "3"]) == 0
     out = capsys.readouterr().out
@@ -81,9 +71,7 @@ def test_the_account_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_demo_has_a_ledger_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    In the folder of an earlier demo nothing is taken from that one's ledger.
-    """
+    """In the folder of an earlier demo nothing is taken from that one's ledger."""
     for name in ("run.db", "run-2.db"):
         assert main(["demo", "--tasks", "1", "--directory", str(tmp_path), "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
@@ -93,9 +81,7 @@ def test_a_demo_has_a_ledger_of_its_own(tmp_path: Path, capsys: pytest.CaptureFi
 async def test_a_failed_task_fails_the_demo(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    The demo is honest: what did not complete is named, after the account.
-    """
+    """The demo is honest: what did not complete is named, after the account."""
     service = FakeService(faults={Fault.failed().on("submit"): 1.0})
     wanted = plan(4, tmp_path / "made" / "for it")
     report = Report(Manner(json=True))
@@ -110,9 +96,7 @@ async def test_a_failed_task_fails_the_demo(
 
 
 def account(**changes: Any) -> Account:
-    """
-    Return the account of two tasks that went well, with *changes*.
-    """
+    """Return the account of two tasks that went well, with *changes*."""
     here = Path("here")
     here.write_bytes(b"x")
     ended = [
@@ -135,9 +119,7 @@ def account(**changes: Any) -> Account:
 
 
 def test_a_good_account_has_no_problems() -> None:
-    """
-    One charge, one completed task and one file each is all that is asked.
-    """
+    """One charge, one completed task and one file each is all that is asked."""
     assert account().problems() == []
 
 
@@ -150,18 +132,14 @@ def test_a_good_account_has_no_problems() -> None:
     ],
 )
 def test_a_wrong_charge_is_a_problem(charged: str, told: str) -> None:
-    """
-    Twice, never, or for a task that nobody asked for.
-    """
+    """Twice, never, or for a task that nobody asked for."""
     charges = [Charge(name, "m", 1.0, 0.0) for name in charged]
     assert account(charges=charges).problems() == [told]
 
 
 @pytest.mark.parametrize("content", [None, b""])
 def test_a_missing_file_is_a_problem(content: bytes | None) -> None:
-    """
-    A file that is not there, or empty, was not downloaded.
-    """
+    """A file that is not there, or empty, was not downloaded."""
     path = Path("there")
     if content is not None:
         path.write_bytes(content)
@@ -174,17 +152,13 @@ def test_a_missing_file_is_a_problem(content: bytes | None) -> None:
 
 
 def test_a_bad_account_has_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Where there are problems the table claims nothing.
-    """
+    """Where there are problems the table claims nothing."""
     Report().answer(account(charges=[]).document(), account_view)
     assert "Each task" not in capsys.readouterr().out
 
 
 def test_a_seed_decides_what_is_asked_and_what_goes_wrong() -> None:
-    """
-    The same seed makes the same demo, another one another.
-    """
+    """The same seed makes the same demo, another one another."""
     assert requests(20, 1) == requests(20, 1)
     assert requests(20, 1) != requests(20, 2)
     assert len({request.params for request in requests(200, 0)}) > 100

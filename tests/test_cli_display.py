@@ -1,6 +1,4 @@
-"""
-How things look on a terminal and elsewhere.
-"""
+"""How things look on a terminal and elsewhere."""
 
 import collections
 import contextlib
@@ -19,9 +17,7 @@ from aireiter_async.cli._display import Standing
 
 @attrs.define
 class Terminal:
-    """
-    A terminal of this system, 60 columns wide, whose screen is read along.
-    """
+    """A terminal of this system, 60 columns wide, whose screen is read along."""
 
     stream: TextIO
     master: int
@@ -29,9 +25,7 @@ class Terminal:
     reader: threading.Thread = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """
-        Begin to read.
-        """
+        """Begin to read."""
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
 
@@ -41,9 +35,7 @@ class Terminal:
             collections.deque(map(self.seen.extend, pieces), maxlen=0)
 
     def text(self) -> str:
-        """
-        Close the terminal, and return what was written to it.
-        """
+        """Close the terminal, and return what was written to it."""
         self.stream.close()
         self.reader.join()
         return self.seen.decode()
@@ -51,9 +43,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """
-    Open a terminal that can do all that xterm can.
-    """
+    """Open a terminal that can do all that xterm can."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -65,16 +55,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 def standing(ended: int) -> Standing:
-    """
-    Return how far a batch of 20 is.
-    """
+    """Return how far a batch of 20 is."""
     return Standing(total=20, ended=ended, counts={"submitted": "20", "retries": "3"}, seconds=1.25)
 
 
 def test_a_batch_is_drawn_on_a_terminal(terminal: Terminal) -> None:
-    """
-    The live display draws over itself, and is gone in the end.
-    """
+    """The live display draws over itself, and is gone in the end."""
     with _display.following(20, lambda: standing(7), terminal.stream) as step:
         step()
     text = terminal.text()
@@ -83,9 +69,7 @@ def test_a_batch_is_drawn_on_a_terminal(terminal: Terminal) -> None:
 
 
 def test_a_batch_is_told_in_ten_lines_elsewhere() -> None:
-    """
-    There is a line for each tenth, however many requests end.
-    """
+    """There is a line for each tenth, however many requests end."""
     stream, ended = io.StringIO(), 0
     with _display.following(20, lambda: standing(ended), stream) as step:
         for ended in range(1, 21):  # noqa: B007 - the lambda looks at it
@@ -96,9 +80,7 @@ def test_a_batch_is_told_in_ten_lines_elsewhere() -> None:
 
 
 def test_a_long_batch_is_told_every_minute() -> None:
-    """
-    Where the next tenth is hours away, a line a minute says that it is alive.
-    """
+    """Where the next tenth is hours away, a line a minute says that it is alive."""
     stream, seconds = io.StringIO(), 0.0
     with _display.following(20, lambda: attrs.evolve(standing(1), seconds=seconds), stream) as step:
         for seconds in range(0, 200, 10):  # noqa: B007 - the lambda looks at it
@@ -114,9 +96,7 @@ def test_a_long_batch_is_told_every_minute() -> None:
 def test_a_wait_is_told_where_it_cannot_be_drawn(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, dumb: bool
 ) -> None:
-    """
-    A file and a dumb terminal get a line for each new status.
-    """
+    """A file and a dumb terminal get a line for each new status."""
     monkeypatch.setenv("TERM", "dumb")
     file = io.StringIO()
     with _display.waiting("task a", terminal.stream if dumb else file) as show:
@@ -127,18 +107,14 @@ def test_a_wait_is_told_where_it_cannot_be_drawn(
 
 
 def test_a_wait_is_drawn_on_a_terminal(terminal: Terminal) -> None:
-    """
-    A terminal shows for how long it has been going on, markup in ids being text.
-    """
+    """A terminal shows for how long it has been going on, markup in ids being text."""
     with _display.waiting("task [/a]", terminal.stream) as show:
         show("processing")
     assert "task [/a] is processing" in terminal.text()
 
 
 def test_tables_fit_the_terminal(terminal: Terminal) -> None:
-    """
-    On a terminal long cells are wrapped, and headers stand out.
-    """
+    """On a terminal long cells are wrapped, and headers stand out."""
     view = _display.table(("name", "what"), [("a", "word " * 40)])
     text = _display.render(view, terminal.stream)
     assert len(text.splitlines()) > 3
@@ -146,18 +122,14 @@ def test_tables_fit_the_terminal(terminal: Terminal) -> None:
 
 
 def test_lines_stay_whole_elsewhere() -> None:
-    """
-    Off a terminal nothing is wrapped, coloured or padded.
-    """
+    """Off a terminal nothing is wrapped, coloured or padded."""
     view = _display.table(("name", "what"), [("a", "word " * 400), ("b", "")])
     lines = _display.render(view, io.StringIO()).splitlines()
     assert lines == ["name   what", f"a      {'word ' * 399}word", "b"]
 
 
 def test_no_colour_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    NO_COLOR leaves no colour in what a terminal shows.
-    """
+    """NO_COLOR leaves no colour in what a terminal shows."""
     view = _display.page(_display.facts([("a", "b")]), "c")
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in _display.render(view, terminal.stream)
@@ -173,7 +145,5 @@ def test_no_colour_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_line_cannot_steer_a_terminal(text: str, line: str) -> None:
-    """
-    Line breaks become blanks, and what is not printable is spelled out.
-    """
+    """Line breaks become blanks, and what is not printable is spelled out."""
     assert _display.clean(text) == line

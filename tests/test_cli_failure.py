@@ -1,6 +1,4 @@
-"""
-What an error is to the user of the command: an exit status and a line in the command's own words.
-"""
+"""What an error is to the user of the command: an exit status and a line in the command's own words."""
 
 import inspect
 import json
@@ -40,9 +38,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 def keywords() -> set[str]:
-    """
-    Return all keywords of the library's calls.
-    """
+    """Return all keywords of the library's calls."""
     found = {"api_key"}
     for call in (AsyncClient, AsyncClient.submit, run_many):
         parameters = inspect.signature(call).parameters.values()
@@ -52,9 +48,7 @@ def keywords() -> set[str]:
 
 @pytest.mark.parametrize("name", errors.__all__)
 def test_an_error_advises_in_the_words_of_the_command_line(name: str) -> None:
-    """
-    No advice speaks of a keyword: an option has dashes.
-    """
+    """No advice speaks of a keyword: an option has dashes."""
     made = getattr(errors, name)(*ARGUMENTS.get(name, ("what happened",)))
     spoken = set(re.findall(r"(?<![\w-])[a-z_]+(?![\w-])", sentence(made)))
     assert spoken & keywords() == set()
@@ -94,9 +88,7 @@ def test_an_error_advises_in_the_words_of_the_command_line(name: str) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_a_keyword_becomes_an_option_and_a_quotation_stays(error: Exception, told: str) -> None:
-    """
-    What this package says has options in it; what the service says is left as it is.
-    """
+    """What this package says has options in it; what the service says is left as it is."""
     assert sentence(error).startswith(told)
 
 
@@ -116,16 +108,12 @@ def test_a_keyword_becomes_an_option_and_a_quotation_stays(error: Exception, tol
     ids=lambda value: type(value).__name__,
 )
 def test_bad_usage_is_what_was_seen_before_anything_was_sent(error: Exception, exits: int) -> None:
-    """
-    An error that may have come from anywhere does not claim that nothing was sent.
-    """
+    """An error that may have come from anywhere does not claim that nothing was sent."""
     assert status(error) == exits
 
 
 def test_what_the_library_refuses_beforehand_is_bad_usage() -> None:
-    """
-    A plain ValueError becomes a UsageError, and what names its problems stays as it is.
-    """
+    """A plain ValueError becomes a UsageError, and what names its problems stays as it is."""
     with pytest.raises(UsageError, match=r"^give --api-key$"), usage():
         raise ValueError("give api_key")
     with pytest.raises(InvalidParamsError), usage():
@@ -135,9 +123,7 @@ def test_what_the_library_refuses_beforehand_is_bad_usage() -> None:
 def test_a_defect_is_not_blamed_on_the_user(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    What nobody has foreseen exits with 1 and asks for a report.
-    """
+    """What nobody has foreseen exits with 1 and asks for a report."""
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
     assert Report.of(()).fail(LookupError("gone")) == 1
     assert capsys.readouterr() == (
@@ -152,9 +138,7 @@ def test_a_defect_is_not_blamed_on_the_user(
 def test_an_answer_that_cannot_be_encoded_leaves_room_for_one_that_can(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """
-    Standard output has one document also where the first could not be made.
-    """
+    """Standard output has one document also where the first could not be made."""
     report = Report(Manner(json=True))
     with pytest.raises(ValueError, match="JSON") as caught:
         report.answer({"credits": float("nan")}, task_view)
@@ -176,9 +160,7 @@ def test_an_answer_that_cannot_be_encoded_leaves_room_for_one_that_can(
 def test_an_interrupt_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], report: Report, told: str
 ) -> None:
-    """
-    A task that goes on is named, and one that may have been accepted is not said to.
-    """
+    """A task that goes on is named, and one that may have been accepted is not said to."""
     assert report.interrupted() == 130
     assert capsys.readouterr() == ("", f"aireiter: {told}\n")
 
@@ -187,9 +169,7 @@ def test_an_interrupt_says_how_to_go_on(
 def test_an_interrupt_is_one_document(
     capsys: pytest.CaptureFixture[str], task: Task | None
 ) -> None:
-    """
-    With --json a program gets the id of the task that it must not lose, and all that is known.
-    """
+    """With --json a program gets the id of the task that it must not lose, and all that is known."""
     assert Report(Manner(json=True), running="mine", task=task).interrupted() == 130
     told = json.loads(capsys.readouterr().out)
     assert told.get("status") == (task and task.status)
@@ -201,9 +181,7 @@ def test_an_interrupt_is_one_document(
 
 
 def test_an_error_is_described_with_what_it_carries() -> None:
-    """
-    Of an error's values those are told that it has.
-    """
+    """Of an error's values those are told that it has."""
     assert document(errors.RateLimitError(429, "slow", 2.5, "mine")) == {
         "type": "RateLimitError",
         "message": "slow (code 429, retry after 2.5 s) [task mine]; "

@@ -1,6 +1,4 @@
-"""
-The lines of a batch's file: what they are read as, and what is wrong with them.
-"""
+"""The lines of a batch's file: what they are read as, and what is wrong with them."""
 
 import io
 import json
@@ -21,9 +19,7 @@ IMAGE = "https://example.com/a.png"
 
 
 def lines(text: str | bytes, **options: Any) -> Lines:
-    """
-    Return the lines of a file.
-    """
+    """Return the lines of a file."""
     raw = text if isinstance(text, bytes) else text.encode()
     given: dict[str, Any] = {
         "name": "f",
@@ -35,9 +31,7 @@ def lines(text: str | bytes, **options: Any) -> Lines:
 
 
 def params(text: str, **options: Any) -> list[Any]:
-    """
-    Return what the lines would send as params.
-    """
+    """Return what the lines would send as params."""
     found: list[Any] = []
     for line in lines(text, **options).read():
         assert line.request is not None, line.error
@@ -47,9 +41,7 @@ def params(text: str, **options: Any) -> list[Any]:
 
 
 def test_a_line_is_the_body_of_a_submit() -> None:
-    """
-    All keys of a body are taken, null is as if it were not there, blank lines are skipped.
-    """
+    """All keys of a body are taken, null is as if it were not there, blank lines are skipped."""
     full = {
         "model": "suno",
         "params": {"prompt": "rain"},
@@ -68,26 +60,20 @@ def test_a_line_is_the_body_of_a_submit() -> None:
 
 
 def test_a_file_is_read_as_often_as_needed() -> None:
-    """
-    The second reading finds what the first has found.
-    """
+    """The second reading finds what the first has found."""
     file = lines(f"{GOOD}\n{GOOD}\n")
     assert [line.number for line in file.read()] == [line.number for line in file.read()] == [1, 2]
 
 
 def test_lines_that_name_no_model_have_the_given_one() -> None:
-    """
-    --model is for all lines that do not say otherwise.
-    """
+    """--model is for all lines that do not say otherwise."""
     (line,) = lines('{"params": {"prompt": "rain"}}', model="suno").read()
     assert line.request is not None
     assert line.request.model == "suno"
 
 
 def test_unknown_models_are_told_once_each() -> None:
-    """
-    What this release does not know is passed on, with one word of warning per model.
-    """
+    """What this release does not know is passed on, with one word of warning per model."""
     told: list[str] = []
     text = '{"model": "suna", "params": {"n": 2}}\n' * 3 + '{"model": "zzz", "params": {}}\n'
     assert [line.error for line in lines(text).read(told.append)] == [None] * 4
@@ -124,9 +110,7 @@ BAD: list[tuple[str | bytes, str]] = [
 
 @pytest.mark.parametrize(("text", "told"), BAD, ids=[told for _, told in BAD])
 def test_a_bad_line_says_what_is_wrong(text: str | bytes, told: str) -> None:
-    """
-    Whatever is wrong with a line, it is named, and the lines around it are read.
-    """
+    """Whatever is wrong with a line, it is named, and the lines around it are read."""
     raw = text if isinstance(text, bytes) else text.encode()
     first, bad, last = lines(b"%b\n%b\n%b" % (GOOD.encode(), raw, GOOD.encode())).read()
     assert (first.error, last.error) == (None, None)
@@ -136,9 +120,7 @@ def test_a_bad_line_says_what_is_wrong(text: str | bytes, told: str) -> None:
 
 
 def test_columns_are_parameters() -> None:
-    """
-    Cells are read as the catalogue says, empty ones are not sent, and a cell may have lines.
-    """
+    """Cells are read as the catalogue says, empty ones are not sent, and a cell may have lines."""
     text = (
         "\ufeffprompt,video_length,generate_audio,aspect_ratio, out_task_id \n"
         '"a ""kitten"",\nin the sun",8,true,16:9,mine\n'
@@ -163,17 +145,13 @@ def test_columns_are_parameters() -> None:
 
 @pytest.mark.parametrize("cell", [IMAGE, f'"[""{IMAGE}""]"'])
 def test_an_array_is_json_or_one_value(cell: str) -> None:
-    """
-    Nothing is split at commas.
-    """
+    """Nothing is split at commas."""
     text = f"prompt,image_url\nx,{cell}\n"
     assert params(text, is_csv=True, model="nano_banana")[0]["image_url"] == [IMAGE]
 
 
 def test_columns_of_an_unknown_model_are_read_as_json_or_text() -> None:
-    """
-    The columns of a model that is not known, or is not to be checked, are passed on.
-    """
+    """The columns of a model that is not known, or is not to be checked, are passed on."""
     assert params("n,s\n2,x\n", is_csv=True, model="new") == [{"n": 2, "s": "x"}]
     given = params("prompt,n\nx,2\n", is_csv=True, model="suno", unchecked=True)
     assert given == [{"prompt": "x", "n": 2}]
@@ -194,27 +172,21 @@ BAD_ROWS: list[tuple[bytes, int, str]] = [
 
 @pytest.mark.parametrize(("text", "number", "told"), BAD_ROWS, ids=[told for *_, told in BAD_ROWS])
 def test_a_bad_row_says_what_is_wrong(text: bytes, number: int, told: str) -> None:
-    """
-    A row, or the header, is named by the line where it begins.
-    """
+    """A row, or the header, is named by the line where it begins."""
     *_, bad = lines(text, is_csv=True, model="suno").read()
     assert bad.error is not None
     assert (bad.number, told in bad.error) == (number, True), bad.error
 
 
 def test_rows_need_a_model() -> None:
-    """
-    A CSV file does not say what its rows are for.
-    """
+    """A CSV file does not say what its rows are for."""
     with pytest.raises(UsageError, match="--model must say"):
         lines("prompt\nx\n", is_csv=True)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    """
-    Run a dry run in this process.
-    """
+    """Run a dry run in this process."""
 
     def run(*argv: str) -> tuple[int, str, str]:
         return (main(["batch", *argv, "--dry-run"]), *capsys.readouterr())
@@ -225,9 +197,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 def test_a_dry_run_counts_and_needs_no_key(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Every line is checked, nothing is sent, and nothing is left beside the file.
-    """
+    """Every line is checked, nothing is sent, and nothing is left beside the file."""
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
     path = tmp_path / "f.jsonl"
     path.write_text(f'{GOOD}\n{GOOD}\n{{"model": "new", "params": {{}}}}\n')
@@ -248,9 +218,7 @@ def test_a_dry_run_counts_and_needs_no_key(
 
 
 def test_all_bad_lines_are_named(run: Any, tmp_path: Path) -> None:
-    """
-    The first twenty, by file and line, and how many more there are.
-    """
+    """The first twenty, by file and line, and how many more there are."""
     path = tmp_path / "f.jsonl"
     path.write_text(GOOD + "\n[]" * 23)
     status, out, err = run(str(path), "--json")
@@ -264,9 +232,7 @@ def test_all_bad_lines_are_named(run: Any, tmp_path: Path) -> None:
 
 
 def test_an_id_is_used_once_in_a_file(run: Any, tmp_path: Path) -> None:
-    """
-    The second line with an id is bad, and names the first.
-    """
+    """The second line with an id is bad, and names the first."""
     path = tmp_path / "f.jsonl"
     named = f'{GOOD[:-1]}, "out_task_id": "mine"}}'
     path.write_text(f"{named}\n{GOOD}\n{named}\n")
@@ -292,9 +258,7 @@ def test_an_id_is_used_once_in_a_file(run: Any, tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_bad_input(
     run: Any, tmp_path: Path, name: str, content: str | None, told: str
 ) -> None:
-    """
-    A file that is not there, or has nothing in it, is told in one line.
-    """
+    """A file that is not there, or has nothing in it, is told in one line."""
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
@@ -304,9 +268,7 @@ def test_a_file_that_is_none_is_bad_input(
 
 
 def test_standard_input_is_kept_to_be_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    What can be read only once is copied, standard input left open.
-    """
+    """What can be read only once is copied, standard input left open."""
     stream = io.TextIOWrapper(io.BytesIO(GOOD.encode()))
     monkeypatch.setattr(sys, "stdin", stream)
     with open_lines("-") as (file, regular):
@@ -318,9 +280,7 @@ def test_standard_input_is_kept_to_be_read_twice(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_pipe_is_kept_to_be_read_twice() -> None:
-    """
-    So is the file that a shell makes of another program's output.
-    """
+    """So is the file that a shell makes of another program's output."""
     reader, writer = os.pipe()
     os.write(writer, GOOD.encode())
     os.close(writer)

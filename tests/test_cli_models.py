@@ -1,6 +1,4 @@
-"""
-What ``aireiter models`` shows.
-"""
+"""What ``aireiter models`` shows."""
 
 import json
 import shlex
@@ -14,9 +12,7 @@ from aireiter_async.cli._app import parse
 
 
 def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """
-    Return what the command shows.
-    """
+    """Return what the command shows."""
     assert main(["models", *argv]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -24,16 +20,12 @@ def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def document(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
-    """
-    Return what the command tells a program.
-    """
+    """Return what the command tells a program."""
     return json.loads(shown(capsys, *argv, "--json"))
 
 
 def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Each model has one line, aligned, images first; channels and required parameters stand in it.
-    """
+    """Each model has one line, aligned, images first; channels and required parameters stand in it."""
     header, *lines = shown(capsys).splitlines()
     assert header.split("  ")[0] == "model"
     assert {line.split()[0] for line in lines} == {cls.MODEL for cls in models.MODELS.values()}
@@ -47,9 +39,7 @@ def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_programs_get_the_list(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    The list is one document, channels told apart from other variants.
-    """
+    """The list is one document, channels told apart from other variants."""
     listed = {each["model"]: each for each in document(capsys)}
     assert listed["veo3_1"]["channels"] == ["base", "plus"]
     assert listed["seedance2"]["variants"] == ["seedance2_face"]
@@ -66,9 +56,7 @@ def test_programs_get_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_model_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Parameters, types, ranges, defaults, cases, the page and an example for both worlds.
-    """
+    """Parameters, types, ranges, defaults, cases, the page and an example for both worlds."""
     text = shown(capsys, "seedance2_5")
     assert "https://docs.aireiter.com/en/api-reference/videos/seedance2_5/generation" in text
     row = {line.split()[0]: line for line in text.splitlines() if line}
@@ -83,9 +71,7 @@ def test_one_model_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
 def test_every_model_can_be_shown(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """
-    The page of each model, its variants included, has a line for each parameter.
-    """
+    """The page of each model, its variants included, has a line for each parameter."""
     words = [line.split(maxsplit=1)[0] for line in shown(capsys, model).splitlines() if line]
     assert set(words) >= {parameter.name for parameter in models.describe(model)}
     told = document(capsys, model)
@@ -102,9 +88,7 @@ def test_every_model_can_be_shown(capsys: pytest.CaptureFixture[str], model: str
     ),
 )
 def test_cases_and_constraints_are_shown(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """
-    Every rule of the model has its line, and every case stands beside its parameter.
-    """
+    """Every rule of the model has its line, and every case stands beside its parameter."""
     text = shown(capsys, model)
     row = {line.split()[0]: line for line in text.splitlines() if line}
     for sentence in models.MODELS[model].CONSTRAINTS:
@@ -118,9 +102,7 @@ def test_cases_and_constraints_are_shown(capsys: pytest.CaptureFixture[str], mod
 def test_a_parameter_that_is_gone_from_the_documentation_is_shown_as_such(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """
-    What is no longer documented is said to be so.
-    """
+    """What is no longer documented is said to be so."""
     deprecated = next(
         name
         for name in models.MODELS
@@ -133,9 +115,7 @@ def test_a_parameter_that_is_gone_from_the_documentation_is_shown_as_such(
 def test_the_shown_command_submits_the_example(
     capsys: pytest.CaptureFixture[str], model: str
 ) -> None:
-    """
-    The line to paste into a shell builds the example.
-    """
+    """The line to paste into a shell builds the example."""
     words = shlex.split(document(capsys, model)["example"]["command"])
     assert words[:3] == ["aireiter", "submit", model]
     action: Any = parse(words[1:]).action
@@ -147,9 +127,7 @@ def test_the_shown_command_submits_the_example(
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
 def test_the_shown_python_makes_the_example(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """
-    The line to paste into a program builds the example under the name that was asked for.
-    """
+    """The line to paste into a program builds the example under the name that was asked for."""
     code = document(capsys, model)["example"]["python"]
     made = eval(code, {"models": models})  # noqa: S307 - our own line
     assert made == models.build(model, models.example(model))

@@ -1,6 +1,4 @@
-"""
-What the options of ``aireiter submit`` make of a request.
-"""
+"""What the options of ``aireiter submit`` make of a request."""
 
 import io
 import json
@@ -17,15 +15,11 @@ from aireiter_async.models import InvalidParamsError, Model
 
 
 def ignore(_note: str) -> None:
-    """
-    Take a note that is not looked at.
-    """
+    """Take a note that is not looked at."""
 
 
 def params(model: str, *pairs: str, **options: Any) -> Any:
-    """
-    Return the params that would leave.
-    """
+    """Return the params that would leave."""
     made = Order(param=pairs, **options).request(model, ignore).params
     return made.to_params() if isinstance(made, Model) else made
 
@@ -46,9 +40,7 @@ def params(model: str, *pairs: str, **options: Any) -> Any:
     ],
 )
 def test_a_value_is_read_as_the_model_takes_it(model: str, pair: str, value: Any) -> None:
-    """
-    Text stays text, numbers become numbers, and nothing is split at commas.
-    """
+    """Text stays text, numbers become numbers, and nothing is split at commas."""
     name = pair.partition("=")[0]
     given = models.example(model)
     assert params(model, pair, params=json.dumps(given))[name] == value
@@ -72,9 +64,7 @@ def test_a_value_is_read_as_the_model_takes_it(model: str, pair: str, value: Any
     ],
 )
 def test_an_unknown_model_takes_json_and_text(text: str, value: Any) -> None:
-    """
-    Numbers, booleans, arrays and objects are read as JSON; all else is text.
-    """
+    """Numbers, booleans, arrays and objects are read as JSON; all else is text."""
     assert params("new_model", f"x={text}") == {"x": value}
 
 
@@ -88,17 +78,13 @@ def test_an_unknown_model_takes_json_and_text(text: str, value: Any) -> None:
     ],
 )
 def test_a_value_that_cannot_be_read_is_named(pair: str, told: str) -> None:
-    """
-    What a model does not take is refused with the parameter and what is allowed.
-    """
+    """What a model does not take is refused with the parameter and what is allowed."""
     with pytest.raises(InvalidParamsError, match=told):
         params("seedance_1_5_pro", "prompt=x", "aspect_ratio=16:9", pair)
 
 
 def test_a_repeated_name_makes_an_array() -> None:
-    """
-    Where the model takes an array a parameter may be given again.
-    """
+    """Where the model takes an array a parameter may be given again."""
     urls = ["https://example.com/a.png", "https://example.com/b.png"]
     pairs = [f"image_url={url}" for url in urls]
     assert params("nano_banana", "prompt=x", *pairs)["image_url"] == urls
@@ -107,31 +93,23 @@ def test_a_repeated_name_makes_an_array() -> None:
 
 @pytest.mark.parametrize("model", ["nano_banana", "new_model"])
 def test_a_repeated_name_is_refused_elsewhere(model: str) -> None:
-    """
-    Where one value is taken, or nothing is known, none is silently dropped.
-    """
+    """Where one value is taken, or nothing is known, none is silently dropped."""
     with pytest.raises(UsageError, match="--param prompt is given 2 times"):
         params(model, "prompt=a", "prompt=b")
 
 
 def test_single_parameters_go_before_the_object() -> None:
-    """
-    --param adds to --params, and wins.
-    """
+    """--param adds to --params, and wins."""
     assert params("new_model", "a=1", params='{"a": 2, "b": 3}') == {"a": 1, "b": 3}
 
 
 def test_unchecked_parameters_leave_as_they_are() -> None:
-    """
-    --unchecked sends what a known model does not take, without a word.
-    """
+    """--unchecked sends what a known model does not take, without a word."""
     assert params("seedance_1_5_pro", "promt=x", unchecked=True) == {"promt": "x"}
 
 
 def test_a_channel_is_checked_like_the_model() -> None:
-    """
-    The channel's suffix is on the model's name, and the parameters are checked.
-    """
+    """The channel's suffix is on the model's name, and the parameters are checked."""
     request = Order(param=("prompt=x",), channel="plus").request("veo3_1", ignore)
     assert request.model == "veo3_1_plus"
     with pytest.raises(InvalidParamsError, match="veo3_1_plus: prompt is required"):
@@ -139,18 +117,14 @@ def test_a_channel_is_checked_like_the_model() -> None:
 
 
 def test_an_id_is_kept_or_drawn() -> None:
-    """
-    A given id is the task's; without one each request draws its own.
-    """
+    """A given id is the task's; without one each request draws its own."""
     assert Order(id="mine").request("new_model", ignore).out_task_id == "mine"
     drawn = {Order().request("new_model", ignore).out_task_id for _ in range(2)}
     assert len(drawn) == 2
 
 
 def test_a_model_like_no_other_is_noted() -> None:
-    """
-    Of an unknown model it is said that nothing was checked.
-    """
+    """Of an unknown model it is said that nothing was checked."""
     notes: list[str] = []
     for model in ("zzz", "nano_bananna"):
         Order().request(model, notes.append)
@@ -159,9 +133,7 @@ def test_a_model_like_no_other_is_noted() -> None:
 
 
 def test_an_object_may_be_in_a_file(tmp_path: Path) -> None:
-    """
-    ``@FILE`` is read as UTF-8, with or without a byte order mark.
-    """
+    """``@FILE`` is read as UTF-8, with or without a byte order mark."""
     path = tmp_path / "params.json"
     for encoding in ("utf-8", "utf-8-sig"):
         path.write_text('{"prompt": "末班"}', encoding=encoding)
@@ -169,9 +141,7 @@ def test_an_object_may_be_in_a_file(tmp_path: Path) -> None:
 
 
 def test_an_object_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    ``@-`` is standard input, read as bytes.
-    """
+    """``@-`` is standard input, read as bytes."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"a": 1}'), "ascii"))
     assert read_object("--params", "@-") == {"a": 1}
 
@@ -187,17 +157,13 @@ def test_an_object_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_bad_object_is_named(text: str, told: str) -> None:
-    """
-    What is wrong with an object is told with the option's name.
-    """
+    """What is wrong with an object is told with the option's name."""
     with pytest.raises(UsageError, match=told):
         read_object("--params", text)
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
-    """
-    Bytes that are not UTF-8, and text that is not JSON, are told with the file's name.
-    """
+    """Bytes that are not UTF-8, and text that is not JSON, are told with the file's name."""
     path = tmp_path / "params.json"
     path.write_bytes(b"\xff\xfe{")
     with pytest.raises(UsageError, match="--params cannot be read from"):

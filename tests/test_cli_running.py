@@ -1,6 +1,4 @@
-"""
-A batch whose file does not stay as it was checked, and what is told on the way and in the end.
-"""
+"""A batch whose file does not stay as it was checked, and what is told on the way and in the end."""
 
 import asyncio
 import functools
@@ -31,9 +29,7 @@ LENGTH = 200_000
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
-    """
-    Run a service that the environment points to, and work in an empty folder.
-    """
+    """Run a service that the environment points to, and work in an empty folder."""
     with serving(FakeService()) as service:
         monkeypatch.setenv("AIREITER_API_KEY", KEY)
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
@@ -43,9 +39,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """
-    Run the batch in this process, with a client that waits for nothing.
-    """
+    """Run the batch in this process, with a client that waits for nothing."""
     quick = functools.partial(
         AsyncClient,
         polling=PollPolicy(first=0, step=0.001, cap=0.001),
@@ -60,9 +54,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def write(count: int) -> None:
-    """
-    Write a file of *count* requests, each in a line that is mostly blank.
-    """
+    """Write a file of *count* requests, each in a line that is mostly blank."""
     bodies = [
         json.dumps({"model": "suno_lyrics", "params": {"prompt": f"rain {number}"}})
         for number in range(count)
@@ -71,9 +63,7 @@ def write(count: int) -> None:
 
 
 def spoil(file: io.BufferedRandom) -> None:
-    """
-    Make the third line one that cannot be submitted.
-    """
+    """Make the third line one that cannot be submitted."""
     file.seek(2 * LENGTH)
     file.write(b"[]    ")
     file.seek(2 * LENGTH)
@@ -81,9 +71,7 @@ def spoil(file: io.BufferedRandom) -> None:
 
 
 def shorten(file: io.BufferedRandom) -> None:
-    """
-    Take the third line away.
-    """
+    """Take the third line away."""
     file.truncate(2 * LENGTH)
 
 
@@ -94,9 +82,7 @@ def shorten(file: io.BufferedRandom) -> None:
 def test_a_file_that_changes_under_way_ends_the_batch_with_its_sums(
     served: FakeService, run: Run, change: Callable[[io.BufferedRandom], None], told: str
 ) -> None:
-    """
-    What was submitted is seen through and summed up; it is not said that nothing was sent.
-    """
+    """What was submitted is seen through and summed up; it is not said that nothing was sent."""
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
         with Path(NAME).open("r+b") as file:
@@ -118,9 +104,7 @@ def test_a_file_that_changes_under_way_ends_the_batch_with_its_sums(
 
 
 async def test_a_source_that_was_stopped_does_not_miss_what_is_not_there() -> None:
-    """
-    Lines that are not read are not checked again.
-    """
+    """Lines that are not read are not checked again."""
     lines = Lines(name="f", file=io.BytesIO(b""), is_csv=False, model=None)
     stop = Stop(print)
     with pytest.raises(CommandError, match="f has lost lines"):
@@ -130,9 +114,7 @@ async def test_a_source_that_was_stopped_does_not_miss_what_is_not_there() -> No
 
 
 def test_what_ends_a_batch_early_comes_after_its_sums(served: FakeService, run: Run) -> None:
-    """
-    Results that cannot be written are a failure, with the sums of what has been done.
-    """
+    """Results that cannot be written are a failure, with the sums of what has been done."""
     write(3)
     ran = run("--json", "--results", "/dev/full")
     assert ran.status == 1
@@ -142,9 +124,7 @@ def test_what_ends_a_batch_early_comes_after_its_sums(served: FakeService, run: 
 
 
 def test_only_tasks_of_the_service_are_shown_as_outstanding(served: FakeService, run: Run) -> None:
-    """
-    A batch that is finished already has none, however many lines are under way.
-    """
+    """A batch that is finished already has none, however many lines are under way."""
     write(5)
     assert run().status == 0
     ran = run(window=5)
@@ -154,9 +134,7 @@ def test_only_tasks_of_the_service_are_shown_as_outstanding(served: FakeService,
 
 
 async def test_an_interrupt_counts_though_nobody_can_be_told() -> None:
-    """
-    Where the message cannot be written, the next signal leaves the batch all the same.
-    """
+    """Where the message cannot be written, the next signal leaves the batch all the same."""
 
     def gone(_text: str) -> None:
         raise BrokenPipeError

@@ -1,6 +1,4 @@
-"""
-The client: what it owns, what it borrows, what it shares, and when it is no longer of use.
-"""
+"""The client: what it owns, what it borrows, what it shares, and when it is no longer of use."""
 
 import asyncio
 import copy
@@ -44,16 +42,12 @@ BALANCE = "/api/openapi/balance"
 
 
 def request() -> SubmitRequest:
-    """
-    Make a request with an id of its own.
-    """
+    """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
 async def test_one_task_from_submit_to_file(tmp_path: Path) -> None:
-    """
-    With the waits of the real world a request becomes a file on disk.
-    """
+    """With the waits of the real world a request becomes a file on disk."""
     async with (
         FakeService() as service,
         AsyncClient(
@@ -72,9 +66,7 @@ async def test_one_task_from_submit_to_file(tmp_path: Path) -> None:
 async def test_the_balance_is_read(
     service: FakeService, client: AsyncClient, envelope: Any
 ) -> None:
-    """
-    Credits, fractions of them, and free quotas are read from every envelope.
-    """
+    """Credits, fractions of them, and free quotas are read from every envelope."""
     service.envelope, service.credits = envelope, 82.625
     service.free_quotas = [
         {"model_key": "nano_banana", "total": 10, "used": 3, "remaining": 7},
@@ -89,9 +81,7 @@ async def test_the_balance_is_read(
 
 @pytest.mark.parametrize("form", ["seen", "http", "envelope"])
 async def test_a_bad_key_is_said_so(service: FakeService, connect: Connect, form: Any) -> None:
-    """
-    A key that the service refuses is an AuthenticationError, at once, on every endpoint.
-    """
+    """A key that the service refuses is an AuthenticationError, at once, on every endpoint."""
     service.refusal_form = form
     client = connect(api_key="sk-wrong-0a1b2c3d")
     for call in (client.balance(), client.query("a"), client.submit(request()), client.wait("a")):
@@ -115,9 +105,7 @@ BALANCE_TROUBLE: dict[str, tuple[Fault, type[Exception]]] = {
 
 @pytest.mark.parametrize("name", BALANCE_TROUBLE)
 async def test_a_balance_is_retried(service: FakeService, client: AsyncClient, name: str) -> None:
-    """
-    A balance that fails in passing is asked for again, and in the end raises what happened.
-    """
+    """A balance that fails in passing is asked for again, and in the end raises what happened."""
     fault, kind = BALANCE_TROUBLE[name]
     service.script("balance", *[fault] * 9)
     with pytest.raises(kind):
@@ -127,9 +115,7 @@ async def test_a_balance_is_retried(service: FakeService, client: AsyncClient, n
 
 
 async def test_html_names_its_likely_cause(service: FakeService, connect: Connect) -> None:
-    """
-    Marketing HTML in a 200 says that base_url is likely wrong, with the page's first characters.
-    """
+    """Marketing HTML in a 200 says that base_url is likely wrong, with the page's first characters."""
     client = connect(base_url=f"{service.url}/wrong/place", retry=RetryPolicy(attempts=1))
     with pytest.raises(ProtocolError, match="base_url or the method is likely wrong") as caught:
         await client.balance()
@@ -141,9 +127,7 @@ async def test_html_names_its_likely_cause(service: FakeService, connect: Connec
 async def test_the_user_agent_that_the_cdn_refuses_is_named(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    An HTML 403 names the User-Agent as its likely cause, also where a submit met it.
-    """
+    """An HTML 403 names the User-Agent as its likely cause, also where a submit met it."""
     client = connect(user_agent="Python-urllib/3.11")
     with pytest.raises(ProtocolError, match="CDN may refuse the User-Agent, set user_agent"):
         await client.balance()
@@ -154,9 +138,7 @@ async def test_the_user_agent_that_the_cdn_refuses_is_named(
 
 
 async def test_who_we_are_is_said(service: FakeService, connect: Connect) -> None:
-    """
-    The User-Agent is this package's own, or the one given, on every request.
-    """
+    """The User-Agent is this package's own, or the one given, on every request."""
     await connect().balance()
     await connect(user_agent="my-app/1").run(request())
     names = [seen.headers["User-Agent"] for seen in service.requests]
@@ -165,9 +147,7 @@ async def test_who_we_are_is_said(service: FakeService, connect: Connect) -> Non
 
 
 async def test_a_base_url_may_have_a_path(connect: Connect, listen: Listen) -> None:
-    """
-    The endpoints are below the base URL's own path.
-    """
+    """The endpoints are below the base URL's own path."""
     heard: list[bytes] = []
     body = b'{"statusCode":200,"data":{"credits":1}}'
 
@@ -181,9 +161,7 @@ async def test_a_base_url_may_have_a_path(connect: Connect, listen: Listen) -> N
 
 
 async def test_a_borrowed_session_is_left_as_it_was(service: FakeService, connect: Connect) -> None:
-    """
-    A borrowed session works with its own headers and is neither changed nor closed.
-    """
+    """A borrowed session works with its own headers and is neither changed nor closed."""
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(
         headers={"X-Mine": "1", "User-Agent": "mine", "Authorization": "Basic bWU6bWU="},
@@ -212,9 +190,7 @@ async def test_a_borrowed_session_is_left_as_it_was(service: FakeService, connec
 
 
 async def test_a_borrowed_session_that_does_not_unpack(connect: Connect, listen: Listen) -> None:
-    """
-    A packed answer is read, whatever a borrowed session does with packed ones.
-    """
+    """A packed answer is read, whatever a borrowed session does with packed ones."""
     # gzip of {"statusCode":200,"data":{"credits":1}}, with a fixed time.
     import gzip  # noqa: PLC0415 - only here
 
@@ -228,9 +204,7 @@ async def test_a_borrowed_session_that_does_not_unpack(connect: Connect, listen:
 async def test_a_borrowed_session_with_few_connections(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    What queues for a connection of a borrowed session's pool is not taken for one that fails.
-    """
+    """What queues for a connection of a borrowed session's pool is not taken for one that fails."""
     service.script("submit", Fault.delay(0.2, accepted=True))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         client = connect(session=session, connect_timeout=0.05)
@@ -240,9 +214,7 @@ async def test_a_borrowed_session_with_few_connections(
 
 
 async def test_a_borrowed_session_that_is_closed(service: FakeService, connect: Connect) -> None:
-    """
-    A session that its owner has closed is a RuntimeError, and no task may be lost by it.
-    """
+    """A session that its owner has closed is a RuntimeError, and no task may be lost by it."""
     async with aiohttp.ClientSession() as session:
         client = connect(session=session)
     with pytest.raises(RuntimeError, match="closed"):
@@ -253,9 +225,7 @@ async def test_a_borrowed_session_that_is_closed(service: FakeService, connect: 
 
 
 def test_a_client_belongs_to_one_loop() -> None:
-    """
-    A client that is used from a second event loop is a RuntimeError that says what to do.
-    """
+    """A client that is used from a second event loop is a RuntimeError that says what to do."""
 
     async def ask(client: AsyncClient) -> float:
         async with FakeService() as service:
@@ -271,9 +241,7 @@ def test_a_client_belongs_to_one_loop() -> None:
 
 
 async def test_a_closed_client_is_of_no_use(service: FakeService, client: AsyncClient) -> None:
-    """
-    After close every verb is a RuntimeError, and nothing is sent.
-    """
+    """After close every verb is a RuntimeError, and nothing is sent."""
     await client.balance()
     await client.close()
     for call in (client.balance(), client.query("a"), client.wait("a"), client.submit(request())):
@@ -285,9 +253,7 @@ async def test_a_closed_client_is_of_no_use(service: FakeService, client: AsyncC
 
 
 async def test_closing_twice_is_nothing(service: FakeService, connect: Connect) -> None:
-    """
-    A client may be closed again, and one that was never used too; its connections are gone.
-    """
+    """A client may be closed again, and one that was never used too; its connections are gone."""
     client = connect()
     await client.close()
     client = connect()
@@ -298,18 +264,14 @@ async def test_closing_twice_is_nothing(service: FakeService, connect: Connect) 
 
 
 async def test_a_client_needs_no_entry(service: FakeService) -> None:
-    """
-    Without "async with" the pool is made at the first call, and close closes it.
-    """
+    """Without "async with" the pool is made at the first call, and close closes it."""
     client = AsyncClient(service.api_key, base_url=service.url)
     assert (await client.balance()).credits == 1_000_000
     await client.close()
 
 
 async def test_closing_connections(service: FakeService, connect: Connect, until: Until) -> None:
-    """
-    Close closes the connections of the pool.
-    """
+    """Close closes the connections of the pool."""
     client = connect()
     await asyncio.gather(*(client.balance() for _ in range(5)))
     await client.close()
@@ -319,9 +281,7 @@ async def test_closing_connections(service: FakeService, connect: Connect, until
 async def test_closing_while_busy_tells_everyone(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    Those who wait for an answer, or in the queue, are told when the client is closed.
-    """
+    """Those who wait for an answer, or in the queue, are told when the client is closed."""
     client = connect(max_concurrency=2)
     service.script("submit", Fault.hang(accepted=True))
     service.script("balance", Fault.hang())
@@ -341,9 +301,7 @@ async def test_closing_while_busy_tells_everyone(
 async def test_a_close_that_is_cancelled_closes(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A close that is cancelled half way still closes the pool.
-    """
+    """A close that is cancelled half way still closes the pool."""
     client = connect()
     await client.balance()
     closing = asyncio.create_task(client.close())
@@ -357,9 +315,7 @@ async def test_a_close_that_is_cancelled_closes(
 async def test_a_client_left_open_is_told_of(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A client that was used and not closed warns of itself, and says how to close it.
-    """
+    """A client that was used and not closed warns of itself, and says how to close it."""
     client = AsyncClient(service.api_key, base_url=service.url)
     client._shared.transport.open()
     with pytest.warns(ResourceWarning, match="unclosed AsyncClient: use 'async with"):
@@ -370,9 +326,7 @@ async def test_a_client_left_open_is_told_of(
 async def test_a_client_that_was_never_opened_is_not_told_of(
     service: FakeService, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """
-    A client without a pool, or with a borrowed one, needs no closing.
-    """
+    """A client without a pool, or with a borrowed one, needs no closing."""
     client = AsyncClient(service.api_key, base_url=service.url)
     del client
     async with aiohttp.ClientSession() as session:
@@ -384,9 +338,7 @@ async def test_a_client_that_was_never_opened_is_not_told_of(
 
 
 async def test_views_share_what_is_costly(service: FakeService, connect: Connect) -> None:
-    """
-    A view has options of its own and shares pool, pace, statistics and what was learned.
-    """
+    """A view has options of its own and shares pool, throttle, statistics and what was learned."""
     client = connect(max_concurrency=3)
     view = client.with_options(timeout=5, user_agent="view/1", retry=RetryPolicy(attempts=1))
     assert isinstance(view, AsyncClient)
@@ -407,9 +359,7 @@ async def test_views_share_what_is_costly(service: FakeService, connect: Connect
 async def test_a_view_may_have_another_key_and_place(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    A view's key and base URL are used for its calls only.
-    """
+    """A view's key and base URL are used for its calls only."""
     client = connect()
     async with FakeService(api_key="sk-second-abcdef") as other:
         view = client.with_options(api_key="sk-second-abcdef", base_url=other.url)
@@ -420,9 +370,7 @@ async def test_a_view_may_have_another_key_and_place(
 
 
 async def test_closing_a_view_closes_nothing(service: FakeService, connect: Connect) -> None:
-    """
-    The client and other views go on when a view is closed; with the client all are closed.
-    """
+    """The client and other views go on when a view is closed; with the client all are closed."""
     client = connect()
     async with client.with_options(timeout=5) as view:
         await view.balance()
@@ -435,9 +383,7 @@ async def test_closing_a_view_closes_nothing(service: FakeService, connect: Conn
 
 
 def test_what_a_view_cannot_change() -> None:
-    """
-    What views share is refused with its name, so is what does not exist, or is out of range.
-    """
+    """What views share is refused with its name, so is what does not exist, or is out of range."""
     client = AsyncClient("sk-test")
     with pytest.raises(
         ValueError, match="max_concurrency, max_rate belong to what all views share"
@@ -454,9 +400,7 @@ def test_what_a_view_cannot_change() -> None:
 
 
 def test_a_view_keeps_what_it_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A view of a view keeps all options but those given; None asks the environment again.
-    """
+    """A view of a view keeps all options but those given; None asks the environment again."""
     polling, retry = PollPolicy(grace=1), RetryPolicy(attempts=2)
     client = AsyncClient("sk-test", base_url="https://relay.example", user_agent="me", retry=retry)
     view = client.with_options(polling=polling).with_options(timeout=3, connect_timeout=1)
@@ -470,9 +414,7 @@ def test_a_view_keeps_what_it_is_not_told(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_the_statistics_add_up(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    After a known course of events each number is as expected.
-    """
+    """After a known course of events each number is as expected."""
     service.price = 2.5
     assert client.stats == ClientStats()
     service.script("submit", Fault.lost_answer(accepted=True))
@@ -506,9 +448,7 @@ async def test_the_statistics_add_up(
 
 
 async def test_the_statistics_are_a_snapshot(client: AsyncClient) -> None:
-    """
-    Statistics do not change once they were taken, nor can they be changed.
-    """
+    """Statistics do not change once they were taken, nor can they be changed."""
     before = client.stats
     await client.balance()
     assert (before.requests, client.stats.requests) == (0, 1)
@@ -518,17 +458,13 @@ async def test_the_statistics_are_a_snapshot(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_client_does_not_travel(how: Callable[[AsyncClient], object]) -> None:
-    """
-    A client cannot be pickled or copied: the error says to make one in each process.
-    """
+    """A client cannot be pickled or copied: the error says to make one in each process."""
     with pytest.raises(TypeError, match="make one in each process"):
         how(AsyncClient("sk-test-0a1b2c3d"))
 
 
 async def test_the_headers_of_a_request(service: FakeService, client: AsyncClient) -> None:
-    """
-    Requests carry the key as a bearer, and say that JSON goes both ways; a GET has no body.
-    """
+    """Requests carry the key as a bearer, and say that JSON goes both ways; a GET has no body."""
     await client.submit(request())
     await client.balance()
     submit, balance = service.requests
@@ -542,9 +478,7 @@ async def test_the_headers_of_a_request(service: FakeService, client: AsyncClien
 async def test_a_quiet_client_logs_nothing(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    Where nothing goes wrong there is nothing in the log.
-    """
+    """Where nothing goes wrong there is nothing in the log."""
     task = await client.run(request())
     assert task.status is TaskStatus.COMPLETED
     assert [each for each in caplog.records if each.name.startswith("aireiter")] == []
@@ -552,9 +486,7 @@ async def test_a_quiet_client_logs_nothing(
 
 
 async def test_unknown_fields_are_kept(service: FakeService, client: AsyncClient) -> None:
-    """
-    What this release does not know of a reply is in raw.
-    """
+    """What this release does not know of a reply is in raw."""
     data = {"status": "pending", "queue": {"position": 7}}
     service.script("submit", Fault.reply(200, json.dumps({"data": data, "trace": "x"})))
     task = await client.submit(request())
@@ -562,9 +494,7 @@ async def test_unknown_fields_are_kept(service: FakeService, client: AsyncClient
 
 
 async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Connect) -> None:
-    """
-    What models cost is told apart; a task of which only the id was known has no model.
-    """
+    """What models cost is told apart; a task of which only the id was known has no model."""
     service.price = {"gpt_4o": 2.5, "nano_banana": 1.0}
     client = connect(polling=PollPolicy(first=0, step=0))
     for model in ("gpt_4o", "nano_banana", "gpt_4o"):
@@ -581,9 +511,7 @@ async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Co
 async def test_the_advice_after_a_lost_answer_pays_once(
     service: FakeService, connect: Connect, used_id: Any
 ) -> None:
-    """
-    Who does what an AmbiguousSubmitError says gets the task, and pays nothing more.
-    """
+    """Who does what an AmbiguousSubmitError says gets the task, and pays nothing more."""
     service.used_id = used_id
     service.script("submit", Fault.lost_answer(accepted=True))
     service.script("query", Fault.reset())
@@ -600,9 +528,7 @@ async def test_the_advice_after_a_lost_answer_pays_once(
 
 
 async def test_an_error_says_what_it_quotes_once(service: FakeService, connect: Connect) -> None:
-    """
-    An error about another error repeats neither its task nor its advice.
-    """
+    """An error about another error repeats neither its task nor its advice."""
     service.script("submit", Fault.lost_answer())
     service.script("query", Fault.reset())
     client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
@@ -614,9 +540,7 @@ async def test_an_error_says_what_it_quotes_once(service: FakeService, connect: 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 async def test_a_task_that_goes_on_is_named(service: FakeService, until: Until, how: str) -> None:
-    """
-    Who cancels `run`, or closes the client, after the task was accepted is told its id.
-    """
+    """Who cancels `run`, or closes the client, after the task was accepted is told its id."""
     async with AsyncClient(
         service.api_key, base_url=service.url, polling=PollPolicy(first=1000)
     ) as client:

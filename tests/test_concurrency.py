@@ -1,6 +1,4 @@
-"""
-Many calls at once: bounded, in order, each with its whole time, at the pace that is granted.
-"""
+"""Many calls at once: bounded, in order, each with its whole time, at the pace that is granted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,15 +21,12 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 def request() -> SubmitRequest:
-    """
-    Make a request with an id of its own.
-    """
+    """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
 async def test_a_thousand_submits_over_fifty_connections() -> None:
-    """
-    1,000 submits at once open at most 50 connections, and no timeout fires for those that queue.
+    """1,000 submits at once open at most 50 connections, and no timeout fires for those that queue.
 
     Each answer takes 60 ms: the last ones wait in the queue for longer than the timeout.
     """
@@ -58,9 +53,7 @@ async def test_a_thousand_submits_over_fifty_connections() -> None:
 
 
 async def test_the_queue_is_in_order(service: FakeService, connect: Connect, until: Until) -> None:
-    """
-    Those who wait for a slot get it first in, first out.
-    """
+    """Those who wait for a slot get it first in, first out."""
     client = connect(max_concurrency=1)
     service.script("balance", Fault.hang())
     holder = asyncio.create_task(client.balance())
@@ -79,9 +72,7 @@ async def test_the_queue_is_in_order(service: FakeService, connect: Connect, unt
 async def test_a_slot_is_free_while_its_caller_backs_off(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    With one slot, a call that waits to try again does not hold up another.
-    """
+    """With one slot, a call that waits to try again does not hold up another."""
     client = connect(max_concurrency=1)
     service.script("balance", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
     waiting = asyncio.create_task(client.balance())
@@ -96,9 +87,7 @@ async def test_a_slot_is_free_while_its_caller_backs_off(
 async def test_a_429_cools_the_whole_client_down(
     service: FakeService, connect: Connect, until: Until, slept: list[float]
 ) -> None:
-    """
-    After one call was told to wait, another, of a view too, leaves only when the time is over.
-    """
+    """After one call was told to wait, another, of a view too, leaves only when the time is over."""
     client = connect(max_concurrency=1)
     assert client.stats.rate is None
     service.script("submit", Fault.too_many_requests(100))
@@ -116,9 +105,7 @@ async def test_a_429_cools_the_whole_client_down(
 async def test_the_rate_grows_back(
     service: FakeService, client: AsyncClient, slept: list[float]
 ) -> None:
-    """
-    A rate that was cut on a refusal shapes what leaves, and grows with what is accepted.
-    """
+    """A rate that was cut on a refusal shapes what leaves, and grows with what is accepted."""
     service.script("balance", Fault.too_many_requests(0))
     await client.balance()
     cut = client.stats.rate
@@ -132,9 +119,7 @@ async def test_the_rate_grows_back(
 
 
 async def test_many_refusals_are_one_cut(service: FakeService, connect: Connect) -> None:
-    """
-    What left before the rate was cut says nothing more: 20 refusals at once cut it once.
-    """
+    """What left before the rate was cut says nothing more: 20 refusals at once cut it once."""
     client = connect(max_concurrency=20)
     service.script("balance", *[Fault.too_many_requests(0)] * 20)
     balances = await asyncio.gather(*(client.balance() for _ in range(20)))
@@ -146,10 +131,8 @@ async def test_many_refusals_are_one_cut(service: FakeService, connect: Connect)
 async def test_a_pace_that_the_service_grants_is_found(
     connect: Connect, slept: list[float]
 ) -> None:
-    """
-    Against a service that lets 20 a second through, 300 calls end in little more than 15 seconds.
-    """
-    clock = connect()._shared.pace._clock
+    """Against a service that lets 20 a second through, 300 calls end in little more than 15 seconds."""
+    clock = connect()._shared.throttle._clock
     async with FakeService(max_rate=20, clock=clock) as service:
         client = connect(
             base_url=service.url, max_concurrency=10, retry=RetryPolicy(base=0, attempts=50)
@@ -162,9 +145,7 @@ async def test_a_pace_that_the_service_grants_is_found(
 
 
 async def test_a_rate_is_kept(service: FakeService, connect: Connect, slept: list[float]) -> None:
-    """
-    With max_rate requests leave evenly, and the statistics say so.
-    """
+    """With max_rate requests leave evenly, and the statistics say so."""
     client = connect(max_rate=2)
     assert client.stats.rate == 2
     await asyncio.gather(*(client.balance() for _ in range(21)))
@@ -175,9 +156,7 @@ async def test_a_rate_is_kept(service: FakeService, connect: Connect, slept: lis
 async def test_a_rate_is_not_for_results(
     service: FakeService, connect: Connect, slept: list[float], tmp_path: Path
 ) -> None:
-    """
-    Downloads go to other hosts: the API's rate does not hold them up.
-    """
+    """Downloads go to other hosts: the API's rate does not hold them up."""
     service.outputs = 5
     client = connect(max_rate=0.01)
     task = await client.run(request())
@@ -190,9 +169,7 @@ async def test_a_rate_is_not_for_results(
 async def test_all_who_queue_can_be_cancelled(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    500 calls that are cancelled, in flight and in the queue, leave the client as new.
-    """
+    """500 calls that are cancelled, in flight and in the queue, leave the client as new."""
     client = connect(max_concurrency=5)
     service.script("submit", *[Fault.hang()] * 5)
     calls = [asyncio.create_task(client.submit(request())) for _ in range(500)]
@@ -211,9 +188,7 @@ async def test_all_who_queue_can_be_cancelled(
 async def test_some_who_queue_are_cancelled_as_others_leave(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    Cancelling every second call, whatever it is doing, costs the others nothing.
-    """
+    """Cancelling every second call, whatever it is doing, costs the others nothing."""
     client = connect(max_concurrency=3)
     calls = [asyncio.create_task(client.submit(request())) for _ in range(120)]
     for turn, call in enumerate(calls):
@@ -235,9 +210,7 @@ async def test_some_who_queue_are_cancelled_as_others_leave(
 async def test_cancelled_at_any_turn_of_the_loop(
     service: FakeService, connect: Connect, until: Until, tmp_path: Path
 ) -> None:
-    """
-    Wherever a task is cancelled on its way to a file, nothing leaks and its id is charged once.
-    """
+    """Wherever a task is cancelled on its way to a file, nothing leaks and its id is charged once."""
     client = connect(max_concurrency=1)
     through = False
     turns = 0
@@ -272,9 +245,7 @@ async def _to_a_file(client: AsyncClient, wanted: SubmitRequest, directory: Path
 async def test_every_way_to_fail_gives_the_slot_back(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    With one slot and one attempt, whatever goes wrong, the next call goes through.
-    """
+    """With one slot and one attempt, whatever goes wrong, the next call goes through."""
     client = connect(max_concurrency=1, retry=RetryPolicy(attempts=1), timeout=0.2)
     faults = [
         Fault.truncated(), Fault.broken_json(), Fault.html(502), Fault.server_error(),
@@ -290,9 +261,7 @@ async def test_every_way_to_fail_gives_the_slot_back(
 
 
 async def test_views_share_the_slots(service: FakeService, connect: Connect) -> None:
-    """
-    A client and its views together have max_concurrency exchanges in flight, and no more.
-    """
+    """A client and its views together have max_concurrency exchanges in flight, and no more."""
     client = connect(max_concurrency=4)
     views = [client.with_options(timeout=seconds) for seconds in (5, 10, 15)]
     await asyncio.gather(*(each.submit(request()) for each in [client, *views] * 25))
@@ -302,10 +271,8 @@ async def test_views_share_the_slots(service: FakeService, connect: Connect) -> 
 
 
 async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None:
-    """
-    When the service refuses all for a while, tasks that queue keep their attempts.
-    """
-    clock = connect()._shared.pace._clock
+    """When the service refuses all for a while, tasks that queue keep their attempts."""
+    clock = connect()._shared.throttle._clock
     began = clock()
     async with FakeService(max_rate=5, burst=1, clock=clock) as service:
         client = connect(
@@ -317,9 +284,7 @@ async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None
 
 
 async def test_an_error_is_each_callers_own(service: FakeService, connect: Connect) -> None:
-    """
-    Of many calls at once only those that were hit fail.
-    """
+    """Of many calls at once only those that were hit fail."""
     client = connect(retry=RetryPolicy(attempts=1))
     service.script("balance", Fault.server_error(), Fault.ok(), Fault.server_error(503))
     ends = await asyncio.gather(*(client.balance() for _ in range(30)), return_exceptions=True)

@@ -1,5 +1,4 @@
-"""
-What a submit costs, counted instead of timed: the same numbers on any machine.
+"""What a submit costs, counted instead of timed: the same numbers on any machine.
 
 Each gate is a number that was counted when it was written, on Python 3.11 to
 3.13, and a few calls more. A change that passes one has a price that every task
@@ -31,9 +30,7 @@ Run = Callable[[int], Awaitable[object]]
 
 
 def answer(task: dict[str, Any]) -> bytes:
-    """
-    Return the whole answer of the service about *task*.
-    """
+    """Return the whole answer of the service about *task*."""
     body = json.dumps({"statusCode": 200, "message": "", "data": task}).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % len(body) + body
@@ -44,22 +41,16 @@ PROCESSING = answer({"status": "processing", "created_at": CREATED})
 
 
 class Lean(asyncio.Protocol):
-    """
-    A service that answers each submit with a pending task, and each query with a running one.
-    """
+    """A service that answers each submit with a pending task, and each query with a running one."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """
-        Keep the transport.
-        """
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.seen = b""
 
     def data_received(self, data: bytes) -> None:
-        """
-        Answer once the request is complete.
-        """
+        """Answer once the request is complete."""
         self.seen += data
         if self.seen.endswith(b"}"):  # pragma: no branch - some aiohttp sends the head apart
             self.transport.write(PENDING if b"/submit" in self.seen else PROCESSING)
@@ -67,9 +58,7 @@ class Lean(asyncio.Protocol):
 
 
 class Counts:
-    """
-    What was called while a block ran, and by whom.
-    """
+    """What was called while a block ran, and by whom."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -77,17 +66,13 @@ class Counts:
 
     @property
     def made(self) -> int:
-        """
-        How many tasks were made.
-        """
+        """How many tasks were made."""
         return self.loop["BaseEventLoop.create_task"]
 
     def __call__(  # pragma: no cover - nothing traces what profiles
         self, frame: FrameType, event: str, _argument: object
     ) -> None:
-        """
-        Count a call of ours, of Python's or of C's functions, or a turn of the loop.
-        """
+        """Count a call of ours, of Python's or of C's functions, or a turn of the loop."""
         code, module = frame.f_code, frame.f_globals.get("__name__") or ""
         if event == "call" and module.startswith("asyncio."):
             self.loop[code.co_qualname] += 1
@@ -99,18 +84,14 @@ class Counts:
 
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
-    """
-    Run the lean service.
-    """
+    """Run the lean service."""
     server = await asyncio.get_running_loop().create_server(Lean, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
 
 
 async def count(run: Run, times: int = TIMES) -> Counts:
-    """
-    Count what *run* does, after it has run once: connections and caches are there by then.
-    """
+    """Count what *run* does, after it has run once: connections and caches are there by then."""
     await run(times)
     counts, before = Counts(), sys.getprofile()
     sys.setprofile(counts)
@@ -123,26 +104,20 @@ async def count(run: Run, times: int = TIMES) -> Counts:
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[AsyncClient]:
-    """
-    Make a client of the lean service that looks for tasks without waiting.
-    """
+    """Make a client of the lean service that looks for tasks without waiting."""
     polling = PollPolicy(first=0, step=0, cap=0)
     async with AsyncClient("sk-x", base_url=url, max_concurrency=4, polling=polling) as client:
         yield client
 
 
 async def submit(client: AsyncClient, times: int) -> None:
-    """
-    Submit one request after another.
-    """
+    """Submit one request after another."""
     for _ in range(times):
         await client.submit(SubmitRequest(MODEL, PARAMS))
 
 
 async def bare(url: str, times: int) -> Counts:
-    """
-    Count what the same exchanges cost with nothing but aiohttp, tuned.
-    """
+    """Count what the same exchanges cost with nothing but aiohttp, tuned."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
@@ -157,18 +132,14 @@ async def bare(url: str, times: int) -> Counts:
 
 
 async def test_calls_of_a_submit(url: str) -> None:
-    """
-    A submit makes 89 to 91 calls of ours; a careless client made 175 more than aiohttp alone.
-    """
+    """A submit makes 89 to 91 calls of ours; a careless client made 175 more than aiohttp alone."""
     async with connected(url) as client:
         counts = await count(lambda times: submit(client, times))
     assert counts.calls / TIMES <= 94
 
 
 async def test_calls_of_a_typed_submit(url: str) -> None:
-    """
-    To make a class of a model, to check it and to encode it takes nine calls more.
-    """
+    """To make a class of a model, to check it and to encode it takes nine calls more."""
 
     async def run(times: int) -> None:
         for _ in range(times):
@@ -180,9 +151,7 @@ async def test_calls_of_a_typed_submit(url: str) -> None:
 
 
 def batches(client: AsyncClient, ledger: Ledger | None = None) -> Run:
-    """
-    Make what submits one batch after another, each request of all of them another one.
-    """
+    """Make what submits one batch after another, each request of all of them another one."""
     numbers = itertools.count()
 
     async def run(times: int) -> None:
@@ -198,9 +167,7 @@ def batches(client: AsyncClient, ledger: Ledger | None = None) -> Run:
 
 
 async def test_an_item_of_a_batch(url: str) -> None:
-    """
-    An item makes 134 calls in all, 45 of them the batch's, and no task; it wakes the loop twice.
-    """
+    """An item makes 134 calls in all, 45 of them the batch's, and no task; it wakes the loop twice."""
     async with connected(url) as client:
         counts = await count(batches(client), ITEMS)
         workers = 2 * client.max_concurrency
@@ -212,9 +179,7 @@ async def test_an_item_of_a_batch(url: str) -> None:
 
 
 async def test_an_item_of_a_batch_with_a_ledger(url: str, tmp_path: Path) -> None:
-    """
-    To record an item takes up to 55 calls more, and a timer for all that are recorded together.
-    """
+    """To record an item takes up to 55 calls more, and a timer for all that are recorded together."""
     async with connected(url) as client, Ledger(tmp_path / "run.db") as ledger:
         counts = await count(batches(client, ledger), ITEMS)
     reference = await bare(url, ITEMS)
@@ -225,9 +190,7 @@ async def test_an_item_of_a_batch_with_a_ledger(url: str, tmp_path: Path) -> Non
 
 
 async def test_calls_of_a_look(url: str) -> None:
-    """
-    A look of `wait` makes 112 calls, to look, to find that the task runs on and to sleep.
-    """
+    """A look of `wait` makes 112 calls, to look, to find that the task runs on and to sleep."""
     looks = 0
 
     async def run(times: int) -> None:
@@ -245,9 +208,7 @@ async def test_calls_of_a_look(url: str) -> None:
 
 
 async def test_turns_of_the_loop(url: str) -> None:
-    """
-    A submit wakes the loop no more often than the bare exchange, and makes no task and no timer.
-    """
+    """A submit wakes the loop no more often than the bare exchange, and makes no task and no timer."""
     async with connected(url) as client:
         counts = await count(lambda times: submit(client, times))
     reference = await bare(url, TIMES)

@@ -1,6 +1,4 @@
-"""
-Download: whole or not at all, named by what it is, and without the key.
-"""
+"""Download: whole or not at all, named by what it is, and without the key."""
 
 import asyncio
 import base64
@@ -41,16 +39,12 @@ MEGABYTE = 1024 * 1024
 
 
 async def finished(client: AsyncClient, model: str = "veo3_1") -> Task:
-    """
-    Run one task to its end.
-    """
+    """Run one task to its end."""
     return await client.run(SubmitRequest(model, {}))
 
 
 def answer(body: bytes, *headers: bytes, length: int | None = None, status: int = 200) -> bytes:
-    """
-    Make an HTTP answer of bytes.
-    """
+    """Make an HTTP answer of bytes."""
     lines = [
         b"HTTP/1.1 %d x" % status,
         b"Content-Length: %d" % (len(body) if length is None else length),
@@ -60,18 +54,14 @@ def answer(body: bytes, *headers: bytes, length: int | None = None, status: int 
 
 
 def files(directory: Path) -> list[str]:
-    """
-    Return the names of all that is in a directory, which may be missing.
-    """
+    """Return the names of all that is in a directory, which may be missing."""
     return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
 
 async def test_a_result_is_saved_under_its_id(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    The file has the task's id as its name, and all bytes; the directory is made.
-    """
+    """The file has the task's id as its name, and all bytes; the directory is made."""
     task = await finished(client)
     [path] = await client.download(task, tmp_path / "a" / "b")
     assert path == tmp_path / "a" / "b" / f"{task.out_task_id}.mp4"
@@ -84,9 +74,7 @@ async def test_a_result_is_saved_under_its_id(
 async def test_several_results_are_numbered(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    Several outputs are saved in their order, numbered from 1.
-    """
+    """Several outputs are saved in their order, numbered from 1."""
     service.outputs = 3
     task = await finished(client, "nano_banana")
     paths = await client.download(task, str(tmp_path), name="kitten")
@@ -110,9 +98,7 @@ async def test_several_results_are_numbered(
 async def test_each_output_shape_is_saved(
     client: AsyncClient, tmp_path: Path, model: str, suffix: str
 ) -> None:
-    """
-    Wherever a model puts its result, that is what is saved, and not a cover.
-    """
+    """Wherever a model puts its result, that is what is saved, and not a cover."""
     [path] = await client.download(await finished(client, model), tmp_path)
     assert path.suffix == suffix
     assert path.stat().st_size > 0
@@ -121,9 +107,7 @@ async def test_each_output_shape_is_saved(
 async def test_lyrics_are_saved_as_text(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    An output without a URL is saved as UTF-8 text, title first, without a request.
-    """
+    """An output without a URL is saved as UTF-8 text, title first, without a request."""
     task = await finished(client, "suno_lyrics")
     before = len(service.requests)
     [path] = await client.download(task, tmp_path)
@@ -136,9 +120,7 @@ async def test_lyrics_are_saved_as_text(
 async def test_one_output_is_saved_under_the_name_in_its_url(
     client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    An output alone has the name that its URL has, or the one that is given.
-    """
+    """An output alone has the name that its URL has, or the one that is given."""
     [output] = (await finished(client)).outputs
     assert [path.name for path in await client.download(output, tmp_path)] == ["item-0.mp4"]
     assert [path.name for path in await client.download(output, tmp_path, name="a.b")] == [
@@ -147,9 +129,7 @@ async def test_one_output_is_saved_under_the_name_in_its_url(
 
 
 async def test_a_file_of_that_name_is_replaced(client: AsyncClient, tmp_path: Path) -> None:
-    """
-    A file that is there already is replaced as a whole.
-    """
+    """A file that is there already is replaced as a whole."""
     (tmp_path / "kitten.mp4").write_bytes(b"old")
     [path] = await client.download(await finished(client), tmp_path, name="kitten")
     assert path.read_bytes() != b"old"
@@ -160,9 +140,7 @@ async def test_a_file_of_that_name_is_replaced(client: AsyncClient, tmp_path: Pa
 async def test_a_name_is_no_path(
     service: FakeService, client: AsyncClient, tmp_path: Path, name: str
 ) -> None:
-    """
-    A name with a directory in it is refused before anything is asked for.
-    """
+    """A name with a directory in it is refused before anything is asked for."""
     task = await finished(client)
     before = len(service.requests)
     with pytest.raises(ValueError, match="name must be a file name without a directory"):
@@ -175,9 +153,7 @@ async def test_a_name_is_no_path(
 async def test_only_completed_tasks_have_results(
     client: AsyncClient, tmp_path: Path, status: TaskStatus
 ) -> None:
-    """
-    A task that has not completed is a ValueError that says what to do.
-    """
+    """A task that has not completed is a ValueError that says what to do."""
     with pytest.raises(ValueError, match="wait for it first"):
         await client.download(Task("a", status), tmp_path)
 
@@ -186,9 +162,7 @@ async def test_only_completed_tasks_have_results(
 async def test_only_tasks_and_outputs_are_downloaded(
     client: AsyncClient, tmp_path: Path, wrong: Any
 ) -> None:
-    """
-    What is neither a task nor an output is a TypeError.
-    """
+    """What is neither a task nor an output is a TypeError."""
     with pytest.raises(TypeError, match="task_or_output must be a Task or an Output"):
         await client.download(wrong, tmp_path)
 
@@ -216,9 +190,7 @@ BAD_RESULTS: dict[str, tuple[Fault, type[Exception]]] = {
 async def test_a_bad_answer_is_retried(
     service: FakeService, client: AsyncClient, tmp_path: Path, name: str
 ) -> None:
-    """
-    A result that did not come whole is asked for again.
-    """
+    """A result that did not come whole is asked for again."""
     task = await finished(client)
     service.script("result", BAD_RESULTS[name][0])
     [path] = await client.download(task, tmp_path)
@@ -231,9 +203,7 @@ async def test_a_bad_answer_is_retried(
 async def test_nothing_is_left_of_a_result_that_does_not_come(
     service: FakeService, connect: Connect, tmp_path: Path, name: str
 ) -> None:
-    """
-    When the attempts are over, DownloadError says of which task, where and why; no file is left.
-    """
+    """When the attempts are over, DownloadError says of which task, where and why; no file is left."""
     client = connect(retry=RetryPolicy(base=0, attempts=2))
     task = await finished(client)
     fault, kind = BAD_RESULTS[name]
@@ -251,9 +221,7 @@ async def test_nothing_is_left_of_a_result_that_does_not_come(
 async def test_an_empty_result_is_no_result(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A result of no bytes is an error, and no file.
-    """
+    """A result of no bytes is an error, and no file."""
     task = await finished(client)
     service.script("result", Fault.reply(200, b"", headers={"Content-Type": "video/mp4"}))
     with pytest.raises(DownloadError, match="empty"):
@@ -277,9 +245,7 @@ async def test_an_empty_result_is_no_result(
 async def test_whatever_a_results_host_sends_is_an_error(
     connect: Connect, listen: Listen, tmp_path: Path, raw: bytes
 ) -> None:
-    """
-    Bytes that are no result are a DownloadError, and no file.
-    """
+    """Bytes that are no result are a DownloadError, and no file."""
     client = connect(retry=RetryPolicy(attempts=1))
     url = await listen(lambda _: raw)
     with pytest.raises(DownloadError):
@@ -290,9 +256,7 @@ async def test_whatever_a_results_host_sends_is_an_error(
 async def test_the_results_before_a_failure_are_kept(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    When the second of three results fails, the first is there.
-    """
+    """When the second of three results fails, the first is there."""
     service.outputs = 3
     client = connect(retry=RetryPolicy(attempts=1))
     task = await finished(client)
@@ -305,9 +269,7 @@ async def test_the_results_before_a_failure_are_kept(
 async def test_a_large_result_that_breaks_off_is_retried(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    What was already on disk of a result that broke off is gone; the next attempt is whole.
-    """
+    """What was already on disk of a result that broke off is gone; the next attempt is whole."""
     seen: list[list[str]] = []
     body = bytes(range(256)) * 4096 * 3
 
@@ -325,9 +287,7 @@ async def test_a_large_result_that_breaks_off_is_retried(
 async def test_a_download_that_is_cancelled_leaves_no_file(
     client: AsyncClient, listen: Listen, until: Until, tmp_path: Path
 ) -> None:
-    """
-    Cancelled half way, with bytes on disk, a download leaves nothing, and no slot taken.
-    """
+    """Cancelled half way, with bytes on disk, a download leaves nothing, and no slot taken."""
     body = b"x" * (MEGABYTE * 3)
     url = await listen(lambda _: (answer(body, length=2 * len(body)), b""))
     running = asyncio.create_task(client.download(Output(url=f"{url}/a.mp4"), tmp_path))
@@ -343,9 +303,7 @@ async def test_a_download_that_is_cancelled_leaves_no_file(
 async def test_a_result_that_hangs_is_cut_short(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    A result that does not begin, or stops, is cut short by the client's timeout.
-    """
+    """A result that does not begin, or stops, is cut short by the client's timeout."""
     client = connect(timeout=0.2, retry=RetryPolicy(base=0, attempts=2))
     task = await finished(client)
     service.script("result", Fault.hang(), Fault.drip(80))
@@ -358,9 +316,7 @@ async def test_a_result_that_hangs_is_cut_short(
 async def test_a_result_that_cannot_be_read_is_cut_short(
     connect: Connect, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    A chunk that is none, after good ones, does not hold a download up for ever.
-    """
+    """A chunk that is none, after good ones, does not hold a download up for ever."""
     start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nGIF8\r\n"
     url = await listen(lambda _: (start, b"garbage\r\n", b"0\r\n\r\n"))
     client = connect(timeout=0.1, retry=RetryPolicy(attempts=1))
@@ -372,9 +328,7 @@ async def test_a_result_that_cannot_be_read_is_cut_short(
 async def test_a_slow_result_is_not_cut_short(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    The timeout counts between two reads: a result may take longer in all.
-    """
+    """The timeout counts between two reads: a result may take longer in all."""
     client = connect(timeout=0.3, retry=RetryPolicy(attempts=1))
     task = await finished(client)
     service.script("result", Fault.drip(0.4))
@@ -385,9 +339,7 @@ async def test_a_slow_result_is_not_cut_short(
 async def test_the_key_does_not_go_to_the_results_host(
     service: FakeService, client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    No request for a result has the key, on whatever host, nor after a redirect; each has a name.
-    """
+    """No request for a result has the key, on whatever host, nor after a redirect; each has a name."""
     heard: list[bytes] = []
 
     def reply(request: bytes) -> bytes:
@@ -410,9 +362,7 @@ async def test_the_key_does_not_go_to_the_results_host(
 async def test_results_on_the_same_host_are_asked_for_without_the_key(
     connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    The key is not sent for a result even where it is on the API's host.
-    """
+    """The key is not sent for a result even where it is on the API's host."""
     async with FakeService(separate_results=False) as service:
         client = connect(base_url=service.url)
         await client.download(await finished(client), tmp_path)
@@ -434,9 +384,7 @@ async def test_results_on_the_same_host_are_asked_for_without_the_key(
 async def test_a_redirect_to_nowhere_is_an_error(
     connect: Connect, listen: Listen, tmp_path: Path, location: str
 ) -> None:
-    """
-    A redirect in a circle, or to what is no place, is a DownloadError.
-    """
+    """A redirect in a circle, or to what is no place, is a DownloadError."""
     url = await listen(lambda _: answer(b"", b"Location: " + location.encode(), status=302))
     client = connect(retry=RetryPolicy(attempts=1))
     with pytest.raises(DownloadError) as caught:
@@ -463,9 +411,7 @@ async def test_a_redirect_to_nowhere_is_an_error(
 async def test_a_url_that_leads_nowhere_is_an_error(
     connect: Connect, tmp_path: Path, url: str
 ) -> None:
-    """
-    A result whose URL is no place on the web is a DownloadError, from an output or a task.
-    """
+    """A result whose URL is no place on the web is a DownloadError, from an output or a task."""
     client = connect(retry=RetryPolicy(attempts=1))
     output = Output(url=url)
     for what in (output, Task("a", TaskStatus.COMPLETED, outputs=(output,))):
@@ -480,9 +426,7 @@ async def test_a_url_that_leads_nowhere_is_an_error(
 async def test_a_result_within_its_url_is_saved(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A ``data:`` URL is decoded and saved like any other result, without a request.
-    """
+    """A ``data:`` URL is decoded and saved like any other result, without a request."""
     png = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20_000
     url = f"data:image/jpeg;base64,{base64.b64encode(png).decode()}"
     data = {"statusCode": 200, "data": {"status": "completed", "output": [{"url": url}]}}
@@ -501,9 +445,7 @@ async def test_a_result_within_its_url_is_saved(
 async def test_a_result_within_its_url_is_cancelled_anywhere(
     client: AsyncClient, tmp_path: Path, *, late: bool
 ) -> None:
-    """
-    Saving what a ``data:`` URL holds leaves all of it or nothing, wherever it is cancelled.
-    """
+    """Saving what a ``data:`` URL holds leaves all of it or nothing, wherever it is cancelled."""
     content = bytes(range(256)) * 12_000
     output = Output(url=f"data:image/png;base64,{base64.b64encode(content).decode()}")
     for step in (sweep := Sweep()):
@@ -533,9 +475,7 @@ async def test_a_result_within_its_url_is_cancelled_anywhere(
 async def test_an_error_does_not_carry_megabytes(
     connect: Connect, tmp_path: Path, url: str
 ) -> None:
-    """
-    A URL of megabytes that cannot be saved is shortened in the error, and in all of its causes.
-    """
+    """A URL of megabytes that cannot be saved is shortened in the error, and in all of its causes."""
     client = connect(retry=RetryPolicy(attempts=1))
     with pytest.raises(DownloadError) as caught:
         await client.download(Output(url=url), tmp_path)
@@ -552,27 +492,21 @@ async def test_an_error_does_not_carry_megabytes(
 async def test_an_output_of_nothing_is_an_error(
     client: AsyncClient, tmp_path: Path, output: Output
 ) -> None:
-    """
-    An output without URL and text is a DownloadError.
-    """
+    """An output without URL and text is a DownloadError."""
     with pytest.raises(DownloadError, match="empty"):
         await client.download(output, tmp_path)
     assert files(tmp_path) == []
 
 
 async def test_a_task_without_outputs_has_no_files(client: AsyncClient, tmp_path: Path) -> None:
-    """
-    A completed task without outputs gives no paths.
-    """
+    """A completed task without outputs gives no paths."""
     assert await client.download(Task("a", TaskStatus.COMPLETED), tmp_path) == []
 
 
 async def test_where_nothing_can_be_written_is_an_error(
     client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    A directory that cannot be is a DownloadError, chained from what the system says.
-    """
+    """A directory that cannot be is a DownloadError, chained from what the system says."""
     (tmp_path / "file").write_bytes(b"")
     task = await finished(client)
     with pytest.raises(DownloadError) as caught:
@@ -584,18 +518,14 @@ async def test_where_nothing_can_be_written_is_an_error(
 async def test_the_suffix_is_what_the_file_is(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    A PNG that is called .mp4 and comes without a type is saved as .png.
-    """
+    """A PNG that is called .mp4 and comes without a type is saved as .png."""
     url = await listen(lambda _: answer(b"\x89PNG\r\n\x1a\n", b"Content-Type: binary/octet-stream"))
     [path] = await client.download(Output(url=f"{url}/clip.mp4"), tmp_path)
     assert path.name == "clip.png"
 
 
 async def test_a_lent_session_that_does_not_unpack(listen: Listen, tmp_path: Path) -> None:
-    """
-    A result that comes packed all the same is unpacked, whatever a lent session is set to.
-    """
+    """A result that comes packed all the same is unpacked, whatever a lent session is set to."""
     packed = gzip.compress(b"GIF89a" * 1000)
     url = await listen(lambda _: answer(packed, b"Content-Encoding: gzip"))
     async with aiohttp.ClientSession(auto_decompress=False) as session:
@@ -607,9 +537,7 @@ async def test_a_lent_session_that_does_not_unpack(listen: Listen, tmp_path: Pat
 async def test_a_compressed_result_is_not_asked_for(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    Results are asked for as they are: a length that was announced is the length of the file.
-    """
+    """Results are asked for as they are: a length that was announced is the length of the file."""
     heard: list[bytes] = []
 
     def reply(request: bytes) -> bytes:
@@ -623,9 +551,7 @@ async def test_a_compressed_result_is_not_asked_for(
 async def test_a_date_to_come_back_at_is_kept_without_a_clock_of_the_host(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    A Retry-After date is held against our clock where the results' host tells no time.
-    """
+    """A Retry-After date is held against our clock where the results' host tells no time."""
     now = formatdate(usegmt=True).encode()
     replies = [answer(b"", b"Retry-After: " + now, status=503), answer(b"GIF89a")]
     url = await listen(lambda _: replies.pop(0))
@@ -636,9 +562,7 @@ async def test_a_date_to_come_back_at_is_kept_without_a_clock_of_the_host(
 async def test_a_download_takes_a_slot(
     service: FakeService, connect: Connect, until: Until, tmp_path: Path
 ) -> None:
-    """
-    A download counts as an exchange in flight, and another call queues behind it.
-    """
+    """A download counts as an exchange in flight, and another call queues behind it."""
     client = connect(max_concurrency=1)
     task = await finished(client)
     service.script("result", Fault.hang())

@@ -1,6 +1,4 @@
-"""
-The examples, run against a service of their own.
-"""
+"""The examples, run against a service of their own."""
 
 import asyncio
 import importlib.util
@@ -21,9 +19,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def load(name: str) -> ModuleType:
-    """
-    Import an example as a module.
-    """
+    """Import an example as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -34,9 +30,7 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeService]:
-    """
-    Run a service that the environment points to.
-    """
+    """Run a service that the environment points to."""
     async with FakeService() as service:
         monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
@@ -44,9 +38,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeService]
 
 
 async def fan_out(*argv: object) -> asyncio.subprocess.Process:
-    """
-    Start the example as a program.
-    """
+    """Start the example as a program."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         *("-W", "error", str(EXAMPLES / "fan_out.py"), *map(str, argv)),
@@ -59,9 +51,7 @@ async def fan_out(*argv: object) -> asyncio.subprocess.Process:
 async def test_fan_out_saves_a_result_per_line_and_goes_on_where_it_was(
     service: FakeService, tmp_path: Path
 ) -> None:
-    """
-    Two runs of the same lines make one task per line, and end with its file on disk.
-    """
+    """Two runs of the same lines make one task per line, and end with its file on disk."""
     for _ in range(2):
         process = await fan_out(tmp_path / "run.db", tmp_path / "results")
         printed, told = await process.communicate(b"a cat\n\na dog\n")
@@ -74,9 +64,7 @@ async def test_fan_out_saves_a_result_per_line_and_goes_on_where_it_was(
 async def test_fan_out_goes_on_while_it_waits_for_the_next_line(
     service: FakeService, tmp_path: Path
 ) -> None:
-    """
-    A pipe that says nothing more for now does not hold up what has been read.
-    """
+    """A pipe that says nothing more for now does not hold up what has been read."""
     process = await fan_out(tmp_path / "run.db", tmp_path / "results")
     assert process.stdin is not None
     assert process.stdout is not None
@@ -91,9 +79,7 @@ async def test_fan_out_goes_on_while_it_waits_for_the_next_line(
 async def test_fan_out_tells_of_a_task_without_a_result(
     service: FakeService, tmp_path: Path
 ) -> None:
-    """
-    A completed task may have made nothing; a failed one is told with its reason.
-    """
+    """A completed task may have made nothing; a failed one is told with its reason."""
     nothing = '{"statusCode":200,"data":{"status":"completed","output":[]}}'
     service.script("query", Fault.reply(body=nothing))
     process = await fan_out(tmp_path / "run.db", tmp_path / "results")
@@ -105,9 +91,7 @@ async def test_fan_out_tells_of_a_task_without_a_result(
 
 
 async def test_fan_out_says_what_it_takes(service: FakeService) -> None:
-    """
-    Without arguments there is a usage message, and nothing is sent.
-    """
+    """Without arguments there is a usage message, and nothing is sent."""
     process = await fan_out()
     _, told = await process.communicate()
     assert (process.returncode, told.startswith(b"usage: fan_out.py")) == (2, True)
@@ -116,9 +100,7 @@ async def test_fan_out_says_what_it_takes(service: FakeService) -> None:
 
 @asynccontextmanager
 async def serving(example: ModuleType) -> AsyncIterator[Any]:
-    """
-    Run the web application, and yield what asks it for an image.
-    """
+    """Run the web application, and yield what asks it for an image."""
     async with TestServer(example.application()) as server, ClientSession() as session:
 
         async def ask(**query: str) -> tuple[int, str]:
@@ -129,9 +111,7 @@ async def serving(example: ModuleType) -> AsyncIterator[Any]:
 
 
 async def test_the_web_application_answers_with_an_url(service: FakeService) -> None:
-    """
-    What the user asks for is made once, and its URL is the answer.
-    """
+    """What the user asks for is made once, and its URL is the answer."""
     async with serving(load("web_app")) as ask:
         status, text = await ask(prompt="a cat", aspect_ratio="16:9")
     assert (status, '{"url": "http' in text) == (200, True)
@@ -149,9 +129,7 @@ async def test_the_web_application_answers_with_an_url(service: FakeService) -> 
 async def test_the_web_application_refuses_what_cannot_be_asked_for(
     service: FakeService, query: dict[str, str], told: str
 ) -> None:
-    """
-    A parameter that is missing or wrong is the user's to mend, and nothing is sent.
-    """
+    """A parameter that is missing or wrong is the user's to mend, and nothing is sent."""
     async with serving(load("web_app")) as ask:
         status, text = await ask(**query)
     assert (status, told in text) == (400, True), text
@@ -175,9 +153,7 @@ async def test_the_web_application_refuses_what_cannot_be_asked_for(
 async def test_the_web_application_says_whose_fault_it_is(
     service: FakeService, endpoint: Any, fault: Fault, status: int, told: str
 ) -> None:
-    """
-    A refused request is the user's fault, all else the gateway's, and tells no secrets.
-    """
+    """A refused request is the user's fault, all else the gateway's, and tells no secrets."""
     service.script(endpoint, fault)
     async with serving(load("web_app")) as ask:
         answer = await ask(prompt="a cat")
@@ -186,9 +162,7 @@ async def test_the_web_application_says_whose_fault_it_is(
 
 
 async def test_the_web_application_does_not_wait_for_ever(service: FakeService) -> None:
-    """
-    A task that takes too long is a timeout of the gateway, and is named.
-    """
+    """A task that takes too long is a timeout of the gateway, and is named."""
     service.durations = 1000
     example = load("web_app")
     example.PATIENCE = 0  # type: ignore[attr-defined]

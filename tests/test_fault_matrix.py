@@ -1,5 +1,4 @@
-"""
-Faults anywhere: each at each place of an exchange, whatever the service does with a used id.
+"""Faults anywhere: each at each place of an exchange, whatever the service does with a used id.
 
 What is charged for is what was submitted, once each.
 """
@@ -93,16 +92,12 @@ KINDS: dict[str, Fault] = {
 
 
 def patience(*names: str) -> dict[str, Any]:
-    """
-    Return the options under which faults end soon.
-    """
+    """Return the options under which faults end soon."""
     return {"timeout": 0.1 if SLOW & set(names) else 60, "retry": QUICK}
 
 
 async def submit(service: FakeService, client: AsyncClient, used_id: Any, **options: Any) -> None:
-    """
-    Run one task; it must have been charged once.
-    """
+    """Run one task; it must have been charged once."""
     service.used_id = used_id
     request = SubmitRequest("veo3_1", {"prompt": "a kitten, 小猫"}, **options)
     task = await client.run(request)
@@ -117,9 +112,7 @@ async def submit(service: FakeService, client: AsyncClient, used_id: Any, **opti
 async def test_a_fault_after_acceptance(
     service: FakeService, connect: Connect, name: str, looks: int, used_id: Any
 ) -> None:
-    """
-    A task whose acceptance was not told is charged once, found at once or late.
-    """
+    """A task whose acceptance was not told is charged once, found at once or late."""
     service.visible_after_looks = looks
     service.script("submit", AFTER[name])
     client = connect(**patience(name))
@@ -132,9 +125,7 @@ async def test_a_fault_after_acceptance(
 async def test_a_fault_before_acceptance(
     service: FakeService, connect: Connect, name: str, used_id: Any
 ) -> None:
-    """
-    A task whose submit did not arrive is sent again, and charged once.
-    """
+    """A task whose submit did not arrive is sent again, and charged once."""
     service.script("submit", BEFORE[name])
     await submit(service, connect(**patience(name)), used_id)
 
@@ -145,9 +136,7 @@ async def test_a_fault_before_acceptance(
 async def test_two_faults_in_a_row(
     service: FakeService, connect: Connect, first: str, second: str, used_id: Any
 ) -> None:
-    """
-    Twice in a row, the second time after acceptance: charged once.
-    """
+    """Twice in a row, the second time after acceptance: charged once."""
     service.script("submit", BEFORE[first], AFTER[second])
     await submit(service, connect(**patience(first, second)), used_id)
 
@@ -159,8 +148,7 @@ async def test_two_faults_in_a_row(
 async def test_three_faults_in_a_row(
     service: FakeService, client: AsyncClient, used_id: Any, looks: int
 ) -> None:
-    """
-    Whatever becomes of three submits in a row: a task that was taken is the outcome, charged once.
+    """Whatever becomes of three submits in a row: a task that was taken is the outcome, charged once.
 
     A refusal is the outcome only of what was not taken before, and nothing is charged then.
     """
@@ -184,9 +172,7 @@ async def test_three_faults_in_a_row(
 async def test_two_faults_while_settling(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """
-    Looks for a lost submit that fail in two ways, of a task that is visible late: charged once.
-    """
+    """Looks for a lost submit that fail in two ways, of a task that is visible late: charged once."""
     service.used_id, service.visible_after_looks = used_id, 1
     for faults in product(QUICK_LOOKS, repeat=2):
         service.script("submit", Fault.lost_answer(accepted=True))
@@ -200,9 +186,7 @@ async def test_two_faults_while_settling(
 async def test_faults_after_a_crash(
     service: FakeService, client: AsyncClient, used_id: Any, *, taken: bool
 ) -> None:
-    """
-    What an earlier process may have sent is charged once, whatever strikes the looks and the POST.
-    """
+    """What an earlier process may have sent is charged once, whatever strikes the looks and the POST."""
     service.used_id = used_id
     for look, kind in product(QUICK_LOOKS, set(KINDS) - {"refused"}):
         request = SubmitRequest("veo3_1", {})
@@ -221,9 +205,7 @@ async def test_faults_after_a_crash(
 async def test_a_batch_that_is_left_in_doubt(
     service: FakeService, connect: Connect, tmp_path: Path, name: str
 ) -> None:
-    """
-    A task of a batch that cannot be settled is settled by the next run, and charged once.
-    """
+    """A task of a batch that cannot be settled is settled by the next run, and charged once."""
     fault = AFTER[name] if name in AFTER else BEFORE[name.removeprefix("not taken: ")]
     requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(2)]
     service.used_id = "charge"
@@ -259,9 +241,7 @@ async def test_a_limit_counts_what_may_have_been_taken(
     error: type[Exception],
     done: int,
 ) -> None:
-    """
-    What was certainly not accepted leaves its credits to others; what is in doubt stays reserved.
-    """
+    """What was certainly not accepted leaves its credits to others; what is in doubt stays reserved."""
     service.price = 2.0
     service.script("submit", Fault.ok(), *[fault] * ("n" not in params))
     service.script("query", Fault.ok(), *[Fault.server_error()] * 5)
@@ -276,9 +256,7 @@ async def test_a_limit_counts_what_may_have_been_taken(
 async def test_what_is_waited_for_again_times_out_again(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    A task that an earlier run has submitted is waited for as long as this run says.
-    """
+    """A task that an earlier run has submitted is waited for as long as this run says."""
     service.durations = 1e9
     client = connect(polling=PollPolicy(first=3, step=3))
     requests = [SubmitRequest("veo3_1", {})]
@@ -296,9 +274,7 @@ async def test_what_is_waited_for_again_times_out_again(
 async def test_a_fault_while_settling(
     service: FakeService, connect: Connect, name: str, times: int, used_id: Any
 ) -> None:
-    """
-    Looks for a lost submit that fail, too, leave it charged once.
-    """
+    """Looks for a lost submit that fail, too, leave it charged once."""
     # "Not found" all through, of a task that is there, cannot be told from a task that is not:
     # where a used id is charged again, only looking for longer helps.
     if name == "not found" and times == 4 and used_id == "charge":
@@ -314,9 +290,7 @@ async def test_a_fault_while_settling(
 async def test_a_fault_while_polling(
     service: FakeService, connect: Connect, name: str, look: int, late: int
 ) -> None:
-    """
-    Looks that fail while a task is waited for do not end the wait.
-    """
+    """Looks that fail while a task is waited for do not end the wait."""
     service.visible_after_looks = late
     running = Fault.task_status("processing")
     service.script("query", *[running] * look, LOOKS[name], LOOKS[name], running)
@@ -329,9 +303,7 @@ async def test_a_fault_while_polling(
 async def test_every_form_of_answer(
     service: FakeService, connect: Connect, envelope: Any, form: Any, used_id: Any
 ) -> None:
-    """
-    In every documented envelope a task whose answers are lost is charged once.
-    """
+    """In every documented envelope a task whose answers are lost is charged once."""
     service.envelope, service.refusal_form = envelope, form
     service.visible_after_looks = 2
     service.script("submit", Fault.reset(), Fault.truncated(accepted=True))
@@ -344,9 +316,7 @@ async def test_every_form_of_answer(
 async def test_doubt_that_cannot_be_settled(
     service: FakeService, connect: Connect, name: str, used_id: Any
 ) -> None:
-    """
-    Where the service cannot be asked either, the error says so, and running it again is safe.
-    """
+    """Where the service cannot be asked either, the error says so, and running it again is safe."""
     service.script("submit", AFTER[name])
     service.script("query", *[Fault.server_error()] * 5)  # as many as a look has attempts
     client = connect(**patience(name))
@@ -361,9 +331,7 @@ async def test_doubt_that_cannot_be_settled(
 
 
 async def test_any_answer_lets_the_rate_grow(service: FakeService, connect: Connect) -> None:
-    """
-    A service that answers "not found" has taken the question at this pace; one in trouble has not.
-    """
+    """A service that answers "not found" has taken the question at this pace; one in trouble has not."""
     client = connect(retry=RetryPolicy(base=0, attempts=2))
     service.script("balance", Fault.too_many_requests(0))
     await client.balance()
@@ -383,9 +351,7 @@ async def test_any_answer_lets_the_rate_grow(service: FakeService, connect: Conn
 async def test_a_service_that_restarts_in_between(
     service: FakeService, connect: Connect, used_id: Any
 ) -> None:
-    """
-    Answers lost with every connection at once leave each task charged once.
-    """
+    """Answers lost with every connection at once leave each task charged once."""
     client = connect(**patience())
     for _ in range(3):
         await client.balance()

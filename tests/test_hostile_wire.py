@@ -1,5 +1,4 @@
-"""
-The wire: any bytes, in any pieces, give a value or one of our errors, in bounded time and memory.
+"""The wire: any bytes, in any pieces, give a value or one of our errors, in bounded time and memory.
 
 After each the next call works, and nobody else has seen the key.
 """
@@ -51,35 +50,27 @@ LIMIT = 2_000_000
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
-    """
-    Run a server that does as it is told, connection by connection.
-    """
+    """Run a server that does as it is told, connection by connection."""
     async with Peer() as peer:
         yield peer
 
 
 @pytest.fixture
 async def client(peer: Peer) -> AsyncIterator[AsyncClient]:
-    """
-    Make a client of it that tries once, and in which nothing is left in flight.
-    """
+    """Make a client of it that tries once, and in which nothing is left in flight."""
     async with AsyncClient(KEY, base_url=peer.url, retry=ONCE, timeout=20) as client:
         yield client
         assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
 
 
 async def works(peer: Peer, client: AsyncClient) -> None:
-    """
-    Fail unless the next call works.
-    """
+    """Fail unless the next call works."""
     peer.answer(GOOD)
     assert (await client.balance()).credits == 2.5
 
 
 def forever(block: bytes) -> Script:
-    """
-    Send a head, then *block* over and over until the other side goes.
-    """
+    """Send a head, then *block* over and over until the other side goes."""
 
     async def script(peer: Peer, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -102,9 +93,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
 async def test_a_body_without_end(
     monkeypatch: pytest.MonkeyPatch, peer: Peer, client: AsyncClient, name: str
 ) -> None:
-    """
-    A body that does not end is given up soon after the limit, and its connection is closed.
-    """
+    """A body that does not end is given up soon after the limit, and its connection is closed."""
     monkeypatch.setattr(_pool, "_LONGEST_BODY", LIMIT)
     first, block = ENDLESS[name]
     peer.play(piece(first), forever(block))
@@ -117,25 +106,19 @@ async def test_a_body_without_end(
 
 
 def test_the_limit_is_a_limit() -> None:
-    """
-    The limit itself, which the tests lower, is within what a machine has.
-    """
+    """The limit itself, which the tests lower, is within what a machine has."""
     assert _pool._LONGEST_BODY == 256 * 1024 * 1024
 
 
 def bomb(pack: Callable[[bytes], bytes]) -> bytes:
-    """
-    Pack a body that unpacks to far more than the limit.
-    """
+    """Pack a body that unpacks to far more than the limit."""
     packed = pack(b" " * 100_000_000)
     assert len(packed) < 200_000
     return packed
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """
-    Deflate without zlib's header, as some servers do.
-    """
+    """Deflate without zlib's header, as some servers do."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
 
@@ -151,9 +134,7 @@ async def test_a_bomb(
     encoding: bytes,
     pack: Callable[[bytes], bytes],
 ) -> None:
-    """
-    What unpacks to fifty times the limit is given up at the limit, in memory of its order.
-    """
+    """What unpacks to fifty times the limit is given up at the limit, in memory of its order."""
     monkeypatch.setattr(_pool, "_LONGEST_BODY", LIMIT)
     peer.answer(whole(bomb(pack), b"Content-Encoding: " + encoding))
     tracemalloc.start()
@@ -169,9 +150,7 @@ async def test_a_bomb(
 
 @pytest.mark.parametrize("value", [b"[],", b"{},", b'"",', b"1.5,"])
 async def test_a_bomb_of_values(peer: Peer, client: AsyncClient, value: bytes) -> None:
-    """
-    A small answer that would be millions of values is refused before it takes their memory.
-    """
+    """A small answer that would be millions of values is refused before it takes their memory."""
     body = b'{"statusCode":200,"data":{"credits":2.5,"a":[' + value * 3_000_000 + b"0]}}"
     packed = gzip.compress(body)
     assert len(packed) < 50_000
@@ -189,9 +168,7 @@ async def test_a_bomb_of_values(peer: Peer, client: AsyncClient, value: bytes) -
 
 
 async def test_a_bomb_among_the_results(peer: Peer, client: AsyncClient, tmp_path: Path) -> None:
-    """
-    A result that comes packed, though that was not asked for, takes bounded memory.
-    """
+    """A result that comes packed, though that was not asked for, takes bounded memory."""
     peer.answer(whole(bomb(gzip.compress), b"Content-Encoding: gzip", b"Content-Type: image/png"))
     tracemalloc.start()
     try:
@@ -215,9 +192,7 @@ DEEP: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", DEEP)
 async def test_deep_json(peer: Peer, client: AsyncClient, name: str) -> None:
-    """
-    JSON that is nested deeply is an error of ours, on every endpoint.
-    """
+    """JSON that is nested deeply is an error of ours, on every endpoint."""
     for call in (
         client.balance(),
         client.query("a"),
@@ -269,9 +244,7 @@ ODD: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize("name", ODD)
 async def test_odd_answers(peer: Peer, client: AsyncClient, name: str) -> None:
-    """
-    What is no answer is an error of ours, whether the connection is closed after it or kept.
-    """
+    """What is no answer is an error of ours, whether the connection is closed after it or kept."""
     for kept in (False, True):
         peer.play(*map(piece, ODD[name]), keep=kept)
         with pytest.raises(AireiterError):
@@ -304,9 +277,7 @@ VALUES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", VALUES)
 async def test_odd_values(peer: Peer, client: AsyncClient, name: str) -> None:
-    """
-    What is no balance, in a good HTTP answer, is an error of ours, and the connection is used on.
-    """
+    """What is no balance, in a good HTTP answer, is an error of ours, and the connection is used on."""
     peer.answer(whole(VALUES[name]))
     with pytest.raises(AireiterError):
         await client.balance()
@@ -315,18 +286,14 @@ async def test_odd_values(peer: Peer, client: AsyncClient, name: str) -> None:
 
 
 async def test_the_last_of_two_equal_names_counts(peer: Peer, client: AsyncClient) -> None:
-    """
-    Duplicate keys are read as JSON parsers read them: the last one counts.
-    """
+    """Duplicate keys are read as JSON parsers read them: the last one counts."""
     peer.answer(whole(b'{"statusCode":400,"statusCode":200,"data":{"credits":9,"credits":2.5}}'))
     assert (await client.balance()).credits == 2.5
 
 
 @pytest.mark.parametrize("end", ["closes", "resets"])
 async def test_an_answer_cut_anywhere(peer: Peer, client: AsyncClient, end: str) -> None:
-    """
-    An answer of which any number of bytes arrives before the connection goes is no answer.
-    """
+    """An answer of which any number of bytes arrives before the connection goes is no answer."""
     for length in range(len(GOOD)):
         peer.play(piece(GOOD[:length]), reset=end == "resets")
         with pytest.raises(TransportError):
@@ -336,9 +303,7 @@ async def test_an_answer_cut_anywhere(peer: Peer, client: AsyncClient, end: str)
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_an_answer_in_any_pieces(peer: Peer, client: AsyncClient, *, chunked: bool) -> None:
-    """
-    An answer that arrives in two pieces, cut anywhere, or byte by byte, is that answer.
-    """
+    """An answer that arrives in two pieces, cut anywhere, or byte by byte, is that answer."""
     answer = GOOD
     if chunked:
         body = GOOD.partition(b"\r\n\r\n")[2]
@@ -356,9 +321,7 @@ async def test_an_answer_in_any_pieces(peer: Peer, client: AsyncClient, *, chunk
 
 @pytest.mark.parametrize("where", ["head", "body", "chunks"])
 async def test_a_drip_without_end(peer: Peer, client: AsyncClient, where: str) -> None:
-    """
-    An answer that keeps on dripping is ended by the attempt's timeout: bytes do not prolong it.
-    """
+    """An answer that keeps on dripping is ended by the attempt's timeout: bytes do not prolong it."""
     first = {
         "head": b"HTTP/1.1 200 OK\r\nX: ",
         "body": head(b"Content-Length: 100000"),
@@ -374,9 +337,7 @@ async def test_a_drip_without_end(peer: Peer, client: AsyncClient, where: str) -
 
 
 async def test_a_result_whose_head_drips(peer: Peer, client: AsyncClient, tmp_path: Path) -> None:
-    """
-    A result's host that never comes to the end of its head is given up, too.
-    """
+    """A result's host that never comes to the end of its head is given up, too."""
     peer.play(piece(b"HTTP/1.1 200 OK\r\nX: "), drip(b"a"))
     with pytest.raises(DownloadError, match="within 20 s"):
         await client.download(Output(f"{peer.url}/a", "image"), tmp_path)
@@ -387,9 +348,7 @@ async def test_a_result_whose_head_drips(peer: Peer, client: AsyncClient, tmp_pa
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(peer: Peer, client: AsyncClient, status: int) -> None:
-    """
-    No redirect takes a call of the API, or its key, to another host.
-    """
+    """No redirect takes a call of the API, or its key, to another host."""
     async with Peer() as other:
         location = f"Location: {other.url}/api/openapi/submit".encode()
         for call in (
@@ -409,9 +368,7 @@ async def test_a_redirect_is_not_followed(peer: Peer, client: AsyncClient, statu
 async def test_a_redirected_result_is_followed_without_the_key(
     peer: Peer, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    Redirects of results lead to other hosts and back, and on none of them is the key seen.
-    """
+    """Redirects of results lead to other hosts and back, and on none of them is the key seen."""
     async with Peer() as other:
         target = f"Location: {peer.url}/b.png".encode()
         peer.answer(
@@ -426,9 +383,7 @@ async def test_a_redirected_result_is_followed_without_the_key(
 
 
 async def test_an_answer_that_nobody_asked_for(peer: Peer, client: AsyncClient) -> None:
-    """
-    A second answer behind the first one is not taken for that to the next question.
-    """
+    """A second answer behind the first one is not taken for that to the next question."""
     other = whole(b'{"statusCode":200,"data":{"credits":666}}')
     for _ in range(20):
         peer.play(piece(GOOD + other), keep=True)
@@ -440,9 +395,7 @@ async def test_an_answer_that_nobody_asked_for(peer: Peer, client: AsyncClient) 
 
 
 async def test_an_answer_that_comes_late_to_the_pool(peer: Peer, client: AsyncClient) -> None:
-    """
-    Bytes that arrive on an idle connection spoil it: it is not used again.
-    """
+    """Bytes that arrive on an idle connection spoil it: it is not used again."""
     other = whole(b'{"statusCode":200,"data":{"credits":666}}')
     for _ in range(20):
         peer.play(piece(GOOD), piece(other), keep=True)
@@ -458,9 +411,7 @@ async def test_an_answer_that_comes_late_to_the_pool(peer: Peer, client: AsyncCl
 async def test_idle_connections_that_are_closed_as_they_are_used(
     peer: Peer, client: AsyncClient
 ) -> None:
-    """
-    A pool of connections that the service closes at any moment gives an answer or our error.
-    """
+    """A pool of connections that the service closes at any moment gives an answer or our error."""
     for turns in range(30):
         peer.play(piece(GOOD))  # says keep-alive, and closes
         await client.balance()
@@ -479,9 +430,7 @@ async def test_idle_connections_that_are_closed_as_they_are_used(
 async def test_a_lent_session_with_credentials_of_its_own(
     monkeypatch: pytest.MonkeyPatch, peer: Peer, tmp_path: Path, where: str
 ) -> None:
-    """
-    Where aiohttp would not send the key, nothing is sent, and the error says what to change.
-    """
+    """Where aiohttp would not send the key, nothing is sent, and the error says what to change."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b", encoding="utf-8")
     netrc.chmod(0o600)
@@ -504,9 +453,7 @@ async def test_a_lent_session_with_credentials_of_its_own(
 
 
 async def test_any_other_value_error_of_a_lent_session_is_its_owners(peer: Peer) -> None:
-    """
-    What a session's own hooks raise passes as it is.
-    """
+    """What a session's own hooks raise passes as it is."""
 
     async def refuse(*_args: object) -> None:
         await asyncio.sleep(0)
@@ -521,9 +468,7 @@ async def test_any_other_value_error_of_a_lent_session_is_its_owners(peer: Peer)
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_proxy_that_dies(peer: Peer, *, reset: bool) -> None:
-    """
-    A proxy of a borrowed session that dies at any point is an error of ours; another one works.
-    """
+    """A proxy of a borrowed session that dies at any point is an error of ours; another one works."""
     told = b"HTTP/1.1 200 Connection established\r\n\r\n"
     async with aiohttp.ClientSession(proxy=peer.url) as session:
         client = AsyncClient(
@@ -640,9 +585,7 @@ LINES = (
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, ...]:
-    """
-    Draw an answer with something wrong here and there, in pieces.
-    """
+    """Draw an answer with something wrong here and there, in pieces."""
     framing, body = draw(st.sampled_from(FRAMES))(
         draw(st.sampled_from(PACKS))(draw(st.sampled_from(BODIES)))
     )
@@ -686,9 +629,7 @@ def test_any_answer(
     reset: bool,  # noqa: FBT001 - of hypothesis
     lent: bool,  # noqa: FBT001 - of hypothesis
 ) -> None:
-    """
-    Whatever comes on any endpoint is a value or an error of ours without the key; the next works.
-    """
+    """Whatever comes on any endpoint is a value or an error of ours without the key; the next works."""
     call, kind = VERBS[verb]
 
     async def main() -> None:
@@ -746,17 +687,13 @@ SCALARS = st.sampled_from(VALUES_OF_NOTE.split()) | st.sampled_from(
 
 
 def an_object(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """
-    Draw a JSON object in which a name may come twice.
-    """
+    """Draw a JSON object in which a name may come twice."""
     pairs = st.tuples(st.sampled_from(NAMES.split()).map(json.dumps), inner).map(":".join)
     return st.lists(pairs, max_size=6).map(lambda each: f"{{{','.join(each)}}}")
 
 
 def a_list(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """
-    Draw a JSON array.
-    """
+    """Draw a JSON array."""
     return st.lists(inner, max_size=4).map(lambda each: f"[{','.join(each)}]")
 
 
@@ -797,17 +734,16 @@ ENDS = (b"", b"\x00", b"{}", b" \r\n", b"\xef\xbb\xbf", b"\xff")
 def test_any_json(
     document: str, encoding: str, end: bytes, status: int, headers: dict[str, str]
 ) -> None:
-    """
-    Whatever JSON comes with whatever status and headers is a value or an error of ours.
+    """Whatever JSON comes with whatever status and headers is a value or an error of ours.
 
     It can be shown, copied, pickled and kept, and names no wait that is none.
     """
-    reply = Reply(status, headers, document.encode(encoding, "surrogatepass") + end)
+    reply = Reply(status, headers, document.encode(encoding, "surrogatepass") + end, 0.0)
     request = SubmitRequest("veo3_1", {}, "a")
     for read in (
-        lambda: read_submit(reply, request, now=0.0),
-        lambda: read_query(reply, "a", "suno_lyrics", now=1e9),
-        lambda: read_balance(reply, now=0.0),
+        lambda: read_submit(reply, request),
+        lambda: read_query(reply, "a", "suno_lyrics"),
+        lambda: read_balance(reply),
     ):
         try:
             found: Any = read()

@@ -1,6 +1,4 @@
-"""
-The ledger: what a run leaves for the next one, and what it does when it cannot be written.
-"""
+"""The ledger: what a run leaves for the next one, and what it does when it cannot be written."""
 
 import asyncio
 import json
@@ -55,39 +53,29 @@ ONCE = RetryPolicy(attempts=1, base=0, settle=0)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """
-    Return where the ledger is.
-    """
+    """Return where the ledger is."""
     return tmp_path / "run.db"
 
 
 def lines(count: int, **options: Any) -> list[SubmitRequest]:
-    """
-    Make requests that differ, each with the same content every time.
-    """
+    """Make requests that differ, each with the same content every time."""
     return [
         SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}, **options) for n in range(count)
     ]
 
 
 def one(out_task_id: str, prompt: str = "a kitten") -> SubmitRequest:
-    """
-    Make a request with an id that the caller chose.
-    """
+    """Make a request with an id that the caller chose."""
     return SubmitRequest("nano_banana", {"prompt": prompt}, out_task_id)
 
 
 def row(out_task_id: str, **options: Any) -> Entry:
-    """
-    Make a row as a run records it before its POST.
-    """
+    """Make a row as a run records it before its POST."""
     return Entry(out_task_id, 0, State.INTENDED, "nano_banana", "{}", **options)
 
 
 def select(path: Path, columns: str = "state") -> list[Any]:
-    """
-    Read the rows of a ledger as its users do, in the order of the input.
-    """
+    """Read the rows of a ledger as its users do, in the order of the input."""
     with closing(sqlite3.connect(path)) as db:
         found = db.execute(f"SELECT {columns} FROM tasks ORDER BY position, number").fetchall()  # noqa: S608
     return [values[0] if len(values) == 1 else values for values in found]
@@ -96,9 +84,7 @@ def select(path: Path, columns: str = "state") -> list[Any]:
 async def run(
     client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
 ) -> list[Outcome]:
-    """
-    Run a batch with the ledger at *path* to its end.
-    """
+    """Run a batch with the ledger at *path* to its end."""
     async with Ledger(path) as ledger:
         batch = run_many(client, requests, ledger=ledger, ordered=True, **options)
         return [outcome async for outcome in batch]
@@ -107,27 +93,21 @@ async def run(
 async def submit(
     client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
 ) -> list[Outcome]:
-    """
-    Submit a batch with the ledger at *path*.
-    """
+    """Submit a batch with the ledger at *path*."""
     async with Ledger(path) as ledger:
         batch = submit_many(client, requests, ledger=ledger, ordered=True, **options)
         return [outcome async for outcome in batch]
 
 
 def posts(service: FakeService) -> list[int]:
-    """
-    Return how many submits there were for each id that was charged.
-    """
+    """Return how many submits there were for each id that was charged."""
     return [service.posts(charge.out_task_id) for charge in service.charges]
 
 
 async def test_an_intent_is_on_disk_before_its_post(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    When a submit reaches the service, another connection reads its row in the ledger.
-    """
+    """When a submit reaches the service, another connection reads its row in the ledger."""
     found = []
 
     def price(_model: str, params: Mapping[str, Any]) -> float:
@@ -148,9 +128,7 @@ async def test_an_intent_is_on_disk_before_its_post(
 async def test_a_row_says_what_is_known_of_its_task(
     service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
 ) -> None:
-    """
-    A finished row has the request, the credits, the whole reply and the files.
-    """
+    """A finished row has the request, the credits, the whole reply and the files."""
     service.price = 2.5
     (outcome,) = await run(client, path, [one("a")], download_to=tmp_path / "results")
     (kept,) = select(
@@ -167,9 +145,7 @@ async def test_a_row_says_what_is_known_of_its_task(
 
 
 async def test_a_real_charge_counts_in_place_of_the_estimate(path: Path) -> None:
-    """
-    What a task has cost is what is spent, be it more or less than was estimated.
-    """
+    """What a task has cost is what is spent, be it more or less than was estimated."""
     async with Ledger(path) as ledger:
         for out_task_id, estimate, charge in [("a", 5.0, 2.0), ("b", 1.0, 2.5)]:
             _, entry = ledger.intend(one(out_task_id), 0)
@@ -181,18 +157,14 @@ async def test_a_real_charge_counts_in_place_of_the_estimate(path: Path) -> None
 
 
 async def test_what_is_durable_has_reached_the_disk(path: Path) -> None:
-    """
-    A commit waits for the disk, not for the operating system's memory alone.
-    """
+    """A commit waits for the disk, not for the operating system's memory alone."""
     async with Ledger(path) as ledger:
         assert ledger._store is not None
         assert ledger._store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
 async def test_states_follow_a_run(service: FakeService, client: AsyncClient, path: Path) -> None:
-    """
-    Each end of a task is a state of its own, and `counts` and `spent` add them up.
-    """
+    """Each end of a task is a state of its own, and `counts` and `spent` add them up."""
     service.durations = {"slow": 1e9}
     service.script("submit", Fault.ok(), Fault.failed(), Fault.bad_request("no"))
     requests = [*lines(3), SubmitRequest("slow", {})]
@@ -212,9 +184,7 @@ async def test_states_follow_a_run(service: FakeService, client: AsyncClient, pa
 async def test_what_has_completed_costs_no_request(
     service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
 ) -> None:
-    """
-    Run again, a finished batch is yielded from the ledger, the same to the last value.
-    """
+    """Run again, a finished batch is yielded from the ledger, the same to the last value."""
     service.price = 0.25
     first = await run(client, path, lines(5), download_to=tmp_path / "results")
     requests = service.counts.total()
@@ -228,9 +198,7 @@ async def test_what_has_completed_costs_no_request(
 async def test_what_was_submitted_is_waited_for(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    A task that an earlier run has submitted is looked for, not submitted.
-    """
+    """A task that an earlier run has submitted is looked for, not submitted."""
     submitted = await submit(client, path, lines(3))
     assert [outcome.task and outcome.task.status for outcome in submitted] == ["pending"] * 3
     assert select(path) == ["submitted"] * 3
@@ -250,9 +218,7 @@ async def test_what_was_submitted_is_waited_for(
 async def test_what_failed_while_nobody_looked_is_an_outcome(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    A submitted task that has failed by the next run is reported and recorded as failed.
-    """
+    """A submitted task that has failed by the next run is reported and recorded as failed."""
     service.script("submit", Fault.failed("NSFW", "no"))
     await submit(client, path, [one("a")])
     for _ in range(2):
@@ -267,9 +233,7 @@ async def test_what_failed_while_nobody_looked_is_an_outcome(
 async def test_what_may_have_been_sent_is_looked_for_first(
     service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: State
 ) -> None:
-    """
-    Of requests left in doubt, those accepted get no second POST, and the others their only one.
-    """
+    """Of requests left in doubt, those accepted get no second POST, and the others their only one."""
     service.used_id = used_id
     requests = lines(6)
     async with Ledger(path) as ledger:
@@ -291,9 +255,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
 async def test_an_answer_that_was_lost_for_good_is_uncertain(
     service: FakeService, connect: Connect, path: Path
 ) -> None:
-    """
-    A submit that could not be settled is recorded as uncertain, and settled by the next run.
-    """
+    """A submit that could not be settled is recorded as uncertain, and settled by the next run."""
     client = connect(retry=ONCE)
     service.script("submit", Fault.lost_answer(accepted=True))
     service.script("query", Fault.lost_answer())
@@ -309,9 +271,7 @@ async def test_an_answer_that_was_lost_for_good_is_uncertain(
 async def test_refused_and_failed_are_reported_and_retried_if_asked(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    What was refused or failed is only told again, until a retry under a new, linked id is asked.
-    """
+    """What was refused or failed is only told again, until a retry under a new, linked id is asked."""
     service.script("submit", Fault.failed("TIMEOUT", "slow"), Fault.bad_request("no such thing"))
     requests = [one("a", "first"), one("b", "second")]
     first = await run(client, path, requests, window=1)
@@ -341,9 +301,7 @@ async def test_refused_and_failed_are_reported_and_retried_if_asked(
 async def test_a_retry_that_fails_is_named_by_its_own_id(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    The outcome of a retry that failed has the new request, and each retry its own row.
-    """
+    """The outcome of a retry that failed has the new request, and each retry its own row."""
     ids = ["a"]
     for _ in range(3):
         service.script("submit", Fault.failed())
@@ -358,9 +316,7 @@ async def test_a_retry_that_fails_is_named_by_its_own_id(
 async def test_a_retry_cut_off_is_settled(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    A retry that died after its POST is found by the next run under the id that was recorded.
-    """
+    """A retry that died after its POST is found by the next run under the id that was recorded."""
     service.script("submit", Fault.failed())
     await run(client, path, [one("a")])
     async with Ledger(path) as ledger:
@@ -377,9 +333,7 @@ async def test_a_retry_cut_off_is_settled(
 async def test_what_was_refused_for_the_account_is_tried_again(
     service: FakeService, connect: Connect, path: Path, fault: Fault
 ) -> None:
-    """
-    A submit refused for credits or pace leaves no row, and goes out as new on the next run.
-    """
+    """A submit refused for credits or pace leaves no row, and goes out as new on the next run."""
     client = connect(retry=ONCE)
     service.script("submit", fault)
     (outcome,) = await run(client, path, [one("a")])
@@ -391,9 +345,7 @@ async def test_what_was_refused_for_the_account_is_tried_again(
 
 
 async def test_a_bad_key_and_no_connection_leave_no_row(connect: Connect, path: Path) -> None:
-    """
-    Neither a refused key nor a refused connection keeps a request from the next run.
-    """
+    """Neither a refused key nor a refused connection keeps a request from the next run."""
     (outcome,) = await run(connect(api_key="sk-other"), path, [one("a")])
     assert isinstance(outcome.error, APIError)
     (outcome,) = await run(connect(base_url="http://127.0.0.1:1"), path, [one("a")])
@@ -406,9 +358,7 @@ async def test_a_bad_key_and_no_connection_leave_no_row(connect: Connect, path: 
 async def test_a_withdrawn_retry_leaves_the_failed_task(
     service: FakeService, connect: Connect, path: Path
 ) -> None:
-    """
-    A retry that the account could not pay is forgotten, link and all, and can be asked again.
-    """
+    """A retry that the account could not pay is forgotten, link and all, and can be asked again."""
     client = connect(retry=ONCE)
     service.script("submit", Fault.failed(), Fault.no_credits())
     await run(client, path, [one("a")])
@@ -422,9 +372,7 @@ async def test_a_withdrawn_retry_leaves_the_failed_task(
 async def test_drawn_ids_belong_to_the_line_and_the_ledger(
     client: AsyncClient, path: Path, tmp_path: Path
 ) -> None:
-    """
-    An id that nobody chose is the same on each run, and other for another line or ledger.
-    """
+    """An id that nobody chose is the same on each run, and other for another line or ledger."""
     same = SubmitRequest("nano_banana", {"prompt": "the same"})
     requests = [same, same, *lines(2)]
     first = [outcome.request.out_task_id for outcome in await submit(client, path, requests)]
@@ -435,9 +383,7 @@ async def test_drawn_ids_belong_to_the_line_and_the_ledger(
 
 
 async def test_a_chosen_id_is_kept(service: FakeService, client: AsyncClient, path: Path) -> None:
-    """
-    The ledger leaves the ids alone that the caller chose.
-    """
+    """The ledger leaves the ids alone that the caller chose."""
     await submit(client, path, [one("b"), one("a")])
     assert select(path, "out_task_id") == ["b", "a"]
     assert sorted(service.tasks) == ["a", "b"]
@@ -447,9 +393,7 @@ async def test_a_chosen_id_is_kept(service: FakeService, client: AsyncClient, pa
 async def test_other_content_under_a_known_id_is_an_error(
     service: FakeService, client: AsyncClient, path: Path, limit: float | None
 ) -> None:
-    """
-    A request that has changed under its id is an outcome with an error, and sends nothing.
-    """
+    """A request that has changed under its id is an outcome with an error, and sends nothing."""
     await run(client, path, [one("a", "before")])
     requests = service.counts.total()
     changed, good = await run(
@@ -466,9 +410,7 @@ async def test_other_content_under_a_known_id_is_an_error(
 async def test_an_id_that_comes_twice_is_charged_once(
     service: FakeService, client: AsyncClient, path: Path, used_id: Any, limit: float | None
 ) -> None:
-    """
-    The same request twice in one batch is one task and two outcomes, however slow the answer.
-    """
+    """The same request twice in one batch is one task and two outcomes, however slow the answer."""
     service.used_id = used_id
     service.script("submit", Fault.delay(0.05))
     outcomes = await run(client, path, [one("a")] * 4, max_credits=limit)
@@ -479,9 +421,7 @@ async def test_an_id_that_comes_twice_is_charged_once(
 async def test_files_that_are_gone_are_downloaded_again(
     service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
 ) -> None:
-    """
-    Results that are missing on disk are fetched again, without a look at the task.
-    """
+    """Results that are missing on disk are fetched again, without a look at the task."""
     results = tmp_path / "results"
     await run(client, path, [one("a")])
     assert select(path) == ["completed"]
@@ -497,9 +437,7 @@ async def test_files_that_are_gone_are_downloaded_again(
 async def test_a_failed_download_is_an_outcome_and_tried_again(
     service: FakeService, connect: Connect, path: Path, tmp_path: Path
 ) -> None:
-    """
-    A completed task whose results could not be saved is only downloaded on the next run.
-    """
+    """A completed task whose results could not be saved is only downloaded on the next run."""
     client = connect(retry=ONCE)
     service.script("result", Fault.html(502))
     (outcome,) = await run(client, path, [one("a")], download_to=tmp_path)
@@ -512,9 +450,7 @@ async def test_a_failed_download_is_an_outcome_and_tried_again(
 async def test_a_broken_loop_leaves_what_was_submitted(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    Leaving a batch without closing it loses nothing: the rest is finished by the next run.
-    """
+    """Leaving a batch without closing it loses nothing: the rest is finished by the next run."""
     requests = lines(40)
     async with Ledger(path) as ledger:
         async for _ in run_many(client, requests, ledger=ledger, window=8):  # pragma: no branch
@@ -557,25 +493,19 @@ held: list[_file.Lock] = []
 
 
 def content(path: Path) -> bytes | None:
-    """
-    Return what a file holds, None where there is none.
-    """
+    """Return what a file holds, None where there is none."""
     return path.read_bytes() if path.is_file() else None
 
 
 def execute(path: Path, script: str) -> None:
-    """
-    Run statements on a database.
-    """
+    """Run statements on a database."""
     with closing(sqlite3.connect(path)) as db:
         db.executescript(script)
 
 
 @pytest.mark.parametrize("name", TROUBLE)
 async def test_a_file_that_is_no_ledger_of_ours_is_an_error(path: Path, name: str) -> None:
-    """
-    A file that cannot be used raises a LedgerError that says why, and is left as it was.
-    """
+    """A file that cannot be used raises a LedgerError that says why, and is left as it was."""
     prepare, why = TROUBLE[name]
     prepare(path)
     before = content(path)
@@ -588,9 +518,7 @@ async def test_a_file_that_is_no_ledger_of_ours_is_an_error(path: Path, name: st
 
 
 async def test_a_ledger_that_lost_its_tables_is_an_error(path: Path) -> None:
-    """
-    A file that says that it is a ledger, and is none, raises a LedgerError.
-    """
+    """A file that says that it is a ledger, and is none, raises a LedgerError."""
     execute(path, f"CREATE TABLE mine (a); PRAGMA application_id = {_schema.APPLICATION_ID}")
     with pytest.raises(LedgerError, match="no such table: batch"):
         await Ledger(path).__aenter__()
@@ -598,26 +526,20 @@ async def test_a_ledger_that_lost_its_tables_is_an_error(path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["missing/run.db", "/proc/run.db"])
 async def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path, where: str) -> None:
-    """
-    A ledger in a directory that is missing or read-only raises a LedgerError.
-    """
+    """A ledger in a directory that is missing or read-only raises a LedgerError."""
     with pytest.raises(LedgerError, match="unable to open"):
         await Ledger(tmp_path / where).__aenter__()
 
 
 async def test_an_old_sqlite_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    An SQLite that lacks what the ledger uses is named at once.
-    """
+    """An SQLite that lacks what the ledger uses is named at once."""
     monkeypatch.setattr(_file, "_OLDEST_SQLITE", (99, 0))
     with pytest.raises(LedgerError, match="or later is needed"):
         await Ledger(path).__aenter__()
 
 
 async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
-    """
-    While a ledger is open, neither this process nor another one opens it again.
-    """
+    """While a ledger is open, neither this process nor another one opens it again."""
     program = (
         "import asyncio, sys; from aireiter_async import Ledger\n"
         "async def main():\n    async with Ledger(sys.argv[1]): print('opened')\n"
@@ -645,9 +567,7 @@ async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
 
 
 async def test_of_many_that_come_at_once_one_gets_the_lock(path: Path) -> None:
-    """
-    However many open a ledger in the same moment, one of them can, and the others are told.
-    """
+    """However many open a ledger in the same moment, one of them can, and the others are told."""
     for _ in range(3):
         opening = [Ledger(path).__aenter__() for _ in range(4)]
         opened = await asyncio.gather(*opening, return_exceptions=True)
@@ -659,9 +579,7 @@ async def test_of_many_that_come_at_once_one_gets_the_lock(path: Path) -> None:
 async def test_a_ledger_has_one_lock_whatever_it_is_called(
     client: AsyncClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    By a link and from another directory it is the same ledger: it is not opened twice.
-    """
+    """By a link and from another directory it is the same ledger: it is not opened twice."""
     other = path.with_name("elsewhere")
     other.mkdir()
     (other / "link.db").symlink_to(path)
@@ -678,9 +596,7 @@ async def test_a_ledger_has_one_lock_whatever_it_is_called(
 
 
 async def test_a_ledger_of_another_loop_is_refused(path: Path) -> None:
-    """
-    A ledger is of no use in another event loop, as each process has its own, and says so.
-    """
+    """A ledger is of no use in another event loop, as each process has its own, and says so."""
 
     async def use(ledger: Ledger) -> None:
         with pytest.raises(RuntimeError, match="in another event loop, or before a fork"):
@@ -713,9 +629,7 @@ except LedgerError as error:
 
 
 def protect(path: Path, name: str) -> None:
-    """
-    Let everybody write a ledger, its lock and its directory, but for one of them.
-    """
+    """Let everybody write a ledger, its lock and its directory, but for one of them."""
     for file in (path, Path(f"{path}.lock"), path.parent):
         file.chmod(0o777)
     (path.parent / name).chmod(0o555)
@@ -723,9 +637,7 @@ def protect(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["run.db", "run.db.lock", "."])
 async def test_what_cannot_be_written_is_an_error(name: str) -> None:
-    """
-    A ledger, a lock or a directory that is read-only is a LedgerError that says so.
-    """
+    """A ledger, a lock or a directory that is read-only is a LedgerError that says so."""
     with tempfile.TemporaryDirectory() as directory:  # where any user can get to
         path = Path(directory, "run.db")
         Store(path, "salt").close()
@@ -739,9 +651,7 @@ async def test_what_cannot_be_written_is_an_error(name: str) -> None:
 
 
 async def test_a_ledger_opens_again(client: AsyncClient, path: Path) -> None:
-    """
-    The same object can be entered again once it was left, and leaving twice does nothing.
-    """
+    """The same object can be entered again once it was left, and leaving twice does nothing."""
     ledger = Ledger(path)
     for _ in range(2):
         async with ledger:
@@ -753,9 +663,7 @@ async def test_a_ledger_opens_again(client: AsyncClient, path: Path) -> None:
 async def test_a_ledger_that_is_not_open_ends_the_batch(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    A batch with a ledger that was not entered raises RuntimeError and sends nothing.
-    """
+    """A batch with a ledger that was not entered raises RuntimeError and sends nothing."""
     for request in (one("a"), lines(1)[0]):
         with pytest.raises(RuntimeError, match="the Ledger is not open"):
             await anext(run_many(client, [request], ledger=Ledger(path)))
@@ -766,9 +674,7 @@ async def test_a_ledger_that_is_not_open_ends_the_batch(
 async def test_a_full_disk_ends_the_batch_and_loses_nothing(
     service: FakeService, client: AsyncClient, path: Path, limit: float | None
 ) -> None:
-    """
-    A disk that fills up raises a LedgerError, and the next run finishes exactly the rest.
-    """
+    """A disk that fills up raises a LedgerError, and the next run finishes exactly the rest."""
     requests = lines(300)
     ledger = await Ledger(path).__aenter__()
     assert ledger._store is not None
@@ -789,9 +695,7 @@ async def test_a_full_disk_ends_the_batch_and_loses_nothing(
 
 
 async def test_a_file_size_limit_is_a_ledger_error(path: Path) -> None:
-    """
-    A process that may not let its files grow gets a LedgerError, and no broken ledger.
-    """
+    """A process that may not let its files grow gets a LedgerError, and no broken ledger."""
     program = """
 import asyncio, resource, sys
 from aireiter_async import Ledger, LedgerError, SubmitRequest
@@ -819,9 +723,7 @@ except LedgerError as error:
 
 
 async def test_an_unexpected_error_breaks_the_ledger(path: Path) -> None:
-    """
-    An error that SQLite does not know is a LedgerError too, for all who wait and who come.
-    """
+    """An error that SQLite does not know is a LedgerError too, for all who wait and who come."""
 
     def fail(_db: object) -> None:
         raise ZeroDivisionError("oh")
@@ -844,9 +746,7 @@ async def test_an_unexpected_error_breaks_the_ledger(path: Path) -> None:
 async def test_many_claims_are_few_transactions(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    200 intents recorded at once are made durable together.
-    """
+    """200 intents recorded at once are made durable together."""
     groups = []
     apply = Store.apply
 
@@ -865,18 +765,14 @@ async def test_many_claims_are_few_transactions(
 
 
 async def test_one_id_claimed_twice_at_once_is_new_for_one(path: Path) -> None:
-    """
-    Of two claims of an id in one transaction the first is told that it is new.
-    """
+    """Of two claims of an id in one transaction the first is told that it is new."""
     async with Ledger(path) as ledger:
         found = await asyncio.gather(*(ledger.claim(row("a")) for _ in range(3)))
         assert [entry and entry.state for entry in found] == [None, "intended", "intended"]
 
 
 async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
-    """
-    A claim sees what was noted before it, and two changes of one row both count.
-    """
+    """A claim sees what was noted before it, and two changes of one row both count."""
     async with Ledger(path) as ledger:
         await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
         ledger.accepted(Task("a", TaskStatus.PENDING, estimated_credits=3.0))
@@ -891,9 +787,7 @@ async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
 
 
 async def test_leaving_writes_what_is_waiting(path: Path) -> None:
-    """
-    Notes that nobody waits for are in the file when the ledger is closed.
-    """
+    """Notes that nobody waits for are in the file when the ledger is closed."""
     async with Ledger(path) as ledger:
         await asyncio.gather(*(ledger.claim(row(str(n))) for n in range(100)))
         for n in range(100):
@@ -902,9 +796,7 @@ async def test_leaving_writes_what_is_waiting(path: Path) -> None:
 
 
 async def test_notes_made_while_closing_are_written(path: Path) -> None:
-    """
-    A note that comes while the ledger writes its last ones is written too, one later refused.
-    """
+    """A note that comes while the ledger writes its last ones is written too, one later refused."""
     async with Ledger(path) as ledger:
         await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
         late = asyncio.create_task(ledger.counts())
@@ -917,9 +809,7 @@ async def test_notes_made_while_closing_are_written(path: Path) -> None:
 
 
 async def test_a_cancelled_claim_is_still_recorded(path: Path) -> None:
-    """
-    Who stops waiting for a claim neither breaks the ledger nor takes the intent back.
-    """
+    """Who stops waiting for a claim neither breaks the ledger nor takes the intent back."""
     async with Ledger(path) as ledger:
         claims = [asyncio.create_task(ledger.claim(row(str(n)))) for n in range(10)]
         await asyncio.sleep(0)
@@ -934,9 +824,7 @@ async def test_a_cancelled_claim_is_still_recorded(path: Path) -> None:
 async def test_a_cancelled_entry_leaves_the_file_free(
     path: Path, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
-    """
-    Cancelled while the file is being opened, the ledger lets go of it again.
-    """
+    """Cancelled while the file is being opened, the ledger lets go of it again."""
     started, go_on = threading.Event(), threading.Event()
 
     def slow(path: Path, salt: str) -> Store:
@@ -957,9 +845,7 @@ async def test_a_cancelled_entry_leaves_the_file_free(
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until, times: int) -> None:
-    """
-    Cancelled while it closes, the ledger still writes and closes before the error is raised.
-    """
+    """Cancelled while it closes, the ledger still writes and closes before the error is raised."""
     started, go_on = threading.Event(), threading.Event()
 
     def stall(_db: object) -> None:
@@ -987,9 +873,7 @@ async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until, 
 
 
 async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> None:
-    """
-    When a loop ends while a ledger is closing, all of its tasks cancelled, the file is let go.
-    """
+    """When a loop ends while a ledger is closing, all of its tasks cancelled, the file is let go."""
     started, go_on = threading.Event(), threading.Event()
 
     def stall(_db: object) -> None:
@@ -1013,9 +897,7 @@ async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> Non
 async def test_a_lock_that_breaks_ends_the_batch(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    When the lock can no longer be told how far the ledger is, nothing more is sent.
-    """
+    """When the lock can no longer be told how far the ledger is, nothing more is sent."""
     ledger = await Ledger(path).__aenter__()
     assert ledger._store is not None
     ledger._store._lock.close()
@@ -1029,9 +911,7 @@ async def test_a_lock_that_breaks_ends_the_batch(
 async def test_a_lock_never_remembers_more_than_there_is(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    That the last task is withdrawn is told to the lock first: a kill in between is no alarm.
-    """
+    """That the last task is withdrawn is told to the lock first: a kill in between is no alarm."""
     store = Store(path, "salt")
     store.apply(Group(claims=[row("a"), row("b")]))
 
@@ -1048,9 +928,7 @@ async def test_a_lock_never_remembers_more_than_there_is(
 
 
 async def test_a_cancelled_writer_hangs_nobody(path: Path) -> None:
-    """
-    When all tasks of a loop are cancelled, what was noted is still written on the way out.
-    """
+    """When all tasks of a loop are cancelled, what was noted is still written on the way out."""
     ledger = await Ledger(path).__aenter__()
     await ledger.claim(row("a"))
     ledger.accepted(Task("a", TaskStatus.PENDING))
@@ -1061,9 +939,7 @@ async def test_a_cancelled_writer_hangs_nobody(path: Path) -> None:
 
 
 async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) -> None:
-    """
-    A group whose end nobody can know any more is an error for all who wait for it.
-    """
+    """A group whose end nobody can know any more is an error for all who wait for it."""
     ledger = await Ledger(path).__aenter__()
     started, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -1084,9 +960,7 @@ async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) 
 
 
 async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:
-    """
-    While a batch runs another connection reads the rows, and the schema explains itself.
-    """
+    """While a batch runs another connection reads the rows, and the schema explains itself."""
     async with Ledger(path) as ledger:
         async for _ in run_many(client, lines(3), ledger=ledger):
             assert set(select(path)) <= set(State)
@@ -1099,9 +973,7 @@ async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:
 
 
 async def test_a_withdrawal_does_not_read_the_whole_table(path: Path) -> None:
-    """
-    The row that was retried as another is found by an index, so that 84,000 cost no more each.
-    """
+    """The row that was retried as another is found by an index, so that 84,000 cost no more each."""
     Store(path, "s").close()
     with closing(sqlite3.connect(path)) as db:
         plan = db.execute("EXPLAIN QUERY PLAN SELECT * FROM tasks WHERE retried_as = ?", ("a",))
@@ -1126,21 +998,15 @@ async def test_the_clock_decides_nothing(
     monkeypatch: pytest.MonkeyPatch,
     jumps: Iterable[timedelta],
 ) -> None:
-    """
-    A clock that jumps back, by hours or to before 1970, changes neither order nor outcome.
-    """
+    """A clock that jumps back, by hours or to before 1970, changes neither order nor outcome."""
     wrong, now = cycle(jumps), datetime.now(UTC)
 
     class Jumping(datetime):
-        """
-        A clock that is wrong, and otherwise each time it is read.
-        """
+        """A clock that is wrong, and otherwise each time it is read."""
 
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Self:
-            """
-            Tell some time.
-            """
+            """Tell some time."""
             moment = (now + next(wrong)).astimezone(tz)
             return cls.fromisoformat(moment.isoformat())
 
@@ -1164,9 +1030,7 @@ async def test_the_clock_decides_nothing(
 async def test_broken_content_is_an_outcome(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    Parameters that are no JSON are the outcome of their line alone.
-    """
+    """Parameters that are no JSON are the outcome of their line alone."""
     requests = [SubmitRequest("m", {"a": {1, 2}}), SubmitRequest("m", {"a": float("nan")})]
     outcomes = await run(client, path, [*requests, one("a")])
     errors = [type(outcome.error) for outcome in outcomes]
@@ -1176,7 +1040,5 @@ async def test_broken_content_is_an_outcome(
 
 
 def test_a_digest_of_each_line_shows_its_place() -> None:
-    """
-    The longest id that a ledger draws is one that the service accepts.
-    """
+    """The longest id that a ledger draws is one that the service accepts."""
     assert 2 * _ledger._SALT_BYTES + 1 + 12 + 1 + _ledger._DIGEST_LENGTH <= 64

@@ -1,6 +1,4 @@
-"""
-Kill -9: whatever a run is doing when it dies, the next ones finish exactly the rest.
-"""
+"""Kill -9: whatever a run is doing when it dies, the next ones finish exactly the rest."""
 
 import asyncio
 import json
@@ -49,8 +47,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 @attrs.define
 class Trap:
-    """
-    A clock for the service that kills a process once it has been read so many times.
+    """A clock for the service that kills a process once it has been read so many times.
 
     It is read with every request, and again with whatever the service does for it.
     """
@@ -59,9 +56,7 @@ class Trap:
     reads_left: int = -1
 
     def __call__(self) -> float:
-        """
-        Tell the time, or strike.
-        """
+        """Tell the time, or strike."""
         self.reads_left -= 1
         if self.reads_left == 0 and self.process is not None and self.process.returncode is None:
             self.process.kill()
@@ -69,15 +64,12 @@ class Trap:
 
 
 def is_there(file: str) -> bool:
-    """
-    Tell whether a file has been saved.
-    """
+    """Tell whether a file has been saved."""
     return Path(file).stat().st_size > 0
 
 
 async def kill_and_rerun(directory: Path, used_id: UsedId, *, count: int, kills: int) -> int:
-    """
-    Run a batch again and again, killed at moments drawn from a seed, then in peace to its end.
+    """Run a batch again and again, killed at moments drawn from a seed, then in peace to its end.
 
     Returns:
         How often it was killed.
@@ -120,9 +112,7 @@ async def kill_and_rerun(directory: Path, used_id: UsedId, *, count: int, kills:
 async def test_a_killed_batch_is_finished_without_paying_twice(
     tmp_path: Path, used_id: UsedId, count: int, kills: int
 ) -> None:
-    """
-    A batch killed with SIGKILL again and again ends with one charge and one file for each task.
-    """
+    """A batch killed with SIGKILL again and again ends with one charge and one file for each task."""
     # A kill may come after the run's end: the draws leave at most a few of those.
     assert await kill_and_rerun(tmp_path, used_id, count=count, kills=kills) >= kills * 10 // 13
 
@@ -199,9 +189,7 @@ Die = Callable[[FakeService, Path, list[str], tuple[str, int]], int]
 
 @pytest.fixture(scope="module")
 def die() -> Iterator[Die]:
-    """
-    Return what runs a batch in a process that dies, and tells how it has ended.
-    """
+    """Return what runs a batch in a process that dies, and tells how it has ended."""
     with subprocess.Popen(  # noqa: S603 - a program of ours
         [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -218,9 +206,7 @@ def die() -> Iterator[Die]:
 
 
 async def rerun(client: AsyncClient, path: Path, prompts: Iterable[str]) -> list[Outcome]:
-    """
-    Run the batch in this process.
-    """
+    """Run the batch in this process."""
     requests = [SubmitRequest("nano_banana", {"prompt": prompt}) for prompt in prompts]
     async with Ledger(path) as ledger:
         return [outcome async for outcome in run_many(client, requests, ledger=ledger)]
@@ -242,9 +228,7 @@ COPIES = {"checkpoint", "close"}
 async def test_a_batch_that_dies_in_sqlite_is_finished_without_paying_twice(
     service: FakeService, client: AsyncClient, die: Die, tmp_path: Path, death: str, times: int
 ) -> None:
-    """
-    Death before, in and after a commit, a write, a checkpoint and the making of the file is safe.
-    """
+    """Death before, in and after a commit, a write, a checkpoint and the making of the file is safe."""
     prompts = [f"{n} " + "kitten " * 400 for n in range(12)]
     # To die while its pages are copied, the file has to be larger than its log.
     begun = [f"{n} " + "kitten " * 3000 for n in range(4)] if death in COPIES else []

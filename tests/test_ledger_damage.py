@@ -1,6 +1,4 @@
-"""
-A ledger that was damaged, or has no room: it is refused, or works; it never pays twice.
-"""
+"""A ledger that was damaged, or has no room: it is refused, or works; it never pays twice."""
 
 import asyncio
 import os
@@ -28,40 +26,30 @@ FILES = ("", "-wal", "-shm", ".lock")
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """
-    Return the file of a ledger that has a suffix.
-    """
+    """Return the file of a ledger that has a suffix."""
     return Path(f"{path}{suffix}")
 
 
 def copy(source: Path, target: Path) -> None:
-    """
-    Copy a ledger as it is, which is as a kill would leave it.
-    """
+    """Copy a ledger as it is, which is as a kill would leave it."""
     for suffix in FILES:
         if beside(source, suffix).exists():
             shutil.copy(beside(source, suffix), beside(target, suffix))
 
 
 def length(file: Path) -> int:
-    """
-    Return how many bytes a file has.
-    """
+    """Return how many bytes a file has."""
     return file.stat().st_size
 
 
 def execute(path: Path, script: str) -> None:
-    """
-    Run statements on a database.
-    """
+    """Run statements on a database."""
     with closing(sqlite3.connect(path)) as db:
         db.executescript(script)
 
 
 def flip(file: Path, position: int, bit: int) -> None:
-    """
-    Turn one bit of a file over.
-    """
+    """Turn one bit of a file over."""
     content = bytearray(file.read_bytes())
     content[position] ^= 1 << bit
     file.write_bytes(content)
@@ -69,8 +57,7 @@ def flip(file: Path, position: int, bit: int) -> None:
 
 @attrs.define
 class World:
-    """
-    A batch of which all was submitted, to a service that charges a used id again.
+    """A batch of which all was submitted, to a service that charges a used id again.
 
     Attributes:
         killed: Its ledger after a kill: most of it is in the ``-wal``.
@@ -85,9 +72,7 @@ class World:
     old: Path
 
     async def run(self, path: Path, count: int = COUNT) -> list[Exception | None]:
-        """
-        Run the batch, or its first requests, and return what has gone wrong with each.
-        """
+        """Run the batch, or its first requests, and return what has gone wrong with each."""
         requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(count)]
         async with Ledger(path) as ledger:
             return [
@@ -95,8 +80,7 @@ class World:
             ]
 
     async def refused(self, path: Path) -> str:
-        """
-        Run the batch with a ledger; return why that is refused, nothing if it is not.
+        """Run the batch with a ledger; return why that is refused, nothing if it is not.
 
         Whatever happens: nothing is paid for, and what is raised is a LedgerError with the path.
         """
@@ -120,9 +104,7 @@ class World:
 
 @pytest.fixture
 async def world(service: FakeService, client: AsyncClient, tmp_path: Path) -> World:
-    """
-    Submit the batch.
-    """
+    """Submit the batch."""
     service.used_id = "charge"
     killed, clean, old = (tmp_path / name for name in ("killed.db", "clean.db", "old.db"))
     world = World(client, service, killed, clean, old)
@@ -140,16 +122,12 @@ async def world(service: FakeService, client: AsyncClient, tmp_path: Path) -> Wo
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """
-    Return where the ledger is.
-    """
+    """Return where the ledger is."""
     return tmp_path / "run.db"
 
 
 async def test_an_undamaged_copy_is_the_ledger(world: World, path: Path) -> None:
-    """
-    Copied with all that belongs to it, a ledger goes on elsewhere, after a kill as after its end.
-    """
+    """Copied with all that belongs to it, a ledger goes on elsewhere, after a kill as after its end."""
     for template in (world.killed, world.clean):
         copy(template, path)
         assert await world.refused(path) == ""
@@ -164,9 +142,7 @@ CUTS = (0, 1, 15, 100, 511, 4095, -16_000, -4120, -4096, -1)  # below 0: from th
 async def test_a_file_that_was_cut_short_pays_for_nothing(
     world: World, path: Path, name: str, suffix: str
 ) -> None:
-    """
-    Whatever is left of which file, the batch is refused, or goes on from the whole of it.
-    """
+    """Whatever is left of which file, the batch is refused, or goes on from the whole of it."""
     for cut in CUTS:
         copy(getattr(world, name), path)
         file = beside(path, suffix)
@@ -181,9 +157,7 @@ async def test_a_file_that_was_cut_short_pays_for_nothing(
 async def test_a_bit_that_flipped_pays_for_nothing(
     world: World, path: Path, suffix: str, flips: int
 ) -> None:
-    """
-    With any bit of any of its files turned over, the batch is refused, or goes on.
-    """
+    """With any bit of any of its files turned over, the batch is refused, or goes on."""
     draws = random.Random(suffix)  # noqa: S311 - repeatable, guards nothing
     for turn in range(flips):
         template = world.killed if suffix in {"-wal", "-shm"} or turn % 2 else world.clean
@@ -197,30 +171,22 @@ async def test_a_bit_that_flipped_pays_for_nothing(
 
 
 def remove(suffix: str) -> Damage:
-    """
-    Return what removes a file of a ledger.
-    """
+    """Return what removes a file of a ledger."""
     return lambda path: beside(path, suffix).unlink()
 
 
 def write(suffix: str, content: bytes) -> Damage:
-    """
-    Return what overwrites a file of a ledger.
-    """
+    """Return what overwrites a file of a ledger."""
     return lambda path: beside(path, suffix).write_bytes(content)
 
 
 def both(*damages: Damage) -> Damage:
-    """
-    Return what does one damage after the other.
-    """
+    """Return what does one damage after the other."""
     return lambda path: [damage(path) for damage in damages]
 
 
 def edit(script: str) -> Damage:
-    """
-    Return what changes a ledger by SQL.
-    """
+    """Return what changes a ledger by SQL."""
     return lambda path: execute(path, script)
 
 
@@ -274,9 +240,7 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 async def test_a_damaged_ledger_says_what_is_wrong(world: World, path: Path, name: str) -> None:
-    """
-    Each damage has its own words, and is told again by the next run.
-    """
+    """Each damage has its own words, and is told again by the next run."""
     template, damage, why = DAMAGES[name]
     copy(getattr(world, template), path)
     damage(path)
@@ -288,9 +252,7 @@ async def test_a_damaged_ledger_says_what_is_wrong(world: World, path: Path, nam
 async def test_a_reply_that_is_illegible_costs_its_line_only(
     service: FakeService, world: World, path: Path
 ) -> None:
-    """
-    Where what the service has said of one task cannot be read, that is its outcome's error.
-    """
+    """Where what the service has said of one task cannot be read, that is its outcome's error."""
     copy(world.clean, path)
     execute(path, "UPDATE tasks SET reply = '{' WHERE position = 3")
     errors = [error for error in await world.run(path) if error is not None]
@@ -299,9 +261,7 @@ async def test_a_reply_that_is_illegible_costs_its_line_only(
 
 
 async def test_the_advice_about_a_lock_helps(world: World, path: Path) -> None:
-    """
-    Where a ledger belongs to another lock, it goes on once the lock was deleted.
-    """
+    """Where a ledger belongs to another lock, it goes on once the lock was deleted."""
     copy(world.clean, path)
     shutil.copy(beside(world.old, ".lock"), beside(path, ".lock"))
     execute(beside(path, ".lock"), "PRAGMA application_id = 1")
@@ -314,9 +274,7 @@ async def test_the_advice_about_a_lock_helps(world: World, path: Path) -> None:
 async def test_a_ledger_draws_the_same_ids_without_its_log(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """
-    A first run's ledger that came without its -wal and its lock has still the ids of that run.
-    """
+    """A first run's ledger that came without its -wal and its lock has still the ids of that run."""
     service.used_id = "return"
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(4)]
     async with Ledger(path) as ledger:
@@ -330,9 +288,7 @@ async def test_a_ledger_draws_the_same_ids_without_its_log(
 async def test_a_ledger_that_was_deleted_begins_anew(
     service: FakeService, world: World, path: Path, prepare: Damage
 ) -> None:
-    """
-    Where no file is, or an empty one and no ledger was before, a new batch begins.
-    """
+    """Where no file is, or an empty one and no ledger was before, a new batch begins."""
     prepare(path)
     assert await world.run(path, 2) == [None, None]
     assert len(service.charges) == COUNT + 2
@@ -345,9 +301,7 @@ async def test_a_ledger_that_was_deleted_begins_anew(
 
 
 def zero(file: Path, page: int) -> None:
-    """
-    Overwrite a page of a database, counted from 0, with zeros.
-    """
+    """Overwrite a page of a database, counted from 0, with zeros."""
     content = bytearray(file.read_bytes())
     content[page * 4096 : (page + 1) * 4096] = bytes(4096)
     file.write_bytes(content)
@@ -355,9 +309,7 @@ def zero(file: Path, page: int) -> None:
 
 @pytest.fixture
 def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    Open ledgers as if they were too large to be checked.
-    """
+    """Open ledgers as if they were too large to be checked."""
     monkeypatch.setattr(_file, "_CHECKED_PAGES", 0)
 
 
@@ -374,9 +326,7 @@ def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_damage_that_shows_late_ends_the_batch(
     service: FakeService, world: World, path: Path, damage: Damage, why: str, limit: float | None
 ) -> None:
-    """
-    Damage that is met on the way is a LedgerError with its cause, and nothing more is sent.
-    """
+    """Damage that is met on the way is a LedgerError with its cause, and nothing more is sent."""
     copy(world.clean, path)
     damage(path)
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(2 * COUNT)]
@@ -394,9 +344,7 @@ async def test_damage_that_shows_late_ends_the_batch(
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """
-    Let no file of this process grow over *size* bytes, as if the disk were full.
-    """
+    """Let no file of this process grow over *size* bytes, as if the disk were full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -406,9 +354,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 async def finish(client: AsyncClient, ledger: Ledger, requests: list[SubmitRequest]) -> int:
-    """
-    Run a batch, and return for how many requests it has gone well.
-    """
+    """Run a batch, and return for how many requests it has gone well."""
     async with ledger:
         batch = run_many(client, requests, ledger=ledger, window=8)
         return sum([outcome.ok async for outcome in batch])
@@ -418,9 +364,7 @@ async def finish(client: AsyncClient, ledger: Ledger, requests: list[SubmitReque
 async def test_a_disk_that_was_full_for_a_while_costs_nothing(
     service: FakeService, client: AsyncClient, tmp_path: Path, step: int
 ) -> None:
-    """
-    Wherever the disk is full, the batch ends with a LedgerError, and goes on when there is room.
-    """
+    """Wherever the disk is full, the batch ends with a LedgerError, and goes on when there is room."""
     service.used_id = "charge"
     errors: list[LedgerError] = []
     for size in range(0, 90_000, step):
@@ -443,9 +387,7 @@ async def test_a_disk_that_was_full_for_a_while_costs_nothing(
 async def test_a_full_disk_leaves_the_log_as_it_is(
     service: FakeService, client: AsyncClient, path: Path, when: str
 ) -> None:
-    """
-    What cannot be moved from the -wal into the file stays there, and is found by the next run.
-    """
+    """What cannot be moved from the -wal into the file stays there, and is found by the next run."""
     requests = [SubmitRequest("nano_banana", {"prompt": f"{n} " * 200_000}) for n in range(4)]
     assert await finish(client, Ledger(path), requests) == 4
     with closing(sqlite3.connect(path)) as db:
@@ -468,9 +410,7 @@ async def test_a_full_disk_leaves_the_log_as_it_is(
 
 
 def replace(path: Path) -> None:
-    """
-    Put a copy in the place of a file.
-    """
+    """Put a copy in the place of a file."""
     shutil.copy(path, f"{path}.new")
     Path(f"{path}.new").rename(path)
 
@@ -479,9 +419,7 @@ def replace(path: Path) -> None:
 async def test_a_file_that_goes_away_ends_the_batch(
     service: FakeService, world: World, path: Path, damage: Damage
 ) -> None:
-    """
-    A ledger that is deleted or replaced during a run is noticed before anything more is sent.
-    """
+    """A ledger that is deleted or replaced during a run is noticed before anything more is sent."""
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(2 * COUNT)]
     copy(world.clean, path)
     ledger = await Ledger(path).__aenter__()

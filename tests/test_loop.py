@@ -1,6 +1,4 @@
-"""
-The event loop: closed while busy, left open, forked, shared by a thousand calls.
-"""
+"""The event loop: closed while busy, left open, forked, shared by a thousand calls."""
 
 import asyncio
 import gc
@@ -27,7 +25,7 @@ from aireiter_async import (
 )
 from aireiter_async._client import _sleeping
 from aireiter_async._client._sleeping import Sleeping
-from aireiter_async._deadlines import Deadlines
+from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async.testing import FakeService, Fault
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -40,17 +38,13 @@ PATIENT = RetryPolicy(base=LONG * 1000, cap=LONG * 1000, settle=LONG, max_retry_
 
 
 def request() -> SubmitRequest:
-    """
-    Make a request with an id of its own.
-    """
+    """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
 @pytest.fixture(params=["owned", "borrowed"])
 async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Make]:
-    """
-    Return what makes patient clients with a session of their own, or with one that is borrowed.
-    """
+    """Return what makes patient clients with a session of their own, or with one that is borrowed."""
     async with aiohttp.ClientSession() as session:
 
         def made(**options: Any) -> AsyncClient:
@@ -67,9 +61,7 @@ async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIte
 
 
 async def told(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
-    """
-    Close *client*, and return how each task has ended.
-    """
+    """Close *client*, and return how each task has ended."""
     assert not any(task.done() for task in tasks)
     async with asyncio.timeout(20):
         await client.close()
@@ -80,25 +72,19 @@ async def told(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
 
 
 def begin(*calls: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
-    """
-    Begin calls.
-    """
+    """Begin calls."""
     return [asyncio.create_task(call) for call in calls]
 
 
 def closed(error: BaseException) -> bool:
-    """
-    Tell whether an error says that the client was closed.
-    """
+    """Tell whether an error says that the client was closed."""
     return type(error) is RuntimeError and "closed" in str(error)
 
 
 async def test_closing_tells_those_in_flight(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """
-    Calls whose answer is awaited end when the client closes: a submit in doubt, the others closed.
-    """
+    """Calls whose answer is awaited end when the client closes: a submit in doubt, the others closed."""
     client = make()
     service.script("submit", Fault.hang(accepted=True))
     service.script("query", Fault.hang(), Fault.hang())
@@ -119,9 +105,7 @@ async def test_closing_tells_those_in_flight(
 
 
 async def test_closing_tells_the_queue(service: FakeService, make: Make, until: Until) -> None:
-    """
-    Calls that queue for a slot are told that the client is closed: nothing of them was sent.
-    """
+    """Calls that queue for a slot are told that the client is closed: nothing of them was sent."""
     client = make(max_concurrency=1)
     service.script("balance", Fault.hang())
     tasks = begin(client.balance(), *(client.submit(request()) for _ in range(20)))
@@ -134,9 +118,7 @@ async def test_closing_tells_the_queue(service: FakeService, make: Make, until: 
 async def test_closing_tells_those_who_wait_for_a_turn(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """
-    Calls that wait for the rate's next turn are told that the client is closed.
-    """
+    """Calls that wait for the rate's next turn are told that the client is closed."""
     client = make(max_rate=1 / LONG)
     await client.balance()
     tasks = begin(*(client.submit(request()) for _ in range(20)))
@@ -150,9 +132,7 @@ async def test_closing_tells_those_who_wait_for_a_turn(
 async def test_closing_tells_those_who_back_off(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """
-    Calls that wait before the next attempt are told: nobody sleeps on for what was asked.
-    """
+    """Calls that wait before the next attempt are told: nobody sleeps on for what was asked."""
     client = make()
     service.script("balance", Fault.server_error())
     service.script("submit", Fault.too_many_requests(LONG))
@@ -164,9 +144,7 @@ async def test_closing_tells_those_who_back_off(
 async def test_closing_tells_those_who_settle(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """
-    A submit that is being looked for ends in an AmbiguousSubmitError.
-    """
+    """A submit that is being looked for ends in an AmbiguousSubmitError."""
     client = make()
     service.visible_after_looks = 2
     service.script("submit", Fault.lost_answer(accepted=True))
@@ -178,9 +156,7 @@ async def test_closing_tells_those_who_settle(
 
 
 async def test_closing_tells_those_who_poll(make: Make, until: Until) -> None:
-    """
-    A wait between two looks ends when the client closes, of a view too.
-    """
+    """A wait between two looks ends when the client closes, of a view too."""
     client = make()
     tasks = begin(client.run(request()), client.with_options(timeout=5).run(request()))
     await until(lambda: client.stats.submitted == 2)
@@ -192,9 +168,7 @@ async def test_closing_tells_those_who_poll(make: Make, until: Until) -> None:
 async def test_closing_tells_those_who_download(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """
-    Downloads end when the client closes, before the first byte and between two, without a file.
-    """
+    """Downloads end when the client closes, before the first byte and between two, without a file."""
     client = make(polling=PollPolicy(first=0))
     task = await client.run(request())
     [output] = task.outputs
@@ -213,9 +187,7 @@ async def test_closing_tells_those_who_download(
 async def test_closing_tells_the_last_attempts(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """
-    Calls that would not be tried again are told that the client is closed, all the same.
-    """
+    """Calls that would not be tried again are told that the client is closed, all the same."""
     client = make(retry=RetryPolicy(attempts=1), polling=PollPolicy(first=0))
     task = await client.run(request())
     service.script("result", Fault.hang(), Fault.drip(8 * LONG))
@@ -235,9 +207,7 @@ async def test_closing_tells_the_last_attempts(
 async def test_closing_ends_a_batch(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """
-    A batch ends when its client closes, and goes on with another: each is paid once.
-    """
+    """A batch ends when its client closes, and goes on with another: each is paid once."""
     requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(40)]
     client = make(max_concurrency=4, timeout=0.5)
     service.script("submit", Fault.ok(), Fault.hang(accepted=True))
@@ -262,9 +232,7 @@ async def test_closing_ends_a_batch(
 
 
 async def test_closing_from_within(service: FakeService, make: Make) -> None:
-    """
-    A client may be closed by what it calls itself, and says so to the caller.
-    """
+    """A client may be closed by what it calls itself, and says so to the caller."""
     client = make(polling=PollPolicy(first=0))
     with pytest.raises(RuntimeError, match="closed"):
         await client.run(request(), on_update=lambda _task: client.close())
@@ -272,9 +240,7 @@ async def test_closing_from_within(service: FakeService, make: Make) -> None:
 
 
 async def test_closing_while_connecting(make: Make, listen: Callable[..., Awaitable[str]]) -> None:
-    """
-    A connection that is being made, and a handshake that goes nowhere, are given up.
-    """
+    """A connection that is being made, and a handshake that goes nowhere, are given up."""
     silent = await listen(lambda _: None)
     client = make(base_url=silent.replace("http", "https"), connect_timeout=LONG)
     tasks = begin(client.balance(), client.submit(request()))
@@ -288,9 +254,7 @@ async def test_closing_while_connecting(make: Make, listen: Callable[..., Awaita
 async def test_an_unclosed_client_warns_once(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A client that is forgotten with open connections warns once, at once, and lets them go.
-    """
+    """A client that is forgotten with open connections warns once, at once, and lets them go."""
     client = AsyncClient(service.api_key, base_url=service.url)
     await asyncio.gather(*(client.balance() for _ in range(3)))
     service.script("balance", Fault.server_error(), Fault.server_error())
@@ -308,9 +272,7 @@ async def test_an_unclosed_client_warns_once(
 
 
 def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    A client that outlives its loop warns once of itself when it goes.
-    """
+    """A client that outlives its loop warns once of itself when it goes."""
 
     async def main() -> AsyncClient:
         async with FakeService() as service:
@@ -334,9 +296,7 @@ def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureF
 def test_a_client_forgotten_while_its_loop_rests_warns_once(
     caplog: pytest.LogCaptureFixture, views: int, *, turns: bool
 ) -> None:
-    """
-    A client that goes while its loop neither runs nor is closed warns once, and raises nothing.
-    """
+    """A client that goes while its loop neither runs nor is closed warns once, and raises nothing."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -364,9 +324,7 @@ def test_a_client_forgotten_while_its_loop_rests_warns_once(
 
 
 def in_child(act: Callable[[], str]) -> str:
-    """
-    Return what a forked process says.
-    """
+    """Return what a forked process says."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there may be other threads
@@ -388,9 +346,7 @@ def in_child(act: Callable[[], str]) -> str:
 
 
 async def test_another_process_leaves_the_sockets_alone(service: FakeService) -> None:
-    """
-    After a fork a client is of no use; closed or forgotten, it does not touch what it shares.
-    """
+    """After a fork a client is of no use; closed or forgotten, it does not touch what it shares."""
     client = AsyncClient(service.api_key, base_url=service.url)
     await client.balance()
     transport = client._shared.transport
@@ -409,9 +365,7 @@ async def test_another_process_leaves_the_sockets_alone(service: FakeService) ->
 
 
 async def test_what_is_cut_short_twice_is_cut_once() -> None:
-    """
-    Closing twice at once ends what is under way once, as a timeout and not as a cancellation.
-    """
+    """Closing twice at once ends what is under way once, as a timeout and not as a cancellation."""
     deadlines = Deadlines(LONG)
 
     async def block() -> None:
@@ -428,9 +382,7 @@ async def test_what_is_cut_short_twice_is_cut_once() -> None:
 
 
 async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
-    """
-    A sleep that was cancelled just before its client closes stays cancelled.
-    """
+    """A sleep that was cancelled just before its client closes stays cancelled."""
     sleeping = Sleeping()
     [task] = begin(sleeping.sleep(LONG))
     await asyncio.sleep(0)
@@ -449,9 +401,7 @@ async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("another", [False, True], ids=["same loop", "another loop"])
 def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
-    """
-    In a forked process a client says so, closing it there is harmless, and the parent goes on.
-    """
+    """In a forked process a client says so, closing it there is harmless, and the parent goes on."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -479,9 +429,7 @@ def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
 async def test_the_loop_stays_free(
     caplog: pytest.LogCaptureFixture, tmp_path: Path, verb: str
 ) -> None:
-    """
-    With a thousand in flight no single step of ours holds the loop for long.
-    """
+    """With a thousand in flight no single step of ours holds the loop for long."""
 
     # No coroutine of the test's own: the log names the outermost.
     def call() -> Coroutine[Any, Any, object]:
@@ -519,9 +467,7 @@ async def test_the_loop_stays_free(
 
 
 async def test_the_loop_turns_between_answers(service: FakeService) -> None:
-    """
-    Others get their turn while a thousand calls are served: often, counted in turns of the loop.
-    """
+    """Others get their turn while a thousand calls are served: often, counted in turns of the loop."""
     service.record = False
     turns = 0
 

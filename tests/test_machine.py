@@ -1,5 +1,4 @@
-"""
-A machine that plays client, service, ledger and misfortune against each other, at random.
+"""A machine that plays client, service, ledger and misfortune against each other, at random.
 
 After each step: nothing is charged twice, nothing that was not asked for, and each id of the batch
 that was charged stands in the ledger; what is said to be refused was not charged, what is said to
@@ -109,9 +108,7 @@ PLANS = st.fixed_dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """
-    The steps, and what has to hold after each.
-    """
+    """The steps, and what has to hold after each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,15 +123,11 @@ class Machine(RuleBasedStateMachine):
         self.client = self.connect()
 
     def play(self, call: Coroutine[Any, Any, T]) -> T:
-        """
-        Run *call* to its end, in bounded time.
-        """
+        """Run *call* to its end, in bounded time."""
         return self.loop.run_until_complete(asyncio.wait_for(call, 60))
 
     def connect(self) -> AsyncClient:
-        """
-        Make a client.
-        """
+        """Make a client."""
         return clocked(
             self.clock,
             self.service.api_key,
@@ -145,26 +138,20 @@ class Machine(RuleBasedStateMachine):
         )
 
     async def struck(self, call: Coroutine[Any, Any, Any], blow: Blow) -> Any:
-        """
-        Run *call*, cancelled by *blow*; return what it returned, or None if it did not.
-        """
+        """Run *call*, cancelled by *blow*; return what it returned, or None if it did not."""
         with counting(blow):
             blow.task = self.loop.create_task(call)
             await asyncio.wait([blow.task])
         return None if blow.task.cancelled() else blow.task.result()
 
     def more_singles(self, count: int) -> list[SubmitRequest]:
-        """
-        Make requests that are no part of the batch.
-        """
+        """Make requests that are no part of the batch."""
         first = len(self.singles)
         self.singles += [SubmitRequest("veo3_1", {"n": first + n}) for n in range(count)]
         return self.singles[first:]
 
     def disturb(self, trouble: dict[Any, list[Fault]]) -> None:
-        """
-        Let faults strike.
-        """
+        """Let faults strike."""
         for endpoint, faults in trouble.items():
             self.service.script(endpoint, *faults)
 
@@ -177,18 +164,14 @@ class Machine(RuleBasedStateMachine):
     def change_the_service(
         self, lag: tuple[Any, int], seconds: float, envelope: Any, form: Any
     ) -> None:
-        """
-        Let the service behave in another way that is not ruled out.
-        """
+        """Let the service behave in another way that is not ruled out."""
         self.service.used_id, self.service.visible_after_looks = lag
         self.service.visible_after = seconds
         self.service.envelope, self.service.refusal_form = envelope, form
 
     @rule(trouble=TROUBLE, count=st.integers(1, 4), step=STEPS, late=st.booleans())
     def submit(self, trouble: Any, count: int, step: int, late: bool) -> None:  # noqa: FBT001
-        """
-        Submit some more tasks at once.
-        """
+        """Submit some more tasks at once."""
         self.disturb(trouble)
         requests = self.more_singles(count)
 
@@ -203,9 +186,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.singles)
     @rule(trouble=TROUBLE, which=st.integers(0, 99), step=STEPS, late=st.booleans())
     def submit_again(self, trouble: Any, which: int, step: int, late: bool) -> None:  # noqa: FBT001
-        """
-        Run a task again that may have been submitted.
-        """
+        """Run a task again that may have been submitted."""
         self.disturb(trouble)
         request = self.singles[which % len(self.singles)]
 
@@ -228,9 +209,7 @@ class Machine(RuleBasedStateMachine):
         step: int,
         late: bool,  # noqa: FBT001 - of hypothesis
     ) -> None:
-        """
-        Go on with the batch, that may have become longer.
-        """
+        """Go on with the batch, that may have become longer."""
         self.lengthen(more, trouble)
         before, limit = self.spent(), plan["max_credits"]
         priced = any(row["estimated_credits"] or row["credits_used"] for row in self.rows())
@@ -251,18 +230,14 @@ class Machine(RuleBasedStateMachine):
         step: int,
         late: bool,  # noqa: FBT001 - of hypothesis
     ) -> None:
-        """
-        Go on with the batch, in a process that dies.
-        """
+        """Go on with the batch, in a process that dies."""
         self.lengthen(more, trouble)
         death = Death(step, late=late, ledger=self.ledger)
         self.play(self.struck(self.consume(**plan), death))
         death.bury()
 
     def lengthen(self, more: int, trouble: dict[Any, list[Fault]]) -> None:
-        """
-        Append requests to the batch, and let faults strike.
-        """
+        """Append requests to the batch, and let faults strike."""
         self.disturb(trouble)
         for line in range(len(self.batch), len(self.batch) + more):
             self.batch.append(SubmitRequest("veo3_1", {"line": line}))
@@ -275,9 +250,7 @@ class Machine(RuleBasedStateMachine):
         timeout: float | None = None,  # noqa: ASYNC109 - of each task
         saving: bool = False,
     ) -> list[Outcome]:
-        """
-        Run the batch.
-        """
+        """Run the batch."""
         async with Ledger(self.ledger) as ledger:
             options: dict[str, Any] = {
                 "ledger": ledger,
@@ -293,16 +266,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def restart_the_service(self) -> None:
-        """
-        Cut every connection.
-        """
+        """Cut every connection."""
         self.play(self.restart())
 
     @rule(more=MORE, trouble=TROUBLE, plan=PLANS, turns=st.integers(1, 200))
     def restart_while_busy(self, more: int, trouble: Any, plan: dict[str, Any], turns: int) -> None:
-        """
-        Cut every connection in the middle of a batch.
-        """
+        """Cut every connection in the middle of a batch."""
         self.lengthen(more, trouble)
 
         async def play() -> list[Outcome]:
@@ -316,25 +285,19 @@ class Machine(RuleBasedStateMachine):
             self.check(outcome.request.out_task_id, outcome.error or outcome.task)
 
     async def restart(self) -> None:
-        """
-        Restart the service.
-        """
+        """Restart the service."""
         await self.service.close()
         await self.service.start()
 
     @rule()
     def restart_the_client(self) -> None:
-        """
-        Close the client, and make another.
-        """
+        """Close the client, and make another."""
         self.play(self.client.close())
         self.client = self.connect()
 
     @rule(more=MORE, trouble=TROUBLE, count=st.integers(0, 4), turns=st.integers(1, 200))
     def close_while_busy(self, more: int, trouble: Any, count: int, turns: int) -> None:
-        """
-        Close the client in the middle of submits and a batch.
-        """
+        """Close the client in the middle of submits and a batch."""
         self.lengthen(more, trouble)
         old, requests = self.client, self.more_singles(count)
 
@@ -353,9 +316,7 @@ class Machine(RuleBasedStateMachine):
         self.client = self.connect()
 
     def check(self, out_task_id: str, end: Any) -> None:
-        """
-        Fail unless what a call has said of a task is true.
-        """
+        """Fail unless what a call has said of a task is true."""
         task = self.service.tasks.get(out_task_id)
         if isinstance(end, AmbiguousSubmitError):
             return
@@ -375,15 +336,11 @@ class Machine(RuleBasedStateMachine):
             assert task is None
 
     def charged(self) -> list[str]:
-        """
-        Return the ids that were charged for.
-        """
+        """Return the ids that were charged for."""
         return [charge.out_task_id for charge in self.service.charges]
 
     def spent(self) -> float:
-        """
-        Return what the batch has cost, without what is refunded in the end.
-        """
+        """Return what the batch has cost, without what is refunded in the end."""
         singles = {request.out_task_id for request in self.singles}
         return sum(
             charge.credits
@@ -393,9 +350,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def rows(self) -> list[sqlite3.Row]:
-        """
-        Return what is in the ledger.
-        """
+        """Return what is in the ledger."""
         if not self.ledger.exists():
             return []
         with closing(sqlite3.connect(self.ledger)) as db:
@@ -406,25 +361,19 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_twice(self) -> None:
-        """
-        Charges equal tasks: no id is charged twice.
-        """
+        """Charges equal tasks: no id is charged twice."""
         assert sorted(self.charged()) == sorted(self.service.tasks)
 
     @invariant()
     def nothing_unknown(self) -> None:
-        """
-        What was charged was submitted: on its own, or by the batch, and then the ledger knows.
-        """
+        """What was charged was submitted: on its own, or by the batch, and then the ledger knows."""
         singles = {request.out_task_id for request in self.singles}
         recorded = {row["out_task_id"] for row in self.rows()}
         assert set(self.charged()) - singles <= recorded
 
     @invariant()
     def nothing_untrue(self) -> None:
-        """
-        What the ledger says of a task is true.
-        """
+        """What the ledger says of a task is true."""
         for row in self.rows():
             task, state = self.service.tasks.get(row["out_task_id"]), row["state"]
             assert task is None or state != "refused"
@@ -439,17 +388,13 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_left(self) -> None:
-        """
-        No slot is taken, nobody waits for one, and no file is half there.
-        """
+        """No slot is taken, nobody waits for one, and no file is half there."""
         stats = self.client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
         assert list(self.directory.rglob("*.part")) == []
 
     def teardown(self) -> None:
-        """
-        Let all end well, and look whether it has.
-        """
+        """Let all end well, and look whether it has."""
         try:
             self.end_well()
         finally:
@@ -461,9 +406,7 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
     def end_well(self) -> None:
-        """
-        Without further faults everything completes, each charged once.
-        """
+        """Without further faults everything completes, each charged once."""
         for script in self.service._plan._scripts.values():
             script.clear()
         self.service.visible_after = self.service.visible_after_looks = 0

@@ -1,6 +1,4 @@
-"""
-Results on disk: named for what they are, and whole or not there at all.
-"""
+"""Results on disk: named for what they are, and whole or not there at all."""
 
 import asyncio
 import base64
@@ -53,9 +51,7 @@ async def pieces(
     meanwhile: Callable[[], object] = lambda: None,
     error: BaseException | None = None,
 ) -> AsyncIterator[bytes]:
-    """
-    Yield *chunks*, call *meanwhile* before each and at the end, then fail with *error*.
-    """
+    """Yield *chunks*, call *meanwhile* before each and at the end, then fail with *error*."""
     for chunk in chunks:
         meanwhile()
         yield chunk
@@ -66,24 +62,18 @@ async def pieces(
 
 
 def png(_head: bytes) -> str:
-    """
-    Call anything a PNG.
-    """
+    """Call anything a PNG."""
     return ".png"
 
 
 def files(directory: Path) -> list[str]:
-    """
-    Return the names of all that is in a directory.
-    """
+    """Return the names of all that is in a directory."""
     return sorted(path.name for path in directory.iterdir())
 
 
 @contextmanager
 def small_disk(size: int) -> Iterator[None]:
-    """
-    Let no file grow beyond *size* bytes.
-    """
+    """Let no file grow beyond *size* bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -119,9 +109,7 @@ def small_disk(size: int) -> Iterator[None]:
     ],
 )
 def test_the_content_type_names_the_suffix(content_type: str, suffix: str) -> None:
-    """
-    Where the bytes do not tell, the type does, whatever the URL ends in.
-    """
+    """Where the bytes do not tell, the type does, whatever the URL ends in."""
     assert file_suffix(content_type, b"????", "https://h/a.bmp") == suffix
 
 
@@ -131,9 +119,7 @@ def test_the_content_type_names_the_suffix(content_type: str, suffix: str) -> No
     ["", "application/octet-stream", "image/png", "image/jpeg", "video/mp4", "text/plain"],
 )
 def test_the_first_bytes_name_the_suffix(content_type: str, head: bytes, suffix: str) -> None:
-    """
-    The file itself says what it is, whatever the host calls it.
-    """
+    """The file itself says what it is, whatever the host calls it."""
     assert file_suffix(content_type, head + bytes(50), "https://h/a.bmp") == suffix
 
 
@@ -151,9 +137,7 @@ def test_the_first_bytes_name_the_suffix(content_type: str, head: bytes, suffix:
     ],
 )
 def test_of_iso_media_the_type_tells_which(content_type: str, suffix: str) -> None:
-    """
-    Sound, film and picture share one container: there the type is believed, if it is of one.
-    """
+    """Sound, film and picture share one container: there the type is believed, if it is of one."""
     assert file_suffix(content_type, b"\x00\x00\x00\x1cftypisom", "https://h/a") == suffix
     assert file_suffix(content_type, b"\x00\x00\x00\x1cftypqt  ", "https://h/a") == ".mov"
 
@@ -181,9 +165,7 @@ def test_of_iso_media_the_type_tells_which(content_type: str, suffix: str) -> No
     ],
 )
 def test_the_url_is_the_last_resort(url: str, suffix: str) -> None:
-    """
-    A URL's plain suffix will do where nothing else tells, and nothing odd gets into a name.
-    """
+    """A URL's plain suffix will do where nothing else tells, and nothing odd gets into a name."""
     assert file_suffix("", b"????", url) == suffix
 
 
@@ -216,18 +198,14 @@ def test_the_url_is_the_last_resort(url: str, suffix: str) -> None:
     ids=ascii,
 )
 def test_a_stem_is_safe_as_a_file_name(url: str, stem: str) -> None:
-    """
-    The last part of a URL without what could lead elsewhere.
-    """
+    """The last part of a URL without what could lead elsewhere."""
     assert stem_of_url(url) == stem
 
 
 @given(st.text() | st.text("./\\%2eE5cfF0~:\0 \u732b").map("https://h/".__add__))
 @settings(deadline=None)
 def test_no_stem_leads_elsewhere(url: str) -> None:
-    """
-    Whatever the URL, its stem is one short, visible name.
-    """
+    """Whatever the URL, its stem is one short, visible name."""
     stem = stem_of_url(url)
     assert stem == Path(stem).name
     assert stem not in {"", ".", ".."}
@@ -238,9 +216,7 @@ def test_no_stem_leads_elsewhere(url: str) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "\xe9", "\u732b", "\U0001f600", "%E7%8C%AB"])
 async def test_a_very_long_name_is_cut(tmp_path: Path, letter: str) -> None:
-    """
-    A name that no file system takes is cut between two characters.
-    """
+    """A name that no file system takes is cut between two characters."""
     stem = stem_of_url(f"https://h/{letter * 3000}.png")
     assert 197 <= len(stem.encode()) <= 200
     path, _ = await save(pieces([PNG]), tmp_path, stem, png)
@@ -251,9 +227,7 @@ async def test_a_very_long_name_is_cut(tmp_path: Path, letter: str) -> None:
     "stem", ["x" * 251, "\u732b" * 83, "Caf\xe9 \u732b \U0001f600", "a.b", " "]
 )
 async def test_any_name_that_fits_is_kept(tmp_path: Path, stem: str) -> None:
-    """
-    A stem may fill a name to its last byte: the temporary name does not need more.
-    """
+    """A stem may fill a name to its last byte: the temporary name does not need more."""
     path, _ = await save(pieces([PNG]), tmp_path, stem, png)
     assert path == tmp_path / f"{stem}.png"
     assert path.read_bytes() == PNG
@@ -273,9 +247,7 @@ async def test_any_name_that_fits_is_kept(tmp_path: Path, stem: str) -> None:
     ids=lambda chunks: f"{len(chunks)}-{sum(map(len, chunks))}",
 )
 async def test_all_chunks_arrive_in_order(tmp_path: Path, chunks: list[bytes]) -> None:
-    """
-    However the content is cut, the file holds it, and its length is told.
-    """
+    """However the content is cut, the file holds it, and its length is told."""
     path, length = await save(pieces(chunks), tmp_path / "new" / "deep", "kitten", png)
     assert path == tmp_path / "new" / "deep" / "kitten.png"
     assert path.read_bytes() == b"".join(chunks)
@@ -285,9 +257,7 @@ async def test_all_chunks_arrive_in_order(tmp_path: Path, chunks: list[bytes]) -
 
 @pytest.mark.parametrize("size", [1, 3, 64, 100, BLOCK])
 async def test_the_suffix_is_told_the_first_bytes(tmp_path: Path, size: int) -> None:
-    """
-    The first 64 bytes tell what a file is, even if they come one by one.
-    """
+    """The first 64 bytes tell what a file is, even if they come one by one."""
     content = bytes(range(256)) * 2
     heads: list[bytes] = []
 
@@ -301,9 +271,7 @@ async def test_the_suffix_is_told_the_first_bytes(tmp_path: Path, size: int) -> 
 
 
 async def test_a_file_appears_once_it_is_whole(tmp_path: Path) -> None:
-    """
-    Until the last byte is written there is only a hidden partial file, and the old one stays.
-    """
+    """Until the last byte is written there is only a hidden partial file, and the old one stays."""
     target = tmp_path / "kitten.png"
     target.write_bytes(b"old")
     seen: list[list[str]] = []
@@ -321,9 +289,7 @@ async def test_a_file_appears_once_it_is_whole(tmp_path: Path) -> None:
 
 
 async def test_two_may_write_the_same_name(tmp_path: Path) -> None:
-    """
-    Two at once do not write into each other's file: the later one stays, whole.
-    """
+    """Two at once do not write into each other's file: the later one stays, whole."""
     contents = [bytes([n]) * (2 * BLOCK) for n in range(5)]
     await asyncio.gather(
         *(save(pieces([each[:BLOCK], each[BLOCK:]]), tmp_path, "a", png) for each in contents)
@@ -334,9 +300,7 @@ async def test_two_may_write_the_same_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunks", [[], [b""], [b"", b""]])
 async def test_nothing_is_no_result(tmp_path: Path, chunks: list[bytes]) -> None:
-    """
-    An empty answer is an error, and makes neither a file nor a directory.
-    """
+    """An empty answer is an error, and makes neither a file nor a directory."""
     with pytest.raises(ValueError, match="the result is empty"):
         await save(pieces(chunks), tmp_path / "new", "a", png)
     assert files(tmp_path) == []
@@ -347,9 +311,7 @@ async def test_nothing_is_no_result(tmp_path: Path, chunks: list[bytes]) -> None
 async def test_a_broken_download_leaves_nothing(
     tmp_path: Path, count: int, error: BaseException
 ) -> None:
-    """
-    Whatever ends the content early, after any chunk, the partial file goes.
-    """
+    """Whatever ends the content early, after any chunk, the partial file goes."""
     with pytest.raises(type(error)) as caught:
         await save(pieces([b"x" * BLOCK] * count, error=error), tmp_path, "a", png)
     assert caught.value is error
@@ -358,9 +320,7 @@ async def test_a_broken_download_leaves_nothing(
 
 @pytest.mark.parametrize("turns", range(24))
 async def test_a_cancelled_download_leaves_nothing_or_the_whole(tmp_path: Path, turns: int) -> None:
-    """
-    Cancelled at any moment, twice even, a save leaves no partial file and no thread behind.
-    """
+    """Cancelled at any moment, twice even, a save leaves no partial file and no thread behind."""
     content = [bytes([n]) * BLOCK for n in range(3)]
     task = asyncio.ensure_future(save(pieces(content), tmp_path, "a", png))
     for _ in range(turns):
@@ -375,9 +335,7 @@ async def test_a_cancelled_download_leaves_nothing_or_the_whole(tmp_path: Path, 
 
 
 class Thread:
-    """
-    A call that blocks in its thread until it is let go.
-    """
+    """A call that blocks in its thread until it is let go."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.began = threading.Event()
@@ -386,9 +344,7 @@ class Thread:
         self.error = error
 
     def __call__(self) -> str:
-        """
-        Block.
-        """
+        """Block."""
         self.began.set()
         assert self.released.wait(30)
         self.ended = True
@@ -398,9 +354,7 @@ class Thread:
 
 
 async def test_a_thread_returns_what_it_made() -> None:
-    """
-    Without a cancellation a call in a thread is a call.
-    """
+    """Without a cancellation a call in a thread is a call."""
     assert await _in_thread(int, "ff", base=16) == 255
     with pytest.raises(FileNotFoundError):
         await _in_thread(Path("/no/such/file").read_bytes)
@@ -409,9 +363,7 @@ async def test_a_thread_returns_what_it_made() -> None:
 @pytest.mark.parametrize("error", [None, OSError("full")])
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_a_cancelled_thread_is_waited_for(times: int, error: Exception | None) -> None:
-    """
-    However often it is cancelled, a write ends before its file may be removed.
-    """
+    """However often it is cancelled, a write ends before its file may be removed."""
     thread = Thread(error)
     task = asyncio.ensure_future(_in_thread(thread))
     await asyncio.to_thread(thread.began.wait)
@@ -427,9 +379,7 @@ async def test_a_cancelled_thread_is_waited_for(times: int, error: Exception | N
 
 
 def test_the_end_of_the_loop_waits_for_the_thread() -> None:
-    """
-    When asyncio.run cancels all that is left, a write still ends before its file is removed.
-    """
+    """When asyncio.run cancels all that is left, a write still ends before its file is removed."""
     thread = Thread()
     told: list[bool] = []
 
@@ -456,18 +406,14 @@ def test_the_end_of_the_loop_waits_for_the_thread() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 1000, BLOCK + 5])
 async def test_a_full_disk_leaves_nothing(tmp_path: Path, size: int) -> None:
-    """
-    A disk that takes a part only is an OSError, and the part goes.
-    """
+    """A disk that takes a part only is an OSError, and the part goes."""
     with pytest.raises(OSError, match="File too large"), small_disk(size):
         await save(pieces([b"x" * BLOCK] * 2), tmp_path, "a", png)
     assert files(tmp_path) == []
 
 
 async def test_a_directory_that_is_a_file_is_an_os_error(tmp_path: Path) -> None:
-    """
-    What went wrong first is what is raised.
-    """
+    """What went wrong first is what is raised."""
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(FileExistsError):
         await save(pieces([PNG]), tmp_path / "taken", "a", png)
@@ -477,9 +423,7 @@ async def test_a_directory_that_is_a_file_is_an_os_error(tmp_path: Path) -> None
 
 
 async def test_a_name_that_is_a_directory_is_an_os_error(tmp_path: Path) -> None:
-    """
-    A directory is not replaced, and the whole file does not stay under its temporary name.
-    """
+    """A directory is not replaced, and the whole file does not stay under its temporary name."""
     (tmp_path / "a.png").mkdir()
     with pytest.raises(IsADirectoryError):
         await save(pieces([PNG]), tmp_path, "a", png)
@@ -492,18 +436,14 @@ async def test_a_name_that_is_a_directory_is_an_os_error(tmp_path: Path) -> None
 async def test_a_name_that_no_file_can_have_is_an_error(
     tmp_path: Path, stem: str, error: type[Exception]
 ) -> None:
-    """
-    A stem too long, or with what no name may hold, leaves nothing behind.
-    """
+    """A stem too long, or with what no name may hold, leaves nothing behind."""
     with pytest.raises(error):
         await save(pieces([PNG]), tmp_path, stem, png)
     assert files(tmp_path) == []
 
 
 async def test_a_directory_that_goes_away_is_an_os_error(tmp_path: Path) -> None:
-    """
-    Somebody else may remove the directory meanwhile.
-    """
+    """Somebody else may remove the directory meanwhile."""
     directory = tmp_path / "new"
 
     def remove() -> None:
@@ -522,17 +462,13 @@ async def test_a_directory_that_goes_away_is_an_os_error(tmp_path: Path) -> None
     ],
 )
 async def test_texts_are_saved_in_utf_8(tmp_path: Path, text: str, content: bytes) -> None:
-    """
-    Lyrics arrive byte for byte, line ends included, whatever the console's code page is.
-    """
+    """Lyrics arrive byte for byte, line ends included, whatever the console's code page is."""
     assert await save_text(text, tmp_path, "lyrics") == (tmp_path / "lyrics.txt", len(content))
     assert (tmp_path / "lyrics.txt").read_bytes() == content
 
 
 async def test_no_text_is_no_result(tmp_path: Path) -> None:
-    """
-    An empty text is an error.
-    """
+    """An empty text is an error."""
     with pytest.raises(ValueError, match="the result is empty"):
         await save_text("", tmp_path, "lyrics")
     assert files(tmp_path) == []
@@ -554,9 +490,7 @@ async def test_no_text_is_no_result(tmp_path: Path) -> None:
     ],
 )
 def test_a_data_url_is_read(url: str, content_type: str, content: bytes) -> None:
-    """
-    Base64 of either alphabet, padded or not and broken into lines, or percent-encoded text.
-    """
+    """Base64 of either alphabet, padded or not and broken into lines, or percent-encoded text."""
     assert is_data_url(url)
     assert read_data_url(url) == (content_type, content)
 
@@ -576,9 +510,7 @@ def test_a_data_url_is_read(url: str, content_type: str, content: bytes) -> None
     ids=ascii,
 )
 async def test_what_is_no_data_url_is_an_error(tmp_path: Path, url: str) -> None:
-    """
-    A result within its URL that is damaged is not saved: bytes are not guessed.
-    """
+    """A result within its URL that is damaged is not saved: bytes are not guessed."""
     with pytest.raises(ValueError, match=r"."):
         await save_data_url(url, tmp_path, "a")
     assert files(tmp_path) == []
@@ -586,9 +518,7 @@ async def test_what_is_no_data_url_is_an_error(tmp_path: Path, url: str) -> None
 
 @given(st.binary(), st.sampled_from(["base64", "url", "bare", "text"]))
 def test_any_bytes_travel_in_a_data_url(content: bytes, form: str) -> None:
-    """
-    What is packed in any of the forms is what is read.
-    """
+    """What is packed in any of the forms is what is read."""
     packed = {
         "base64": lambda: ";base64," + base64.b64encode(content).decode(),
         "url": lambda: ";base64," + base64.urlsafe_b64encode(content).decode(),
@@ -600,9 +530,7 @@ def test_any_bytes_travel_in_a_data_url(content: bytes, form: str) -> None:
 
 @given(st.text())
 def test_no_data_url_is_anything_but_a_value_error(text: str) -> None:
-    """
-    Whatever follows the scheme is bytes or a ValueError.
-    """
+    """Whatever follows the scheme is bytes or a ValueError."""
     with suppress(ValueError):
         assert isinstance(read_data_url(f"data:{text}")[1], bytes)
 
@@ -617,9 +545,7 @@ def test_no_data_url_is_anything_but_a_value_error(text: str) -> None:
     ],
 )
 async def test_a_data_url_is_saved(tmp_path: Path, kind: str, content: bytes, suffix: str) -> None:
-    """
-    A result within its URL becomes a file like any other, named for what it is.
-    """
+    """A result within its URL becomes a file like any other, named for what it is."""
     url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     path, length = await save_data_url(url, tmp_path / "new", "kitten")
     assert (path.name, length) == (f"kitten{suffix}", len(content))
@@ -627,9 +553,7 @@ async def test_a_data_url_is_saved(tmp_path: Path, kind: str, content: bytes, su
 
 
 async def test_nothing_in_a_data_url_is_no_result(tmp_path: Path) -> None:
-    """
-    An empty result is an error here, too.
-    """
+    """An empty result is an error here, too."""
     with pytest.raises(ValueError, match="the result is empty"):
         await save_data_url("data:image/png;base64,", tmp_path, "a")
 
@@ -648,7 +572,5 @@ async def test_nothing_in_a_data_url_is_no_result(tmp_path: Path) -> None:
     ids=lambda value: repr(value)[:24],
 )
 def test_places_on_the_web(url: str, *, web: bool) -> None:
-    """
-    An http or https URL, and not one of megabytes.
-    """
+    """An http or https URL, and not one of megabytes."""
     assert is_web_url(url) is web

@@ -1,6 +1,4 @@
-"""
-The models' door: building, naming, describing, importing.
-"""
+"""The models' door: building, naming, describing, importing."""
 
 import contextlib
 import copy
@@ -41,9 +39,7 @@ KITTEN = Seedance15Pro(prompt="a kitten", aspect_ratio="16:9")
 @given(st.data())
 @pytest.mark.parametrize("model", sorted(models.MODELS))
 def test_a_valid_instance_survives_every_way_it_can_go(model: str, data: st.DataObject) -> None:
-    """
-    What is sent builds an equal instance; copies and pickles are equal.
-    """
+    """What is sent builds an equal instance; copies and pickles are equal."""
     instance = data.draw(instances(model))
     assert instance.model_name == model
     again = models.build(model, instance.to_params())
@@ -61,9 +57,7 @@ def test_a_valid_instance_survives_every_way_it_can_go(model: str, data: st.Data
     ),
 )
 def test_anything_at_all_is_refused_or_sent(model: str, params: dict[str, Any]) -> None:
-    """
-    Whatever is given is refused with the one error, or sent as it is.
-    """
+    """Whatever is given is refused with the one error, or sent as it is."""
     sent = whole = {name: value for name, value in params.items() if value is not None}
     with contextlib.suppress(InvalidParamsError):
         sent = models.build(model, params).to_params()
@@ -71,9 +65,7 @@ def test_anything_at_all_is_refused_or_sent(model: str, params: dict[str, Any]) 
 
 
 def test_all_mistakes_of_a_request_come_at_once() -> None:
-    """
-    Unknown, missing and wrong parameters have a line each.
-    """
+    """Unknown, missing and wrong parameters have a line each."""
     with pytest.raises(InvalidParamsError) as caught:
         models.build(
             "seedance_1_5_pro",
@@ -101,9 +93,7 @@ def test_all_mistakes_of_a_request_come_at_once() -> None:
 
 
 def test_a_mistake_is_a_value_error_and_a_type_error() -> None:
-    """
-    One request can hold both kinds: the error is caught as either.
-    """
+    """One request can hold both kinds: the error is caught as either."""
     for kind in (ValueError, TypeError):
         with pytest.raises(kind, match="gpt_4o: prompt must be a string, not 5"):
             models.build("gpt_4o", {"prompt": 5})
@@ -123,9 +113,7 @@ def test_a_mistake_is_a_value_error_and_a_type_error() -> None:
 def test_a_word_that_is_nearly_right_is_told_with_the_right_one(
     model: str, name: str, value: str, offered: str
 ) -> None:
-    """
-    Another case, a letter too many or too few lead to what was meant.
-    """
+    """Another case, a letter too many or too few lead to what was meant."""
     with pytest.raises(InvalidParamsError) as caught:
         models.build(model, {"prompt": "p", name: value})
     assert str(caught.value).endswith(f", not {value!r}; did you mean {offered!r}?")
@@ -133,9 +121,7 @@ def test_a_word_that_is_nearly_right_is_told_with_the_right_one(
 
 @pytest.mark.parametrize("value", ["7:3", "wide", "", "x" * 1_000_000])
 def test_a_word_that_looks_like_none_is_told_without_a_guess(value: str) -> None:
-    """
-    What is allowed is listed, and nothing is offered.
-    """
+    """What is allowed is listed, and nothing is offered."""
     with pytest.raises(InvalidParamsError) as caught:
         NanoBanana(prompt="p", aspect_ratio=value)  # type: ignore[arg-type]
     assert "must be one of 'auto', '16:9', " in str(caught.value)
@@ -143,9 +129,7 @@ def test_a_word_that_looks_like_none_is_told_without_a_guess(value: str) -> None
 
 
 def test_a_missing_first_frame_is_told_as_missing() -> None:
-    """
-    Nothing given is not "0 items": the parameter is required.
-    """
+    """Nothing given is not "0 items": the parameter is required."""
     with pytest.raises(InvalidParamsError) as caught:
         Seedance2(prompt="p", type="first_last_frame")
     assert str(caught.value) == "seedance2: image_url is required with type='first_last_frame'"
@@ -153,18 +137,14 @@ def test_a_missing_first_frame_is_told_as_missing() -> None:
 
 @pytest.mark.parametrize("params", [None, 5, ["prompt"], "prompt"])
 def test_parameters_are_a_mapping(params: Any) -> None:
-    """
-    Anything else is told, not tripped over.
-    """
+    """Anything else is told, not tripped over."""
     with pytest.raises(TypeError, match="parameters of suno must be a mapping, not "):
         models.build("suno", params)
 
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "a\nb", "", 5, ("prompt",)])
 def test_a_strange_name_is_told_in_a_line(name: Any) -> None:
-    """
-    Whatever was given for a name, the error has one line for it.
-    """
+    """Whatever was given for a name, the error has one line for it."""
     with pytest.raises(InvalidParamsError) as caught:
         models.build("suno_lyrics", {"prompt": "p", name: 5})
     assert len(caught.value.problems) == len(str(caught.value).splitlines()) == 1
@@ -172,18 +152,14 @@ def test_a_strange_name_is_told_in_a_line(name: Any) -> None:
 
 
 def test_items_are_named_by_their_place() -> None:
-    """
-    Among many media the wrong ones are told.
-    """
+    """Among many media the wrong ones are told."""
     with pytest.raises(InvalidParamsError) as caught:
         NanoBanana(prompt="p", image_url=["https://a/b", "b.png", "https://a/c", "d.png"])
     assert [problem.param for problem in caught.value.problems] == ["image_url[1]", "image_url[3]"]
 
 
 def test_the_model_in_an_error_is_the_one_that_was_asked_for() -> None:
-    """
-    A mistake names the variant; a wrong variant names the model.
-    """
+    """A mistake names the variant; a wrong variant names the model."""
     with pytest.raises(InvalidParamsError, match=r"^gpt_4o_plus: prompt is required$"):
         models.build("gpt_4o_plus", {})
     with pytest.raises(InvalidParamsError, match=r"^gpt_4o_plus: prompt must be a string, not 5$"):
@@ -193,9 +169,7 @@ def test_the_model_in_an_error_is_the_one_that_was_asked_for() -> None:
 
 
 def test_a_variant_is_submitted_under_its_own_name() -> None:
-    """
-    The variant is the name, and no parameter.
-    """
+    """The variant is the name, and no parameter."""
     instance = models.build("gpt_4o_plus", {"prompt": "p"})
     assert instance == GPT4o(prompt="p", variant="gpt_4o_plus") != GPT4o(prompt="p")
     assert instance.model_name == "gpt_4o_plus"
@@ -206,9 +180,7 @@ def test_a_variant_is_submitted_under_its_own_name() -> None:
 
 
 def test_only_what_was_set_is_sent_and_all_of_it() -> None:
-    """
-    Defaults are sent only when said; None is as good as nothing.
-    """
+    """Defaults are sent only when said; None is as good as nothing."""
     assert KITTEN.to_params() == {"prompt": "a kitten", "aspect_ratio": "16:9"}
     said = attrs.evolve(KITTEN, video_length=5, resolution="720p", generate_audio=False)  # type: ignore[misc]
     assert said.to_params() == {
@@ -234,25 +206,19 @@ def test_only_what_was_set_is_sent_and_all_of_it() -> None:
 def test_the_size_of_a_seedance_video_follows_from_ratio_and_resolution(
     model: str, ratio: str, resolution: str | None, size: str
 ) -> None:
-    """
-    The documented sizes, with the documented default of the resolution.
-    """
+    """The documented sizes, with the documented default of the resolution."""
     params = {"prompt": "p", "aspect_ratio": ratio, "resolution": resolution}
     assert models.build(model, params).size == size  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("images", ["https://a/b,c", ["https://a/b,c"], ("https://a/b,c",)])
 def test_a_lone_string_is_wrapped_where_an_array_is_wanted(images: str | Sequence[str]) -> None:
-    """
-    A sequence leaves as a list; nothing is split or joined at commas.
-    """
+    """A sequence leaves as a list; nothing is split or joined at commas."""
     assert NanoBanana(prompt="p", image_url=images).to_params()["image_url"] == ["https://a/b,c"]
 
 
 def test_where_both_are_documented_a_string_stays_a_string() -> None:
-    """
-    A string and an array of one leave as what they were.
-    """
+    """A string and an array of one leave as what they were."""
     assert Seedance25(prompt="p", image_url="https://a/b").to_params()["image_url"] == "https://a/b"
     assert Seedance25(prompt="p", image_url=("https://a/b",)).to_params()["image_url"] == [
         "https://a/b"
@@ -260,9 +226,7 @@ def test_where_both_are_documented_a_string_stays_a_string() -> None:
 
 
 def test_a_checked_request_cannot_be_changed_from_outside() -> None:
-    """
-    Neither the list given nor the one sent is the request's own.
-    """
+    """Neither the list given nor the one sent is the request's own."""
     images = ["https://a/b"]
     request = NanoBanana(prompt="p", image_url=images)
     images.append("no URL")
@@ -273,9 +237,7 @@ def test_a_checked_request_cannot_be_changed_from_outside() -> None:
 
 
 def test_subclasses_of_the_plain_types_are_taken() -> None:
-    """
-    A member of a ``StrEnum`` is a string.
-    """
+    """A member of a ``StrEnum`` is a string."""
 
     class Ratio(StrEnum):
         WIDE = "16:9"
@@ -285,9 +247,7 @@ def test_subclasses_of_the_plain_types_are_taken() -> None:
 
 
 def test_a_request_shows_itself_in_a_line() -> None:
-    """
-    What was set is shown, shortened; a data URI does not land in a log.
-    """
+    """What was set is shown, shortened; a data URI does not land in a log."""
     request = GPT4o(prompt="p" * 1000, image_url="data:image/png;base64," + "A" * 1_000_000)
     assert repr(KITTEN) == "Seedance15Pro(prompt='a kitten', aspect_ratio='16:9')"
     assert len(repr(request)) < 200
@@ -295,9 +255,7 @@ def test_a_request_shows_itself_in_a_line() -> None:
 
 @pytest.mark.parametrize("name", ["seedance_15_pro", "gpt4o", "sunno", "x", "", 5, "x" * 10_000])
 def test_an_unknown_model_is_told_with_its_nearest_names(name: Any) -> None:
-    """
-    The error is a ``KeyError``, reads as a sentence, and pickles.
-    """
+    """The error is a ``KeyError``, reads as a sentence, and pickles."""
     for ask in (models.describe, models.example, lambda name: models.build(name, {})):
         with pytest.raises(UnknownModelError) as caught:
             ask(name)
@@ -319,26 +277,20 @@ def test_an_unknown_model_is_told_with_its_nearest_names(name: Any) -> None:
     ],
 )
 def test_the_nearest_names_are_offered(slip: str, name: str) -> None:
-    """
-    A slip, in whatever case, leads to the right name.
-    """
+    """A slip, in whatever case, leads to the right name."""
     with pytest.raises(UnknownModelError, match=f"'{slip}'; did you mean {name}( or |\\?)"):
         models.describe(slip)
 
 
 @pytest.mark.parametrize("slip", ["promt", "Prompt", "PROMPT"])
 def test_a_parameter_in_another_case_is_recognised(slip: str) -> None:
-    """
-    The right spelling is offered.
-    """
+    """The right spelling is offered."""
     with pytest.raises(InvalidParamsError, match=rf"{slip} is not .*; did you mean prompt\?"):
         models.build("suno_lyrics", {slip: "p"})
 
 
 def test_the_errors_pickle() -> None:
-    """
-    An error that crosses a process says the same on the other side.
-    """
+    """An error that crosses a process says the same on the other side."""
     error = InvalidParamsError("gpt_4o", (Problem("prompt", "is required"),))
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (again.model, again.problems, str(again)) == (error.model, error.problems, str(error))
@@ -354,9 +306,7 @@ def test_the_errors_pickle() -> None:
     ],
 )
 def test_a_channel_is_appended(name: str, channel: str, full: str) -> None:
-    """
-    The model has the channel, or is unknown, or is on it already.
-    """
+    """The model has the channel, or is unknown, or is on it already."""
     assert models.with_channel(name, channel) == full
 
 
@@ -375,17 +325,13 @@ def test_a_channel_is_appended(name: str, channel: str, full: str) -> None:
 def test_a_channel_that_the_model_does_not_have_is_refused(
     name: str, channel: str, text: str
 ) -> None:
-    """
-    The error tells the channels that there are.
-    """
+    """The error tells the channels that there are."""
     with pytest.raises(ValueError, match=text):
         models.with_channel(name, channel)
 
 
 def test_a_parameter_tells_itself_in_a_line() -> None:
-    """
-    Type, limits, cases and default are told in words.
-    """
+    """Type, limits, cases and default are told in words."""
     told = {each.name: str(each) for each in models.describe("kling_v3_omni")}
     assert told["video_length"] == (
         "Length of the video in seconds; ignored with refer_type=base "
@@ -408,9 +354,7 @@ def test_a_parameter_tells_itself_in_a_line() -> None:
 
 
 def test_the_public_names_are_sorted_and_there() -> None:
-    """
-    ``__all__`` and ``dir`` agree; what is not there is an error.
-    """
+    """``__all__`` and ``dir`` agree; what is not there is an error."""
     assert models.MODELS  # which opens the door
     names: list[str] = vars(models)["__all__"]
     assert names == sorted(names)
@@ -436,9 +380,7 @@ def test_the_public_names_are_sorted_and_there() -> None:
     ],
 )
 def test_classes_are_imported_when_they_are_asked_for(ask: str, loaded: bool) -> None:  # noqa: FBT001
-    """
-    The package alone does not import the classes, and any way to them does.
-    """
+    """The package alone does not import the classes, and any way to them does."""
     code = (
         f"import sys; from aireiter_async import models; {ask}; "
         "print('aireiter_async.models.videos' in sys.modules)"
@@ -448,18 +390,14 @@ def test_classes_are_imported_when_they_are_asked_for(ask: str, loaded: bool) ->
 
 
 def test_type_checkers_look_into_the_same_rooms() -> None:
-    """
-    Each room that is imported at run time has its line for checkers.
-    """
+    """Each room that is imported at run time has its line for checkers."""
     source = Path(models.__file__).read_text(encoding="utf-8")
     stars = re.findall(r"from aireiter_async\.models\.(\w+) import \*", source)
     assert tuple(stars) == _catalogue.ROOMS
 
 
 def test_a_wrong_use_is_seen_by_the_type_checker_too() -> None:
-    """
-    Each is refused here, and by mypy, or the comments were unused.
-    """
+    """Each is refused here, and by mypy, or the comments were unused."""
     assert isinstance(KITTEN, Model)
     size: str = KITTEN.size
     assert size == "1280x720"

@@ -1,6 +1,4 @@
-"""
-What a type checker says of the models, asked with mypy.
-"""
+"""What a type checker says of the models, asked with mypy."""
 
 import re
 import subprocess
@@ -35,9 +33,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """
-    Give what mypy, at its strictest, says of each line of one program.
-    """
+    """Give what mypy, at its strictest, says of each line of one program."""
     folder = tmp_path_factory.mktemp("typing")
     program = folder / "program.py"
     lines = [*HEAD.splitlines(), *CORRECT, *(line for line, _ in WRONG)]
@@ -54,15 +50,11 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
 
 @pytest.mark.parametrize("line", CORRECT)
 def test_a_correct_use_is_accepted(line: str, complaints: dict[str, list[str]]) -> None:
-    """
-    What works at run time has no complaint.
-    """
+    """What works at run time has no complaint."""
     assert complaints[line] == []
 
 
 @pytest.mark.parametrize(("line", "words"), WRONG)
 def test_a_wrong_use_is_refused(line: str, words: str, complaints: dict[str, list[str]]) -> None:
-    """
-    What is refused at run time is refused before it.
-    """
+    """What is refused at run time is refused before it."""
     assert words in " ".join(complaints[line])

@@ -1,6 +1,4 @@
-"""
-Every class of the catalogue over a real socket: what is declared is what arrives.
-"""
+"""Every class of the catalogue over a real socket: what is declared is what arrives."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,9 +15,7 @@ from tests.model_strategies import instances
 
 @frozen
 class Line:
-    """
-    A client and a service, for tests without a loop of their own.
-    """
+    """A client and a service, for tests without a loop of their own."""
 
     runner: asyncio.Runner
     service: FakeService
@@ -28,9 +24,7 @@ class Line:
 
 @pytest.fixture(scope="module")
 def line() -> Iterator[Line]:
-    """
-    One line for all models.
-    """
+    """One line for all models."""
     service = FakeService()
     with asyncio.Runner() as runner:
         runner.run(service.start())
@@ -46,9 +40,7 @@ def line() -> Iterator[Line]:
 def test_what_is_valid_arrives_as_it_was_declared(
     line: Line, model: str, data: st.DataObject
 ) -> None:
-    """
-    Whatever a class accepts is accepted, and its parameters arrive as ``to_params`` says.
-    """
+    """Whatever a class accepts is accepted, and its parameters arrive as ``to_params`` says."""
     instance = data.draw(instances(model))
     task = line.runner.run(line.client.submit(instance))
     body = line.service.requests[-1].body

@@ -1,6 +1,4 @@
-"""
-The package as a whole: its names, their docstrings, its examples, what it ships and imports.
-"""
+"""The package as a whole: its names, their docstrings, its examples, what it ships and imports."""
 
 import asyncio
 import inspect
@@ -35,9 +33,7 @@ BLOCKS.append(textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2
 
 
 def run(script: str) -> str:
-    """
-    Return what a script prints in an interpreter of its own, without a warning.
-    """
+    """Return what a script prints in an interpreter of its own, without a warning."""
     done = subprocess.run(  # noqa: S603 - our own script
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     )
@@ -46,9 +42,7 @@ def run(script: str) -> str:
 
 
 def public(module: ModuleType) -> set[str]:
-    """
-    Return the names that a module gives without an underscore, other modules aside.
-    """
+    """Return the names that a module gives without an underscore, other modules aside."""
     return {
         name
         for name, value in vars(module).items()
@@ -57,9 +51,7 @@ def public(module: ModuleType) -> set[str]:
 
 
 def documented(thing: Any, path: str) -> dict[str, bool]:
-    """
-    Tell of a class or function, and of all that is public in it, whether it has a docstring.
-    """
+    """Tell of a class or function, and of all that is public in it, whether it has a docstring."""
     told = {path: bool(inspect.getdoc(thing))}
     for name, value in vars(thing).items() if isinstance(thing, type) else ():
         if name.startswith("_") and name != "__call__":
@@ -70,9 +62,7 @@ def documented(thing: Any, path: str) -> dict[str, bool]:
 
 
 def test_all_names_are_listed_and_sorted() -> None:
-    """
-    ``__all__`` is what can be imported, in order.
-    """
+    """``__all__`` is what can be imported, in order."""
     assert aireiter_async.__all__ == sorted(aireiter_async.__all__)
     modules, special = {"errors", "models"}, {"__version__"}
     assert all(hasattr(aireiter_async, name) for name in aireiter_async.__all__)
@@ -83,17 +73,13 @@ def test_all_names_are_listed_and_sorted() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    """
-    Names that are imported later are imported by name, and by no other.
-    """
+    """Names that are imported later are imported by name, and by no other."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = aireiter_async.nothing  # type: ignore[attr-defined]
 
 
 def test_all_errors_are_listed_and_sorted() -> None:
-    """
-    The errors' ``__all__`` are the errors, and the package gives each of them.
-    """
+    """The errors' ``__all__`` are the errors, and the package gives each of them."""
     declared = {
         name for name in public(errors) if getattr(errors, name).__module__ == errors.__name__
     }
@@ -104,18 +90,14 @@ def test_all_errors_are_listed_and_sorted() -> None:
 
 @pytest.mark.parametrize("name", sorted(public(aireiter_async)))
 def test_everything_public_is_documented(name: str) -> None:
-    """
-    Each class and function has a docstring, and so has each method and property of a class.
-    """
+    """Each class and function has a docstring, and so has each method and property of a class."""
     told = documented(getattr(aireiter_async, name), name)
     assert [path for path, has in told.items() if not has] == []
 
 
 @pytest.mark.parametrize("name", errors.__all__)
 def test_every_error_pickles(name: str) -> None:
-    """
-    An error passes between processes, whatever its class.
-    """
+    """An error passes between processes, whatever its class."""
     kind = getattr(errors, name)
     fields = inspect.signature(kind).parameters
     values = {"code": 429, "status": 200, "task": Task("a", TaskStatus.FAILED), "retry_after": 1.5}
@@ -125,16 +107,12 @@ def test_every_error_pickles(name: str) -> None:
 
 
 def test_the_types_are_shipped() -> None:
-    """
-    A type checker finds ``py.typed`` in the package.
-    """
+    """A type checker finds ``py.typed`` in the package."""
     assert (resources.files(aireiter_async) / "py.typed").is_file()
 
 
 def test_the_import_is_light() -> None:
-    """
-    Importing the package imports neither the models' classes nor what only the extras need.
-    """
+    """Importing the package imports neither the models' classes nor what only the extras need."""
     imported = set(run("import sys, aireiter_async; print(*sys.modules, sep='\\n')").split())
     assert "aireiter_async._client" in imported
     rooms = {f"aireiter_async.models.{room}" for room in (*ROOMS, "_declare", "_checks")}
@@ -144,16 +122,12 @@ def test_the_import_is_light() -> None:
 
 
 def test_the_version_is_the_projects() -> None:
-    """
-    The package states the version of pyproject.toml.
-    """
+    """The package states the version of pyproject.toml."""
     assert aireiter_async.__version__ == PROJECT["project"]["version"]
 
 
 def test_the_metadata_is_not_needed() -> None:
-    """
-    A client is made where the package's metadata is not installed: bundles and layers leave it out.
-    """
+    """A client is made where the package's metadata is not installed: bundles and layers leave it out."""
     script = """
         import sys
         sys.modules["importlib.metadata"] = None  # importing it is an ImportError
@@ -165,9 +139,7 @@ def test_the_metadata_is_not_needed() -> None:
 
 
 def test_what_the_readme_links_to_is_shipped() -> None:
-    """
-    Each link of the README to a file of the project leads somewhere, in the sdist as well.
-    """
+    """Each link of the README to a file of the project leads somewhere, in the sdist as well."""
     assert LINKS
     shipped = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     for link in LINKS:
@@ -177,25 +149,19 @@ def test_what_the_readme_links_to_is_shipped() -> None:
 
 @pytest.mark.parametrize("name", PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
 def test_what_is_shipped_exists(name: str) -> None:
-    """
-    The sdist's list names what there is.
-    """
+    """The sdist's list names what there is."""
     assert (ROOT / name.lstrip("/")).exists()
 
 
 def test_ci_runs_the_tests_as_the_readme_says() -> None:
-    """
-    The README has two commands, the demo and the tests; what is promised there is what CI runs.
-    """
+    """The README has two commands, the demo and the tests; what is promised there is what CI runs."""
     demo, tests = COMMANDS
     assert demo.endswith("aireiter demo\n")
     assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_the_readme_has_examples() -> None:
-    """
-    There is something to run in the README.
-    """
+    """There is something to run in the README."""
     assert len(BLOCKS) > 1
     assert all("import" in block for block in BLOCKS)
 
@@ -204,9 +170,7 @@ def test_the_readme_has_examples() -> None:
 async def test_every_example_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    Each Python block of the README, and the package's own, runs as a script, without a warning.
-    """
+    """Each Python block of the README, and the package's own, runs as a script, without a warning."""
     script = tmp_path / "example.py"
     script.write_text(block, encoding="utf-8")
     async with FakeService() as service:

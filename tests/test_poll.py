@@ -1,6 +1,4 @@
-"""
-When to look: soon after a task has ended, and seldom before.
-"""
+"""When to look: soon after a task has ended, and seldom before."""
 
 import random
 import statistics
@@ -26,9 +24,7 @@ def looks(
     elapsed: float = 0.0,
     uniform: float = 0.5,
 ) -> list[float]:
-    """
-    Return the waits before the first *count* looks.
-    """
+    """Return the waits before the first *count* looks."""
     waits = policy.waits(expected, elapsed, lambda: uniform)
     return [next(waits) for _ in range(count)]
 
@@ -50,17 +46,13 @@ def looks(
 def test_a_policy_is_checked(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """
-    Each argument is named with what it may be.
-    """
+    """Each argument is named with what it may be."""
     with pytest.raises(error, match=f"^{message}"):
         PollPolicy(**arguments)
 
 
 def test_a_policy_is_a_value() -> None:
-    """
-    Policies compare and hash by what they hold, and take names only.
-    """
+    """Policies compare and hash by what they hold, and take names only."""
     policy = PollPolicy(first=None, step=None, growth=1.3, cap=60.0, jitter=0.1, grace=10.0)
     assert {policy, DEFAULT} == {DEFAULT}
     with pytest.raises(TypeError):
@@ -92,17 +84,13 @@ def test_a_policy_is_a_value() -> None:
 def test_looks_come_when_the_end_is_likely(
     policy: PollPolicy, expected: Expectation, elapsed: float, seconds: list[float]
 ) -> None:
-    """
-    The first look is a little before the expected end, and the steps grow up to the cap.
-    """
+    """The first look is a little before the expected end, and the steps grow up to the cap."""
     assert looks(policy, expected, len(seconds), elapsed=elapsed) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("uniform", "factor"), [(0.0, 0.9), (0.5, 1.0), (0.999, 1.0998)])
 def test_jitter_spreads_each_wait(uniform: float, factor: float) -> None:
-    """
-    A wait is up to *jitter* shorter or longer, so that no two tasks keep step.
-    """
+    """A wait is up to *jitter* shorter or longer, so that no two tasks keep step."""
     steady = looks(STEADY, LEARNED, 6)
     assert looks(DEFAULT, LEARNED, 6, uniform=uniform) == pytest.approx(
         [wait * factor for wait in steady]
@@ -110,9 +98,7 @@ def test_jitter_spreads_each_wait(uniform: float, factor: float) -> None:
 
 
 def test_a_policy_draws_its_own_jitter() -> None:
-    """
-    Two waits of one policy are not the same, and a task counts as new unless told otherwise.
-    """
+    """Two waits of one policy are not the same, and a task counts as new unless told otherwise."""
     first, second = next(DEFAULT.waits(LEARNED)), next(DEFAULT.waits(LEARNED))
     assert first != second
     assert (first, second) == pytest.approx((85, 85), rel=0.1)
@@ -120,9 +106,7 @@ def test_a_policy_draws_its_own_jitter() -> None:
 
 
 def test_the_servers_pace_wins_once() -> None:
-    """
-    A wait that the service asked for is kept in full, and the next is ours again.
-    """
+    """A wait that the service asked for is kept in full, and the next is ours again."""
     waits = DEFAULT.waits(LEARNED, uniform=lambda: 0.0)
     next(waits)
     assert waits.send(50.0) == 50.0
@@ -152,9 +136,7 @@ def test_waits_are_within_their_bounds(
     asked: list[float | None],
     dice: random.Random,
 ) -> None:
-    """
-    No wait is shorter than what was asked for, nor longer than the cap and its jitter allow.
-    """
+    """No wait is shorter than what was asked for, nor longer than the cap and its jitter allow."""
     waits = policy.waits(expected, elapsed, dice.random)
     first = expected.seconds if policy.first is None else policy.first
     assert 0 <= next(waits) <= first * (1 + policy.jitter)
@@ -165,8 +147,7 @@ def test_waits_are_within_their_bounds(
 
 
 def simulate(seconds: float, expected: Expectation, seed: int) -> tuple[float, float]:
-    """
-    Wait for a thousand tasks that take *seconds*, a fifth more or less.
+    """Wait for a thousand tasks that take *seconds*, a fifth more or less.
 
     Returns:
         How often a task was looked for on average, and after which share of its
@@ -188,9 +169,7 @@ def simulate(seconds: float, expected: Expectation, seed: int) -> tuple[float, f
 
 @pytest.mark.parametrize("seconds", [8.0, 120.0, 1200.0])
 def test_few_looks_notice_an_end_soon(seconds: float) -> None:
-    """
-    With durations learned, about six looks notice an end within a tenth of the duration.
-    """
+    """With durations learned, about six looks notice an end within a tenth of the duration."""
     count, delay = simulate(seconds, Expectation(seconds, learned=True), 1)
     assert count <= 6
     assert delay <= 0.1
@@ -200,9 +179,7 @@ def test_few_looks_notice_an_end_soon(seconds: float) -> None:
     ("seconds", "medium", "most"), [(8.0, "image", 5), (120.0, "video", 8), (1200.0, "video", 26)]
 )
 def test_without_experience_looks_stay_few(seconds: float, medium: str, most: float) -> None:
-    """
-    While nothing has been learned, the steps double up to the cap.
-    """
+    """While nothing has been learned, the steps double up to the cap."""
     count, delay = simulate(seconds, Durations().expect("veo3_1", medium), 1)
     assert count <= most
     assert delay <= 0.5
@@ -213,17 +190,13 @@ def test_without_experience_looks_stay_few(seconds: float, medium: str, most: fl
     [("image", 2.0), ("video", 8.0), ("audio", 3.0), ("text", 1.0), (None, 2.0), ("smell", 2.0)],
 )
 def test_an_unknown_model_is_guessed_by_its_medium(medium: str | None, seconds: float) -> None:
-    """
-    Images and videos start from different guesses.
-    """
+    """Images and videos start from different guesses."""
     for model in ("veo3_1", None):
         assert Durations().expect(model, medium) == Expectation(seconds, learned=False)
 
 
 def test_durations_are_learned_per_model() -> None:
-    """
-    The first duration is taken as it is, later ones move the average by a fifth.
-    """
+    """The first duration is taken as it is, later ones move the average by a fifth."""
     durations = Durations()
     durations.learn("veo3_1", 100.0)
     durations.learn("gpt_4o", 10.0)
@@ -235,18 +208,14 @@ def test_durations_are_learned_per_model() -> None:
 
 
 def test_a_duration_of_zero_was_learned() -> None:
-    """
-    Nothing is not the same as not known.
-    """
+    """Nothing is not the same as not known."""
     durations = Durations()
     durations.learn("m", 0.0)
     assert durations.expect("m", "video") == Expectation(0.0, learned=True)
 
 
 def test_the_average_follows_a_change() -> None:
-    """
-    After twenty tasks the average is where the durations are.
-    """
+    """After twenty tasks the average is where the durations are."""
     durations = Durations()
     for seconds in [100.0] * 20 + [10.0] * 20:
         durations.learn("m", seconds)
@@ -254,9 +223,7 @@ def test_the_average_follows_a_change() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """
-    Of many models only the thousand that were seen last are remembered.
-    """
+    """Of many models only the thousand that were seen last are remembered."""
     durations = Durations()
     for n in range(3000):
         durations.learn(f"model_{n}", float(n))

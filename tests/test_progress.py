@@ -1,6 +1,4 @@
-"""
-Progress: values that add up at every moment, told often enough and not too often.
-"""
+"""Progress: values that add up at every moment, told often enough and not too often."""
 
 import asyncio
 import gc
@@ -33,25 +31,19 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 def asked(count: int) -> list[SubmitRequest]:
-    """
-    Make requests.
-    """
+    """Make requests."""
     return [SubmitRequest("nano_banana", {"n": n}) for n in range(count)]
 
 
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[BatchProgress]:
-    """
-    Let a batch report every change, and return where the reports are kept.
-    """
+    """Let a batch report every change, and return where the reports are kept."""
     monkeypatch.setattr(_progress, "_INTERVAL", 0.0)
     return []
 
 
 def check(reports: list[BatchProgress]) -> None:
-    """
-    Fail unless all that was pulled is in exactly one place, and nothing ever goes back.
-    """
+    """Fail unless all that was pulled is in exactly one place, and nothing ever goes back."""
     for seen in reports:
         parts = seen.preparing, seen.submitting, seen.outstanding, seen.done, seen.failed
         assert min(parts) >= 0
@@ -63,31 +55,23 @@ def check(reports: list[BatchProgress]) -> None:
 
 @attrs.define
 class Timers:
-    """
-    A clock that stands still until it is put forward, and the timers that go by it.
-    """
+    """A clock that stands still until it is put forward, and the timers that go by it."""
 
     now: float = 0.0
     set: list[tuple[float, Callable[[], None]]] = attrs.field(factory=list)
 
     def __call__(self) -> float:
-        """
-        Tell the time.
-        """
+        """Tell the time."""
         return self.now
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
-        """
-        Set a timer.
-        """
+        """Set a timer."""
         timer = self.now + seconds, call
         self.set.append(timer)
         return SimpleNamespace(cancel=lambda: self.set.remove(timer))
 
     def go_on(self, now: float) -> None:
-        """
-        Put the clock forward, and call what is due on the way.
-        """
+        """Put the clock forward, and call what is due on the way."""
         while self.set and self.set[0][0] <= now:
             self.now, call = self.set.pop(0)
             call()
@@ -95,16 +79,12 @@ class Timers:
 
 
 def following(timers: Timers, report: Callable[[BatchProgress], None]) -> Progress:
-    """
-    Make the progress of a batch that never fails.
-    """
+    """Make the progress of a batch that never fails."""
     return Progress(None, report, lambda error: pytest.fail(str(error)), timers, timers.call_later)
 
 
 def test_reports_come_ten_times_a_second_and_at_the_end() -> None:
-    """
-    Of a thousand changes in a second eleven are told, each a tenth after the one before.
-    """
+    """Of a thousand changes in a second eleven are told, each a tenth after the one before."""
     timers, told = Timers(), list[BatchProgress]()
     progress = following(timers, told.append)
     for step in range(1001):
@@ -121,9 +101,7 @@ def test_reports_come_ten_times_a_second_and_at_the_end() -> None:
 
 
 def test_what_came_too_soon_is_told_when_nothing_else_comes() -> None:
-    """
-    The last change is told a moment after it, once; without one no timer is set.
-    """
+    """The last change is told a moment after it, once; without one no timer is set."""
     timers, told = Timers(), list[BatchProgress]()
     progress = following(timers, told.append)
     progress.tell()
@@ -139,9 +117,7 @@ def test_what_came_too_soon_is_told_when_nothing_else_comes() -> None:
 
 
 def test_a_rate_and_an_end_are_known_once_something_ended() -> None:
-    """
-    The rate counts outcomes of both kinds; the end is known with the total and a rate.
-    """
+    """The rate counts outcomes of both kinds; the end is known with the total and a rate."""
     seen = BatchProgress(total=100, done=15, failed=5, seconds=10)
     assert seen.rate == 2
     assert seen.expected_end == 40
@@ -163,9 +139,7 @@ async def test_the_values_add_up(
     *,
     kept: bool,
 ) -> None:
-    """
-    At every report each request is submitting, outstanding, done or failed, and all in the end.
-    """
+    """At every report each request is submitting, outstanding, done or failed, and all in the end."""
     service.price = 2.0
     service.script("submit", Fault.failed(), Fault.bad_request("no"), Fault.lost_answer())
     requests = [*asked(30), 7, SubmitRequest("nano_banana", {"n": {1}})]
@@ -191,9 +165,7 @@ async def test_the_values_add_up(
 async def test_what_is_resumed_is_outstanding(
     service: FakeService, client: AsyncClient, reports: list[BatchProgress], tmp_path: Path
 ) -> None:
-    """
-    Tasks of an earlier run count as outstanding while they are waited for, with their credits.
-    """
+    """Tasks of an earlier run count as outstanding while they are waited for, with their credits."""
     service.price = 2.0
     async with Ledger(tmp_path / "run.db") as ledger:
         _ = [o async for o in submit_many(client, asked(5), ledger=ledger)]
@@ -207,9 +179,7 @@ async def test_what_is_resumed_is_outstanding(
 async def test_what_is_downloaded_again_is_outstanding(
     client: AsyncClient, reports: list[BatchProgress], tmp_path: Path
 ) -> None:
-    """
-    Completed tasks of an earlier run are outstanding while they are saved, and nobody submits.
-    """
+    """Completed tasks of an earlier run are outstanding while they are saved, and nobody submits."""
     async with Ledger(tmp_path / "run.db") as ledger:
         _ = [o async for o in run_many(client, asked(5), ledger=ledger)]
         saving = partial(run_many, client, asked(5), ledger=ledger, download_to=tmp_path)
@@ -226,9 +196,7 @@ async def test_what_is_downloaded_again_is_outstanding(
 async def test_a_source_that_does_not_say_has_no_total(
     client: AsyncClient, reports: list[BatchProgress]
 ) -> None:
-    """
-    The total is known of a list, not of a generator.
-    """
+    """The total is known of a list, not of a generator."""
     for requests, total in [(asked(3), 3), ((request for request in asked(3)), None)]:
         batch = run_many(client, requests, on_progress=reports.append)
         _ = [outcome async for outcome in batch]
@@ -238,9 +206,7 @@ async def test_a_source_that_does_not_say_has_no_total(
 async def test_the_last_report_comes_however_it_ends(
     client: AsyncClient, reports: list[BatchProgress]
 ) -> None:
-    """
-    Leaving the loop reports once more, with what is outstanding then.
-    """
+    """Leaving the loop reports once more, with what is outstanding then."""
     batch = run_many(client, asked(50), window=8, on_progress=reports.append)
     async with aclosing(batch):
         async for _ in batch:  # pragma: no branch
@@ -260,9 +226,7 @@ async def test_a_callback_that_raises_ends_the_batch(
     at: int,
     error: Exception,
 ) -> None:
-    """
-    An error of the caller's callback reaches the caller, is no outcome, and is raised once.
-    """
+    """An error of the caller's callback reaches the caller, is no outcome, and is raised once."""
     outcomes: list[Outcome] = []
 
     def report(seen: BatchProgress) -> None:
@@ -288,9 +252,7 @@ async def test_a_callback_that_raises_ends_the_batch(
 async def test_an_error_of_the_callback_at_the_end_is_raised(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    The last report may raise as well as any other.
-    """
+    """The last report may raise as well as any other."""
     monkeypatch.setattr(_progress, "_INTERVAL", 1e9)
 
     def report(seen: BatchProgress) -> None:
@@ -303,9 +265,7 @@ async def test_an_error_of_the_callback_at_the_end_is_raised(
 
 @pytest.fixture
 async def patient(service: FakeService) -> AsyncIterator[AsyncClient]:
-    """
-    Make a client that looks for no task for days, of a service whose tasks do not end.
-    """
+    """Make a client that looks for no task for days, of a service whose tasks do not end."""
     service.durations = 1e9
     polling = PollPolicy(first=1e6, step=1e6, cap=1e6)
     async with AsyncClient(service.api_key, base_url=service.url, polling=polling) as client:
@@ -316,9 +276,7 @@ async def patient(service: FakeService) -> AsyncIterator[AsyncClient]:
 async def test_a_batch_that_waits_has_told_of_all_it_waits_for(
     patient: AsyncClient, until: Until
 ) -> None:
-    """
-    What happened within a tenth of a second is told, though nothing happens for days after it.
-    """
+    """What happened within a tenth of a second is told, though nothing happens for days after it."""
     reports: list[BatchProgress] = []
     async with aclosing(run_many(patient, asked(8), on_progress=reports.append)) as batch:
         outcome = asyncio.ensure_future(anext(batch))
@@ -334,9 +292,7 @@ async def test_a_batch_that_waits_has_told_of_all_it_waits_for(
 async def test_an_outcome_is_told_though_nothing_follows_it(
     service: FakeService, client: AsyncClient, until: Until, fault: Fault
 ) -> None:
-    """
-    While the source has nothing to give, the last report is of the last outcome.
-    """
+    """While the source has nothing to give, the last report is of the last outcome."""
     service.script("submit", fault)
     reports: list[BatchProgress] = []
 
@@ -351,8 +307,7 @@ async def test_an_outcome_is_told_though_nothing_follows_it(
 
 
 class Unruly:
-    """
-    A callback that raises once eight tasks are outstanding, and is not to be called after that.
+    """A callback that raises once eight tasks are outstanding, and is not to be called after that.
 
     Args:
         error: What it raises.
@@ -363,9 +318,7 @@ class Unruly:
         self._error = error
 
     def __call__(self, seen: BatchProgress) -> None:
-        """
-        Raise if it is time.
-        """
+        """Raise if it is time."""
         assert not self.raised
         if seen.outstanding == 8:
             self.raised = True
@@ -377,9 +330,7 @@ class Unruly:
 async def test_a_late_report_that_raises_reaches_the_consumer(
     service: FakeService, patient: AsyncClient, until: Until, how: str, error: BaseException
 ) -> None:
-    """
-    What a report raises while nobody has asked for it ends the batch, and is not lost.
-    """
+    """What a report raises while nobody has asked for it ends the batch, and is not lost."""
     service.script("submit", Fault.bad_request("no"))
     report = Unruly(error)
     batch = run_many(patient, asked(9), on_progress=report)
@@ -395,9 +346,7 @@ async def test_a_late_report_that_raises_reaches_the_consumer(
 async def test_a_batch_that_is_dropped_tells_of_its_end(
     service: FakeService, patient: AsyncClient, until: Until
 ) -> None:
-    """
-    A batch that nobody closes tells of its end once, with what is outstanding then.
-    """
+    """A batch that nobody closes tells of its end once, with what is outstanding then."""
     service.script("submit", Fault.bad_request("no"))
     reports: list[BatchProgress] = []
     batch = run_many(patient, asked(9), on_progress=reports.append)
@@ -410,9 +359,7 @@ async def test_a_batch_that_is_dropped_tells_of_its_end(
 
 
 def test_an_interrupt_in_a_report_leaves_no_task(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Ctrl-C that strikes in a report ends the program with nothing left pending.
-    """
+    """Ctrl-C that strikes in a report ends the program with nothing left pending."""
     reports: list[BatchProgress] = []
 
     def report(seen: BatchProgress) -> None:

@@ -1,6 +1,4 @@
-"""
-What the README says beside its examples, where no room's own tests hold it.
-"""
+"""What the README says beside its examples, where no room's own tests hold it."""
 
 import asyncio
 import threading
@@ -28,9 +26,7 @@ from aireiter_async.testing import FakeService, Fault
 async def test_a_cancelled_call_with_an_id_is_made_again(
     service: FakeService, client: AsyncClient, until: Any, *, accepted: bool
 ) -> None:
-    """
-    A call that was cancelled is made again with its id and ``maybe_sent``: one task, one charge.
-    """
+    """A call that was cancelled is made again with its id and ``maybe_sent``: one task, one charge."""
     service.script("submit", Fault.hang(accepted=accepted))
     request = models.NanoBananaV2(prompt="a heron")
     cancelled = asyncio.create_task(client.run(request, out_task_id="order-17"))
@@ -45,9 +41,7 @@ async def test_a_cancelled_call_with_an_id_is_made_again(
 async def test_the_environments_proxy_is_for_a_session_that_trusts_it(
     service: FakeService, monkeypatch: pytest.MonkeyPatch, *, trust_env: bool
 ) -> None:
-    """
-    ``HTTP_PROXY`` counts for a lent session with ``trust_env``, and for nothing else.
-    """
+    """``HTTP_PROXY`` counts for a lent session with ``trust_env``, and for nothing else."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -68,9 +62,7 @@ async def test_the_environments_proxy_is_for_a_session_that_trusts_it(
 async def test_a_ledger_knows_a_request_by_its_place_and_content(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """
-    What is added at the end is new, and so is what has moved; an id that was drawn is replaced.
-    """
+    """What is added at the end is new, and so is what has moved; an id that was drawn is replaced."""
     cat, dog, owl = (SubmitRequest("nano_banana", {"prompt": it}) for it in ("cat", "dog", "owl"))
     ids: set[str] = set()
     for requests, charges in ([cat, dog], 2), ([cat, dog, owl], 3), ([dog, cat, owl], 5):
@@ -83,9 +75,7 @@ async def test_a_ledger_knows_a_request_by_its_place_and_content(
 
 
 async def test_a_plain_iterable_is_read_on_the_loops_thread(client: AsyncClient) -> None:
-    """
-    What a plain iterable does between its items is done on the event loop's thread.
-    """
+    """What a plain iterable does between its items is done on the event loop's thread."""
     threads: list[int] = []
 
     def requests() -> Iterator[SubmitRequest]:
@@ -98,9 +88,7 @@ async def test_a_plain_iterable_is_read_on_the_loops_thread(client: AsyncClient)
 
 
 async def test_an_async_iterable_may_read_what_blocks(client: AsyncClient) -> None:
-    """
-    A source that blocks in a thread holds up nothing: what was pulled before is finished.
-    """
+    """A source that blocks in a thread holds up nothing: what was pulled before is finished."""
     finished = threading.Event()
 
     async def requests() -> AsyncIterator[SubmitRequest]:
@@ -128,9 +116,7 @@ async def test_an_async_iterable_may_read_what_blocks(client: AsyncClient) -> No
 def test_a_bad_argument_is_a_value_or_a_type_error(
     mistake: Callable[[], object], kinds: tuple[type[Exception], ...]
 ) -> None:
-    """
-    What a caller got wrong is caught as `ValueError` or `TypeError`, an unknown model as well.
-    """
+    """What a caller got wrong is caught as `ValueError` or `TypeError`, an unknown model as well."""
     for kind in kinds:
         with pytest.raises(kind):
             mistake()

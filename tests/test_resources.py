@@ -1,6 +1,4 @@
-"""
-Resources: however often it is done, no descriptor, task or memory is left behind.
-"""
+"""Resources: however often it is done, no descriptor, task or memory is left behind."""
 
 import asyncio
 import gc
@@ -17,25 +15,19 @@ NO_PROC = pytest.mark.skipif(not DESCRIPTORS.exists(), reason="there is no /proc
 
 
 def descriptors() -> int:
-    """
-    Count the file descriptors of this process.
-    """
+    """Count the file descriptors of this process."""
     return len(list(DESCRIPTORS.iterdir()))
 
 
 def memory() -> int:
-    """
-    Return the bytes that are in use, rubbish aside.
-    """
+    """Return the bytes that are in use, rubbish aside."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
 
 
 @NO_PROC
 async def test_opening_and_closing() -> None:
-    """
-    Two thousand clients, each used and closed, leave descriptors and tasks as they were.
-    """
+    """Two thousand clients, each used and closed, leave descriptors and tasks as they were."""
     async with FakeService(record=False) as service:
 
         async def use(times: int) -> None:
@@ -61,9 +53,7 @@ async def test_opening_and_closing() -> None:
 
 
 async def churn(submits: int) -> tuple[int, int]:
-    """
-    Submit often, through faults and retries; return by how much memory and descriptors grew.
-    """
+    """Submit often, through faults and retries; return by how much memory and descriptors grew."""
     faults = {
         Fault.lost_answer(): 0.01,
         Fault.lost_answer(accepted=True): 0.01,
@@ -104,18 +94,14 @@ async def churn(submits: int) -> tuple[int, int]:
 
 @NO_PROC
 async def test_submits() -> None:
-    """
-    Thousands of submits, some of them through faults, leave memory and descriptors as they were.
-    """
+    """Thousands of submits, some of them through faults, leave memory and descriptors as they were."""
     grown, opened = await churn(1600)
     assert grown < 300_000
     assert opened <= 16
 
 
 async def test_failures_leave_no_rubbish() -> None:
-    """
-    Errors do not hold what they happened to: bodies and frames go when they go.
-    """
+    """Errors do not hold what they happened to: bodies and frames go when they go."""
     async with (
         FakeService(record=False) as service,
         AsyncClient(service.api_key, base_url=service.url, retry=RetryPolicy(attempts=1)) as client,

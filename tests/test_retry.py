@@ -1,6 +1,4 @@
-"""
-Retries: what may be tried again, after how long, and how often.
-"""
+"""Retries: what may be tried again, after how long, and how often."""
 
 import asyncio
 import itertools
@@ -66,9 +64,7 @@ OTHERS: list[AireiterError] = [
 
 
 def waits(policy: RetryPolicy, errors: list[AireiterError], uniform: float) -> list[float]:
-    """
-    Return what the policy waits after each of *errors*.
-    """
+    """Return what the policy waits after each of *errors*."""
     generator = policy.waits(lambda: uniform)
     assert next(generator) == 0
     return [generator.send(error) for error in errors]
@@ -76,27 +72,21 @@ def waits(policy: RetryPolicy, errors: list[AireiterError], uniform: float) -> l
 
 @attrs.define
 class Attempts:
-    """
-    A coroutine function that raises *errors* in turn, then succeeds.
-    """
+    """A coroutine function that raises *errors* in turn, then succeeds."""
 
     errors: list[BaseException]
     calls: list[tuple[Any, ...]] = attrs.field(factory=list[tuple[Any, ...]])
     told: list[AireiterError] = attrs.field(factory=list[AireiterError])
 
     async def __call__(self, *args: Any) -> str:
-        """
-        Try once.
-        """
+        """Try once."""
         self.calls.append(args)
         if len(self.calls) <= len(self.errors):
             raise self.errors[len(self.calls) - 1]
         return "done"
 
     def retrying(self, policy: RetryPolicy = AT_ONCE) -> Callable[..., Awaitable[str]]:
-        """
-        Return what tries again under *policy*.
-        """
+        """Return what tries again under *policy*."""
         return retrying(self.__call__, policy, self.told.append)
 
 
@@ -118,17 +108,13 @@ class Attempts:
 def test_a_policy_is_checked(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """
-    Each argument is named with what it may be.
-    """
+    """Each argument is named with what it may be."""
     with pytest.raises(error, match=f"^{message}"):
         RetryPolicy(**arguments)
 
 
 def test_a_policy_is_a_value() -> None:
-    """
-    Policies compare and hash by what they hold, and have the documented defaults.
-    """
+    """Policies compare and hash by what they hold, and have the documented defaults."""
     policy = RetryPolicy(
         attempts=5, base=0.5, cap=30.0, settle=5.0, max_retry_after=120.0, resubmit=True
     )
@@ -146,9 +132,7 @@ def test_a_policy_is_a_value() -> None:
     ],
 )
 def test_waits_double_up_to_the_cap(uniform: float, expected: list[float]) -> None:
-    """
-    Each wait is drawn from zero to twice what the one before was drawn from.
-    """
+    """Each wait is drawn from zero to twice what the one before was drawn from."""
     assert waits(RetryPolicy(), [BROKEN] * 9, uniform) == pytest.approx(expected)
 
 
@@ -156,9 +140,7 @@ def test_waits_double_up_to_the_cap(uniform: float, expected: list[float]) -> No
 @pytest.mark.parametrize("asked", [0.0, 0.25, 7.0, 1000.0])
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 0.999])
 def test_a_retry_after_is_kept_in_full(kind: str, asked: float, uniform: float) -> None:
-    """
-    What the service asks for is never shortened, capped or doubled; jitter comes on top.
-    """
+    """What the service asks for is never shortened, capped or doubled; jitter comes on top."""
     errors: dict[str, AireiterError] = {
         "api": RateLimitError(429, "slow", asked),
         "protocol": ProtocolError("HTML", 503, "", asked),
@@ -168,18 +150,14 @@ def test_a_retry_after_is_kept_in_full(kind: str, asked: float, uniform: float) 
 
 
 def test_a_retry_after_counts_as_a_retry() -> None:
-    """
-    After a wait that was asked for, the drawn ones are as long as their number says.
-    """
+    """After a wait that was asked for, the drawn ones are as long as their number says."""
     errors = [BROKEN, RateLimitError(429, "slow", 7.0), BROKEN, BROKEN]
     assert waits(RetryPolicy(), errors, 0.5) == [0.25, 7.25, 1.0, 2.0]
 
 
 @pytest.mark.parametrize("base", [0.5, 1e308, 5e-324, 0.0])
 def test_waits_never_overflow(base: float) -> None:
-    """
-    The two thousandth retry waits as long as the cap allows, and no longer.
-    """
+    """The two thousandth retry waits as long as the cap allows, and no longer."""
     last = waits(RetryPolicy(base=base), [BROKEN] * 2000, 0.999)[-1]
     assert last == pytest.approx(29.97 if base >= 0.5 else 0.0)
 
@@ -197,9 +175,7 @@ def test_waits_never_overflow(base: float) -> None:
 def test_waits_are_within_their_bounds(
     policy: RetryPolicy, asked: list[float | None], uniform: float
 ) -> None:
-    """
-    A drawn wait is from zero to the cap, one that was asked for is never shorter.
-    """
+    """A drawn wait is from zero to the cap, one that was asked for is never shorter."""
     errors: list[AireiterError] = [RateLimitError(429, "slow", seconds) for seconds in asked]
     for seconds, wait in zip(asked, waits(policy, errors, uniform), strict=True):
         low, high = (0, policy.cap) if seconds is None else (seconds, seconds + policy.base)
@@ -208,9 +184,7 @@ def test_waits_are_within_their_bounds(
 
 @pytest.mark.parametrize("settle", [0.0, 5.0, 0.3, 1e6])
 def test_settle_waits_are_settle_in_all(settle: float) -> None:
-    """
-    A lost submit is looked for at once, and then over `settle` seconds.
-    """
+    """A lost submit is looked for at once, and then over `settle` seconds."""
     seconds = list(RetryPolicy(settle=settle).settle_waits())
     assert sum(seconds) == pytest.approx(settle)
     assert seconds[0] == 0
@@ -219,42 +193,32 @@ def test_settle_waits_are_settle_in_all(settle: float) -> None:
 
 @pytest.mark.parametrize("error", REFUSED + PACED)
 def test_a_refusal_is_certain(error: AireiterError) -> None:
-    """
-    With these codes nothing was accepted.
-    """
+    """With these codes nothing was accepted."""
     assert refused(error)
 
 
 @pytest.mark.parametrize("error", NEVER_SENT)
 def test_what_was_never_sent_was_not_accepted(error: AireiterError) -> None:
-    """
-    Without a connection there is nothing to be accepted, and trying again is safe.
-    """
+    """Without a connection there is nothing to be accepted, and trying again is safe."""
     assert refused(error)
     assert transient(error)
 
 
 @pytest.mark.parametrize("error", PASSING)
 def test_anything_else_may_have_been_accepted(error: AireiterError) -> None:
-    """
-    A lost, broken or unknown answer says neither yes nor no, and may pass.
-    """
+    """A lost, broken or unknown answer says neither yes nor no, and may pass."""
     assert not refused(error)
     assert transient(error)
 
 
 @pytest.mark.parametrize("error", [*REFUSED, *OTHERS, ValueError(), asyncio.CancelledError()])
 def test_what_is_final_is_not_transient(error: BaseException) -> None:
-    """
-    A refusal for good, the end of a task and what is not ours are final.
-    """
+    """A refusal for good, the end of a task and what is not ours are final."""
     assert not transient(error)
 
 
 def test_only_answers_ask_to_wait() -> None:
-    """
-    What is no answer carries no pace.
-    """
+    """What is no answer carries no pace."""
     assert retry_after(RateLimitError(429, "slow", 3.0)) == 3.0
     assert retry_after(ProtocolError("HTML", 503, "", 4.0)) == 4.0
     assert retry_after(ServerError(503, "oops")) is None
@@ -262,9 +226,7 @@ def test_only_answers_ask_to_wait() -> None:
 
 
 async def test_success_is_returned_at_once() -> None:
-    """
-    What succeeds is called once, with its arguments.
-    """
+    """What succeeds is called once, with its arguments."""
     attempts = Attempts([])
     assert await attempts.retrying()("a", "b") == "done"
     assert (attempts.calls, attempts.told) == ([("a", "b")], [])
@@ -272,9 +234,7 @@ async def test_success_is_returned_at_once() -> None:
 
 @pytest.mark.parametrize("error", PASSING + PACED + NEVER_SENT)
 async def test_transient_errors_are_ridden_out(error: AireiterError) -> None:
-    """
-    Up to *attempts* calls are made, with the same arguments, and each retry is told.
-    """
+    """Up to *attempts* calls are made, with the same arguments, and each retry is told."""
     attempts = Attempts([error] * 4)
     assert await attempts.retrying()("a", "b") == "done"
     assert attempts.calls == [("a", "b")] * 5
@@ -283,9 +243,7 @@ async def test_transient_errors_are_ridden_out(error: AireiterError) -> None:
 
 @pytest.mark.parametrize("allowed", [1, 2, 5])
 async def test_the_last_error_is_raised_in_the_end(allowed: int) -> None:
-    """
-    After *attempts* calls the last error comes out as it was raised, and is not told.
-    """
+    """After *attempts* calls the last error comes out as it was raised, and is not told."""
     errors = [TransportError(f"reset {n}") for n in range(9)]
     attempts = Attempts([*errors])
     with pytest.raises(TransportError) as caught:
@@ -299,9 +257,7 @@ async def test_the_last_error_is_raised_in_the_end(allowed: int) -> None:
 @pytest.mark.parametrize("error", REFUSED + OTHERS)
 @pytest.mark.parametrize("before", [0, 1, 3])
 async def test_final_errors_are_raised_at_once(error: AireiterError, before: int) -> None:
-    """
-    A refusal for good ends it, on the first attempt or on a later one.
-    """
+    """A refusal for good ends it, on the first attempt or on a later one."""
     attempts = Attempts([BROKEN] * before + [error])
     with pytest.raises(type(error)) as caught:
         await attempts.retrying()()
@@ -311,9 +267,7 @@ async def test_final_errors_are_raised_at_once(error: AireiterError, before: int
 
 @pytest.mark.parametrize("asked", [120.1, 1e9])
 async def test_a_wait_beyond_the_limit_is_not_waited(asked: float) -> None:
-    """
-    When the service asks for longer than allowed, its error comes at once, with its pace.
-    """
+    """When the service asks for longer than allowed, its error comes at once, with its pace."""
     attempts = Attempts([BROKEN, RateLimitError(429, "tomorrow", asked)])
     with pytest.raises(RateLimitError) as caught:
         await attempts.retrying()()
@@ -322,9 +276,7 @@ async def test_a_wait_beyond_the_limit_is_not_waited(asked: float) -> None:
 
 
 async def test_a_wait_of_the_limit_is_waited() -> None:
-    """
-    The limit itself is allowed.
-    """
+    """The limit itself is allowed."""
     attempts = Attempts([RateLimitError(429, "slow", 0.0)])
     assert await attempts.retrying(attrs.evolve(AT_ONCE, max_retry_after=0))() == "done"
 
@@ -336,9 +288,7 @@ async def test_a_wait_of_the_limit_is_waited() -> None:
 )
 @pytest.mark.parametrize("before", [0, 2])
 async def test_what_is_not_ours_passes_at_once(error: BaseException, before: int) -> None:
-    """
-    Cancellation and errors of others are neither retried nor wrapped.
-    """
+    """Cancellation and errors of others are neither retried nor wrapped."""
     attempts = Attempts([BROKEN] * before + [error])
     with pytest.raises(type(error)) as caught:
         await attempts.retrying()()
@@ -347,9 +297,7 @@ async def test_what_is_not_ours_passes_at_once(error: BaseException, before: int
 
 
 async def test_a_wait_can_be_cancelled() -> None:
-    """
-    Whoever is cancelled between two attempts makes no other.
-    """
+    """Whoever is cancelled between two attempts makes no other."""
     attempts = Attempts([RateLimitError(429, "slow", 100.0)])
     told = asyncio.Event()
     call = retrying(attempts.__call__, AT_ONCE, lambda _error: told.set())
@@ -362,9 +310,7 @@ async def test_a_wait_can_be_cancelled() -> None:
 
 
 async def test_calls_do_not_share_their_attempts() -> None:
-    """
-    One function made once serves many calls, each with all its attempts.
-    """
+    """One function made once serves many calls, each with all its attempts."""
     numbers = itertools.count()
 
     async def attempt(name: str) -> str:
@@ -379,9 +325,7 @@ async def test_calls_do_not_share_their_attempts() -> None:
 
 
 async def test_retries_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    Each retry is one line at INFO on our own logger, and backoff says nothing.
-    """
+    """Each retry is one line at INFO on our own logger, and backoff says nothing."""
     caplog.set_level(logging.DEBUG)
     error = ServerError(500, "100% broken %s %d")
     attempts = Attempts([error, RateLimitError(429, "slow", 0.0)])
@@ -395,9 +339,7 @@ async def test_retries_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_a_final_error_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """
-    What is raised is the caller's to log.
-    """
+    """What is raised is the caller's to log."""
     caplog.set_level(logging.DEBUG, "aireiter_async")
     with pytest.raises(AuthenticationError):
         await Attempts([REFUSED[1]]).retrying()()

@@ -1,6 +1,4 @@
-"""
-The key: in no log, repr, error, traceback or pickle, and on no wire but the API's.
-"""
+"""The key: in no log, repr, error, traceback or pickle, and on no wire but the API's."""
 
 import asyncio
 import copy
@@ -39,9 +37,7 @@ ONCE = RetryPolicy(base=0, settle=0, attempts=1)
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """
-    Write all that any logger says to a text.
-    """
+    """Write all that any logger says to a text."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s %(exc_info)s"))
@@ -58,9 +54,7 @@ KEY = "sk-0a1b2c3d"
 
 
 def fail(kind: str) -> None:
-    """
-    Raise an error that has a key in some place.
-    """
+    """Raise an error that has a key in some place."""
     hidden = KEY if kind == "variable" else ""
     if kind == "message":
         raise ValueError(KEY)
@@ -76,18 +70,14 @@ def fail(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["message", "field", "variable", "cause", "context", "nothing"])
 def test_the_search_finds_a_key(find_key: FindKey, kind: str) -> None:
-    """
-    A key in a message, a field, a variable, a cause or a context of an error is found.
-    """
+    """A key in a message, a field, a variable, a cause or a context of an error is found."""
     with pytest.raises((ValueError, OSError, AireiterError)) as caught:
         fail(kind)
     assert bool(find_key(caught.value, KEY)) == (kind != "nothing")
 
 
 async def happen(client: AsyncClient, service: FakeService, directory: Path) -> list[Any]:
-    """
-    Let everything happen that a client can do, well and badly; return what came of it.
-    """
+    """Let everything happen that a client can do, well and badly; return what came of it."""
     request = SubmitRequest("veo3_1", {"prompt": "a kitten"})
     things: list[Any] = [client, client.stats, client._settings, client._shared, request]
 
@@ -135,9 +125,7 @@ async def test_the_key_is_nowhere(
     log: io.StringIO,
     tmp_path: Path,
 ) -> None:
-    """
-    After everything has happened the key is in no log, value, error, pickle, warning or file.
-    """
+    """After everything has happened the key is in no log, value, error, pickle, warning or file."""
     asyncio.get_running_loop().set_debug(True)
     key = str(service.api_key)
     with warnings.catch_warnings(record=True) as told:
@@ -162,9 +150,7 @@ async def test_the_key_is_nowhere(
 async def test_a_reply_that_repeats_the_key_is_kept_without_it(
     connect: Connect, listen: Listen, tmp_path: Path
 ) -> None:
-    """
-    Where a relay adds the request to a good answer, the key is not in what is kept of it.
-    """
+    """Where a relay adds the request to a good answer, the key is not in what is kept of it."""
 
     def reply(request: bytes) -> bytes:
         echo = request.split(b"\r\n\r\n")[0].decode()
@@ -201,9 +187,7 @@ BROKEN_OFF = {
 async def test_an_answer_that_breaks_off_is_told_without_the_key(
     connect: Connect, listen: Listen, find_key: FindKey, name: str, verb: str
 ) -> None:
-    """
-    Where a relay that echoes the request hangs up half-way, the key is in no error, at any attempt.
-    """
+    """Where a relay that echoes the request hangs up half-way, the key is in no error, at any attempt."""
 
     def reply(request: bytes) -> bytes:
         lines = request.split(b"\r\n")
@@ -225,9 +209,7 @@ async def test_an_answer_that_breaks_off_is_told_without_the_key(
 
 
 async def test_a_proxys_password_is_not_told(listen: Listen, find_key: FindKey) -> None:
-    """
-    The password in the URL of a lent session's proxy is in no error, whatever the proxy says.
-    """
+    """The password in the URL of a lent session's proxy is in no error, whatever the proxy says."""
     refusal = b"HTTP/1.1 407 joe:sesame is unknown\r\nContent-Length: 0\r\n\r\n"
     proxy = (await listen(lambda _: refusal)).replace("://", "://joe:sesame@")
     async with aiohttp.ClientSession(proxy=proxy) as session:
@@ -255,9 +237,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 async def test_a_key_that_is_escaped_is_found(
     connect: Connect, listen: Listen, find_key: FindKey, form: str
 ) -> None:
-    """
-    A key of odd characters is in no error, however a relay writes it in a page, a value or a place.
-    """
+    """A key of odd characters is in no error, however a relay writes it in a page, a value or a place."""
     written = WRITTEN[form](ODD_KEY)
     page = f"<html>{written}</html>".encode()
     place = b"HTTP/1.1 302 Found\r\nLocation: /?%s\r\nContent-Length: 0\r\n\r\n" % written.encode()
@@ -278,9 +258,7 @@ async def test_a_key_that_is_escaped_is_found(
 async def test_a_message_that_repeats_the_key_is_told_without_it(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A refusal that quotes the key is raised with the rest of its words.
-    """
+    """A refusal that quotes the key is raised with the rest of its words."""
     body = json.dumps({"statusCode": 400, "message": f"no such key: {service.api_key}!"})
     service.script("submit", Fault.reply(400, body))
     with pytest.raises(InvalidRequestError) as caught:
@@ -291,9 +269,7 @@ async def test_a_message_that_repeats_the_key_is_told_without_it(
 async def test_debugging_the_loop_tells_no_key(
     service: FakeService, connect: Connect, log: io.StringIO
 ) -> None:
-    """
-    The loop's debug mode, which shows tasks and their waits, does not show the key.
-    """
+    """The loop's debug mode, which shows tasks and their waits, does not show the key."""
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0

@@ -1,6 +1,4 @@
-"""
-What a client may be told: checked at construction, the key kept out of sight.
-"""
+"""What a client may be told: checked at construction, the key kept out of sight."""
 
 import platform
 import traceback
@@ -21,16 +19,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**options: Any) -> Settings:
-    """
-    Make the settings of a client that is given a key and *options*.
-    """
+    """Make the settings of a client that is given a key and *options*."""
     return AsyncClient(**{"api_key": KEY} | options)._settings
 
 
 def shown(error: BaseException) -> str:
-    """
-    Return a traceback with the variables of all frames but the test's own.
-    """
+    """Return a traceback with the variables of all frames but the test's own."""
     assert error.__traceback__ is not None
     error = error.with_traceback(error.__traceback__.tb_next)
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
@@ -38,9 +32,7 @@ def shown(error: BaseException) -> str:
 
 
 def test_the_defaults() -> None:
-    """
-    A key alone makes a client of the live service, over https, with documented timeouts.
-    """
+    """A key alone makes a client of the live service, over https, with documented timeouts."""
     made = settings()
     assert made.base_url == "https://aireiter.com"
     assert (made.timeout, made.connect_timeout, made.allow_http) == (120, 10, False)
@@ -50,9 +42,7 @@ def test_the_defaults() -> None:
 
 
 def test_a_missing_key_says_where_keys_come_from() -> None:
-    """
-    Without a key, given or in the environment, the error says how to get and set one.
-    """
+    """Without a key, given or in the environment, the error says how to get and set one."""
     with pytest.raises(ValueError, match=r"AIREITER_API_KEY.*https://aireiter\.com/keys"):
         AsyncClient()
 
@@ -78,9 +68,7 @@ def test_a_missing_key_says_where_keys_come_from() -> None:
 def test_a_bad_key_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, key: str, source: str
 ) -> None:
-    """
-    A key that cannot be one is a ValueError that names the argument, and nobody sees the key.
-    """
+    """A key that cannot be one is a ValueError that names the argument, and nobody sees the key."""
     client = AsyncClient("other")
     if source == "environment":
         monkeypatch.setenv("AIREITER_API_KEY", key.replace("\x00", "\n"))
@@ -93,9 +81,7 @@ def test_a_bad_key_is_refused_and_not_shown(
 
 @pytest.mark.parametrize("key", [b"sk-test", 5, ["sk-test"], object()])
 def test_a_key_is_text(key: Any) -> None:
-    """
-    A key that is no string is a TypeError that does not show it.
-    """
+    """A key that is no string is a TypeError that does not show it."""
     with pytest.raises(TypeError, match="api_key must be a str") as caught:
         AsyncClient(key)
     assert "sk-test" not in str(caught.value)
@@ -106,9 +92,7 @@ def test_a_key_is_text(key: Any) -> None:
 def test_other_mistakes_do_not_show_the_key(
     monkeypatch: pytest.MonkeyPatch, option: str, source: str
 ) -> None:
-    """
-    A key is not among the variables of our frames when another option is wrong.
-    """
+    """A key is not among the variables of our frames when another option is wrong."""
     client = AsyncClient("other")
     options: dict[str, Any] = {option: -1}
     if source == "environment":
@@ -124,9 +108,7 @@ def test_other_mistakes_do_not_show_the_key(
 
 
 def test_the_environment_is_asked_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    AIREITER_API_KEY and AIREITER_BASE_URL fill in for arguments, which go before them.
-    """
+    """AIREITER_API_KEY and AIREITER_BASE_URL fill in for arguments, which go before them."""
     monkeypatch.setenv("AIREITER_API_KEY", KEY)
     monkeypatch.setenv("AIREITER_BASE_URL", "https://relay.example/v2/")
     made = AsyncClient()._settings
@@ -136,9 +118,7 @@ def test_the_environment_is_asked_where_nothing_is_given(monkeypatch: pytest.Mon
 
 
 def test_an_empty_base_url_in_the_environment_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    AIREITER_BASE_URL set to nothing is the default.
-    """
+    """AIREITER_BASE_URL set to nothing is the default."""
     monkeypatch.setenv("AIREITER_BASE_URL", "")
     assert settings().base_url == "https://aireiter.com"
 
@@ -163,9 +143,7 @@ def test_an_empty_base_url_in_the_environment_is_none(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_base_url_may_be(given: str, kept: str) -> None:
-    """
-    An absolute URL is kept without its last slashes; plain http leads to this machine only.
-    """
+    """An absolute URL is kept without its last slashes; plain http leads to this machine only."""
     assert settings(base_url=given).base_url == kept
 
 
@@ -198,9 +176,7 @@ def test_a_base_url_may_be(given: str, kept: str) -> None:
     ],
 )
 def test_a_base_url_may_not_be(url: str) -> None:
-    """
-    What is no plain absolute URL is a ValueError that names base_url.
-    """
+    """What is no plain absolute URL is a ValueError that names base_url."""
     with pytest.raises(ValueError, match="base_url") as caught:
         settings(base_url=url)
     assert "word" not in str(caught.value).replace("password", "")
@@ -221,9 +197,7 @@ def test_a_base_url_may_not_be(url: str) -> None:
     ],
 )
 def test_the_key_does_not_travel_unencrypted(url: str) -> None:
-    """
-    http:// to another machine is refused, unless allowed by name.
-    """
+    """http:// to another machine is refused, unless allowed by name."""
     with pytest.raises(ValueError, match=r"unencrypted.*allow_http=True"):
         settings(base_url=url)
     assert settings(base_url=url, allow_http=True).base_url == url
@@ -232,9 +206,7 @@ def test_the_key_does_not_travel_unencrypted(url: str) -> None:
 def test_http_may_come_from_the_environment_no_more_than_from_an_argument(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """
-    AIREITER_BASE_URL is checked like base_url.
-    """
+    """AIREITER_BASE_URL is checked like base_url."""
     monkeypatch.setenv("AIREITER_BASE_URL", "http://aireiter.com")
     with pytest.raises(ValueError, match="unencrypted"):
         settings()
@@ -243,9 +215,7 @@ def test_http_may_come_from_the_environment_no_more_than_from_an_argument(
 @pytest.mark.parametrize("option", ["timeout", "connect_timeout", "max_rate"])
 @pytest.mark.parametrize("value", [0, -1, -0.5, float("nan"), float("inf"), float("-inf")])
 def test_numbers_are_positive(option: str, value: float) -> None:
-    """
-    A time or rate that is not above 0 and finite is a ValueError that names it.
-    """
+    """A time or rate that is not above 0 and finite is a ValueError that names it."""
     with pytest.raises(ValueError, match=f"^{option} must be"):
         settings(**{option: value})
 
@@ -278,58 +248,44 @@ def test_numbers_are_positive(option: str, value: float) -> None:
     ],
 )
 def test_options_have_types(option: str, value: Any) -> None:
-    """
-    An option of a wrong type is a TypeError that names it.
-    """
+    """An option of a wrong type is a TypeError that names it."""
     with pytest.raises(TypeError, match=f"^{option} must be"):
         settings(**{option: value})
 
 
 @pytest.mark.parametrize("value", [0, -1])
 def test_at_least_one_exchange_at_a_time(value: int) -> None:
-    """
-    max_concurrency is at least 1.
-    """
+    """max_concurrency is at least 1."""
     with pytest.raises(ValueError, match=r"^max_concurrency must be at least 1"):
         settings(max_concurrency=value)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\r\nX: y", "agent ü", "\x00"])
 def test_a_user_agent_may_not_be(name: str) -> None:
-    """
-    A User-Agent that would break a header is a ValueError.
-    """
+    """A User-Agent that would break a header is a ValueError."""
     with pytest.raises(ValueError, match=r"^user_agent must be"):
         settings(user_agent=name)
 
 
 def test_a_user_agent_may_be() -> None:
-    """
-    Any printable line is kept as the User-Agent.
-    """
+    """Any printable line is kept as the User-Agent."""
     assert settings(user_agent="my-app/1.0 (a; b)").user_agent == "my-app/1.0 (a; b)"
 
 
 def test_options_that_are_not_known() -> None:
-    """
-    An option that does not exist is a TypeError.
-    """
+    """An option that does not exist is a TypeError."""
     with pytest.raises(TypeError, match="time_out"):
         settings(time_out=5)
 
 
 def test_all_but_the_key_is_named() -> None:
-    """
-    No argument but the key may be given by position.
-    """
+    """No argument but the key may be given by position."""
     with pytest.raises(TypeError):
         AsyncClient(KEY, "https://aireiter.com")  # type: ignore[call-arg]
 
 
 def test_the_key_is_not_shown() -> None:
-    """
-    Neither the client nor its settings show the key.
-    """
+    """Neither the client nor its settings show the key."""
     client = AsyncClient(KEY)
     assert repr(client) == "<AsyncClient of https://aireiter.com>"
     assert KEY not in f"{client} {client._settings!r} {client._settings} {client.stats}"
@@ -337,9 +293,7 @@ def test_the_key_is_not_shown() -> None:
 
 
 def test_settings_are_read_without_a_client() -> None:
-    """
-    The settings are a value of their own, which a view is made of again.
-    """
+    """The settings are a value of their own, which a view is made of again."""
     given: dict[str, Any] = {
         "api_key": KEY,
         "base_url": "https://relay.example",

@@ -1,6 +1,4 @@
-"""
-A long batch through faults, restarts and a rate limit, in virtual time; run by ``nox -s soak``.
-"""
+"""A long batch through faults, restarts and a rate limit, in virtual time; run by ``nox -s soak``."""
 
 import asyncio
 import os
@@ -53,32 +51,24 @@ FAULTS = {
 
 
 class FastClock(Clock):
-    """
-    Time that passes by itself, a number of times as fast as the real one.
-    """
+    """Time that passes by itself, a number of times as fast as the real one."""
 
     def __init__(self, speed: float) -> None:
         super().__init__()
         self.speed = speed
 
     def __call__(self) -> float:
-        """
-        Tell the time.
-        """
+        """Tell the time."""
         return time.monotonic() * self.speed
 
     def pass_by(self, seconds: float) -> float:
-        """
-        Return for how many real seconds to sleep.
-        """
+        """Return for how many real seconds to sleep."""
         return seconds / self.speed
 
 
 @attrs.define
 class Books:
-    """
-    What has happened over all runs.
-    """
+    """What has happened over all runs."""
 
     runs: int = 0
     retries: int = 0
@@ -89,9 +79,7 @@ class Books:
     descriptors: list[int] = attrs.field(factory=list[int])
 
     def add(self, client: AsyncClient) -> None:
-        """
-        Take in what a client has counted.
-        """
+        """Take in what a client has counted."""
         stats = client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
         self.retries += stats.retries
@@ -100,24 +88,18 @@ class Books:
 
 
 def descriptors() -> int:
-    """
-    Count the file descriptors of this process.
-    """
+    """Count the file descriptors of this process."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def peak_memory() -> float:
-    """
-    Return the most memory that this process has had, in MB.
-    """
+    """Return the most memory that this process has had, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 async def requests(numbers: range) -> AsyncIterator[SubmitRequest]:
-    """
-    Yield the batch's requests.
-    """
+    """Yield the batch's requests."""
     for n in numbers:
         yield SubmitRequest("veo3_1", {"prompt": f"scene {n}"})
 
@@ -125,9 +107,7 @@ async def requests(numbers: range) -> AsyncIterator[SubmitRequest]:
 async def run_once(
     service: FakeService, clock: Clock, path: Path, books: Books, stop_after: int | None = None
 ) -> None:
-    """
-    Run the batch, to its end or until some outcomes have come: then the service restarts, too.
-    """
+    """Run the batch, to its end or until some outcomes have come: then the service restarts, too."""
     books.runs += 1
     client = clocked(
         clock,
@@ -159,9 +139,7 @@ async def run_once(
 @pytest.mark.soak
 @NO_PROC
 async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    A batch of thousands, through faults and restarts, is charged once per task and lost nowhere.
-    """
+    """A batch of thousands, through faults and restarts, is charged once per task and lost nowhere."""
     clock, books = FastClock(SPEED), Books()
     began = clock()
     path = tmp_path / "run.db"
@@ -226,9 +204,7 @@ async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.soak
 @NO_PROC
 async def test_many_submits() -> None:
-    """
-    A hundred thousand submits leave memory and descriptors as they were.
-    """
+    """A hundred thousand submits leave memory and descriptors as they were."""
     grown, opened = await churn(100_000)
     assert grown < 300_000
     assert opened <= 16

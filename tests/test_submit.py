@@ -1,6 +1,4 @@
-"""
-Submit: exactly one task for one id, whatever happens to the answers.
-"""
+"""Submit: exactly one task for one id, whatever happens to the answers."""
 
 import asyncio
 import json
@@ -50,32 +48,24 @@ USED_IDS = ["refuse", "return", "charge"]
 
 
 def elsewhere(*, accepted: bool = False) -> Fault:
-    """
-    Redirect to another host.
-    """
+    """Redirect to another host."""
     headers = {"Location": "https://elsewhere.invalid/"}
     return Fault.reply(307, b"", headers=headers, accepted=accepted)
 
 
 def nothing(*, accepted: bool = False) -> Fault:
-    """
-    Answer 200 with an empty body.
-    """
+    """Answer 200 with an empty body."""
     return Fault.reply(200, b"", accepted=accepted)
 
 
 def other_task(*, accepted: bool = False) -> Fault:
-    """
-    Answer about another task than the one that was submitted.
-    """
+    """Answer about another task than the one that was submitted."""
     body = json.dumps({"statusCode": 200, "data": {"out_task_id": "other", "status": "pending"}})
     return Fault.reply(200, body, accepted=accepted)
 
 
 def odd_code(*, accepted: bool = False) -> Fault:
-    """
-    Answer with a code that says nothing of acceptance.
-    """
+    """Answer with a code that says nothing of acceptance."""
     return Fault.reply(200, '{"statusCode":418,"message":"?"}', accepted=accepted)
 
 
@@ -113,24 +103,18 @@ BLINKS: dict[str, Fault] = {
 
 
 def request(**options: Any) -> SubmitRequest:
-    """
-    Make a request with an id of its own.
-    """
+    """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten, 小猫"}, **options)
 
 
 def refusal(code: int, *, in_envelope: bool) -> Fault:
-    """
-    Refuse with *code*.
-    """
+    """Refuse with *code*."""
     body = json.dumps({"error": {"code": code, "message": "no, 不"}})
     return Fault.reply(200 if in_envelope else code, body)
 
 
 def charged(service: FakeService) -> list[str]:
-    """
-    Return the ids of what was charged for.
-    """
+    """Return the ids of what was charged for."""
     return [charge.out_task_id for charge in service.charges]
 
 
@@ -140,8 +124,7 @@ def charged(service: FakeService) -> list[str]:
 async def test_a_doubtful_answer_costs_one_charge(
     service: FakeService, connect: Connect, name: str, *, accepted: bool, used_id: Any
 ) -> None:
-    """
-    Whatever is answered in place of an acceptance, the task is charged once.
+    """Whatever is answered in place of an acceptance, the task is charged once.
 
     Where it had been accepted, there is one POST.
     """
@@ -163,9 +146,7 @@ async def test_a_doubtful_answer_costs_one_charge(
 async def test_late_visibility_costs_no_second_post(
     service: FakeService, client: AsyncClient, name: str, looks: int, used_id: Any
 ) -> None:
-    """
-    An accepted task that queries do not see at first is found while it is settled.
-    """
+    """An accepted task that queries do not see at first is found while it is settled."""
     service.used_id, service.visible_after_looks = used_id, looks
     service.script("submit", DOUBTFUL[name][0](accepted=True))
     task = await client.submit(request())
@@ -178,9 +159,7 @@ async def test_late_visibility_costs_no_second_post(
 async def test_very_late_visibility_costs_no_second_charge(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """
-    A task seen only after it was settled as lost is still one task: the id is the same.
-    """
+    """A task seen only after it was settled as lost is still one task: the id is the same."""
     service.used_id, service.visible_after_looks = used_id, 4
     service.script("submit", Fault.lost_answer(accepted=True))
     task = await client.submit(request())
@@ -191,9 +170,7 @@ async def test_very_late_visibility_costs_no_second_charge(
 async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    What is seen too late, by a service that charges an id twice, costs once with resubmit=False.
-    """
+    """What is seen too late, by a service that charges an id twice, costs once with resubmit=False."""
     service.used_id, service.visible_after_looks = "charge", 4
     service.script("submit", Fault.lost_answer(accepted=True))
     wanted = request()
@@ -207,9 +184,7 @@ async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
 
 @pytest.mark.parametrize("name", BLINKS)
 async def test_settling_is_patient(service: FakeService, client: AsyncClient, name: str) -> None:
-    """
-    A look for a lost submit that fails in passing is repeated: no second POST.
-    """
+    """A look for a lost submit that fails in passing is repeated: no second POST."""
     service.script("submit", Fault.lost_answer(accepted=True))
     service.script("query", BLINKS[name], BLINKS[name])
     task = await client.submit(request())
@@ -223,9 +198,7 @@ async def test_settling_is_patient(service: FakeService, client: AsyncClient, na
 async def test_two_faults_in_a_row(
     service: FakeService, client: AsyncClient, first: str, second: str
 ) -> None:
-    """
-    A second doubtful answer is settled like the first one.
-    """
+    """A second doubtful answer is settled like the first one."""
     service.used_id = "charge"
     service.script("submit", DOUBTFUL[first][0](), DOUBTFUL[second][0](accepted=True))
     task = await client.submit(request())
@@ -235,9 +208,7 @@ async def test_two_faults_in_a_row(
 
 @pytest.fixture
 async def sent() -> AsyncIterator[tuple[aiohttp.ClientSession, list[tuple[str, bytes]]]]:
-    """
-    Run a session that keeps the path and the bytes of each request's body.
-    """
+    """Run a session that keeps the path and the bytes of each request's body."""
     bodies: list[tuple[str, bytes]] = []
 
     async def start(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
@@ -263,9 +234,7 @@ async def test_the_second_post_is_the_first_one(
     sent: tuple[aiohttp.ClientSession, list[tuple[str, bytes]]],
     name: str,
 ) -> None:
-    """
-    A submit that is sent again has the same bytes, id included.
-    """
+    """A submit that is sent again has the same bytes, id included."""
     session, bodies = sent
     service.script("submit", DOUBTFUL[name][0]())
     wanted = request(callback_url="https://example.com/", metadata={"order": 7})
@@ -286,9 +255,7 @@ async def test_a_large_body_is_sent_twice_alike(
     connect: Connect,
     sent: tuple[aiohttp.ClientSession, list[tuple[str, bytes]]],
 ) -> None:
-    """
-    A data URI of 12 MB is sent without a warning, and again the same.
-    """
+    """A data URI of 12 MB is sent without a warning, and again the same."""
     session, bodies = sent
     service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
     image = "data:image/png;base64," + "iVBORw0K" * (12 * 1024 * 1024 // 8)
@@ -302,9 +269,7 @@ async def test_a_large_body_is_sent_twice_alike(
 async def test_the_body_is_fixed_before_the_first_attempt(
     service: FakeService, client: AsyncClient, until: Until
 ) -> None:
-    """
-    Params that the caller changes after the first attempt are sent as they were.
-    """
+    """Params that the caller changes after the first attempt are sent as they were."""
     params: dict[str, Any] = {"prompt": "first"}
     wanted = SubmitRequest("veo3_1", params)
     service.script("submit", Fault.reply(502, "{", headers={"Retry-After": "0.05"}))
@@ -317,9 +282,7 @@ async def test_the_body_is_fixed_before_the_first_attempt(
 
 
 async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: Connect) -> None:
-    """
-    Where the service cannot be asked, the error has the id and the cause, after one POST.
-    """
+    """Where the service cannot be asked, the error has the id and the cause, after one POST."""
     service.script("submit", Fault.lost_answer(accepted=True))
     service.script("query", Fault.server_error(), Fault.html(502), Fault.server_error(503))
     wanted = request()
@@ -334,9 +297,7 @@ async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: 
 async def test_a_key_refused_while_settling_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A bad key while settling ends it at once: the task may exist.
-    """
+    """A bad key while settling ends it at once: the task may exist."""
     service.script("submit", Fault.server_error(accepted=True))
     service.script("query", refusal(401, in_envelope=False))
     with pytest.raises(AmbiguousSubmitError) as caught:
@@ -349,9 +310,7 @@ async def test_a_key_refused_while_settling_is_ambiguous(
 async def test_resubmitting_can_be_forbidden(
     service: FakeService, connect: Connect, name: str
 ) -> None:
-    """
-    With resubmit=False what is not found is not sent again.
-    """
+    """With resubmit=False what is not found is not sent again."""
     make, kind = DOUBTFUL[name]
     service.script("submit", make())
     client = connect(
@@ -368,9 +327,7 @@ async def test_resubmitting_can_be_forbidden(
 
 
 async def test_forbidding_does_not_hinder_settling(service: FakeService, connect: Connect) -> None:
-    """
-    With resubmit=False an accepted task is found, and a refusal with a pace is still retried.
-    """
+    """With resubmit=False an accepted task is found, and a refusal with a pace is still retried."""
     service.script("submit", Fault.too_many_requests(0), Fault.lost_answer(accepted=True))
     client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
     task = await client.submit(request())
@@ -382,9 +339,7 @@ async def test_forbidding_does_not_hinder_settling(service: FakeService, connect
 async def test_a_refusal_after_doubt_is_not_believed(
     service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
 ) -> None:
-    """
-    A refusal that follows a lost answer is settled first: the task had been accepted.
-    """
+    """A refusal that follows a lost answer is settled first: the task had been accepted."""
     service.visible_after_looks = 4
     service.script(
         "submit", Fault.lost_answer(accepted=True), refusal(code, in_envelope=in_envelope)
@@ -416,9 +371,7 @@ async def test_a_settled_refusal_is_believed(
     *,
     in_envelope: bool,
 ) -> None:
-    """
-    A refusal that follows a lost answer is raised once the task was not found either.
-    """
+    """A refusal that follows a lost answer is raised once the task was not found either."""
     service.script("submit", Fault.lost_answer(), refusal(code, in_envelope=in_envelope))
     wanted = request()
     with pytest.raises(kind) as caught:
@@ -432,9 +385,7 @@ async def test_a_settled_refusal_is_believed(
 async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A key that is refused for good after a lost answer leaves the submit ambiguous.
-    """
+    """A key that is refused for good after a lost answer leaves the submit ambiguous."""
     key = refusal(401, in_envelope=False)
     service.visible_after_looks = 4
     service.script("submit", Fault.lost_answer(accepted=True), key)
@@ -446,9 +397,7 @@ async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
 
 
 class Played:
-    """
-    An API whose submits end one after another as they are told to; it knows no task.
-    """
+    """An API whose submits end one after another as they are told to; it knows no task."""
 
     def __init__(self, *ends: Task | Exception, looks: Exception) -> None:
         self.ends = list(ends)
@@ -456,35 +405,27 @@ class Played:
         self.asked = 0
 
     async def submit(self, _request: SubmitRequest, _body: bytes) -> Task:
-        """
-        End as told.
-        """
+        """End as told."""
         end = self.ends.pop(0)
         if isinstance(end, Exception):
             raise end
         return end
 
     async def query(self, _out_task_id: str, _model: str | None) -> Task:
-        """
-        Count the look.
-        """
+        """Count the look."""
         self.asked += 1
         raise self.looks
 
 
 async def play(played: Any, wanted: SubmitRequest) -> Task:
-    """
-    Submit over an API that is played.
-    """
+    """Submit over an API that is played."""
     retry = RetryPolicy(base=0, settle=0)
     submission = Submission(played, played.query, retry, Counters(), asyncio.sleep)
     return await submission.submit(wanted, maybe_sent=False)
 
 
 async def test_a_refused_connection_after_doubt_adds_none() -> None:
-    """
-    What was never sent after a lost answer is just tried again: there is nothing new to look for.
-    """
+    """What was never sent after a lost answer is just tried again: there is nothing new to look for."""
     wanted = request()
     accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
     ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
@@ -494,9 +435,7 @@ async def test_a_refused_connection_after_doubt_adds_none() -> None:
 
 
 async def test_closed_while_it_is_looked_for_is_said() -> None:
-    """
-    A client that was closed could not ask for a lost submit: it is not that it was not found.
-    """
+    """A client that was closed could not ask for a lost submit: it is not that it was not found."""
     played = Played(TransportError("lost"), looks=RuntimeError("it is closed"))
     with pytest.raises(AmbiguousSubmitError, match=r"could not be asked \(it is closed\)"):
         await play(played, request())
@@ -505,9 +444,7 @@ async def test_closed_while_it_is_looked_for_is_said() -> None:
 async def test_a_pace_asked_for_after_doubt_is_kept(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A 429 that follows a lost answer is settled and then retried.
-    """
+    """A 429 that follows a lost answer is settled and then retried."""
     service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
@@ -535,9 +472,7 @@ async def test_a_refusal_for_good_costs_one_post(
     *,
     in_envelope: bool,
 ) -> None:
-    """
-    A refusal for good is raised at once, typed, with code and message; nothing is asked.
-    """
+    """A refusal for good is raised at once, typed, with code and message; nothing is asked."""
     service.script("submit", refusal(code, in_envelope=in_envelope))
     wanted = request()
     with pytest.raises(kind) as caught:
@@ -563,9 +498,7 @@ async def test_a_refusal_for_good_costs_one_post(
 async def test_ok_true_is_no_success(
     service: FakeService, client: AsyncClient, fault: Fault, kind: type[APIError]
 ) -> None:
-    """
-    A refusal in a 200 that calls itself ok is a refusal.
-    """
+    """A refusal in a 200 that calls itself ok is a refusal."""
     service.script("submit", fault)
     with pytest.raises(kind):
         await client.submit(request())
@@ -584,9 +517,7 @@ async def test_a_refusal_with_a_pace_is_retried(
     *,
     in_envelope: bool,
 ) -> None:
-    """
-    429 and 425, in HTTP or in the body, are sent again after the wait; nothing is asked.
-    """
+    """429 and 425, in HTTP or in the body, are sent again after the wait; nothing is asked."""
     body = json.dumps({"statusCode": code, "message": "slow down", "ok": False})
     headers = {} if wait is None else {"Retry-After": wait}
     service.script("submit", Fault.reply(200 if in_envelope else code, body, headers=headers))
@@ -600,9 +531,7 @@ async def test_a_refusal_with_a_pace_is_retried(
 async def test_a_429_from_the_cdn_is_a_refusal_with_a_pace(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    An HTML page with HTTP 429 is no doubt: it was not accepted.
-    """
+    """An HTML page with HTTP 429 is no doubt: it was not accepted."""
     service.script("submit", Fault.html(429))
     await client.submit(request())
     assert service.counts == {SUBMIT: 2}
@@ -612,9 +541,7 @@ async def test_a_429_from_the_cdn_is_a_refusal_with_a_pace(
 async def test_too_long_a_pace_is_raised_at_once(
     service: FakeService, client: AsyncClient, slept: list[float], *, in_envelope: bool
 ) -> None:
-    """
-    A Retry-After beyond max_retry_after is raised with its seconds, and holds nobody up.
-    """
+    """A Retry-After beyond max_retry_after is raised with its seconds, and holds nobody up."""
     service.script("submit", Fault.too_many_requests(121, in_envelope=in_envelope))
     with pytest.raises(RateLimitError) as caught:
         await client.submit(request())
@@ -627,9 +554,7 @@ async def test_too_long_a_pace_is_raised_at_once(
 async def test_too_long_a_pace_after_doubt_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A CDN that is in trouble for hours leaves the submit ambiguous, with its cause.
-    """
+    """A CDN that is in trouble for hours leaves the submit ambiguous, with its cause."""
     service.script("submit", Fault.reply(503, "<html>", headers={"Retry-After": "7200"}))
     with pytest.raises(AmbiguousSubmitError) as caught:
         await client.submit(request())
@@ -652,9 +577,7 @@ async def test_too_long_a_pace_after_doubt_is_ambiguous(
 async def test_attempts_are_counted(
     service: FakeService, connect: Connect, attempts: int, fault: Fault, kind: type[AireiterError]
 ) -> None:
-    """
-    A submit is sent as often as the policy says, and no more.
-    """
+    """A submit is sent as often as the policy says, and no more."""
     service.script("submit", *[fault] * 5)
     client = connect(retry=RetryPolicy(base=0, settle=0, attempts=attempts))
     wanted = request()
@@ -666,9 +589,7 @@ async def test_attempts_are_counted(
 
 
 async def test_a_refused_connection_is_tried_again(service: FakeService, connect: Connect) -> None:
-    """
-    Where nothing listens each attempt is made, then ConnectError says that nothing was sent.
-    """
+    """Where nothing listens each attempt is made, then ConnectError says that nothing was sent."""
     await service.close()
     client = connect()
     wanted = request()
@@ -682,9 +603,7 @@ async def test_a_refused_connection_is_tried_again(service: FakeService, connect
 async def test_a_service_that_comes_up_is_found(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A submit succeeds when the service comes up between two attempts, with one POST.
-    """
+    """A submit succeeds when the service comes up between two attempts, with one POST."""
     await service.close()
     client = connect(retry=RetryPolicy(base=0, settle=0, attempts=100_000))
     running = asyncio.create_task(client.submit(request()))
@@ -696,9 +615,7 @@ async def test_a_service_that_comes_up_is_found(
 
 
 async def test_a_name_that_does_not_resolve_is_no_doubt(connect: Connect) -> None:
-    """
-    A host without an address is a ConnectError.
-    """
+    """A host without an address is a ConnectError."""
     client = connect(base_url="https://aireiter.invalid")
     with pytest.raises(ConnectError, match=r"aireiter\.invalid"):
         await client.submit(request())
@@ -707,9 +624,7 @@ async def test_a_name_that_does_not_resolve_is_no_doubt(connect: Connect) -> Non
 
 @pytest.fixture
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """
-    Make the contexts of a server and of a client that trusts it.
-    """
+    """Make the contexts of a server and of a client that trusts it."""
     authority = trustme.CA()
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -720,9 +635,7 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def test_a_certificate_that_is_not_trusted_is_no_doubt(
     connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
-    """
-    A certificate of an unknown authority is a ConnectError: the key did not leave.
-    """
+    """A certificate of an unknown authority is a ConnectError: the key did not leave."""
     seen: list[bytes] = []
     client = connect(base_url=await listen(seen.append, tls[0]))
     with pytest.raises(ConnectError, match="certificate"):
@@ -733,9 +646,7 @@ async def test_a_certificate_that_is_not_trusted_is_no_doubt(
 async def test_tls_is_spoken(
     connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
-    """
-    Over TLS that a borrowed session trusts, a submit is like any other.
-    """
+    """Over TLS that a borrowed session trusts, a submit is like any other."""
     body = b'{"statusCode":200,"data":{"status":"pending"}}'
     url = await listen(
         lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), tls[0]
@@ -749,9 +660,7 @@ async def test_tls_is_spoken(
 async def test_a_connection_that_takes_too_long_is_no_doubt(
     connect: Connect, listen: Listen
 ) -> None:
-    """
-    A TLS handshake without an answer ends with connect_timeout, as a ConnectError.
-    """
+    """A TLS handshake without an answer ends with connect_timeout, as a ConnectError."""
     url = await listen(lambda _: b"")  # a handshake is no request: there is no answer to it
     client = connect(
         base_url=url.replace("http:", "https:"),
@@ -767,9 +676,7 @@ async def test_a_connection_that_takes_too_long_is_no_doubt(
 async def test_doubt_outlives_what_comes_after(
     service: FakeService, client: AsyncClient, until: Until, gone: str
 ) -> None:
-    """
-    After a lost answer, not even a refused connection or a closed client makes it certain.
-    """
+    """After a lost answer, not even a refused connection or a closed client makes it certain."""
     wait = {"Retry-After": "0.2"}
     service.script("submit", Fault.reply(502, "<html>", headers=wait, accepted=True))
     service.visible_after_looks = 4
@@ -787,9 +694,7 @@ async def test_doubt_outlives_what_comes_after(
 async def test_each_envelope_is_an_acceptance(
     service: FakeService, client: AsyncClient, envelope: Any
 ) -> None:
-    """
-    Every documented form of success gives the task, with our id.
-    """
+    """Every documented form of success gives the task, with our id."""
     service.envelope, service.price = envelope, 2.5
     wanted = request()
     task = await client.submit(wanted)
@@ -801,9 +706,7 @@ async def test_each_envelope_is_an_acceptance(
 
 @pytest.mark.parametrize("used_id", USED_IDS)
 async def test_many_at_once_under_every_fault(connect: Connect, used_id: Any) -> None:
-    """
-    Of 150 submits at once, a third of them hit by faults, each is charged once.
-    """
+    """Of 150 submits at once, a third of them hit by faults, each is charged once."""
     faults = [
         make(accepted=accepted) for make, _ in DOUBTFUL.values() for accepted in (True, False)
     ]
@@ -830,9 +733,7 @@ async def test_many_at_once_under_every_fault(connect: Connect, used_id: Any) ->
 async def test_the_same_request_again_is_not_paid_again(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """
-    Submitting a request a second time, later or at once, charges nothing more.
-    """
+    """Submitting a request a second time, later or at once, charges nothing more."""
     service.used_id = used_id
     wanted = request()
     first = await client.submit(wanted)
@@ -851,9 +752,7 @@ async def test_the_same_request_again_is_not_paid_again(
 async def test_what_may_have_been_sent_is_looked_for_first(
     service: FakeService, client: AsyncClient, used_id: Any, *, was_accepted: bool
 ) -> None:
-    """
-    With maybe_sent a task that exists is returned without a POST, and another is submitted.
-    """
+    """With maybe_sent a task that exists is returned without a POST, and another is submitted."""
     service.used_id = used_id
     wanted = request()
     if was_accepted:
@@ -868,9 +767,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
 async def test_what_may_have_been_sent_and_is_refused_is_looked_for_again(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    With maybe_sent a refusal is settled before it is believed.
-    """
+    """With maybe_sent a refusal is settled before it is believed."""
     wanted = request()
     await client.submit(wanted)
     service.visible_after_looks = 4
@@ -883,9 +780,7 @@ async def test_what_may_have_been_sent_and_is_refused_is_looked_for_again(
 async def test_what_may_have_been_sent_and_cannot_be_settled_is_ambiguous(
     service: FakeService, connect: Connect, why: str
 ) -> None:
-    """
-    With maybe_sent nothing is sent while it is not certain, nor where resubmit is False.
-    """
+    """With maybe_sent nothing is sent while it is not certain, nor where resubmit is False."""
     if why == "cannot ask":
         service.script("query", *[Fault.html(502)] * 5)
     client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=why == "cannot ask"))
@@ -898,9 +793,7 @@ async def test_what_may_have_been_sent_and_cannot_be_settled_is_ambiguous(
 
 
 async def test_cancelled_in_the_queue(service: FakeService, connect: Connect, until: Until) -> None:
-    """
-    A submit that is cancelled while it queues sends nothing.
-    """
+    """A submit that is cancelled while it queues sends nothing."""
     client = connect(max_concurrency=1)
     service.script("query", Fault.hang())
     holder = asyncio.create_task(client.query("a"))
@@ -922,9 +815,7 @@ async def test_cancelled_in_the_queue(service: FakeService, connect: Connect, un
 async def test_cancelled_in_flight(
     service: FakeService, connect: Connect, until: Until, *, accepted: bool
 ) -> None:
-    """
-    A submit that is cancelled in flight ends at once and gives slot and connection back.
-    """
+    """A submit that is cancelled in flight ends at once and gives slot and connection back."""
     client = connect(max_concurrency=1)
     service.script("submit", Fault.hang(accepted=accepted))
     wanted = request()
@@ -942,9 +833,7 @@ async def test_cancelled_in_flight(
 async def test_cancelled_while_settling(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A submit that is cancelled between two looks for it ends at once, without a second POST.
-    """
+    """A submit that is cancelled between two looks for it ends at once, without a second POST."""
     client = connect(max_concurrency=1, retry=RetryPolicy(base=0, settle=10_000))
     service.script("submit", Fault.lost_answer())
     running = asyncio.create_task(client.submit(request()))
@@ -959,9 +848,7 @@ async def test_cancelled_while_settling(
 async def test_cancelled_while_a_look_is_in_flight(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A submit that is cancelled while the service is asked for it ends at once.
-    """
+    """A submit that is cancelled while the service is asked for it ends at once."""
     client = connect(max_concurrency=1)
     service.script("submit", Fault.lost_answer())
     service.script("query", Fault.hang())
@@ -977,9 +864,7 @@ async def test_cancelled_while_a_look_is_in_flight(
 async def test_cancelled_while_backing_off(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A submit that is cancelled while it backs off ends at once and holds no slot meanwhile.
-    """
+    """A submit that is cancelled while it backs off ends at once and holds no slot meanwhile."""
     client = connect(max_concurrency=1)
     service.script("submit", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
     running = asyncio.create_task(client.submit(request()))
@@ -995,9 +880,7 @@ async def test_cancelled_while_backing_off(
 async def test_cancelled_while_waiting_for_a_turn(
     service: FakeService, until: Until, tmp_path: Path
 ) -> None:
-    """
-    A submit that is cancelled while it waits for the rate leaves no slot taken.
-    """
+    """A submit that is cancelled while it waits for the rate leaves no slot taken."""
     async with AsyncClient(
         service.api_key,
         base_url=service.url,
@@ -1019,9 +902,7 @@ async def test_cancelled_while_waiting_for_a_turn(
 
 
 async def test_what_a_submit_can_override(service: FakeService, client: AsyncClient) -> None:
-    """
-    Id, channel, callback and metadata given to submit are what is sent.
-    """
+    """Id, channel, callback and metadata given to submit are what is sent."""
     original = SubmitRequest("brand_new", {"prompt": "?"}, "first", "https://a.example/", {"a": 1})
     task = await client.submit(
         original,
@@ -1042,9 +923,7 @@ async def test_what_a_submit_can_override(service: FakeService, client: AsyncCli
 
 
 async def test_a_model_is_submitted(service: FakeService, client: AsyncClient) -> None:
-    """
-    An instance of a models class is sent under its name, with an id drawn for each call.
-    """
+    """An instance of a models class is sent under its name, with an id drawn for each call."""
     model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9", video_length=5)
     first, second = await client.submit(model), await client.submit(model, out_task_id="mine")
     assert first.model == second.model == "seedance_1_5_pro"
@@ -1077,9 +956,7 @@ async def test_bad_arguments_are_named_before_anything_is_sent(
     kind: type[Exception],
     match: str,
 ) -> None:
-    """
-    An argument that cannot be is an error that names it, and no request is made.
-    """
+    """An argument that cannot be is an error that names it, and no request is made."""
     with pytest.raises(kind, match=match):
         await client.submit(request(), **options)
     assert service.requests == []
@@ -1089,9 +966,7 @@ async def test_bad_arguments_are_named_before_anything_is_sent(
 async def test_only_requests_are_submitted(
     service: FakeService, client: AsyncClient, wrong: Any
 ) -> None:
-    """
-    What is neither a request nor a model is a TypeError.
-    """
+    """What is neither a request nor a model is a TypeError."""
     with pytest.raises(TypeError, match="request must be a SubmitRequest"):
         await client.submit(wrong)
     assert service.requests == []
@@ -1100,9 +975,7 @@ async def test_only_requests_are_submitted(
 async def test_retries_are_logged(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A retry and a settling are told to the package's logger, with the id, at INFO.
-    """
+    """A retry and a settling are told to the package's logger, with the id, at INFO."""
     service.script("submit", Fault.lost_answer())
     wanted = request()
     await client.submit(wanted)

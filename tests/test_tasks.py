@@ -1,6 +1,4 @@
-"""
-The values: what is asked, what comes back, and what is refused before it is sent.
-"""
+"""The values: what is asked, what comes back, and what is refused before it is sent."""
 
 import copy
 import pickle
@@ -29,9 +27,7 @@ CAT = models.GPT4o(prompt="a cat")
 
 @pytest.mark.parametrize("out_task_id", ["a", "Z", "0", "_", "-", "x" * 64, "my_task_123456"])
 def test_an_id_of_the_documented_characters_passes(out_task_id: str) -> None:
-    """
-    1 to 64 letters, digits, underscores and hyphens are an id.
-    """
+    """1 to 64 letters, digits, underscores and hyphens are an id."""
     assert check_id(out_task_id) is out_task_id
     assert SubmitRequest("m", {}, out_task_id).out_task_id is out_task_id
 
@@ -55,9 +51,7 @@ def test_an_id_of_the_documented_characters_passes(out_task_id: str) -> None:
     ids=lambda value: ascii(value[:4]),
 )
 def test_any_other_id_is_a_value_error(out_task_id: str) -> None:
-    """
-    What is no id is told what one is, in a short message, a line break at the end included.
-    """
+    """What is no id is told what one is, in a short message, a line break at the end included."""
     expected = "out_task_id must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-', got "
     for call in (check_id, lambda value: SubmitRequest("m", {}, value)):
         with pytest.raises(ValueError, match=re.escape(expected)) as caught:
@@ -67,27 +61,21 @@ def test_any_other_id_is_a_value_error(out_task_id: str) -> None:
 
 @pytest.mark.parametrize("out_task_id", [None, 5, b"a", True])
 def test_an_id_is_a_str(out_task_id: Any) -> None:
-    """
-    What is no text is a TypeError.
-    """
+    """What is no text is a TypeError."""
     kind = type(out_task_id).__name__
     with pytest.raises(TypeError, match=f"^out_task_id must be a str, got {kind}$"):
         check_id(out_task_id)
 
 
 def test_ids_never_collide() -> None:
-    """
-    A hundred thousand ids are as many different ones, all fit to be sent.
-    """
+    """A hundred thousand ids are as many different ones, all fit to be sent."""
     ids = {draw_id() for _ in range(100_000)}
     assert len(ids) == 100_000
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
 def test_a_request_keeps_the_id_that_it_drew() -> None:
-    """
-    The id is fixed when the request is made, and each request has its own.
-    """
+    """The id is fixed when the request is made, and each request has its own."""
     first, second = SubmitRequest("m", {}), SubmitRequest("m", {})
     assert first.out_task_id == first.out_task_id != second.out_task_id
 
@@ -119,9 +107,7 @@ def test_a_request_keeps_the_id_that_it_drew() -> None:
 def test_a_wrong_argument_is_named(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """
-    Each message names the argument and what it may be, and stays short.
-    """
+    """Each message names the argument and what it may be, and stays short."""
     with pytest.raises(error, match=f"^{message}") as caught:
         SubmitRequest(**{"model": "m", "params": {}} | arguments)
     assert len(str(caught.value)) < 250
@@ -130,9 +116,7 @@ def test_a_wrong_argument_is_named(
 @pytest.mark.parametrize("callback_url", [None, "https://example.com/done", "http://localhost:1"])
 @pytest.mark.parametrize("metadata", [None, {}, MappingProxyType({"a": 1})])
 def test_what_is_allowed_is_kept(callback_url: str | None, metadata: Any) -> None:
-    """
-    A request holds what it was given.
-    """
+    """A request holds what it was given."""
     request = SubmitRequest("new_model", {"a": 1}, "id", callback_url, metadata)
     assert attrs.astuple(request, recurse=False) == (
         "new_model",
@@ -144,9 +128,7 @@ def test_what_is_allowed_is_kept(callback_url: str | None, metadata: Any) -> Non
 
 
 def test_a_repr_shows_no_picture() -> None:
-    """
-    A request with megabytes of base64 has a short repr, wherever they are.
-    """
+    """A request with megabytes of base64 has a short repr, wherever they are."""
     picture = "data:image/png;base64," + "A" * 10_000_000
     params = {"image_url": [picture, [picture]], "prompt": picture}
     for request in (
@@ -160,34 +142,26 @@ def test_a_repr_shows_no_picture() -> None:
 
 @pytest.mark.parametrize("name", models.Seedance15Pro.VARIANTS)
 def test_a_models_instance_goes_under_its_names(name: str) -> None:
-    """
-    A models class may be submitted under each of its variants.
-    """
+    """A models class may be submitted under each of its variants."""
     assert SubmitRequest(name, KITTEN).params is KITTEN
 
 
 def test_a_models_instance_makes_a_request() -> None:
-    """
-    An instance is submitted under its own name, with an id of its own each time.
-    """
+    """An instance is submitted under its own name, with an id of its own each time."""
     first, second = as_request(KITTEN), as_request(KITTEN)
     assert (first.model, first.params) == ("seedance_1_5_pro", KITTEN)
     assert first.out_task_id != second.out_task_id
 
 
 def test_a_request_is_sent_as_it_is() -> None:
-    """
-    Without changes the request itself is used, with its id.
-    """
+    """Without changes the request itself is used, with its id."""
     request = SubmitRequest("m", {})
     assert as_request(request) is request
 
 
 @pytest.mark.parametrize("request_", [SubmitRequest("gpt_4o", CAT), CAT])
 def test_changes_are_made_on_the_way(request_: Any) -> None:
-    """
-    The id, the channel, the callback and the metadata can be given at the call.
-    """
+    """The id, the channel, the callback and the metadata can be given at the call."""
     changed = as_request(
         request_,
         out_task_id="mine",
@@ -199,9 +173,7 @@ def test_changes_are_made_on_the_way(request_: Any) -> None:
 
 
 def test_a_change_leaves_the_rest() -> None:
-    """
-    What is not given at the call stays as the request has it.
-    """
+    """What is not given at the call stays as the request has it."""
     request = SubmitRequest("new_model", {"a": 1}, "mine", "https://example.com", {"a": 1})
     assert as_request(request, metadata={}) == attrs.evolve(request, metadata={})
     assert as_request(request, channel="max") == attrs.evolve(request, model="new_model_max")
@@ -222,18 +194,14 @@ def test_a_change_leaves_the_rest() -> None:
 def test_a_wrong_change_is_named(
     request_: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """
-    What is given at the call is checked as if the request had been made with it.
-    """
+    """What is given at the call is checked as if the request had been made with it."""
     with pytest.raises(error, match=message):
         as_request(request_, **arguments)
 
 
 @pytest.mark.parametrize("request_", [{"model": "m"}, "m", None, models.GPT4o])
 def test_only_requests_and_models_are_submitted(request_: Any) -> None:
-    """
-    A dict, a name or a class is no request.
-    """
+    """A dict, a name or a class is no request."""
     with pytest.raises(TypeError, match="request must be a SubmitRequest or an instance of"):
         as_request(request_)
 
@@ -249,24 +217,18 @@ def test_only_requests_and_models_are_submitted(request_: Any) -> None:
     ],
 )
 def test_a_task_ends_once_it_completes_or_fails(status: TaskStatus, *, ended: bool) -> None:
-    """
-    A status that is not known counts as running.
-    """
+    """A status that is not known counts as running."""
     assert Task("a", status).ended is ended
 
 
 def test_the_statuses_are_the_services_words() -> None:
-    """
-    A status compares and formats as the word on the wire.
-    """
+    """A status compares and formats as the word on the wire."""
     words = ["pending", "processing", "completed", "failed", "unknown"]
     assert [f"{status}" for status in TaskStatus] == words == list(TaskStatus)
 
 
 def test_nothing_has_happened_at_first() -> None:
-    """
-    Fresh statistics are zeros, without a rate.
-    """
+    """Fresh statistics are zeros, without a rate."""
     values = attrs.asdict(ClientStats()).values()
     assert all(value in (0, None, {}) for value in values)
 
@@ -285,9 +247,7 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_values(value: Any) -> None:
-    """
-    Each compares, hashes, copies and pickles by what it holds, and cannot be changed.
-    """
+    """Each compares, hashes, copies and pickles by what it holds, and cannot be changed."""
     twin = pickle.loads(pickle.dumps(value))  # noqa: S301 - our own pickle
     assert twin == value == copy.deepcopy(value)
     assert getattr(twin, "raw", None) == getattr(value, "raw", None)
@@ -305,9 +265,7 @@ def test_values_are_values(value: Any) -> None:
     ],
 )
 def test_the_raw_reply_is_kept_apart(one: Any, other: Any) -> None:
-    """
-    The reply itself counts neither for equality nor for the repr.
-    """
+    """The reply itself counts neither for equality nor for the repr."""
     assert one == other
     assert repr(one) == repr(other)
     assert "raw" not in repr(one)

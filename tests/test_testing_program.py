@@ -1,6 +1,4 @@
-"""
-FakeService as a program.
-"""
+"""FakeService as a program."""
 
 import asyncio
 import contextlib
@@ -28,9 +26,7 @@ LINE = re.compile(
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """
-    Put the signal handlers back that the program replaces.
-    """
+    """Put the signal handlers back that the program replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -39,9 +35,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_runs_until_a_signal(number: signal.Signals) -> None:
-    """
-    The program says where it is, answers, and ends cleanly on a signal.
-    """
+    """The program says where it is, answers, and ends cleanly on a signal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "aireiter_async.testing"),
         *("--port", "0", "--seed", "1", "--credits", "7", "--fault", "server-error=0"),
@@ -66,9 +60,7 @@ async def test_it_runs_until_a_signal(number: signal.Signals) -> None:
 
 
 class _Stopping(io.StringIO):
-    """
-    A stdout whose reader stops the program as soon as it has read a line.
-    """
+    """A stdout whose reader stops the program as soon as it has read a line."""
 
     def flush(self) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -76,9 +68,7 @@ class _Stopping(io.StringIO):
 
 @pytest.mark.usefixtures("handlers")
 def test_main_returns_zero_when_stopped() -> None:
-    """
-    A signal ends the service and main returns 0.
-    """
+    """A signal ends the service and main returns 0."""
     with contextlib.redirect_stdout(_Stopping()) as out:
         assert main([]) == 0
     assert LINE.fullmatch(out.getvalue())
@@ -97,9 +87,7 @@ def test_main_returns_zero_when_stopped() -> None:
 def test_bad_arguments_are_explained(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    What cannot be meant ends with status 2 and a sentence.
-    """
+    """What cannot be meant ends with status 2 and a sentence."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -108,9 +96,7 @@ def test_bad_arguments_are_explained(
 
 @pytest.mark.usefixtures("handlers")
 def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    A port that is taken ends with status 2 and a sentence.
-    """
+    """A port that is taken ends with status 2 and a sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         main(["--port", str(taken.getsockname()[1])])
     assert caught.value.code == 2
@@ -120,9 +106,7 @@ def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_is_a_module_to_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    The package can be run by its name, and explains itself.
-    """
+    """The package can be run by its name, and explains itself."""
     monkeypatch.setattr(sys, "argv", ["testing", "--help"])
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("aireiter_async.testing", run_name="__main__")

@@ -1,6 +1,4 @@
-"""
-TLS: a certificate that is not the service's ends a call before anything of it is sent.
-"""
+"""TLS: a certificate that is not the service's ends a call before anything of it is sent."""
 
 import asyncio
 import os
@@ -35,18 +33,14 @@ SOON = datetime.now(UTC) + timedelta(days=2)
 
 
 def server(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    """
-    Make the service's side.
-    """
+    """Make the service's side."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(tls)
     return tls
 
 
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """
-    Make a client's side that trusts *authority* only.
-    """
+    """Make a client's side that trusts *authority* only."""
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
     return tls
@@ -66,9 +60,7 @@ WRONG: dict[str, Callable[[trustme.CA, trustme.CA], trustme.LeafCert]] = {
 @pytest.mark.parametrize("lent", [False, True], ids=["owned", "lent"])
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_wrong_certificate(listen: Listen, name: str, *, lent: bool) -> None:
-    """
-    A certificate that is wrong, of another name or expired is a ConnectError: nothing is heard.
-    """
+    """A certificate that is wrong, of another name or expired is a ConnectError: nothing is heard."""
     ours, others = trustme.CA(), trustme.CA()
     heard: list[bytes] = []
     url = await listen(heard.append, server(WRONG[name](ours, others)), eager=True)
@@ -89,9 +81,7 @@ async def test_a_wrong_certificate(listen: Listen, name: str, *, lent: bool) -> 
 async def test_a_result_behind_a_wrong_certificate(
     listen: Listen, tmp_path: Path, name: str
 ) -> None:
-    """
-    A result's host is verified as well: nothing is got from one that is not what it says.
-    """
+    """A result's host is verified as well: nothing is got from one that is not what it says."""
     ours, others = trustme.CA(), trustme.CA()
     heard: list[bytes] = []
     url = await listen(heard.append, server(WRONG[name](ours, others)), eager=True)
@@ -107,9 +97,7 @@ async def test_a_result_behind_a_wrong_certificate(
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 No\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x28"])
 async def test_what_does_not_speak_tls(listen: Listen, said: bytes) -> None:
-    """
-    A handshake that is hung up on, answered in plain text or with an alert: nothing was sent.
-    """
+    """A handshake that is hung up on, answered in plain text or with an alert: nothing was sent."""
     heard: list[bytes] = []
 
     def reply(request: bytes) -> bytes:
@@ -126,9 +114,7 @@ async def test_what_does_not_speak_tls(listen: Listen, said: bytes) -> None:
 
 
 async def test_an_authority_of_ones_own(listen: Listen) -> None:
-    """
-    Through a lent session whose context trusts it, an authority of one's own is good.
-    """
+    """Through a lent session whose context trusts it, an authority of one's own is good."""
     ours = trustme.CA()
     url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
     connector = aiohttp.TCPConnector(ssl=trusting(ours))
@@ -141,9 +127,7 @@ async def test_an_authority_of_ones_own(listen: Listen) -> None:
 async def test_a_handshake_is_cancelled_anywhere(
     listen: Listen, until: Until, *, late: bool
 ) -> None:
-    """
-    A call that is cancelled during its handshake leaves its slot free and no task.
-    """
+    """A call that is cancelled during its handshake leaves its slot free and no task."""
     ours = trustme.CA()
     url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
     trust = trusting(ours)

@@ -1,6 +1,4 @@
-"""
-The transport: whatever bytes come, or do not, it is an answer or one of our errors, in time.
-"""
+"""The transport: whatever bytes come, or do not, it is an answer or one of our errors, in time."""
 
 import asyncio
 import gzip
@@ -28,8 +26,8 @@ from aireiter_async import (
     TransportError,
 )
 from aireiter_async._client._settings import Secret
-from aireiter_async._deadlines import Deadlines
 from aireiter_async._transport import _failures, _pool
+from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -41,23 +39,17 @@ GOOD = b'{"statusCode":200,"data":{"credits":1}}'
 
 
 def key_of(request: bytes) -> bytes:
-    """
-    Return the line of a request that has the key in it.
-    """
+    """Return the line of a request that has the key in it."""
     return next(line for line in request.split(b"\r\n") if line.startswith(b"Authorization: "))
 
 
 def head(*lines: bytes, status: bytes = b"200 OK") -> bytes:
-    """
-    Make the head of an answer.
-    """
+    """Make the head of an answer."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *lines]) + b"\r\n\r\n"
 
 
 def whole(body: bytes, *lines: bytes) -> bytes:
-    """
-    Make an answer with a length.
-    """
+    """Make an answer with a length."""
     return head(b"Content-Length: %d" % len(body), *lines) + body
 
 
@@ -120,9 +112,7 @@ HOSTILE: dict[str, Callable[[bytes], Any]] = {
 async def test_whatever_comes_is_an_error_of_ours(
     connect: Connect, listen: Listen, name: str
 ) -> None:
-    """
-    Any bytes in place of an answer are one of our errors, and nobody sees the key.
-    """
+    """Any bytes in place of an answer are one of our errors, and nobody sees the key."""
     client = connect(base_url=await listen(HOSTILE[name]), retry=ONCE, timeout=1)
     with pytest.raises(AireiterError):
         await client.balance()
@@ -133,9 +123,7 @@ async def test_whatever_comes_is_an_error_of_ours(
 
 
 async def test_what_is_wrong_with_an_answer_is_said(connect: Connect, listen: Listen) -> None:
-    """
-    An answer that is not HTTP says what about it is wrong, though not what it holds.
-    """
+    """An answer that is not HTTP says what about it is wrong, though not what it holds."""
     client = connect(base_url=await listen(lambda request: request), retry=ONCE)
     with pytest.raises(TransportError, match="cannot be read: BadStatusLine"):
         await client.balance()
@@ -144,9 +132,7 @@ async def test_what_is_wrong_with_an_answer_is_said(connect: Connect, listen: Li
 async def test_what_the_caller_is_handling_keeps_its_frames(
     connect: Connect, tmp_path: Path
 ) -> None:
-    """
-    An error while another is handled has that one as its context, with the caller's frames.
-    """
+    """An error while another is handled has that one as its context, with the caller's frames."""
     handled = ValueError("the caller's own")
     try:
         raise handled
@@ -164,9 +150,7 @@ async def test_what_the_caller_is_handling_keeps_its_frames(
 async def test_a_late_answer_that_cannot_be_read_is_cut_short(
     connect: Connect, listen: Listen
 ) -> None:
-    """
-    A chunk that is none, after good ones, is a timeout and not an answer: aiohttp tells nobody.
-    """
+    """A chunk that is none, after good ones, is a timeout and not an answer: aiohttp tells nobody."""
     chunked = head(b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n"
     url = await listen(lambda request: (chunked, key_of(request) + b"\r\n", b"0\r\n\r\n"))
     client = connect(base_url=url, retry=ONCE, timeout=0.1)
@@ -175,9 +159,7 @@ async def test_a_late_answer_that_cannot_be_read_is_cut_short(
 
 
 async def test_an_answer_before_the_question_is_complete(connect: Connect, listen: Listen) -> None:
-    """
-    A relay that refuses a large body before it has read it all leaves the submit ambiguous.
-    """
+    """A relay that refuses a large body before it has read it all leaves the submit ambiguous."""
     page = b"<html>too large</html>"
     url = await listen(
         lambda _: head(b"Content-Length: %d" % len(page), status=b"413 Too Large") + page,
@@ -193,9 +175,7 @@ async def test_an_answer_before_the_question_is_complete(connect: Connect, liste
 async def test_an_answer_without_end_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, connect: Connect, listen: Listen
 ) -> None:
-    """
-    What a small answer unpacks to is read up to a limit, and is then a ProtocolError.
-    """
+    """What a small answer unpacks to is read up to a limit, and is then a ProtocolError."""
     monkeypatch.setattr(_pool, "_LONGEST_BODY", 1_000_000)
 
     def bomb(request: bytes) -> bytes:
@@ -217,9 +197,7 @@ async def test_an_answer_without_end_is_cut_off(
 async def test_an_answer_has_to_be_complete_in_time(
     service: FakeService, connect: Connect, until: Until, fault: Fault
 ) -> None:
-    """
-    The timeout covers an answer to its last byte; then slot and connection are free.
-    """
+    """The timeout covers an answer to its last byte; then slot and connection are free."""
     client = connect(timeout=0.2, retry=ONCE, max_concurrency=1)
     service.script("balance", fault)
     with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s") as caught:
@@ -232,17 +210,13 @@ async def test_an_answer_has_to_be_complete_in_time(
 async def test_a_slow_answer_within_the_time_is_an_answer(
     service: FakeService, connect: Connect
 ) -> None:
-    """
-    An answer that drips in time is read whole.
-    """
+    """An answer that drips in time is read whole."""
     service.script("balance", Fault.drip(0.05))
     assert (await connect(timeout=20).balance()).credits == 1_000_000
 
 
 async def test_a_view_has_its_own_timeout(service: FakeService, client: AsyncClient) -> None:
-    """
-    A view's timeout cuts its own calls only.
-    """
+    """A view's timeout cuts its own calls only."""
     service.script("balance", Fault.delay(0.3), Fault.hang())
     patient = asyncio.create_task(client.balance())
     await asyncio.sleep(0)
@@ -265,9 +239,7 @@ async def test_a_view_has_its_own_timeout(service: FakeService, client: AsyncCli
     ],
 )
 async def test_a_place_that_is_none_is_no_doubt(connect: Connect, url: str) -> None:
-    """
-    A base URL that leads nowhere is a ConnectError: nothing was sent.
-    """
+    """A base URL that leads nowhere is a ConnectError: nothing was sent."""
     client = connect(base_url=url, retry=ONCE)
     with pytest.raises(ConnectError):
         await client.balance()
@@ -276,9 +248,7 @@ async def test_a_place_that_is_none_is_no_doubt(connect: Connect, url: str) -> N
 
 
 async def test_a_proxy_that_refuses_is_no_doubt(connect: Connect, listen: Listen) -> None:
-    """
-    A proxy that does not let a borrowed session through is a ConnectError, without the key.
-    """
+    """A proxy that does not let a borrowed session through is a ConnectError, without the key."""
     heard: list[bytes] = []
 
     def refuse(request: bytes) -> bytes:
@@ -294,9 +264,7 @@ async def test_a_proxy_that_refuses_is_no_doubt(connect: Connect, listen: Listen
 
 
 async def test_a_proxy_that_is_not_there_is_no_doubt(connect: Connect) -> None:
-    """
-    A proxy that cannot be reached is a ConnectError.
-    """
+    """A proxy that cannot be reached is a ConnectError."""
     async with aiohttp.ClientSession(proxy="http://127.0.0.1:1") as session:
         client = connect(session=session, retry=ONCE)
         with pytest.raises(ConnectError):
@@ -306,9 +274,7 @@ async def test_a_proxy_that_is_not_there_is_no_doubt(connect: Connect) -> None:
 async def test_a_pinned_certificate_that_is_another_is_no_doubt(
     connect: Connect, listen: Listen
 ) -> None:
-    """
-    A fingerprint that does not match is a ConnectError.
-    """
+    """A fingerprint that does not match is a ConnectError."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
     connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(b"0" * 32))
@@ -319,24 +285,20 @@ async def test_a_pinned_certificate_that_is_another_is_no_doubt(
 
 
 def test_a_body_that_met_a_closed_connection_never_left() -> None:
-    """
-    The "Cannot write to closing transport" of aiohttp means that nothing was sent.
-    """
+    """The "Cannot write to closing transport" of aiohttp means that nothing was sent."""
     told = "Cannot write to closing transport"
     first: Exception = aiohttp.ClientConnectionResetError(told)
     second: Exception = aiohttp.ClientOSError(None, "Can not write request body")
     second.__cause__ = first
     other = aiohttp.ClientOSError(104, "Connection reset by peer")
-    kinds = [type(_failures.translate(error, "a", 1)[0]) for error in (first, second, other)]
+    kinds = [type(_failures.translate(error, 1)[0]) for error in (first, second, other)]
     assert kinds == [ConnectError, ConnectError, TransportError]
 
 
 async def test_a_connection_that_went_stale_costs_nothing(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A connection of the pool that the service closed meanwhile does not cost a charge.
-    """
+    """A connection of the pool that the service closed meanwhile does not cost a charge."""
     await client.balance()
     await service.close()
     await service.start()
@@ -345,9 +307,7 @@ async def test_a_connection_that_went_stale_costs_nothing(
 
 
 async def test_no_cookies_are_kept(connect: Connect, listen: Listen) -> None:
-    """
-    Cookies of the service are not sent back.
-    """
+    """Cookies of the service are not sent back."""
     heard: list[bytes] = []
 
     def reply(request: bytes) -> bytes:
@@ -364,9 +324,7 @@ async def test_no_cookies_are_kept(connect: Connect, listen: Listen) -> None:
 async def test_the_api_does_not_redirect(
     service: FakeService, connect: Connect, listen: Listen, status: int
 ) -> None:
-    """
-    No redirect is followed where the key travels: it is an error that names the place.
-    """
+    """No redirect is followed where the key travels: it is an error that names the place."""
     heard: list[bytes] = []
     place = f"{await listen(heard.append)}/api/openapi/balance"
     fault = Fault.reply(status, b"", headers={"Location": place})
@@ -381,9 +339,7 @@ async def test_the_api_does_not_redirect(
 
 
 def test_a_secret_is_a_string_that_hides() -> None:
-    """
-    A Secret is the string that it is, and does not show in a repr, alone or in another.
-    """
+    """A Secret is the string that it is, and does not show in a repr, alone or in another."""
     secret = Secret("sk-0a1b2c3d")
     assert secret == "sk-0a1b2c3d"
     assert "0a1b2c3d" not in repr(secret)
@@ -391,17 +347,13 @@ def test_a_secret_is_a_string_that_hides() -> None:
 
 
 async def cut_short(deadlines: Deadlines, work: Awaitable[object]) -> object:
-    """
-    Do some work under deadlines.
-    """
+    """Do some work under deadlines."""
     with deadlines:
         return await work
 
 
 async def test_deadlines_cut_in_the_order_of_beginning() -> None:
-    """
-    Each block has its whole time, however many share the timer, and then a TimeoutError.
-    """
+    """Each block has its whole time, however many share the timer, and then a TimeoutError."""
     deadlines = Deadlines(0.02)
     loop = asyncio.get_running_loop()
     ends: list[float] = []
@@ -424,9 +376,7 @@ async def test_deadlines_cut_in_the_order_of_beginning() -> None:
 
 
 async def test_deadlines_leave_what_is_done_alone(until: Until) -> None:
-    """
-    Work that ends in time is not cut short, and what it raises passes.
-    """
+    """Work that ends in time is not cut short, and what it raises passes."""
     deadlines = Deadlines(0.02)
     assert await cut_short(deadlines, asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError), deadlines:
@@ -436,9 +386,7 @@ async def test_deadlines_leave_what_is_done_alone(until: Until) -> None:
 
 
 async def test_deadlines_let_a_cancellation_pass() -> None:
-    """
-    A caller's cancellation is a cancellation, even at the moment of the deadline.
-    """
+    """A caller's cancellation is a cancellation, even at the moment of the deadline."""
     deadlines = Deadlines(0.02)
     early = asyncio.create_task(cut_short(deadlines, asyncio.Event().wait()))
     late = asyncio.create_task(cut_short(deadlines, asyncio.Event().wait()))
@@ -467,9 +415,7 @@ async def _until_cancelled_by(task: Callable[[], "asyncio.Task[object]"]) -> Non
 
 
 async def test_deadlines_are_for_tasks() -> None:
-    """
-    Outside of a task there is nothing that could be cut short: a RuntimeError.
-    """
+    """Outside of a task there is nothing that could be cut short: a RuntimeError."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[BaseException | None] = loop.create_future()
 

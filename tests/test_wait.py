@@ -1,6 +1,4 @@
-"""
-Wait: patient with the network, light on the service, and never wrong about a task.
-"""
+"""Wait: patient with the network, light on the service, and never wrong about a task."""
 
 import asyncio
 import itertools
@@ -63,16 +61,12 @@ TROUBLE: dict[str, tuple[Fault, type[Exception]]] = {
 
 
 def request(**options: Any) -> SubmitRequest:
-    """
-    Make a request with an id of its own.
-    """
+    """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"}, **options)
 
 
 async def test_a_task_that_completes_is_returned(service: FakeService, client: AsyncClient) -> None:
-    """
-    Wait looks until the task has completed, and returns it with outputs, charge and raw reply.
-    """
+    """Wait looks until the task has completed, and returns it with outputs, charge and raw reply."""
     service.durations, service.price = 30, 2.5
     task = await client.with_options(polling=EACH_SECOND).run(request())
     assert task.status is TaskStatus.COMPLETED
@@ -84,9 +78,7 @@ async def test_a_task_that_completes_is_returned(service: FakeService, client: A
 
 
 async def test_what_only_the_submit_said_is_kept(service: FakeService, client: AsyncClient) -> None:
-    """
-    The estimate, the model and the time of acceptance are still there when the task has ended.
-    """
+    """The estimate, the model and the time of acceptance are still there when the task has ended."""
     service.price = 2.5
     submitted = await client.submit(request())
     done = json.dumps({"statusCode": 200, "data": {"status": "completed", "output": []}})
@@ -102,9 +94,7 @@ async def test_what_only_the_submit_said_is_kept(service: FakeService, client: A
 async def test_a_task_that_failed_is_an_error(
     service: FakeService, client: AsyncClient, asked_by: str
 ) -> None:
-    """
-    A failed task raises the service's code and message, with the task.
-    """
+    """A failed task raises the service's code and message, with the task."""
     service.script("submit", Fault.failed("NSFW", "not allowed, 不允许"))
     task = await client.submit(request())
     with pytest.raises(TaskFailedError, match="NSFW: not allowed, 不允许") as caught:
@@ -119,9 +109,7 @@ async def test_a_task_that_failed_is_an_error(
 async def test_unknown_statuses_run_on(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A status that is not known means still running, and is logged with its word.
-    """
+    """A status that is not known means still running, and is logged with its word."""
     service.script("query", Fault.task_status("archiving"), Fault.task_status("archiving"))
     task = await client.run(request())
     assert task.status is TaskStatus.COMPLETED
@@ -134,9 +122,7 @@ async def test_unknown_statuses_run_on(
 async def test_an_unknown_status_is_logged_where_only_the_id_was_known(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A wait for an id logs a status that is not known, and tells on_update of it.
-    """
+    """A wait for an id logs a status that is not known, and tells on_update of it."""
     out_task_id = (await client.submit(request())).out_task_id
     service.script("query", Fault.task_status("archiving"))
     seen: list[Task] = []
@@ -148,9 +134,7 @@ async def test_an_unknown_status_is_logged_where_only_the_id_was_known(
 async def test_an_unknown_status_does_not_log_the_whole_reply(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    The log of a status that is not known stays short when the reply repeats the input.
-    """
+    """The log of a status that is not known stays short when the reply repeats the input."""
     data = {"created_at": "?", "input": {"image": "x" * 10_000}, "status": "archiving"}
     service.script("query", Fault.reply(200, json.dumps({"statusCode": 200, "data": data})))
     await client.run(request())
@@ -160,9 +144,7 @@ async def test_an_unknown_status_does_not_log_the_whole_reply(
 
 @pytest.mark.parametrize("name", TROUBLE)
 async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, name: str) -> None:
-    """
-    A look that fails in passing, however often, does not end the wait.
-    """
+    """A look that fails in passing, however often, does not end the wait."""
     task = await client.submit(request())
     service.script("query", *[TROUBLE[name][0]] * 8)
     assert (await client.wait(task)).status is TaskStatus.COMPLETED
@@ -170,9 +152,7 @@ async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, 
 
 
 async def test_a_look_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
-    """
-    A look that is never answered is cut short by the client's timeout and repeated.
-    """
+    """A look that is never answered is cut short by the client's timeout and repeated."""
     client = connect(timeout=0.2)
     task = await client.submit(request())
     service.script("query", Fault.hang())
@@ -183,9 +163,7 @@ async def test_a_look_that_hangs_is_ridden_out(service: FakeService, connect: Co
 async def test_a_service_that_is_away_is_ridden_out(
     service: FakeService, client: AsyncClient, until: Until
 ) -> None:
-    """
-    A wait goes on while the service cannot be reached, and sees the task when it is back.
-    """
+    """A wait goes on while the service cannot be reached, and sees the task when it is back."""
     task = await client.submit(request())
     await service.close()
     waiting = asyncio.create_task(client.wait(task))
@@ -201,9 +179,7 @@ async def test_a_service_that_is_away_is_ridden_out(
 async def test_a_refusal_to_be_asked_ends_it(
     service: FakeService, client: AsyncClient, code: int, kind: type[APIError]
 ) -> None:
-    """
-    A bad key ends a wait at once.
-    """
+    """A bad key ends a wait at once."""
     body = json.dumps({"error": {"code": code, "message": "no"}})
     service.script("query", Fault.reply(code, body))
     with pytest.raises(kind):
@@ -212,9 +188,7 @@ async def test_a_refusal_to_be_asked_ends_it(
 
 
 async def test_not_found_is_a_lag_at_first(service: FakeService, connect: Connect) -> None:
-    """
-    A task that is not found for less than the grace is waited for.
-    """
+    """A task that is not found for less than the grace is waited for."""
     service.visible_after_looks = 3
     policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=3)
     task = await connect(polling=policy).run(request())
@@ -225,9 +199,7 @@ async def test_not_found_is_a_lag_at_first(service: FakeService, connect: Connec
 async def test_not_found_is_the_truth_in_the_end(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    A task that is not found for the whole grace raises TaskNotFoundError.
-    """
+    """A task that is not found for the whole grace raises TaskNotFoundError."""
     policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=3)
     with pytest.raises(TaskNotFoundError, match="api task not found") as caught:
         await connect(polling=policy).wait("nobody")
@@ -237,9 +209,7 @@ async def test_not_found_is_the_truth_in_the_end(
 
 
 async def test_being_seen_begins_the_grace_anew(service: FakeService, connect: Connect) -> None:
-    """
-    The grace is counted without a break: a task that was seen in between is there.
-    """
+    """The grace is counted without a break: a task that was seen in between is there."""
     service.durations = 6
     policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=2)
     lost = Fault.not_found()
@@ -250,9 +220,7 @@ async def test_being_seen_begins_the_grace_anew(service: FakeService, connect: C
 
 @pytest.mark.parametrize("answer", ["not found", "500"])
 async def test_a_grace_of_nothing(service: FakeService, client: AsyncClient, answer: str) -> None:
-    """
-    Without a grace "not found" ends a wait at once; other trouble does not.
-    """
+    """Without a grace "not found" ends a wait at once; other trouble does not."""
     task = await client.submit(request())
     service.script("query", Fault.not_found() if answer == "not found" else Fault.server_error())
     if answer == "not found":
@@ -265,9 +233,7 @@ async def test_a_grace_of_nothing(service: FakeService, client: AsyncClient, ans
 async def test_after_the_deadline_comes_one_last_look(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    The last look is made at the deadline, and a task that has completed by then is returned.
-    """
+    """The last look is made at the deadline, and a task that has completed by then is returned."""
     service.durations = 10
     client = connect(polling=PollPolicy(first=4, step=1000, cap=1000, jitter=0))
     task = await client.run(request(), timeout=10)
@@ -278,9 +244,7 @@ async def test_after_the_deadline_comes_one_last_look(
 async def test_a_task_that_is_alive_at_the_deadline_can_be_waited_for_again(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    TaskTimeoutError is a TimeoutError that carries the task, and waiting for it goes on.
-    """
+    """TaskTimeoutError is a TimeoutError that carries the task, and waiting for it goes on."""
     service.durations = 100
     client = connect(polling=PollPolicy(first=30, step=30, growth=1, jitter=0))
     with pytest.raises(TaskTimeoutError, match=r"wait\(error\.task\)") as caught:
@@ -299,9 +263,7 @@ async def test_a_task_that_is_alive_at_the_deadline_can_be_waited_for_again(
 async def test_a_last_look_that_fails_is_the_cause(
     service: FakeService, client: AsyncClient, name: str
 ) -> None:
-    """
-    Where the last look fails the task counts as alive, and the trouble is the cause.
-    """
+    """Where the last look fails the task counts as alive, and the trouble is the cause."""
     fault, kind = TROUBLE[name]
     task = await client.submit(request())
     service.script("query", fault)
@@ -314,9 +276,7 @@ async def test_a_last_look_that_fails_is_the_cause(
 async def test_a_look_that_hangs_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A look under way at the deadline is given up for the last one, which sees what has become.
-    """
+    """A look under way at the deadline is given up for the last one, which sees what has become."""
     client = connect(timeout=LONG, polling=PollPolicy(first=0, step=LONG, cap=LONG))
     task = await client.submit(request())
     service.script("query", Fault.hang())
@@ -327,9 +287,7 @@ async def test_a_look_that_hangs_does_not_outlast_the_deadline(
 
 
 async def test_a_last_look_that_hangs_is_the_end(service: FakeService, connect: Connect) -> None:
-    """
-    The last look has the client's timeout, and no more: then the task counts as alive.
-    """
+    """The last look has the client's timeout, and no more: then the task counts as alive."""
     client = connect(timeout=0.1, polling=PollPolicy(first=0, step=LONG, cap=LONG))
     task = await client.submit(request())
     service.script("query", Fault.hang(), Fault.hang())
@@ -344,9 +302,7 @@ async def test_a_last_look_that_hangs_is_the_end(service: FakeService, connect: 
 async def test_a_look_in_the_queue_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """
-    A look that still queues for a slot at the deadline leaves the queue, and comes back once.
-    """
+    """A look that still queues for a slot at the deadline leaves the queue, and comes back once."""
     client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
     task = await client.submit(request())
     service.script("balance", Fault.hang())
@@ -362,9 +318,7 @@ async def test_a_look_in_the_queue_does_not_outlast_the_deadline(
 async def test_a_cancellation_at_the_deadline_is_a_cancellation(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    Whatever strikes first, the deadline of the wait, of the look or the caller: who cancels wins.
-    """
+    """Whatever strikes first, the deadline of the wait, of the look or the caller: who cancels wins."""
     for seconds in (0.02, 0.03, 0.04):
         client = connect(timeout=0.03, polling=PollPolicy(first=0, step=LONG, cap=LONG))
         service.script("query", Fault.hang(), Fault.hang())
@@ -392,9 +346,7 @@ async def test_a_cancellation_at_the_deadline_is_a_cancellation(
 async def test_no_pace_ends_the_looks(
     service: FakeService, connect: Connect, slept: list[float], asked: str, slept_for: float
 ) -> None:
-    """
-    However long the service asks to be left alone, a task is looked for within the hour.
-    """
+    """However long the service asks to be left alone, a task is looked for within the hour."""
     client = connect(polling=EACH_SECOND)
     service.script("query", Fault.reply(503, "{}", headers={"Retry-After": asked}))
     assert (await client.run(request())).status is TaskStatus.COMPLETED
@@ -404,9 +356,7 @@ async def test_no_pace_ends_the_looks(
 async def test_a_timeout_of_nothing_looks_once(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    With a timeout of 0 there is one look, at once.
-    """
+    """With a timeout of 0 there is one look, at once."""
     service.durations = 100
     client = connect(polling=EACH_SECOND)
     task = await client.submit(request())
@@ -424,9 +374,7 @@ async def test_a_timeout_of_nothing_looks_once(
 async def test_a_timeout_that_cannot_be(
     service: FakeService, client: AsyncClient, verb: str, seconds: Any
 ) -> None:
-    """
-    A negative timeout, or what is no number, is refused before anything is sent.
-    """
+    """A negative timeout, or what is no number, is refused before anything is sent."""
     work = client.wait("a", timeout=seconds) if verb == "wait" else None
     with pytest.raises((ValueError, TypeError), match="timeout must be"):
         await (work or client.run(request(), timeout=seconds))
@@ -436,9 +384,7 @@ async def test_a_timeout_that_cannot_be(
 async def test_the_pace_of_the_service_wins(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    A Retry-After longer than the next step is kept, for that step.
-    """
+    """A Retry-After longer than the next step is kept, for that step."""
     client = connect(polling=EACH_SECOND)
     task = await client.submit(request())
     service.script(
@@ -454,9 +400,7 @@ async def test_the_pace_of_the_service_wins(
 async def test_the_pace_of_the_service_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    A Retry-After beyond the deadline brings the last look at the deadline.
-    """
+    """A Retry-After beyond the deadline brings the last look at the deadline."""
     client = connect(polling=EACH_SECOND)
     task = await client.submit(request())
     service.script("query", Fault.reply(503, "{}", headers={"Retry-After": "4000"}))
@@ -465,9 +409,7 @@ async def test_the_pace_of_the_service_does_not_outlast_the_deadline(
 
 
 async def test_on_update_is_told_of_each_new_status(service: FakeService, connect: Connect) -> None:
-    """
-    on_update hears of each status once; run tells it of the submitted task first.
-    """
+    """on_update hears of each status once; run tells it of the submitted task first."""
     service.durations = 10
     seen: list[Task] = []
     await connect(polling=EACH_SECOND).run(request(), on_update=seen.append)
@@ -476,9 +418,7 @@ async def test_on_update_is_told_of_each_new_status(service: FakeService, connec
 
 
 async def test_on_update_may_be_a_coroutine_function(client: AsyncClient) -> None:
-    """
-    What on_update returns is awaited if it can be.
-    """
+    """What on_update returns is awaited if it can be."""
     seen: list[Task] = []
 
     async def update(task: Task) -> None:
@@ -492,9 +432,7 @@ async def test_on_update_may_be_a_coroutine_function(client: AsyncClient) -> Non
 
 @pytest.mark.parametrize("wrong", ["submitted", "completed"])
 async def test_what_on_update_raises_is_raised(client: AsyncClient, wrong: str) -> None:
-    """
-    An error in on_update ends the wait as it is; the task can be waited for again.
-    """
+    """An error in on_update ends the wait as it is; the task can be waited for again."""
 
     def update(task: Task) -> None:
         if wrong == "submitted" or task.ended:
@@ -507,9 +445,7 @@ async def test_what_on_update_raises_is_raised(client: AsyncClient, wrong: str) 
 
 
 async def test_ended_tasks_are_not_asked_for(service: FakeService, client: AsyncClient) -> None:
-    """
-    Waiting for a task that has completed returns it, for one that failed raises: no request.
-    """
+    """Waiting for a task that has completed returns it, for one that failed raises: no request."""
     done = await client.run(request())
     service.script("submit", Fault.failed())
     with pytest.raises(TaskFailedError) as caught:
@@ -525,9 +461,7 @@ async def test_ended_tasks_are_not_asked_for(service: FakeService, client: Async
 async def test_an_id_is_looked_for_at_once(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    Of an id alone no age is known: the first look is made at once.
-    """
+    """Of an id alone no age is known: the first look is made at once."""
     service.durations = 2
     client = connect(polling=PollPolicy(first=30, step=1, growth=1, jitter=0))
     out_task_id = (await client.submit(request())).out_task_id
@@ -541,9 +475,7 @@ async def test_an_id_is_looked_for_at_once(
 async def test_an_id_that_cannot_be(
     service: FakeService, client: AsyncClient, verb: str, wrong: str
 ) -> None:
-    """
-    What is no id is refused before anything is sent.
-    """
+    """What is no id is refused before anything is sent."""
     with pytest.raises(ValueError, match="out_task_id must be 1 to 64 characters"):
         await getattr(client, verb)(wrong)
     assert service.requests == []
@@ -552,9 +484,7 @@ async def test_an_id_that_cannot_be(
 async def test_how_long_a_model_takes_is_learned(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    The first look for a task comes when the tasks of its model have been about to end.
-    """
+    """The first look for a task comes when the tasks of its model have been about to end."""
     service.durations = {"veo3_1": 100, "nano_banana": 10}
     client = connect(polling=PollPolicy(jitter=0))
     for model, seconds in (("veo3_1", 100), ("nano_banana", 10)):
@@ -572,9 +502,7 @@ async def test_how_long_a_model_takes_is_learned(
 async def test_a_new_model_is_looked_for_by_its_medium(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    While nothing is learned the first look for a video comes later than for the unknown.
-    """
+    """While nothing is learned the first look for a video comes later than for the unknown."""
     client = connect(polling=PollPolicy(jitter=0))
     await client.run(SubmitRequest("brand_new", {}))
     unknown = slept.pop()
@@ -585,9 +513,7 @@ async def test_a_new_model_is_looked_for_by_its_medium(
 
 
 async def test_age_counts(service: FakeService, connect: Connect, slept: list[float]) -> None:
-    """
-    A task is not waited for from the beginning again: its age shortens the first wait.
-    """
+    """A task is not waited for from the beginning again: its age shortens the first wait."""
     client = connect(polling=PollPolicy(first=30, step=1, jitter=0))
     data = {"status": "pending", "created_at": "2020-01-01T00:00:00Z"}
     service.script("submit", Fault.reply(200, json.dumps({"data": data}), accepted=True))
@@ -599,9 +525,7 @@ async def test_age_counts(service: FakeService, connect: Connect, slept: list[fl
 async def test_a_task_that_ended_before_it_began_teaches_nothing(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    Times that cannot be do not break a wait, nor what is known of a model.
-    """
+    """Times that cannot be do not break a wait, nor what is known of a model."""
     client = connect(polling=PollPolicy(jitter=0))
     data = {
         "status": "completed",
@@ -618,9 +542,7 @@ async def test_a_task_that_ended_before_it_began_teaches_nothing(
 async def test_without_times_the_wait_itself_is_learned(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """
-    Where the service tells no times, what the wait took is how long the model takes.
-    """
+    """Where the service tells no times, what the wait took is how long the model takes."""
     client = connect(polling=PollPolicy(first=20, step=20, growth=1, jitter=0))
     for status in ("processing", "completed"):
         service.script("query", Fault.reply(200, json.dumps({"data": {"status": status}})))
@@ -633,9 +555,7 @@ async def test_without_times_the_wait_itself_is_learned(
 async def test_tasks_that_ended_on_submit_are_counted(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """
-    A task that settling finds completed, or failed, is completed or failed in the statistics too.
-    """
+    """A task that settling finds completed, or failed, is completed or failed in the statistics too."""
     service.price = 2.5
     service.script("submit", Fault.lost_answer(accepted=True))
     task = await client.run(request())
@@ -651,9 +571,7 @@ async def test_tasks_that_ended_on_submit_are_counted(
 
 
 async def test_run_is_submit_and_wait(service: FakeService, client: AsyncClient) -> None:
-    """
-    Run takes what submit takes, and returns what wait returns.
-    """
+    """Run takes what submit takes, and returns what wait returns."""
     task = await client.run(
         SubmitRequest("brand_new", {"prompt": "a kitten"}),
         out_task_id="mine",
@@ -674,9 +592,7 @@ async def test_run_is_submit_and_wait(service: FakeService, client: AsyncClient)
 
 @pytest.mark.parametrize("asked_by", ["task", "id"])
 async def test_query_looks_once(service: FakeService, client: AsyncClient, asked_by: str) -> None:
-    """
-    Query gives the task as it is, running or failed, and raises only if it cannot see it.
-    """
+    """Query gives the task as it is, running or failed, and raises only if it cannot see it."""
     service.durations = 100
     task = await client.submit(request())
     asked = task if asked_by == "task" else task.out_task_id
@@ -692,9 +608,7 @@ async def test_query_looks_once(service: FakeService, client: AsyncClient, asked
 
 @pytest.mark.parametrize("name", TROUBLE)
 async def test_a_query_is_retried(service: FakeService, client: AsyncClient, name: str) -> None:
-    """
-    A query that fails in passing is tried again, and in the end raises what happened.
-    """
+    """A query that fails in passing is tried again, and in the end raises what happened."""
     fault, kind = TROUBLE[name]
     task = await client.submit(request())
     service.script("query", *[fault] * 4)
@@ -710,9 +624,7 @@ async def test_a_query_is_retried(service: FakeService, client: AsyncClient, nam
 async def test_a_query_for_nobody(
     service: FakeService, client: AsyncClient, *, in_envelope: bool
 ) -> None:
-    """
-    An id that the service does not know is a TaskNotFoundError, after one look.
-    """
+    """An id that the service does not know is a TaskNotFoundError, after one look."""
     if not in_envelope:
         service.script("query", Fault.reply(404, '{"error":{"code":404,"message":"no"}}'))
     with pytest.raises(TaskNotFoundError) as caught:
@@ -723,9 +635,7 @@ async def test_a_query_for_nobody(
 
 
 async def test_cancelled_between_looks(service: FakeService, until: Until) -> None:
-    """
-    A wait that is cancelled between two looks ends at once and leaves nothing.
-    """
+    """A wait that is cancelled between two looks ends at once and leaves nothing."""
     service.durations = 100
     policy = PollPolicy(first=0, step=10_000, cap=10_000)
     async with AsyncClient(service.api_key, base_url=service.url, polling=policy) as client:
@@ -740,9 +650,7 @@ async def test_cancelled_between_looks(service: FakeService, until: Until) -> No
 async def test_cancelled_while_looking(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """
-    A wait that is cancelled while a look is in flight gives slot and connection back.
-    """
+    """A wait that is cancelled while a look is in flight gives slot and connection back."""
     client = connect(max_concurrency=1)
     service.script("query", Fault.hang())
     waiting = asyncio.create_task(client.run(request()))
@@ -759,9 +667,7 @@ async def test_cancelled_while_looking(
 async def test_cancelled_anywhere_around_the_deadline(
     service: FakeService, connect: Connect, until: Until, *, late: bool
 ) -> None:
-    """
-    A wait that is cancelled while its look is given up for the last one leaves nothing behind.
-    """
+    """A wait that is cancelled while its look is given up for the last one leaves nothing behind."""
     client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
     task = await client.submit(request())
     for step in (sweep := Sweep()):
@@ -775,9 +681,7 @@ async def test_cancelled_anywhere_around_the_deadline(
 
 
 async def test_cancelled_in_on_update(client: AsyncClient, until: Until) -> None:
-    """
-    A wait that is cancelled in a slow on_update ends there.
-    """
+    """A wait that is cancelled in a slow on_update ends there."""
     updates = itertools.count()
     began: list[int] = []
 
@@ -794,9 +698,7 @@ async def test_cancelled_in_on_update(client: AsyncClient, until: Until) -> None
 
 
 async def test_many_wait_over_few_connections(service: FakeService, connect: Connect) -> None:
-    """
-    200 tasks that are waited for at once use no more connections than max_concurrency.
-    """
+    """200 tasks that are waited for at once use no more connections than max_concurrency."""
     service.durations = 50
     client = connect(max_concurrency=8, polling=EACH_SECOND)
     tasks = await asyncio.gather(*(client.run(request()) for _ in range(200)))
@@ -806,9 +708,7 @@ async def test_many_wait_over_few_connections(service: FakeService, connect: Con
 
 
 async def test_an_id_that_was_never_seen_does_not_go_on(connect: Connect) -> None:
-    """
-    At the deadline an id that no look has found is said to be unknown, not to be running.
-    """
+    """At the deadline an id that no look has found is said to be unknown, not to be running."""
     client = connect(polling=PollPolicy(first=1, step=1, cap=1, grace=1000))
     with pytest.raises(TaskNotFoundError):
         await client.wait("nosuch", timeout=5)

@@ -1,6 +1,4 @@
-"""
-The window: never more pulled than there is room for, and nothing left behind.
-"""
+"""The window: never more pulled than there is room for, and nothing left behind."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -15,9 +13,7 @@ Work = Callable[[int, int], Awaitable[int]]
 
 
 class Source:
-    """
-    Numbers from 0 that count how many of them were pulled, and may end in an error.
-    """
+    """Numbers from 0 that count how many of them were pulled, and may end in an error."""
 
     def __init__(self, count: int, error: Exception | None = None) -> None:
         self.pulled = 0
@@ -26,9 +22,7 @@ class Source:
         self._error = error
 
     def sync(self) -> Iterator[int]:
-        """
-        Give them at once.
-        """
+        """Give them at once."""
         while self.pulled < self._count:
             self.pulled += 1
             yield self.pulled - 1
@@ -36,9 +30,7 @@ class Source:
             raise self._error
 
     async def slow(self) -> AsyncGenerator[int, None]:
-        """
-        Give each after a turn of the loop, and notice who pulls while another one does.
-        """
+        """Give each after a turn of the loop, and notice who pulls while another one does."""
         for number in self.sync():
             self.pulling += 1
             await asyncio.sleep(0)
@@ -47,16 +39,12 @@ class Source:
             yield number
 
     def open(self, kind: str) -> Any:
-        """
-        Give them as an iterable or as an async iterable.
-        """
+        """Give them as an iterable or as an async iterable."""
         return self.sync() if kind == "sync" else self.slow()
 
 
 class Pool:
-    """
-    Work that takes turns of the loop, longer for earlier items, and counts who does it.
-    """
+    """Work that takes turns of the loop, longer for earlier items, and counts who does it."""
 
     def __init__(self, turns: Callable[[int], int] = lambda n: 7 - n % 7) -> None:
         self.running = 0
@@ -65,9 +53,7 @@ class Pool:
         self._turns = turns
 
     async def work(self, index: int, item: int) -> int:
-        """
-        Return the item.
-        """
+        """Return the item."""
         assert index == item
         self.workers.add(asyncio.current_task())
         self.running += 1
@@ -83,9 +69,7 @@ class Pool:
 def window(
     source: Any, work: Work, size: int = 4, *, workers: int | None = None, ordered: bool = False
 ) -> Window[int, int]:
-    """
-    Make a window, with as many workers as there is room for unless told otherwise.
-    """
+    """Make a window, with as many workers as there is room for unless told otherwise."""
     return Window(source, work, size=size, workers=workers or size, ordered=ordered)
 
 
@@ -99,9 +83,7 @@ ORDERS = pytest.mark.parametrize("ordered", [False, True])
 async def test_no_more_is_pulled_than_there_is_room_for(
     kind: str, size: int, *, ordered: bool
 ) -> None:
-    """
-    At every yield at most *size* items more were pulled than yielded; all of them come, once.
-    """
+    """At every yield at most *size* items more were pulled than yielded; all of them come, once."""
     source, pool = Source(60), Pool()
     results: list[int] = []
     async for result in window(source.open(kind), pool.work, size, ordered=ordered).results():
@@ -114,9 +96,7 @@ async def test_no_more_is_pulled_than_there_is_room_for(
 
 @KINDS
 async def test_few_items_have_few_workers(kind: str) -> None:
-    """
-    A wide window over few items hires a worker for each, and one that finds the end.
-    """
+    """A wide window over few items hires a worker for each, and one that finds the end."""
     source, pool = Source(3), Pool(lambda _: 20)
     made = window(source.open(kind), pool.work, 1000)
     hired = 0
@@ -129,9 +109,7 @@ async def test_few_items_have_few_workers(kind: str) -> None:
 @KINDS
 @ORDERS
 async def test_fewer_workers_than_room(kind: str, *, ordered: bool) -> None:
-    """
-    With room for more than are worked on, workers go on while their results wait for the consumer.
-    """
+    """With room for more than are worked on, workers go on while their results wait for the consumer."""
     source, pool = Source(60), Pool()
     made = window(source.open(kind), pool.work, 9, workers=3, ordered=ordered)
     async with aclosing(made.results()) as results:
@@ -144,9 +122,7 @@ async def test_fewer_workers_than_room(kind: str, *, ordered: bool) -> None:
 
 
 async def test_all_workers_go_at_the_end_of_the_source() -> None:
-    """
-    Once one worker has found the end, none waits for the consumer to make room.
-    """
+    """Once one worker has found the end, none waits for the consumer to make room."""
     source = Source(5)
     made = window(source.sync(), Pool(lambda _: 1).work, 4)
     async with aclosing(made.results()) as results:
@@ -159,18 +135,14 @@ async def test_all_workers_go_at_the_end_of_the_source() -> None:
 
 
 async def test_results_come_as_they_end() -> None:
-    """
-    Without an order the quickest item is yielded first.
-    """
+    """Without an order the quickest item is yielded first."""
     pool = Pool(lambda n: 20 - 5 * n)
     results = [result async for result in window(range(4), pool.work).results()]
     assert results == [3, 2, 1, 0]
 
 
 async def test_what_is_held_back_is_bounded() -> None:
-    """
-    In order, a slow first item holds back no more than the window, and pulling stops there.
-    """
+    """In order, a slow first item holds back no more than the window, and pulling stops there."""
     go_on = asyncio.Event()
     source = Source(100)
 
@@ -194,9 +166,7 @@ async def test_what_is_held_back_is_bounded() -> None:
 @KINDS
 @ORDERS
 async def test_a_source_that_raises_is_heard_after_its_items(kind: str, *, ordered: bool) -> None:
-    """
-    What was pulled before the source raised is yielded first, then the error is raised.
-    """
+    """What was pulled before the source raised is yielded first, then the error is raised."""
     source, pool = Source(9, ZeroDivisionError("mine")), Pool()
     results: list[int] = []
 
@@ -212,9 +182,7 @@ async def test_a_source_that_raises_is_heard_after_its_items(kind: str, *, order
 @KINDS
 @ORDERS
 async def test_work_that_raises_ends_it(kind: str, *, ordered: bool) -> None:
-    """
-    An error of the work reaches the consumer, after what is ready, and ends the workers.
-    """
+    """An error of the work reaches the consumer, after what is ready, and ends the workers."""
     source, pool = Source(1000), Pool()
 
     async def work(index: int, item: int) -> int:
@@ -230,9 +198,7 @@ async def test_work_that_raises_ends_it(kind: str, *, ordered: bool) -> None:
 
 @pytest.mark.parametrize("where", ["source", "work"])
 async def test_a_cancelled_worker_is_no_end(where: str) -> None:
-    """
-    A source or a work that is cancelled from within ends in CancelledError, not in fewer results.
-    """
+    """A source or a work that is cancelled from within ends in CancelledError, not in fewer results."""
 
     async def numbers() -> AsyncIterator[int]:
         for number in range(4):
@@ -252,9 +218,7 @@ async def test_a_cancelled_worker_is_no_end(where: str) -> None:
 @KINDS
 @ORDERS
 async def test_leaving_ends_the_workers(kind: str, *, ordered: bool) -> None:
-    """
-    When the block around it is left, no worker runs and nothing more is pulled.
-    """
+    """When the block around it is left, no worker runs and nothing more is pulled."""
     source, pool = Source(1000), Pool()
     numbers = source.open(kind)
     results = window(numbers, pool.work, ordered=ordered).results()
@@ -267,9 +231,7 @@ async def test_leaving_ends_the_workers(kind: str, *, ordered: bool) -> None:
 
 
 async def test_leaving_without_closing_ends_the_workers_too() -> None:
-    """
-    A batch that is simply dropped lets the workers go within a few turns of the event loop.
-    """
+    """A batch that is simply dropped lets the workers go within a few turns of the event loop."""
     pool = Pool()
     results = window(range(1000), pool.work).results()
     await anext(results)
@@ -281,9 +243,7 @@ async def test_leaving_without_closing_ends_the_workers_too() -> None:
 
 
 async def test_a_consumer_that_raises_ends_the_workers() -> None:
-    """
-    An error of the consumer reaches its caller, and no worker is left.
-    """
+    """An error of the consumer reaches its caller, and no worker is left."""
     pool = Pool()
 
     async def consume() -> None:
@@ -299,9 +259,7 @@ async def test_a_consumer_that_raises_ends_the_workers() -> None:
 @KINDS
 @ORDERS
 async def test_a_cancelled_consumer_leaves_nothing(kind: str, *, ordered: bool) -> None:
-    """
-    Cancelled at whatever turn of the loop, the consumer ends at once and so do the workers.
-    """
+    """Cancelled at whatever turn of the loop, the consumer ends at once and so do the workers."""
     turns = 0
     while True:
         source, pool = Source(12), Pool()
@@ -330,14 +288,10 @@ async def test_a_cancelled_consumer_leaves_nothing(kind: str, *, ordered: bool) 
 
 
 class Stubborn(Pool):
-    """
-    Work that takes some turns of the loop to end when it is cancelled, however often it is.
-    """
+    """Work that takes some turns of the loop to end when it is cancelled, however often it is."""
 
     async def work(self, index: int, item: int) -> int:
-        """
-        Work, and end slowly.
-        """
+        """Work, and end slowly."""
         self.running += 1
         try:
             return await super().work(index, item)
@@ -352,9 +306,7 @@ class Stubborn(Pool):
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize("first", range(0, 12, 2))
 async def test_a_cancellation_while_the_workers_end(kind: str, how: str, first: int) -> None:
-    """
-    Cancelled again at whatever turn of the loop, the consumer ends no sooner than its workers.
-    """
+    """Cancelled again at whatever turn of the loop, the consumer ends no sooner than its workers."""
     for second in range(1, 9):
         source, pool = Source(1000), Stubborn(lambda _: 2)
         results = window(source.open(kind), pool.work, 3).results()
@@ -372,18 +324,14 @@ async def test_a_cancellation_while_the_workers_end(kind: str, how: str, first: 
 
 
 async def drain(results: AsyncGenerator[int, None]) -> None:
-    """
-    Read what comes, and close it.
-    """
+    """Read what comes, and close it."""
     async with aclosing(results):
         async for _ in results:
             pass
 
 
 async def test_a_source_that_swallows_the_cancellation_ends_all_the_same() -> None:
-    """
-    What a source gives once the batch has been left is not worked on, and nothing waits for it.
-    """
+    """What a source gives once the batch has been left is not worked on, and nothing waits for it."""
     seen: list[int] = []
 
     async def numbers() -> AsyncIterator[int]:
@@ -404,9 +352,7 @@ async def test_a_source_that_swallows_the_cancellation_ends_all_the_same() -> No
 
 
 async def test_work_that_swallows_the_cancellation_is_the_last() -> None:
-    """
-    A worker that finishes its item although it was cancelled takes no other one.
-    """
+    """A worker that finishes its item although it was cancelled takes no other one."""
     source, begun = Source(1000), asyncio.Event()
 
     async def work(_index: int, item: int) -> int:
@@ -424,9 +370,7 @@ async def test_work_that_swallows_the_cancellation_is_the_last() -> None:
 
 
 async def test_a_source_that_blocks_when_cancelled_is_cancelled_again() -> None:
-    """
-    Whoever will not wait for a source that cleans up may cancel the batch a second time.
-    """
+    """Whoever will not wait for a source that cleans up may cancel the batch a second time."""
     cleaning = asyncio.Event()
 
     async def numbers() -> AsyncIterator[int]:
@@ -450,9 +394,7 @@ async def test_a_source_that_blocks_when_cancelled_is_cancelled_again() -> None:
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError("mine")])
 async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None) -> None:
-    """
-    A source that blocks when it is read past its end, as one over a queue does, ends the batch.
-    """
+    """A source that blocks when it is read past its end, as one over a queue does, ends the batch."""
     queue: asyncio.Queue[int | None] = asyncio.Queue()
 
     class Numbers:
@@ -487,9 +429,7 @@ async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None
 
 
 async def test_a_source_stays_open() -> None:
-    """
-    What was not pulled is the caller's: a generator goes on after the batch was left.
-    """
+    """What was not pulled is the caller's: a generator goes on after the batch was left."""
     source, pool = Source(100), Pool()
     numbers = source.sync()
     async with aclosing(window(numbers, pool.work).results()) as results:
@@ -499,9 +439,7 @@ async def test_a_source_stays_open() -> None:
 
 
 async def test_a_failure_from_outside_comes_after_what_is_ready() -> None:
-    """
-    Of the errors that the window is told of the first is raised, and the workers end.
-    """
+    """Of the errors that the window is told of the first is raised, and the workers end."""
     pool = Pool(lambda _: 0)
     made = window(range(1000), pool.work)
     results: list[int] = []
@@ -520,9 +458,7 @@ async def test_a_failure_from_outside_comes_after_what_is_ready() -> None:
 
 @KINDS
 async def test_a_slow_consumer_slows_the_pulling(kind: str) -> None:
-    """
-    While the consumer does not ask, no more than the window is pulled, whatever time passes.
-    """
+    """While the consumer does not ask, no more than the window is pulled, whatever time passes."""
     source, pool = Source(1000), Pool(lambda _: 0)
     async with aclosing(window(source.open(kind), pool.work, 6).results()) as results:
         for taken in range(1, 20):
@@ -535,9 +471,7 @@ async def test_a_slow_consumer_slows_the_pulling(kind: str) -> None:
 @KINDS
 @ORDERS
 async def test_an_empty_source_yields_nothing(kind: str, *, ordered: bool) -> None:
-    """
-    No items make no results.
-    """
+    """No items make no results."""
     source, pool = Source(0), Pool()
     made = window(source.open(kind), pool.work, ordered=ordered)
     assert [n async for n in made.results()] == []
@@ -545,9 +479,7 @@ async def test_an_empty_source_yields_nothing(kind: str, *, ordered: bool) -> No
 
 @pytest.mark.parametrize("source", [None, 7, object()])
 def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
-    """
-    A source that is no iterable is a TypeError at once, without an event loop.
-    """
+    """A source that is no iterable is a TypeError at once, without an event loop."""
     with pytest.raises(TypeError, match="must be an iterable or an async iterable, got"):
         window(source, Pool().work)
 
@@ -555,9 +487,7 @@ def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
 @KINDS
 async def test_eager_tasks(kind: str) -> None:  # pragma: no cover - from Python 3.12 on
-    """
-    Where tasks run at once, a wide window is no deep recursion, and hires no more than it may.
-    """
+    """Where tasks run at once, a wide window is no deep recursion, and hires no more than it may."""
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
     source, pool = Source(3000), Pool(lambda _: 2)
     made = window(source.open(kind), pool.work, 1000)

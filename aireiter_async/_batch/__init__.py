@@ -1,6 +1,4 @@
-"""
-A million tasks done right: a bounded window, outcomes as they come, a ledger, a budget.
-"""
+"""A million tasks done right: a bounded window, outcomes as they come, a ledger, a budget."""
 
 from aireiter_async._batch._batch import run_many, submit_many
 from aireiter_async._batch._plan import Outcome

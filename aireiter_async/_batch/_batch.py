@@ -1,6 +1,4 @@
-"""
-Batches: many requests through a bounded window, and their outcomes as they come.
-"""
+"""Batches: many requests through a bounded window, and their outcomes as they come."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
@@ -42,8 +40,7 @@ def submit_many(
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[Outcome, None]:
-    """
-    Submit many requests, and yield an `Outcome` for each as it is accepted or not.
+    """Submit many requests, and yield an `Outcome` for each as it is accepted or not.
 
     The source is pulled only as there is room, so memory does not grow with the
     number of requests, and a consumer that is slow slows the pulling down. One
@@ -102,8 +99,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
 ) -> AsyncGenerator[Outcome, None]:
-    """
-    Run many requests to their end, and yield an `Outcome` for each as it ends.
+    """Run many requests to their end, and yield an `Outcome` for each as it ends.
 
     As `submit_many`, and then each task is waited for and, if asked for, its
     results are saved.
@@ -159,9 +155,7 @@ def _check_credits(max_credits: float | None) -> None:
 
 
 def _check_types(client: object, requests: object, ledger: object, on_progress: object) -> None:
-    """
-    Refuse at once what would only be noticed in the middle of the batch.
-    """
+    """Refuse at once what would only be noticed in the middle of the batch."""
     if not isinstance(client, AsyncClient):
         raise TypeError(f"the first argument must be an AsyncClient, got {type(client).__name__}")
     kind = type(requests).__name__

@@ -1,5 +1,4 @@
-"""
-What a batch may spend, in credits.
+"""What a batch may spend, in credits.
 
 A submit is charged when it is accepted, so its price is reserved before it
 leaves: the highest that has been seen for its model. Until one has been seen,
@@ -23,39 +22,28 @@ _FIRSTS: Final = 3
 
 
 class Unlimited:
-    """
-    What one task of a batch costs where nothing limits it: it is told, and not counted.
-    """
+    """What one task of a batch costs where nothing limits it: it is told, and not counted."""
 
     __slots__ = ()
 
     def accepted(self, estimate: float | None) -> None:
-        """
-        Take in that the service has accepted the task, with its estimate or without.
-        """
+        """Take in that the service has accepted the task, with its estimate or without."""
 
     def ended(self, charge: float | None) -> None:
-        """
-        Take in that the task has ended, with its charge or without.
-        """
+        """Take in that the task has ended, with its charge or without."""
 
     def refunded(self) -> None:
-        """
-        Take in that the task was not accepted, or has failed.
-        """
+        """Take in that the task was not accepted, or has failed."""
 
     def close(self) -> None:
-        """
-        Take in that nothing more is to come.
-        """
+        """Take in that nothing more is to come."""
 
 
 UNLIMITED: Final = Unlimited()
 
 
 class Reservation(Unlimited):
-    """
-    What one task of a batch costs: the price reserved, then the estimate, then the charge.
+    """What one task of a batch costs: the price reserved, then the estimate, then the charge.
 
     Args:
         budget: What it counts in.
@@ -77,33 +65,25 @@ class Reservation(Unlimited):
         self._accepted = False
 
     def accepted(self, estimate: float | None) -> None:
-        """
-        Count the service's estimate, if there is one, in place of the highest price seen.
-        """
+        """Count the service's estimate, if there is one, in place of the highest price seen."""
         self._accepted = True
         if estimate:  # 0 is said of what is paid for afterwards
             self._hold(estimate)
             self._learn(estimate)
 
     def ended(self, charge: float | None) -> None:
-        """
-        Count the real charge in place of the estimate; None: the service did not say.
-        """
+        """Count the real charge in place of the estimate; None: the service did not say."""
         if charge is not None:
             self._hold(charge)
             self._learn(charge)
 
     def refunded(self) -> None:
-        """
-        Count nothing: it was not accepted, or it has failed.
-        """
+        """Count nothing: it was not accepted, or it has failed."""
         self._accepted = False
         self._hold(0.0)
 
     def close(self) -> None:
-        """
-        Let others of the model go; the next is the first if this one could not tell a price.
-        """
+        """Let others of the model go; the next is the first if this one could not tell a price."""
         if self._first is not None:
             if self._accepted:
                 self._budget.give_up(self._model)
@@ -122,8 +102,7 @@ class Reservation(Unlimited):
 
 
 class Budget:
-    """
-    Credits spent and reserved, against a limit.
+    """Credits spent and reserved, against a limit.
 
     Args:
         limit: Credits that are not exceeded; None: no limit.
@@ -146,8 +125,7 @@ class Budget:
         self.exceeded = False
 
     def take_over(self, model: str, spent: float, uncounted: int, price: float | None) -> None:
-        """
-        Take in what earlier runs have left of *model*.
+        """Take in what earlier runs have left of *model*.
 
         Args:
             model: The model.
@@ -163,8 +141,7 @@ class Budget:
     async def reserve(
         self, model: str, out_task_id: str, *, maybe_sent: bool = False
     ) -> Reservation:
-        """
-        Reserve the price of a task of *model* before it is submitted.
+        """Reserve the price of a task of *model* before it is submitted.
 
         Args:
             model: The task's model.
@@ -199,24 +176,18 @@ class Budget:
         return Reservation(self, model, price, first)
 
     def _committed_at_most(self) -> float:
-        """
-        Return what is spent and reserved, with what has no price at the highest seen.
-        """
+        """Return what is spent and reserved, with what has no price at the highest seen."""
         prices = self._prices
         return self.committed + sum(
             number * prices.get(model, 0.0) for model, number in self.uncounted.items()
         )
 
     def resume(self, model: str, estimate: float | None) -> Reservation:
-        """
-        Take over a task of an earlier run, counted already: at its estimate, or without a price.
-        """
+        """Take over a task of an earlier run, counted already: at its estimate, or without a price."""
         return Reservation(self, model, estimate or None)
 
     async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
-        """
-        Wait until the price of *model* is known, or this task is the one to find it out.
-        """
+        """Wait until the price of *model* is known, or this task is the one to find it out."""
         first = self._first[model]
         await first.acquire()
         if self._unknown(model):
@@ -225,15 +196,11 @@ class Budget:
         return None
 
     def learn(self, model: str, price: float) -> None:
-        """
-        Take in what a task of *model* costs; the highest price is the one reserved.
-        """
+        """Take in what a task of *model* costs; the highest price is the one reserved."""
         self._prices[model] = max(price, self._prices.get(model, 0.0))
 
     def give_up(self, model: str) -> None:
-        """
-        Say so if a task of *model* has gone by and its price is not known even so.
-        """
+        """Say so if a task of *model* has gone by and its price is not known even so."""
         if not self._unknown(model):
             return
         self._silent[model] += 1

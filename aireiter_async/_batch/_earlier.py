@@ -1,6 +1,4 @@
-"""
-What an earlier run of a batch has left: its tasks, its errors, its doubts.
-"""
+"""What an earlier run of a batch has left: its tasks, its errors, its doubts."""
 
 import json
 from typing import Final
@@ -18,8 +16,7 @@ RETRIED: Final = frozenset({State.REFUSED, State.FAILED})
 
 
 def restore(entry: Entry, ledger: Ledger) -> Task:
-    """
-    Return the task as the service last described it.
+    """Return the task as the service last described it.
 
     Raises:
         LedgerError: What was recorded cannot be read.
@@ -36,9 +33,7 @@ def restore(entry: Entry, ledger: Ledger) -> Task:
 
 
 def restore_error(entry: Entry) -> InvalidRequestError:
-    """
-    Return why the service has refused the request.
-    """
+    """Return why the service has refused the request."""
     detail = json.loads(entry.error or "{}")
     code, message = detail.get("code", 400), detail.get("message", "")
     return InvalidRequestError(int(code), str(message), None, entry.out_task_id)

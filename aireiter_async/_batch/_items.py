@@ -1,5 +1,4 @@
-"""
-One request of a batch, from its line in the input to its outcome.
+"""One request of a batch, from its line in the input to its outcome.
 
 With a ledger, what an earlier run has left decides what remains to be done:
 nothing, waiting, or finding out first whether the task exists.
@@ -38,8 +37,7 @@ _BUSY: Final[WeakKeyDictionary[Ledger, dict[str, asyncio.Event]]] = WeakKeyDicti
 
 @define
 class _Item:
-    """
-    One request on its way.
+    """One request on its way.
 
     Attributes:
         index: Where it stands in the input.
@@ -61,8 +59,7 @@ class _Item:
 
 
 class Items:
-    """
-    Carries out a `Plan`, one request at a time.
+    """Carries out a `Plan`, one request at a time.
 
     Args:
         plan: What is done.
@@ -79,8 +76,7 @@ class Items:
         self._busy = _BUSY.setdefault(plan.ledger, {}) if plan.ledger is not None else {}
 
     async def work(self, index: int, source_item: Any) -> Outcome:
-        """
-        Bring one request to its outcome: whatever befalls it alone is its outcome's error.
+        """Bring one request to its outcome: whatever befalls it alone is its outcome's error.
 
         Raises:
             LedgerError: The ledger cannot be written: the batch has to end.

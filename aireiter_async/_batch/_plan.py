@@ -1,6 +1,4 @@
-"""
-What is done with each request of a batch, and what has become of it.
-"""
+"""What is done with each request of a batch, and what has become of it."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ from aireiter_async._tasks import Task
 
 @frozen
 class Outcome:
-    """
-    What became of one request of a batch.
+    """What became of one request of a batch.
 
     Attributes:
         index: Where the request stood in the input, from 0.
@@ -34,14 +31,11 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """
-        Whether there is a task, and no error.
-        """
+        """Whether there is a task, and no error."""
         return self.error is None
 
     def result(self) -> Task:
-        """
-        Return the task.
+        """Return the task.
 
         Raises:
             Exception: There is none: the error.
@@ -53,8 +47,7 @@ class Outcome:
 
 @frozen(kw_only=True)
 class Plan:
-    """
-    What is done with each request of a batch.
+    """What is done with each request of a batch.
 
     Attributes:
         client: Does it.

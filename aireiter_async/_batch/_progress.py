@@ -1,6 +1,4 @@
-"""
-How far a batch is: values that a progress bar can read.
-"""
+"""How far a batch is: values that a progress bar can read."""
 
 import asyncio
 import time
@@ -14,8 +12,7 @@ _INTERVAL: Final = 0.1  # seconds between two reports: more is not seen
 
 @frozen
 class BatchProgress:
-    """
-    How far a batch is.
+    """How far a batch is.
 
     Attributes:
         total: Requests in all; None while the source has not said.
@@ -42,8 +39,7 @@ class BatchProgress:
 
     @property
     def preparing(self) -> int:
-        """
-        Of those pulled, the requests whose submit has not begun.
+        """Of those pulled, the requests whose submit has not begun.
 
         They wait for the ledger, for the price of their model to be found out,
         or for another request with the same id.
@@ -52,16 +48,12 @@ class BatchProgress:
 
     @property
     def rate(self) -> float:
-        """
-        Outcomes per second since the batch began.
-        """
+        """Outcomes per second since the batch began."""
         return (self.done + self.failed) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def expected_end(self) -> float | None:
-        """
-        Seconds until the last outcome at this rate; None while that is not known.
-        """
+        """Seconds until the last outcome at this rate; None while that is not known."""
         if self.total is None or not self.rate:
             return None
         return (self.total - self.done - self.failed) / self.rate
@@ -73,8 +65,7 @@ def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle
 
 @define
 class Progress:
-    """
-    Counts a batch and reports it, at most ten times a second and at the end.
+    """Counts a batch and reports it, at most ten times a second and at the end.
 
     What comes too soon after a report is reported a little later, by a timer:
     when nothing happens any more, the last report is not an old one.
@@ -110,16 +101,12 @@ class Progress:
     _broken: BaseException | None = None
 
     def __attrs_post_init__(self) -> None:
-        """
-        Start the clock.
-        """
+        """Start the clock."""
         self.wanted = self.report is not None
         self._began = self.clock()
 
     def tell(self) -> None:
-        """
-        Report what is counted: now, or when the last report is long enough ago.
-        """
+        """Report what is counted: now, or when the last report is long enough ago."""
         seconds = self._reported + _INTERVAL - self.clock()
         if seconds <= 0:
             self._report()
@@ -128,8 +115,7 @@ class Progress:
             self._due = self.call_later(seconds, self._report)
 
     def end(self) -> None:
-        """
-        Report the end.
+        """Report the end.
 
         Raises:
             BaseException: What a report has raised, this one or one before.
@@ -141,9 +127,7 @@ class Progress:
             raise self._broken
 
     def snapshot(self) -> BatchProgress:
-        """
-        Return the counts as they are.
-        """
+        """Return the counts as they are."""
         return BatchProgress(
             self.total,
             self.pulled,

@@ -1,5 +1,4 @@
-"""
-Many items through a bounded window: workers over one shared source.
+"""Many items through a bounded window: workers over one shared source.
 
 No task per item, no item pulled before there is room for it, and nothing left
 behind when the consumer goes: a million items cost what a window of them costs.
@@ -10,15 +9,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from aireiter_async._slots import Slots
+from aireiter_async._throttle import Slots
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Window(Generic[T, R]):
-    """
-    Works on the items of *source*, at most *size* of them at a time.
+    """Works on the items of *source*, at most *size* of them at a time.
 
     Args:
         source: Any iterable or async iterable; read by one worker at a time,
@@ -69,8 +67,7 @@ class Window(Generic[T, R]):
         self._wake = asyncio.Event()
 
     async def results(self) -> AsyncGenerator[R, None]:
-        """
-        Yield what the work returns.
+        """Yield what the work returns.
 
         When the source raises, what is under way is finished and yielded first.
 
@@ -97,17 +94,13 @@ class Window(Generic[T, R]):
             await self._end()
 
     def fail(self, error: BaseException) -> None:
-        """
-        End with *error*, the first of them, once what is ready was yielded.
-        """
+        """End with *error*, the first of them, once what is ready was yielded."""
         if self._failure is None:
             self._failure = error
         self._wake.set()
 
     def _hire(self) -> None:
-        """
-        Let one more worker begin, while there may be work for it.
-        """
+        """Let one more worker begin, while there may be work for it."""
         if self._exhausted or len(self._workers) >= self._most:
             return
         worker = asyncio.create_task(self._run())
@@ -123,9 +116,7 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     async def _run(self) -> None:
-        """
-        Work on one item after another; with its first, let the next worker begin.
-        """
+        """Work on one item after another; with its first, let the next worker begin."""
         first = True
         while not self._exhausted:
             if not self._room.take():
@@ -143,9 +134,7 @@ class Window(Generic[T, R]):
             self._finish(index, await self._work(index, item))
 
     def _pull(self) -> Any:
-        """
-        Take the next item, or find that the source is exhausted.
-        """
+        """Take the next item, or find that the source is exhausted."""
         if not self._exhausted:
             try:
                 return next(self._items)
@@ -156,9 +145,7 @@ class Window(Generic[T, R]):
         return None
 
     async def _pull_in(self, turn: asyncio.Lock) -> Any:
-        """
-        Take the next item of an async source when it is this worker's turn.
-        """
+        """Take the next item of an async source when it is this worker's turn."""
         async with turn:
             if not self._exhausted:  # what has ended may wait for ever when it is asked again
                 try:
@@ -180,9 +167,7 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     async def _end(self) -> None:
-        """
-        Cancel the workers, and again with each cancellation meanwhile, until all have gone.
-        """
+        """Cancel the workers, and again with each cancellation meanwhile, until all have gone."""
         self._exhausted = True  # nothing more is pulled where a source has swallowed it
         for worker in self._workers:
             worker.cancel()

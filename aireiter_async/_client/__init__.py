@@ -1,6 +1,4 @@
-"""
-One task done right: submit, query, wait, run, balance, download.
-"""
+"""One task done right: submit, query, wait, run, balance, download."""
 
 from aireiter_async._client._client import AsyncClient
 

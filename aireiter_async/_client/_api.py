@@ -1,12 +1,10 @@
-"""
-Each endpoint, once: a slot, an exchange, and the answer read.
+"""Each endpoint, once: a slot, an exchange, and the answer read.
 
-Here, and only here, the pace, the transport and the wire meet.
+Here, and only here, the throttle, the transport and the wire meet.
 """
 
 import json
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -19,13 +17,19 @@ from aireiter_async import _wire
 from aireiter_async._client._settings import Secret, Settings
 from aireiter_async._client._sleeping import Sleeping
 from aireiter_async._envelope import Reply
-from aireiter_async._pace import Pace
 from aireiter_async._poll import Durations
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import refused
 from aireiter_async._tasks import Balance, Task
+from aireiter_async._throttle import Throttle
 from aireiter_async._transport import Route, Stream, Transport
-from aireiter_async.errors import AireiterError, APIError, RateLimitError, TransportError
+from aireiter_async.errors import (
+    AireiterError,
+    APIError,
+    ProtocolError,
+    RateLimitError,
+    TransportError,
+)
 
 T = TypeVar("T")
 
@@ -35,9 +39,7 @@ _REDIRECTS: Final = range(300, 400)
 
 @define
 class Counters:
-    """
-    What has happened so far; `ClientStats` is its snapshot and says what each means.
-    """
+    """What has happened so far; `ClientStats` is its snapshot and says what each means."""
 
     requests: int = 0
     retries: int = 0
@@ -54,28 +56,23 @@ class Counters:
     used_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
 
     def count_retry(self, _error: AireiterError) -> None:
-        """
-        Count an error that is going to be retried.
-        """
+        """Count an error that is going to be retried."""
         self.retries += 1
 
 
 @define
 class Shared:
-    """
-    What a client shares with its views: the pool, the pace, and what was learned.
-    """
+    """What a client shares with its views: the pool, the throttle, and what was learned."""
 
     transport: Transport
-    pace: Pace
+    throttle: Throttle
     sleeping: Sleeping
     counters: Counters = field(factory=Counters)
     durations: Durations = field(factory=Durations)
 
 
 class Api:
-    """
-    The endpoints of the service, one attempt each.
+    """The endpoints of the service, one attempt each.
 
     Args:
         shared: The pool and the pace.
@@ -114,30 +111,22 @@ class Api:
         self._result_route = route("GET", "", result_headers)
 
     def submit(self, request: SubmitRequest, body: bytes) -> Coroutine[Any, Any, Task]:
-        """
-        Send *body*, the encoded *request*, and return the task that was accepted.
-        """
+        """Send *body*, the encoded *request*, and return the task that was accepted."""
         about = request.out_task_id
         return self._exchange(self._submit_route, body, about, _wire.read_submit, request)
 
     def query(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
-        """
-        Ask for the task once.
-        """
+        """Ask for the task once."""
         body = _wire.encode_query(out_task_id)
         about = out_task_id
         return self._exchange(self._query_route, body, about, _wire.read_query, about, model)
 
     def balance(self) -> Coroutine[Any, Any, Balance]:
-        """
-        Ask for the balance once.
-        """
+        """Ask for the balance once."""
         return self._exchange(self._balance_route, None, None, _wire.read_balance)
 
     def result(self, url: str) -> Stream:
-        """
-        Get a result from its host, without the key; the caller holds a slot.
-        """
+        """Get a result from its host, without the key; the caller holds a slot."""
         return self._shared.transport.stream(self._result_route, url)
 
     async def _exchange(
@@ -148,17 +137,27 @@ class Api:
         read: Callable[..., T],
         *args: object,
     ) -> T:
-        pace = self._shared.pace
-        left_at = await pace.acquire()
+        try:
+            return await self._exchange_once(route, body, read, *args)
+        except (TransportError, ProtocolError, APIError) as error:
+            if about is not None:
+                error.out_task_id = about
+            raise
+
+    async def _exchange_once(
+        self, route: Route, body: bytes | None, read: Callable[..., T], *args: object
+    ) -> T:
+        throttle = self._shared.throttle
+        left_at = await throttle.acquire()
         try:
             self._shared.counters.requests += 1
-            reply = await self._shared.transport.exchange(route, body, about)
+            reply = await self._shared.transport.exchange(route, body)
         except TransportError:
             if route is not self._submit_route:  # which may have been accepted
                 self._shared.transport.open()  # it says so if the client was closed meanwhile
             raise
         finally:
-            pace.release()
+            throttle.release()
         if (
             self._key in reply.body
             or reply.status in _REDIRECTS
@@ -166,38 +165,34 @@ class Api:
         ):
             reply = self._without_key(reply)
         try:
-            answer = read(reply, *args, now=time.time())
+            answer = read(reply, *args)
         except RateLimitError as error:
             self._shared.counters.rate_limited += 1
             asked = error.retry_after
             # A wait that is refused, not waited, must not hold up the callers that come next.
             longest = self._settings.retry.max_retry_after
-            pace.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
+            throttle.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
             raise
         except APIError as error:
             if refused(error):  # and not for its pace: a task that is not found is an answer, too
-                pace.accepted()
+                throttle.accepted()
             raise
-        pace.accepted()
+        throttle.accepted()
         return answer
 
     def _without_key(self, reply: Reply) -> Reply:
-        """
-        Hide the key in what will be told: a relay may echo the request in a page or a place.
-        """
+        """Hide the key in what will be told: a relay may echo the request in a page or a place."""
         headers = {name.title(): text for name, text in reply.headers.items()}
         body = reply.body
         for echo in (self._key, *self._escaped):
             shown, hidden = echo.decode(), _HIDDEN.decode()
             headers = {name: text.replace(shown, hidden) for name, text in headers.items()}
             body = body.replace(echo, _HIDDEN)
-        return Reply(reply.status, headers, body)
+        return Reply(reply.status, headers, body, reply.received_at)
 
 
 def _escaped(key: str) -> tuple[bytes, ...]:
-    """
-    Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one.
-    """
+    """Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one."""
     in_json = json.dumps(key)[1:-1]
     in_url = quote(key, safe="")
     in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)

@@ -1,6 +1,4 @@
-"""
-What a client is before it does anything: its options, its pool, its views.
-"""
+"""What a client is before it does anything: its options, its pool, its views."""
 
 import asyncio
 from types import TracebackType
@@ -15,10 +13,10 @@ from aireiter_async._client._settings import Settings, hide, read_settings
 from aireiter_async._client._sleeping import Sleeping
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import Waiting
-from aireiter_async._pace import Pace
 from aireiter_async._poll import PollPolicy
 from aireiter_async._retry import RetryPolicy, retrying
 from aireiter_async._tasks import ClientStats
+from aireiter_async._throttle import Throttle
 from aireiter_async._transport import Transport
 
 if TYPE_CHECKING:
@@ -29,9 +27,7 @@ _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
 class Options(TypedDict, total=False):
-    """
-    The options that a view of a client may have for itself.
-    """
+    """The options that a view of a client may have for itself."""
 
     api_key: str | None
     base_url: str | None
@@ -44,9 +40,7 @@ class Options(TypedDict, total=False):
 
 
 class ClientBase:
-    """
-    The life of a client, without its verbs; `AsyncClient` documents both.
-    """
+    """The life of a client, without its verbs; `AsyncClient` documents both."""
 
     def __init__(  # noqa: PLR0913 - each is an option on its own
         self,
@@ -79,8 +73,8 @@ class ClientBase:
             check_number("max_rate", max_rate, above=0)
         self._max_concurrency = max_concurrency
         sleeping = Sleeping()
-        pace = Pace(max_concurrency, max_rate, sleep=sleeping.sleep)
-        shared = Shared(Transport(session, limit=max_concurrency), pace, sleeping)
+        throttle = Throttle(max_concurrency, max_rate, sleep=sleeping.sleep)
+        shared = Shared(Transport(session, limit=max_concurrency), throttle, sleeping)
         self._assemble(shared, settings, owner=True)
 
     def _assemble(self, shared: Shared, settings: Settings, *, owner: bool) -> None:
@@ -96,9 +90,7 @@ class ClientBase:
         self._downloading = Downloading(api, shared, policy)
 
     async def __aenter__(self) -> Self:
-        """
-        Make the pool, in the running event loop.
-        """
+        """Make the pool, in the running event loop."""
         self._shared.transport.open()
         return self
 
@@ -108,14 +100,11 @@ class ClientBase:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Close the pool.
-        """
+        """Close the pool."""
         await self.close()
 
     async def close(self) -> None:
-        """
-        Close the pool, if this client owns it; closing again does nothing.
+        """Close the pool, if this client owns it; closing again does nothing.
 
         Calls under way end at once: submits that may have arrived in an
         `AmbiguousSubmitError`, everything else in a RuntimeError. A borrowed
@@ -126,23 +115,18 @@ class ClientBase:
             await asyncio.shield(self._shared.transport.close())
 
     def __repr__(self) -> str:
-        """
-        Show where the client points; never the key.
-        """
+        """Show where the client points; never the key."""
         settings = getattr(self, "_settings", None)  # none where its options were refused
         return f"<{type(self).__name__} of {settings.base_url if settings else 'nothing'}>"
 
     def __reduce__(self) -> NoReturn:
-        """
-        Refuse to be pickled: a pool and a key do not travel.
-        """
+        """Refuse to be pickled: a pool and a key do not travel."""
         raise TypeError("an AsyncClient cannot be pickled: make one in each process")
 
     def with_options(self, **options: Unpack[Options]) -> Self:
-        """
-        Make a view of this client with some options changed.
+        """Make a view of this client with some options changed.
 
-        The view shares pool, pace, statistics and session; closing it leaves
+        The view shares pool, throttle, statistics and session; closing it leaves
         them open.
 
         Args:
@@ -179,23 +163,19 @@ class ClientBase:
 
     @property
     def max_concurrency(self) -> int:
-        """
-        How many HTTP exchanges may be in flight at once.
-        """
+        """How many HTTP exchanges may be in flight at once."""
         return self._max_concurrency
 
     @property
     def stats(self) -> ClientStats:
-        """
-        What the client and its views have done so far: a frozen snapshot.
-        """
-        pace, counters = self._shared.pace, self._shared.counters
+        """What the client and its views have done so far: a frozen snapshot."""
+        throttle, counters = self._shared.throttle, self._shared.counters
         done = attrs.asdict(counters, recurse=False)
         done["estimated_by_model"] = dict(counters.estimated_by_model)
         done["used_by_model"] = dict(counters.used_by_model)
         return ClientStats(
             **done,
-            in_flight=pace.in_flight,
-            waiting=pace.waiting,
-            rate=pace.rate,
+            in_flight=throttle.in_flight,
+            waiting=throttle.waiting,
+            rate=throttle.rate,
         )

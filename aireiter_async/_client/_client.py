@@ -1,6 +1,4 @@
-"""
-The client's verbs: one task done right.
-"""
+"""The client's verbs: one task done right."""
 
 from asyncio import CancelledError
 from collections.abc import Mapping
@@ -20,8 +18,7 @@ _UNKNOWN_AGE = float("inf")
 
 
 class AsyncClient(ClientBase):
-    """
-    A client of the AIReiter generation API; an async context manager.
+    """A client of the AIReiter generation API; an async context manager.
 
     All calls share one connection pool and one pace. Call as many of its
     methods at once as you like: those beyond *max_concurrency* queue, first in,
@@ -65,8 +62,7 @@ class AsyncClient(ClientBase):
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
     ) -> Task:
-        """
-        Submit *request* and return as soon as the service has accepted it.
+        """Submit *request* and return as soon as the service has accepted it.
 
         The id and the body are the same on every attempt. When an answer is
         lost, the service is asked for the id before anything is sent again.
@@ -107,8 +103,7 @@ class AsyncClient(ClientBase):
         return await self._submission.submit(made, maybe_sent=maybe_sent)
 
     async def query(self, task_or_id: Task | str) -> Task:
-        """
-        Ask for a task once, whatever its status.
+        """Ask for a task once, whatever its status.
 
         Args:
             task_or_id: A task, or an ``out_task_id``; the outputs of a task
@@ -128,8 +123,7 @@ class AsyncClient(ClientBase):
         timeout: float | None = None,  # noqa: ASYNC109 - after it comes one last look
         on_update: OnUpdate | None = None,
     ) -> Task:
-        """
-        Wait until a task has completed.
+        """Wait until a task has completed.
 
         Args:
             task_or_id: A task, or an ``out_task_id``.
@@ -168,8 +162,7 @@ class AsyncClient(ClientBase):
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
     ) -> Task:
-        """
-        Submit *request*, then wait until its task has completed.
+        """Submit *request*, then wait until its task has completed.
 
         Args:
             request: As in `submit`.
@@ -205,8 +198,7 @@ class AsyncClient(ClientBase):
             raise
 
     async def balance(self) -> Balance:
-        """
-        Ask for the credits that are left.
+        """Ask for the credits that are left.
 
         Raises:
             AireiterError: The service could not be asked, or refused.
@@ -220,8 +212,7 @@ class AsyncClient(ClientBase):
         *,
         name: str | None = None,
     ) -> list[Path]:
-        """
-        Save the results of a completed task, each whole or not at all.
+        """Save the results of a completed task, each whole or not at all.
 
         Covers of songs are not among them; lyrics are saved as text, and a
         result within its URL (``data:``) is decoded.
@@ -251,9 +242,7 @@ def _as_task(task_or_id: Task | str) -> Task:
 
 
 def _age(task: Task) -> float:
-    """
-    Return the seconds since *task* was submitted; the clocks may disagree, a look tells.
-    """
+    """Return the seconds since *task* was submitted; the clocks may disagree, a look tells."""
     if task.created_at is None:
         return _UNKNOWN_AGE
     return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())

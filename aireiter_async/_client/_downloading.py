@@ -1,6 +1,4 @@
-"""
-Results to files: retried, renamed when whole, and without the key.
-"""
+"""Results to files: retried, renamed when whole, and without the key."""
 
 import time
 from functools import partial
@@ -27,8 +25,7 @@ _LONGEST_SHOWN: Final = 2_000  # characters of a URL that an error repeats: it m
 
 
 class Downloading:
-    """
-    Downloads results over an `Api`.
+    """Downloads results over an `Api`.
 
     Args:
         api: Opens a result's URL.
@@ -47,8 +44,7 @@ class Downloading:
     async def download(
         self, task_or_output: Task | Output, directory: Path, name: str | None
     ) -> list[Path]:
-        """
-        Save all outputs of a task, or one output.
+        """Save all outputs of a task, or one output.
 
         Raises:
             DownloadError: A result could not be saved.
@@ -98,23 +94,23 @@ class Downloading:
     async def _fetch(self, url: str, directory: Path, stem: str) -> tuple[Path, int]:
         if not is_web_url(url):
             raise ValueError("the result is not at an http or https URL of reasonable length")
-        pace = self._shared.pace
-        await pace.acquire(shaped=False)
+        throttle = self._shared.throttle
+        await throttle.acquire(shaped=False)
         try:
             self._shared.counters.requests += 1
             async with self._api.result(url) as stream:
                 kind = stream.headers.get("Content-Type", "")
                 if stream.status != _OK or kind.lower().startswith("text/html"):
                     what = "the result's host did not send the result"
-                    answer = Reply(stream.status, stream.headers, b"")
-                    raise protocol_error(what, answer, None, time.time())
+                    answer = Reply(stream.status, stream.headers, b"", time.time())
+                    raise protocol_error(what, answer)
                 suffix = partial(file_suffix, kind, url=url)
                 return await save(stream.chunks(), directory, stem, suffix)
         except TransportError:
             self._shared.transport.open()  # which says so if the client was closed meanwhile
             raise
         finally:
-            pace.release()
+            throttle.release()
 
 
 def _shown(url: str) -> str:

@@ -1,6 +1,4 @@
-"""
-What a client was told: checked before any I/O, and the key kept out of sight.
-"""
+"""What a client was told: checked before any I/O, and the key kept out of sight."""
 
 import ipaddress
 import os
@@ -20,23 +18,18 @@ DEFAULT_BASE_URL: Final = "https://aireiter.com"
 
 
 class Secret(str):
-    """
-    A string that does not show in a repr: tracebacks and debuggers print those.
-    """
+    """A string that does not show in a repr: tracebacks and debuggers print those."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """
-        Hide the value.
-        """
+        """Hide the value."""
         return "'***'"
 
 
 @frozen(kw_only=True)
 class Settings:
-    """
-    The options of one view of a client.
+    """The options of one view of a client.
 
     Attributes:
         api_key: The key, hidden from every repr.
@@ -70,8 +63,7 @@ def read_settings(
     user_agent: str | None,
     allow_http: bool,
 ) -> Settings:
-    """
-    Check a client's options and fill in what the environment holds.
+    """Check a client's options and fill in what the environment holds.
 
     Raises:
         TypeError: An option is of the wrong type.
@@ -96,9 +88,7 @@ def read_settings(
 
 
 def hide(api_key: str | None) -> str | None:
-    """
-    Keep a key out of the variables that a traceback shows, whether it is a good one or not.
-    """
+    """Keep a key out of the variables that a traceback shows, whether it is a good one or not."""
     return Secret(api_key) if isinstance(api_key, str) else api_key
 
 

@@ -1,6 +1,4 @@
-"""
-Sleeps that end with the client: whoever backs off or waits is told at once when it closes.
-"""
+"""Sleeps that end with the client: whoever backs off or waits is told at once when it closes."""
 
 import asyncio
 
@@ -8,17 +6,14 @@ from aireiter_async._transport import CLOSED
 
 
 class Sleeping:
-    """
-    The sleeps of one client and its views.
-    """
+    """The sleeps of one client and its views."""
 
     def __init__(self) -> None:
         self._wakers: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def sleep(self, seconds: float) -> None:
-        """
-        Wait for *seconds*.
+        """Wait for *seconds*.
 
         Raises:
             RuntimeError: The client is closed, or is being closed meanwhile.
@@ -39,9 +34,7 @@ class Sleeping:
             timer.cancel()
 
     def close(self) -> None:
-        """
-        End all sleeps, and those to come.
-        """
+        """End all sleeps, and those to come."""
         self._closed = True
         for waker in self._wakers:
             if not waker.done():

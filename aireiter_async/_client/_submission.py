@@ -1,5 +1,4 @@
-"""
-Exactly one task for one id, whatever happens to the answers.
+"""Exactly one task for one id, whatever happens to the answers.
 
 A submit whose answer was lost may have been accepted and paid for. It is
 *settled*: the service is asked for the id before anything is sent again, and
@@ -27,8 +26,7 @@ from aireiter_async.errors import (
 
 @define
 class _Call:
-    """
-    One submit that was not answered at once: what is sent is fixed, what is doubtful remembered.
+    """One submit that was not answered at once: what is sent is fixed, what is doubtful remembered.
 
     Attributes:
         request: What is submitted.
@@ -45,8 +43,7 @@ class _Call:
 
 
 class Submission:
-    """
-    Submits requests over an `Api`.
+    """Submits requests over an `Api`.
 
     Args:
         api: One attempt of each endpoint.
@@ -73,8 +70,7 @@ class Submission:
         self._retrying = retrying(Submission._attempt, policy, counters.count_retry, sleep)
 
     async def submit(self, request: SubmitRequest, *, maybe_sent: bool) -> Task:
-        """
-        Submit *request* until the service has answered for certain.
+        """Submit *request* until the service has answered for certain.
 
         Args:
             request: What to submit.
@@ -107,8 +103,7 @@ class Submission:
         return task
 
     async def look_for(self, request: SubmitRequest) -> Task | None:
-        """
-        Look for a task that an earlier call may have submitted, and submit nothing.
+        """Look for a task that an earlier call may have submitted, and submit nothing.
 
         Returns:
             The task; None: it was not found all through the policy's ``settle`` seconds.
@@ -120,9 +115,7 @@ class Submission:
         return await self._settle_earlier(_Call(request, b""))
 
     async def _insist(self, call: _Call) -> Task:
-        """
-        Go on from what the first attempt met, until the service has answered for certain.
-        """
+        """Go on from what the first attempt met, until the service has answered for certain."""
         try:
             task = await self._settle_earlier(call) if call.first is None else None
             return task or await self._retrying(self, call)
@@ -158,9 +151,7 @@ class Submission:
             return task
 
     async def _settle(self, call: _Call, cause: AireiterError) -> Task | None:
-        """
-        Look for the task over a few seconds; None: it was not found all through.
-        """
+        """Look for the task over a few seconds; None: it was not found all through."""
         out_task_id = call.request.out_task_id
         logger.info("submit of %s was not answered for certain, asking: %s", out_task_id, cause)
         for seconds in self._policy.settle_waits():
@@ -188,9 +179,7 @@ class Submission:
 
 
 def _believed(error: Exception) -> bool:
-    """
-    Tell whether the service itself has refused, or the answer is final already.
-    """
+    """Tell whether the service itself has refused, or the answer is final already."""
     return isinstance(error, AmbiguousSubmitError) or (
         isinstance(error, APIError) and refused(error)
     )

@@ -1,6 +1,4 @@
-"""
-Waiting for tasks to end: patient with the network, light on the service.
-"""
+"""Waiting for tasks to end: patient with the network, light on the service."""
 
 import asyncio
 import inspect
@@ -35,8 +33,7 @@ _short.maxdict = 20
 
 
 class Waiting:
-    """
-    Waits for tasks over an `Api`.
+    """Waits for tasks over an `Api`.
 
     Args:
         api: One attempt of each endpoint: the looks themselves are the retries.
@@ -72,8 +69,7 @@ class Waiting:
         timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
         on_update: OnUpdate | None,
     ) -> Task:
-        """
-        Look for *task* until it has ended.
+        """Look for *task* until it has ended.
 
         Args:
             task: The task as it was last seen.
@@ -123,9 +119,7 @@ class Waiting:
     async def _look(
         self, task: Task, missing: "_Missing", seconds: float | None
     ) -> tuple[Task, AireiterError | None]:
-        """
-        Look once: the task as it is now, or as it was and why it could not be seen in time.
-        """
+        """Look once: the task as it is now, or as it was and why it could not be seen in time."""
         try:
             async with asyncio.timeout(seconds):
                 seen = await self._api.query(task.out_task_id, task.model)
@@ -151,9 +145,7 @@ class Waiting:
         return self._durations.expect(model, known.MEDIUM if known else None)
 
     async def report(self, task: Task, on_update: OnUpdate | None) -> None:
-        """
-        Tell of a status that is new.
-        """
+        """Tell of a status that is new."""
         if task.status is TaskStatus.UNKNOWN:
             shown = _short.repr(task.raw)  # it may repeat the task's input
             logger.warning("task %s has a status that is not known: %s", task.out_task_id, shown)
@@ -163,9 +155,7 @@ class Waiting:
                 await told
 
     def count(self, task: Task, seconds: float) -> None:
-        """
-        Count a task that has ended, *seconds* after its submit if it has no times itself.
-        """
+        """Count a task that has ended, *seconds* after its submit if it has no times itself."""
         counters = self._counters
         if task.credits_used is not None:
             counters.credits_used += task.credits_used
@@ -182,9 +172,7 @@ class Waiting:
 
 @define
 class _Missing:
-    """
-    How long a task has not been found without a break: for a while that may be a lag.
-    """
+    """How long a task has not been found without a break: for a while that may be a lag."""
 
     grace: float
     since: float | None = None
@@ -196,16 +184,12 @@ class _Missing:
 
 
 def _unseen(task: Task) -> bool:
-    """
-    Tell whether only the id is known.
-    """
+    """Tell whether only the id is known."""
     return task.status is TaskStatus.UNKNOWN and task.raw is None
 
 
 def _with_what_was_known(seen: Task, before: Task) -> Task:
-    """
-    Keep what the answer to a submit says and that to a query may not.
-    """
+    """Keep what the answer to a submit says and that to a query may not."""
     if before.estimated_credits is None and (before.created_at is None or seen.created_at):
         return seen
     return evolve(

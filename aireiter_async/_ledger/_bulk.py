@@ -1,5 +1,4 @@
-"""
-Many rows in few statements.
+"""Many rows in few statements.
 
 A statement is stepped with Python's lock released and taken again, which costs
 more than the step itself while the event loop is busy: rows go in bulk.
@@ -17,15 +16,12 @@ Row = tuple[Any, ...]
 
 
 def insert_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """
-    Insert those rows whose ids are not there: id, position, state, model, request, time.
-    """
+    """Insert those rows whose ids are not there: id, position, state, model, request, time."""
     _in_bulk(db, _insert, rows)
 
 
 def update_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """
-    Change rows, each at most once; None leaves a column as it is.
+    """Change rows, each at most once; None leaves a column as it is.
 
     Args:
         db: Where.
@@ -35,9 +31,7 @@ def update_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 def _in_bulk(db: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
-    """
-    Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare.
-    """
+    """Run *statement* for all *rows*, in sizes of powers of two: few statements to prepare."""
     start = 0
     while start < len(rows):
         size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))

@@ -1,5 +1,4 @@
-"""
-The ledger's file: how it is locked and opened, and what to say when it cannot be used.
+"""The ledger's file: how it is locked and opened, and what to say when it cannot be used.
 
 A ledger that has lost tasks is worse than none: they would be taken for new ones,
 and paid for again. So a file that was there before is looked at with suspicion.
@@ -38,16 +37,12 @@ _ADVICE: Final = {
 
 
 def follow(path: Path) -> Path:
-    """
-    Return the one name of a file, whatever links and working directories there are.
-    """
+    """Return the one name of a file, whatever links and working directories there are."""
     return Path(os.path.realpath(path))
 
 
 def explain(error: BaseException, path: Path) -> LedgerError:
-    """
-    Say in our words why the file could not be used, and what to do about it.
-    """
+    """Say in our words why the file could not be used, and what to do about it."""
     if isinstance(error, sqlite3.Error):
         advice = _ADVICE.get(_code(error))
         told = f"{error} (SQLite){f': {advice}' if advice else ''}"
@@ -57,22 +52,17 @@ def explain(error: BaseException, path: Path) -> LedgerError:
 
 
 def damaged(what: object, path: Path) -> LedgerError:
-    """
-    Say that the file holds what no ledger does.
-    """
+    """Say that the file holds what no ledger does."""
     return LedgerError(f"it is damaged ({what}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
 
 
 def _code(error: sqlite3.Error) -> int:
-    """
-    Return SQLite's primary code; 0 for an error that Python's module made by itself.
-    """
+    """Return SQLite's primary code; 0 for an error that Python's module made by itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 class Lock:
-    """
-    The lock beside a ledger, which also remembers how far the ledger was.
+    """The lock beside a ledger, which also remembers how far the ledger was.
 
     It is an SQLite file without tables: SQLite has locks on every system, which
     the system drops with the process, however that ends; and the ledger itself
@@ -98,8 +88,7 @@ class Lock:
         db.execute("COMMIT")
 
     def compare(self, salt: str, last: int) -> None:
-        """
-        Compare what is remembered with the ledger of *salt*, whose last task is *last*.
+        """Compare what is remembered with the ledger of *salt*, whose last task is *last*.
 
         Raises:
             LedgerError: It is another ledger, or one that has lost tasks.
@@ -121,9 +110,7 @@ class Lock:
         self.remember(last)
 
     def remember(self, last: int) -> None:
-        """
-        Remember that the ledger's last task is number *last*.
-        """
+        """Remember that the ledger's last task is number *last*."""
         if last < self.last:
             self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(f"PRAGMA user_version = {last}")
@@ -131,15 +118,12 @@ class Lock:
         self.last = last
 
     def close(self) -> None:
-        """
-        Let go of it.
-        """
+        """Let go of it."""
         self._db.close()
 
 
 def lock_ledger(path: Path) -> Lock:
-    """
-    Keep other processes from running a batch with the ledger at *path*.
+    """Keep other processes from running a batch with the ledger at *path*.
 
     Raises:
         LedgerError: Another one does, or the lock cannot be made.
@@ -162,8 +146,7 @@ def lock_ledger(path: Path) -> Lock:
 
 
 def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, str, int]:
-    """
-    Open the ledger at *path*, or make it.
+    """Open the ledger at *path*, or make it.
 
     Args:
         path: The file.
@@ -202,9 +185,7 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
 
 
 def _size(file: Path) -> int | None:
-    """
-    Return how many bytes a file has, None if it is not there.
-    """
+    """Return how many bytes a file has, None if it is not there."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -212,8 +193,7 @@ def _size(file: Path) -> int | None:
 
 
 def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
-    """
-    Tell a file with nothing in it from a ledger.
+    """Tell a file with nothing in it from a ledger.
 
     Raises:
         LedgerError: It is neither.
@@ -240,9 +220,7 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def _make(db: sqlite3.Connection, salt: str) -> None:
-    """
-    Make a ledger, all of it in the file itself: without its -wal it still knows its salt.
-    """
+    """Make a ledger, all of it in the file itself: without its -wal it still knows its salt."""
     db.execute("PRAGMA synchronous = FULL")
     db.executescript(
         f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
@@ -253,8 +231,7 @@ def _make(db: sqlite3.Connection, salt: str) -> None:
 
 
 def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
-    """
-    Make ready to write, and return the salt and the number of the last task.
+    """Make ready to write, and return the salt and the number of the last task.
 
     Raises:
         LedgerError: It has no salt.

@@ -28,8 +28,7 @@ _DIGEST_LENGTH: Final = 16  # hexadecimal characters, of the content of one posi
 
 
 class Ledger:
-    """
-    The record of one batch in one SQLite file; an async context manager.
+    """The record of one batch in one SQLite file; an async context manager.
 
     Hand it to `submit_many` or `run_many`. That a task is about to be submitted
     is durable before its POST leaves; its acceptance, its end and its files
@@ -105,8 +104,7 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Write what is waiting, and close the file.
+        """Write what is waiting, and close the file.
 
         Raises:
             LedgerError: Something could not be written; running the batch again
@@ -152,8 +150,7 @@ class Ledger:
         return found
 
     async def costs(self) -> list[tuple[str, float, int, float | None]]:
-        """
-        Return what each model has cost so far.
+        """Return what each model has cost so far.
 
         Returns:
             For each: its name; the credits of its tasks accepted and not refunded;
@@ -164,8 +161,7 @@ class Ledger:
         return found
 
     def intend(self, request: SubmitRequest, position: int) -> tuple[SubmitRequest, Entry]:
-        """
-        Give *request* the id that it has on every run of the batch, and make its row.
+        """Give *request* the id that it has on every run of the batch, and make its row.
 
         An id that the caller gave is kept. A drawn one is replaced by one drawn
         from the ledger, the position and the content: the same line of the same
@@ -181,8 +177,7 @@ class Ledger:
         return request, _row(request, position, content)
 
     async def claim(self, entry: Entry) -> Entry | None:
-        """
-        Record the intent to submit a request; on return it is durable.
+        """Record the intent to submit a request; on return it is durable.
 
         Returns:
             None, or the row that an earlier run has left for it.
@@ -199,8 +194,7 @@ class Ledger:
         return _same(await claimed, entry, self._path)
 
     async def find(self, entry: Entry) -> Entry | None:
-        """
-        Return the row that an earlier run has left for a request, if any.
+        """Return the row that an earlier run has left for a request, if any.
 
         Raises:
             LedgerError: The id stands for another request.
@@ -208,8 +202,7 @@ class Ledger:
         return _same(await self._ask(_store.find(entry.out_task_id)), entry, self._path)
 
     async def replace(self, entry: Entry, request: SubmitRequest) -> SubmitRequest:
-        """
-        Record the intent to submit *request* again, in the place of a task that failed.
+        """Record the intent to submit *request* again, in the place of a task that failed.
 
         Returns:
             The request with the new id, to which the old row is linked.
@@ -246,8 +239,7 @@ class Ledger:
         self._ask(_store.withdraw(out_task_id))
 
     def _draw(self, position: int, text: str) -> str:
-        """
-        Draw the id of a line: batch, position, and a digest of its content.
+        """Draw the id of a line: batch, position, and a digest of its content.
 
         Ids that begin alike and count up keep the file's index in one place:
         random ones cost three times as much to record.

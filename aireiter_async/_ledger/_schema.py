@@ -1,5 +1,4 @@
-"""
-What a ledger's file looks like inside.
+"""What a ledger's file looks like inside.
 
 The schema is for people too: ``sqlite3 run.db "select state, count(*) from tasks
 group by state"``. ``user_version`` is the schema's number, ``application_id``
@@ -54,16 +53,12 @@ CREATE INDEX retries ON tasks (retried_as) WHERE retried_as IS NOT NULL;
 
 
 def timestamp() -> str:
-    """
-    Return the time as the columns have it.
-    """
+    """Return the time as the columns have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def last_task(db: sqlite3.Connection) -> int:
-    """
-    Return the number of the last task, 0 if there is none.
-    """
+    """Return the number of the last task, 0 if there is none."""
     last: int
     (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
     return last

@@ -67,8 +67,7 @@ class Update:
 
 @define
 class Group:
-    """
-    Changes that are made together: the updates first, then the rest, then the claims.
+    """Changes that are made together: the updates first, then the rest, then the claims.
 
     Attributes:
         claims: Rows to insert, each where there is none yet with its id: a row that
@@ -87,8 +86,7 @@ class Group:
 
 
 class Store:
-    """
-    An open ledger file, locked against other processes; its methods block.
+    """An open ledger file, locked against other processes; its methods block.
 
     Args:
         path: Where it is; made if it is missing.
@@ -118,8 +116,7 @@ class Store:
         self._lock.close()
 
     def apply(self, group: Group) -> tuple[list[Entry | None], list[Any]]:
-        """
-        Make all changes of *group* in one transaction, durable on return.
+        """Make all changes of *group* in one transaction, durable on return.
 
         Returns:
             For each claim None, or the row that was there already; and what
@@ -157,8 +154,7 @@ class Store:
         return found, answers
 
     def _look_for_it(self) -> None:
-        """
-        Make sure that what was written is in the file that the next run opens.
+        """Make sure that what was written is in the file that the next run opens.
 
         Raises:
             LedgerError: It is not.
@@ -241,8 +237,7 @@ def _record(db: sqlite3.Connection, entries: Sequence[Entry]) -> int:
 
 
 def _claim(db: sqlite3.Connection, entries: Sequence[Entry], last: int) -> list[Entry | None]:
-    """
-    Insert what is not there yet; nearly always that is all of it, and nothing is looked up.
+    """Insert what is not there yet; nearly always that is all of it, and nothing is looked up.
 
     Args:
         db: Where.

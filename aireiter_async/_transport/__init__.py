@@ -1,5 +1,4 @@
-"""
-One HTTP exchange over an aiohttp session; aiohttp's errors become ours.
+"""One HTTP exchange over an aiohttp session; aiohttp's errors become ours.
 
 aiohttp is tuned here for many small exchanges with one host: a pool as large as
 the client's own semaphore (so that its unfair queue is never used), idle

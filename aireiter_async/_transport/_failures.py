@@ -1,6 +1,4 @@
-"""
-What aiohttp raises, said in our words.
-"""
+"""What aiohttp raises, said in our words."""
 
 import sys
 from typing import Final
@@ -26,11 +24,8 @@ FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 _LONGEST: Final = 500  # characters of what aiohttp says: it may repeat a URL of megabytes
 
 
-def translate(
-    error: Exception, about: str | None, timeout: float
-) -> tuple[AireiterError, BaseException | None]:
-    """
-    Say in our words what aiohttp met, and what to chain it from.
+def translate(error: Exception, timeout: float) -> tuple[AireiterError, BaseException | None]:
+    """Say in our words what aiohttp met, and what to chain it from.
 
     What quotes the answer is neither told nor chained: a relay may have echoed
     the request, and the key is in it.
@@ -49,15 +44,14 @@ def translate(
             root = root.__cause__
         message, cause = f"the answer cannot be read: {type(root).__name__}", None
     if isinstance(error, _NEVER_SENT) or _never_left(error):
-        return ConnectError(message, about), cause
+        return ConnectError(message), cause
     if isinstance(error, TimeoutError):
-        return RequestTimeoutError(f"no complete answer within {timeout:g} s", about), cause
-    return TransportError(message, about), cause
+        return RequestTimeoutError(f"no complete answer within {timeout:g} s"), cause
+    return TransportError(message), cause
 
 
 def without_frames(cause: BaseException | None) -> BaseException | None:
-    """
-    Drop the frames of what aiohttp raised: what it was about to send is among their variables.
+    """Drop the frames of what aiohttp raised: what it was about to send is among their variables.
 
     What the caller itself is handling, at the end of the chain, is left alone.
     """
@@ -69,9 +63,7 @@ def without_frames(cause: BaseException | None) -> BaseException | None:
 
 
 def _never_left(error: BaseException | None) -> bool:
-    """
-    Tell whether a body met a connection that was already closed on our side.
-    """
+    """Tell whether a body met a connection that was already closed on our side."""
     while error is not None:
         if "Cannot write to closing transport" in str(error):
             return True

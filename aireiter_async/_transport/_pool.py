@@ -1,6 +1,4 @@
-"""
-The connection pool, and one exchange over it.
-"""
+"""The connection pool, and one exchange over it."""
 
 import asyncio
 import io
@@ -32,9 +30,7 @@ _READ_SIZE: Final = 64 * 1024
 
 
 class _Connector(aiohttp.TCPConnector):
-    """
-    A connector of clean connections, that read into small buffers if they are plain ones.
-    """
+    """A connector of clean connections, that read into small buffers if they are plain ones."""
 
     async def connect(
         self,
@@ -56,8 +52,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class Transport:
-    """
-    One connection pool: owned, or borrowed with the caller's session.
+    """One connection pool: owned, or borrowed with the caller's session.
 
     Args:
         session: A session to borrow: it is neither reconfigured nor closed.
@@ -82,8 +77,7 @@ class Transport:
             raise TypeError(f"session must be an aiohttp.ClientSession, got {kind}")
 
     def open(self) -> aiohttp.ClientSession:
-        """
-        Return the session, bound to the running loop from the first call on.
+        """Return the session, bound to the running loop from the first call on.
 
         Raises:
             RuntimeError: The pool is closed, or belongs to another event loop
@@ -116,9 +110,7 @@ class Transport:
             )
 
     async def close(self) -> None:
-        """
-        Cut short what is under way, and close the pool if it is owned; twice does nothing.
-        """
+        """Cut short what is under way, and close the pool if it is owned; twice does nothing."""
         self._closed = True
         if self._forked():
             return
@@ -128,15 +120,11 @@ class Transport:
             await self._session.close()
 
     def _forked(self) -> bool:
-        """
-        Tell whether the sockets, and the loop's selector, are another process's as well.
-        """
+        """Tell whether the sockets, and the loop's selector, are another process's as well."""
         return self._process not in {0, os.getpid()}
 
     def __del__(self) -> None:
-        """
-        Warn about a pool that was left open.
-        """
+        """Warn about a pool that was left open."""
         if self.lent or self._session is None:
             return
         connector = self._session.connector
@@ -152,14 +140,12 @@ class Transport:
                 source=self,
             )
 
-    async def exchange(self, route: Route, body: bytes | None, about: str | None) -> Reply:
-        """
-        Send one request and read the whole answer.
+    async def exchange(self, route: Route, body: bytes | None) -> Reply:
+        """Send one request and read the whole answer.
 
         Args:
             route: Where to, and how; redirects away from it are not followed.
             body: JSON, None for none.
-            about: The task that the exchange is about, for errors.
 
         Raises:
             ConnectError: Nothing was sent.
@@ -191,14 +177,14 @@ class Transport:
                 except BaseException:
                     response.close()
                     raise
-                reply = Reply(response.status, response.headers, answer or b"")
+                reply = Reply(response.status, response.headers, answer or b"", time.time())
                 if answer is None:
-                    raise protocol_error("the answer is too long", reply, about, time.time())
+                    raise protocol_error("the answer is too long", reply)
                 return reply
         except FAILURES as error:
-            failure, cause = translate(error, about, route.deadlines.seconds)
+            failure, cause = translate(error, route.deadlines.seconds)
             if self._closed and not isinstance(failure, ConnectError):
-                failure = TransportError("the client was closed before the answer came", about)
+                failure = TransportError("the client was closed before the answer came")
         except ValueError as error:
             if "AUTHORIZATION" not in str(error):
                 raise
@@ -214,8 +200,7 @@ class Transport:
             del failure  # its traceback holds this frame, and the body with it
 
     def stream(self, route: Route, url: str) -> Stream:
-        """
-        Get a result from its host.
+        """Get a result from its host.
 
         Args:
             route: How; its headers must not hold the key.
@@ -225,9 +210,7 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """
-    Read a body of bounded length, None: what an answer unpacks to is its sender's choice.
-    """
+    """Read a body of bounded length, None: what an answer unpacks to is its sender's choice."""
     content = response.content
     first = await content.readany()
     if content.at_eof() and len(first) <= _LONGEST_BODY:  # nearly every answer

@@ -1,17 +1,14 @@
-"""
-Where requests of one kind go, and how.
-"""
+"""Where requests of one kind go, and how."""
 
 from collections.abc import Mapping
 
 import aiohttp
 
-from aireiter_async._deadlines import Deadlines
+from aireiter_async._transport._deadlines import Deadlines
 
 
 class Route:
-    """
-    Where requests of one kind go, and how: made once per view of a client.
+    """Where requests of one kind go, and how: made once per view of a client.
 
     Args:
         method: ``GET`` or ``POST``.

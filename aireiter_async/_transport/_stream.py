@@ -1,6 +1,4 @@
-"""
-A result's answer, read piece by piece.
-"""
+"""A result's answer, read piece by piece."""
 
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
@@ -15,8 +13,7 @@ _MOST_REDIRECTS: Final = 5
 
 
 class Stream:
-    """
-    An answer that is read piece by piece; an async context manager.
+    """An answer that is read piece by piece; an async context manager.
 
     Attributes:
         status: The HTTP status.
@@ -30,9 +27,7 @@ class Stream:
         self._response: aiohttp.ClientResponse
 
     async def __aenter__(self) -> Self:
-        """
-        Send the request and read the answer's head.
-        """
+        """Send the request and read the answer's head."""
         try:
             with self._route.deadlines:
                 self._response = await self._session.get(
@@ -44,7 +39,7 @@ class Stream:
                     auto_decompress=True,
                 )
         except FAILURES as error:
-            failure, cause = translate(error, None, self._route.deadlines.seconds)
+            failure, cause = translate(error, self._route.deadlines.seconds)
         else:
             self.status = self._response.status
             self.headers: Mapping[str, str] = self._response.headers
@@ -60,14 +55,11 @@ class Stream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Give the connection back, or close it if the answer was not read to its end.
-        """
+        """Give the connection back, or close it if the answer was not read to its end."""
         self._response.release()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """
-        Yield the body as it arrives.
+        """Yield the body as it arrives.
 
         Raises:
             TransportError: The body ended before its announced length.
@@ -78,7 +70,7 @@ class Stream:
                 with self._route.deadlines:
                     chunk = await self._response.content.readany()
             except FAILURES as error:
-                failure, cause = translate(error, None, self._route.deadlines.seconds)
+                failure, cause = translate(error, self._route.deadlines.seconds)
             else:
                 if not chunk:
                     return

@@ -1,5 +1,4 @@
-"""
-The ``aireiter`` command; needs the extra ``cli`` (cyclopts and rich).
+"""The ``aireiter`` command; needs the extra ``cli`` (cyclopts and rich).
 
 `main` parses (``_app``, the room with cyclopts), then runs what was asked for
 (``_run``) with a `Report` that knows where things are said: documents on
@@ -16,8 +15,7 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run one command line, and return its exit status.
+    """Run one command line, and return its exit status.
 
     Args:
         argv: What follows the program's name; None: what this process was given.

@@ -1,6 +1,4 @@
-"""
-``python -m aireiter_async.cli``: the command where no script is installed.
-"""
+"""``python -m aireiter_async.cli``: the command where no script is installed."""
 
 import sys
 

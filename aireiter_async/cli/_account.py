@@ -1,6 +1,4 @@
-"""
-What the demo came to: the account of a batch, and whether it is as it must be.
-"""
+"""What the demo came to: the account of a batch, and whether it is as it must be."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +17,7 @@ _NAMED: Final = 3
 
 @frozen(kw_only=True)
 class Account:
-    """
-    What a batch came to.
+    """What a batch came to.
 
     Attributes:
         ended: One for each request.
@@ -41,9 +38,7 @@ class Account:
     ledger: Path
 
     def problems(self) -> list[str]:
-        """
-        Say what is not as it must be: one charge, one completed task and one file for each.
-        """
+        """Say what is not as it must be: one charge, one completed task and one file for each."""
         wanted = Counter(each.request.out_task_id for each in self.ended)
         charged = Counter(charge.out_task_id for charge in self.charges)
         lacking = {
@@ -60,9 +55,7 @@ class Account:
         return [*found, *errors[:1]]
 
     def document(self) -> dict[str, Any]:
-        """
-        Describe it to a program.
-        """
+        """Describe it to a program."""
         completed = [each.task for each in self.ended if each.task is not None]
         return {
             "tasks": len(self.ended),
@@ -83,9 +76,7 @@ class Account:
 
 
 def account_view(document: Mapping[str, Any]) -> _display.View:
-    """
-    Show an account's document.
-    """
+    """Show an account's document."""
     sums = _display.sums(_rows(document))
     if document["problems"]:
         return sums

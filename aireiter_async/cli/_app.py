@@ -1,5 +1,4 @@
-"""
-The commands and their options. The room with cyclopts.
+"""The commands and their options. The room with cyclopts.
 
 Parsing does nothing yet: it ends in a `Command`, or in a `UsageError` of one line.
 """
@@ -31,8 +30,7 @@ from aireiter_async.cli._running import BatchOptions
 
 @frozen
 class Command:
-    """
-    What a command line asks for.
+    """What a command line asks for.
 
     Attributes:
         action: Does it, and returns the exit status.
@@ -75,8 +73,7 @@ _app = App(
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """
-    Find out what *argv* asks for.
+    """Find out what *argv* asks for.
 
     Raises:
         UsageError: It cannot be understood.
@@ -122,8 +119,7 @@ def demo(
     window: int = 64,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Run a batch against a service that misbehaves, without a key.
+    """Run a batch against a service that misbehaves, without a key.
 
     The service is a FakeService in this process: it loses answers, resets connections, refuses,
     and charges again for a used id. The demo has succeeded, and exits with 0, if every task was
@@ -146,8 +142,7 @@ def demo(
 
 @_app.command(sort_key=2)
 def models(name: str | None = None, /, *, manner: _Manner = _MANNER) -> Command:
-    """
-    List the models, or show one: parameters, defaults, an example.
+    """List the models, or show one: parameters, defaults, an example.
 
     Args:
         name: The model to show.
@@ -170,8 +165,7 @@ def submit(
     connection: _Connection = _CONNECTION,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Submit a task, and print it.
+    """Submit a task, and print it.
 
     Its id is on standard error before anything is sent: with it nothing is lost, whatever happens.
     What this release knows of the model is checked before anything is spent.
@@ -200,8 +194,7 @@ def batch(
     connection: _Connection = _CONNECTION,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Run the requests in a file, each paid for once whatever happens.
+    """Run the requests in a file, each paid for once whatever happens.
 
     All lines are checked before the first is sent. What was ended by anything is finished by the
     same command: lines are known by where they stand and what they say, so append to the file, and
@@ -230,8 +223,7 @@ def wait(
     connection: _Connection = _CONNECTION,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Wait until a task has completed, and print it.
+    """Wait until a task has completed, and print it.
 
     Args:
         out_task_id: The task's id.
@@ -253,8 +245,7 @@ def query(
     connection: _Connection = _CONNECTION,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Ask for a task once, and print it as it is now.
+    """Ask for a task once, and print it as it is now.
 
     Args:
         out_task_id: The task's id.
@@ -272,8 +263,7 @@ def balance(
     connection: _Connection = _CONNECTION,
     manner: _Manner = _MANNER,
 ) -> Command:
-    """
-    Print the credits that are left.
+    """Print the credits that are left.
 
     Args:
         timeout: Seconds that it may take, retries included.

@@ -1,6 +1,4 @@
-"""
-What ``aireiter batch`` does: a file of requests, checked, then run to its end.
-"""
+"""What ``aireiter batch`` does: a file of requests, checked, then run to its end."""
 
 import os
 from collections import Counter
@@ -26,8 +24,7 @@ _TOLD: Final = 20  # bad lines
 
 
 class BadLinesError(UsageError):
-    """
-    A file has lines that cannot be submitted.
+    """A file has lines that cannot be submitted.
 
     Attributes:
         lines: The first of them, for a program.
@@ -39,8 +36,7 @@ class BadLinesError(UsageError):
 
 
 async def batch(name: str, options: BatchOptions, connection: Connection, report: Report) -> int:
-    """
-    Run the requests in the file *name*.
+    """Run the requests in the file *name*.
 
     Raises:
         UsageError: An option or a line is not as it must be; nothing was sent.
@@ -86,9 +82,7 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
 
 
 def _check(lines: Lines, report: Report) -> Counter[str]:
-    """
-    Check all lines, and count the requests by model.
-    """
+    """Check all lines, and count the requests by model."""
     models: Counter[str] = Counter()
     ids: dict[str, int] = {}
     bad: list[dict[str, Any]] = []
@@ -115,9 +109,7 @@ def _check(lines: Lines, report: Report) -> Counter[str]:
 
 
 def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str | None:
-    """
-    Say so if the id was given before.
-    """
+    """Say so if the id was given before."""
     if isinstance(request.out_task_id, DrawnId):
         return None
     first = ids.setdefault(request.out_task_id, number)
@@ -125,9 +117,7 @@ def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str |
 
 
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
-    """
-    Find out where the ledger is to be, and that nothing is in anything's place.
-    """
+    """Find out where the ledger is to be, and that nothing is in anything's place."""
     if options.ledger is None and not regular:
         raise UsageError(f"--ledger must say where the ledger is to be, as {name} is read once")
     path = Path(f"{name}.db") if options.ledger is None else options.ledger

@@ -1,6 +1,4 @@
-"""
-How a command reaches the service.
-"""
+"""How a command reaches the service."""
 
 from typing import TypedDict, Unpack
 
@@ -11,9 +9,7 @@ from aireiter_async.cli._failure import usage
 
 
 class Sizes(TypedDict, total=False):
-    """
-    The options of a client that say how much it does at once.
-    """
+    """The options of a client that say how much it does at once."""
 
     max_concurrency: int
     max_rate: float | None
@@ -21,8 +17,7 @@ class Sizes(TypedDict, total=False):
 
 @frozen(kw_only=True)
 class Connection:
-    """
-    The options of every command that talks to the service.
+    """The options of every command that talks to the service.
 
     Attributes:
         api_key: The API key. Safer in the environment as AIREITER_API_KEY: lists
@@ -40,8 +35,7 @@ class Connection:
     allow_http: bool = False
 
     def client(self, **sizes: Unpack[Sizes]) -> AsyncClient:
-        """
-        Make the client, which reads the environment for what is not given.
+        """Make the client, which reads the environment for what is not given.
 
         Raises:
             UsageError: An option is missing or not as it must be.

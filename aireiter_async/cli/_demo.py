@@ -1,6 +1,4 @@
-"""
-What ``aireiter demo`` does: a batch on a service that misbehaves.
-"""
+"""What ``aireiter demo`` does: a batch on a service that misbehaves."""
 
 import os
 import sys
@@ -29,8 +27,7 @@ _LEDGER: Final = "run.db"
 
 @frozen(kw_only=True)
 class Plan:
-    """
-    The options of the demo, as ``_app`` describes them.
+    """The options of the demo, as ``_app`` describes them.
 
     Raises:
         UsageError: One is out of its range.
@@ -43,17 +40,14 @@ class Plan:
     window: int
 
     def __attrs_post_init__(self) -> None:
-        """
-        Check the counts.
-        """
+        """Check the counts."""
         for name in ("tasks", "concurrency", "window"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
 
 async def demo(plan: Plan, report: Report) -> int:
-    """
-    Run the demo.
+    """Run the demo.
 
     Raises:
         CommandError: A task was not charged exactly once, not completed or not saved.
@@ -64,9 +58,7 @@ async def demo(plan: Plan, report: Report) -> int:
 
 
 async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: Report) -> int:
-    """
-    Run the demo on *service*, as `demo` does on the one that *trouble* makes.
-    """
+    """Run the demo on *service*, as `demo` does on the one that *trouble* makes."""
     directory = _make(plan.directory)
     report.note(f"{plan.tasks} videos, one client, a service that misbehaves; no key needed")
     ended: list[Outcome] = []
@@ -123,9 +115,7 @@ async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: R
 
 
 def _make(directory: Path | None) -> Path:
-    """
-    Make the folder for the results: the one that was asked for, else a new one.
-    """
+    """Make the folder for the results: the one that was asked for, else a new one."""
     path = _fresh(_FOLDER) if directory is None else directory
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -135,8 +125,6 @@ def _make(directory: Path | None) -> Path:
 
 
 def _fresh(path: Path) -> Path:
-    """
-    Return *path*, with a number in its name if there is something already.
-    """
+    """Return *path*, with a number in its name if there is something already."""
     names = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in count(1))
     return next(each for each in names if not os.path.lexists(each))

@@ -1,5 +1,4 @@
-"""
-How things look: aligned text, tables and the live display. The room with rich.
+"""How things look: aligned text, tables and the live display. The room with rich.
 
 On a terminal rich wraps and colours as the terminal can (and as ``NO_COLOR``
 says); anywhere else lines stay whole, for ``grep`` and for logs.
@@ -29,9 +28,7 @@ _PLAIN_SECONDS: Final = 60.0  # between two lines at most, as long as anything h
 
 
 def clean(text: str) -> str:
-    """
-    Make one line of *text* that cannot steer a terminal.
-    """
+    """Make one line of *text* that cannot steer a terminal."""
     line = " ".join(text.split())
     if line.isprintable():
         return line
@@ -45,9 +42,7 @@ def _escaped(char: str) -> str:
 
 
 def render(view: View, stream: TextIO) -> str:
-    """
-    Turn *view* into text for *stream*, colours included where it shows them.
-    """
+    """Turn *view* into text for *stream*, colours included where it shows them."""
     width = None if stream.isatty() else _UNWRAPPED
     text = capture(
         lambda console: console.print(view, soft_wrap=isinstance(view, Text)), stream, width
@@ -56,8 +51,7 @@ def render(view: View, stream: TextIO) -> str:
 
 
 def capture(show: Callable[[Console], None], stream: TextIO, width: int | None = None) -> str:
-    """
-    Return what *show* prints on a console of *stream*'s kind.
+    """Return what *show* prints on a console of *stream*'s kind.
 
     Not with rich's own capture, which writes to the stream though there is nothing to write.
     """
@@ -76,9 +70,7 @@ def capture(show: Callable[[Console], None], stream: TextIO, width: int | None =
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> View:
-    """
-    Show names and values, one pair a line; a name is not repeated below itself.
-    """
+    """Show names and values, one pair a line; a name is not repeated below itself."""
     shown = [(name, clean(value)) for name, value in rows]
     width = max(len(name) for name, _ in shown) + 2
     text, before = Text(), None
@@ -91,9 +83,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> View:
 
 
 def sums(rows: Iterable[tuple[str, str, str]]) -> View:
-    """
-    Show names, numbers and remarks.
-    """
+    """Show names, numbers and remarks."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(justify="right", style="bold", no_wrap=True)
@@ -104,9 +94,7 @@ def sums(rows: Iterable[tuple[str, str, str]]) -> View:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
-    """
-    Show rows below headers.
-    """
+    """Show rows below headers."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header in headers:
         grid.add_column(header, overflow="fold")
@@ -116,9 +104,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
 
 
 def page(*parts: View | str) -> View:
-    """
-    Put views below each other, an empty line between two.
-    """
+    """Put views below each other, an empty line between two."""
     shown: list[View] = []
     for part in parts:
         shown += [Text(part) if isinstance(part, str) else part, Text()]
@@ -126,16 +112,13 @@ def page(*parts: View | str) -> View:
 
 
 def _alive(console: Console) -> bool:
-    """
-    Tell whether lines can be drawn over: FORCE_COLOR makes no terminal of a file.
-    """
+    """Tell whether lines can be drawn over: FORCE_COLOR makes no terminal of a file."""
     return console.file.isatty() and not console.is_dumb_terminal
 
 
 @contextmanager
 def waiting(what: str, stream: TextIO) -> Generator[Callable[[str], None], None, None]:
-    """
-    Show for how long *what* has been going on.
+    """Show for how long *what* has been going on.
 
     Yields:
         What takes each new status.
@@ -152,8 +135,7 @@ def waiting(what: str, stream: TextIO) -> Generator[Callable[[str], None], None,
 
 @frozen(kw_only=True)
 class Standing:
-    """
-    How far a batch has come.
+    """How far a batch has come.
 
     Attributes:
         total: Requests in all.
@@ -172,8 +154,7 @@ class Standing:
 def following(
     total: int, look: Callable[[], Standing], stream: TextIO
 ) -> Generator[Callable[[], None], None, None]:
-    """
-    Follow a batch: live on a terminal, a line for each tenth or minute of it elsewhere.
+    """Follow a batch: live on a terminal, a line for each tenth or minute of it elsewhere.
 
     Args:
         total: Requests in all.
@@ -208,9 +189,7 @@ def following(
 
 
 def _nothing() -> None:
-    """
-    The live display looks by itself.
-    """
+    """The live display looks by itself."""
 
 
 def _drawn(standing: Standing) -> View:

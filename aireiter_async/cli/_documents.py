@@ -1,6 +1,4 @@
-"""
-What came back, as documents for programs: dicts of JSON values.
-"""
+"""What came back, as documents for programs: dicts of JSON values."""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +12,7 @@ from aireiter_async import Balance, Task
 
 
 def task_document(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """
-    Describe *task* with all that the service said: the whole reply is under ``raw``.
+    """Describe *task* with all that the service said: the whole reply is under ``raw``.
 
     Args:
         task: The task.
@@ -25,15 +22,12 @@ def task_document(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def balance_document(balance: Balance) -> dict[str, Any]:
-    """
-    Describe *balance*, the whole reply under ``raw``.
-    """
+    """Describe *balance*, the whole reply under ``raw``."""
     return {**_plain(balance), "raw": balance.raw}
 
 
 def encode(document: Any, indent: int | None = 2) -> str:
-    """
-    Encode as JSON text.
+    """Encode as JSON text.
 
     A lone surrogate stays in it: as the stream writes it, it is JSON's own escape.
 

@@ -1,6 +1,4 @@
-"""
-What an exception is to the command's user: an exit status, a line, a document.
-"""
+"""What an exception is to the command's user: an exit status, a line, a document."""
 
 import re
 from collections.abc import Generator, Mapping
@@ -43,20 +41,15 @@ _KEYWORD: Final = re.compile(rf"\b(?:{'|'.join(_OPTIONS)})\b")
 
 
 class UsageError(ValueError):
-    """
-    The command line says what cannot be done, or not what to do; nothing was sent.
-    """
+    """The command line says what cannot be done, or not what to do; nothing was sent."""
 
 
 class CommandError(Exception):
-    """
-    The command has done its work, and the outcome is not what was asked for.
-    """
+    """The command has done its work, and the outcome is not what was asked for."""
 
 
 class Interrupted(CommandError):  # noqa: N818 - the name that programs read
-    """
-    The command was asked to end, by Ctrl-C or SIGTERM, before it was done.
+    """The command was asked to end, by Ctrl-C or SIGTERM, before it was done.
 
     Attributes:
         out_task_id: The task that it leaves, where there may be one.
@@ -69,8 +62,7 @@ class Interrupted(CommandError):  # noqa: N818 - the name that programs read
 
 @contextmanager
 def usage() -> Generator[None, None, None]:
-    """
-    Take what the library refuses in here, before anything is sent, for bad usage.
+    """Take what the library refuses in here, before anything is sent, for bad usage.
 
     Raises:
         UsageError: In place of a plain ValueError, in the words of the command line.
@@ -84,9 +76,7 @@ def usage() -> Generator[None, None, None]:
 
 
 def status(error: Exception) -> int:
-    """
-    Return the exit status: was it the user, or the service and the task?
-    """
+    """Return the exit status: was it the user, or the service and the task?"""
     match error:
         case UsageError() | InvalidParamsError() | UnknownModelError():
             return BAD_USAGE
@@ -97,9 +87,7 @@ def status(error: Exception) -> int:
 
 
 def sentence(error: Exception) -> str:
-    """
-    Say what happened and what to do about it.
-    """
+    """Say what happened and what to do about it."""
     match error:
         case TaskTimeoutError(out_task_id=task):
             text = f"{error.message}, and the time is over; go on with: aireiter wait {task}"
@@ -126,9 +114,7 @@ def sentence(error: Exception) -> str:
 
 
 def ways_on(out_task_id: str) -> str:
-    """
-    Say what can be done about a submit that may have been accepted.
-    """
+    """Say what can be done about a submit that may have been accepted."""
     return (
         f"see: aireiter query {out_task_id}, "
         f"or submit the same again with --id {out_task_id} --maybe-sent"
@@ -140,9 +126,7 @@ def _with_options(text: str) -> str:
 
 
 def document(error: Exception) -> dict[str, Any]:
-    """
-    Describe *error* to a program.
-    """
+    """Describe *error* to a program."""
     carried = {name: getattr(error, name, None) for name in _CARRIED}
     return {
         "type": type(error).__name__,

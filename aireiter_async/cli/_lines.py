@@ -1,5 +1,4 @@
-"""
-The lines of a batch's file: read one by one, and each checked by itself.
+"""The lines of a batch's file: read one by one, and each checked by itself.
 
 A file is read twice: once to check all of it before anything is sent, once to
 run it. Neither reading keeps more than a line; whoever checks keeps the ids
@@ -40,8 +39,7 @@ _LARGEST_CELL: Final = 2**31 - 1  # characters: an image may stand in a cell as 
 
 @frozen
 class Line:
-    """
-    One line of the file.
+    """One line of the file.
 
     Attributes:
         number: Where it stands, from 1; of a record over several lines, the first.
@@ -56,8 +54,7 @@ class Line:
 
 @frozen(kw_only=True)
 class Lines:
-    """
-    A file of requests, JSON Lines or CSV.
+    """A file of requests, JSON Lines or CSV.
 
     Attributes:
         name: Names it in messages.
@@ -74,15 +71,12 @@ class Lines:
     unchecked: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """
-        See that the rows of a CSV file have a model.
-        """
+        """See that the rows of a CSV file have a model."""
         if self.is_csv and self.model is None:
             raise UsageError("--model must say which model the rows of a CSV file are for")
 
     def read(self, note: Callable[[str], None] | None = None) -> Iterator[Line]:
-        """
-        Read all lines that are not blank.
+        """Read all lines that are not blank.
 
         Args:
             note: Told of each model that is not known, once.
@@ -174,9 +168,7 @@ class Lines:
                 yield number, partial(self._from_row, columns, row, types)
 
     def _check_columns(self, columns: list[str], types: Mapping[str, str]) -> str | None:
-        """
-        Say what is wrong with the header, whose mistakes would be those of every row.
-        """
+        """Say what is wrong with the header, whose mistakes would be those of every row."""
         for column in columns:
             if not column:
                 return "a column has no name"
@@ -225,8 +217,7 @@ def _without_mark(texts: Iterable[str]) -> Iterator[str]:
 
 @contextmanager
 def open_lines(name: str) -> Generator[tuple[IO[bytes], bool], None, None]:
-    """
-    Open the file *name*, or standard input where that is ``-``.
+    """Open the file *name*, or standard input where that is ``-``.
 
     Yields:
         The file, and whether it is one that a ledger can stand beside: what can

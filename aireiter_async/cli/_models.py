@@ -1,6 +1,4 @@
-"""
-What ``aireiter models`` shows: the catalogue, or one model of it.
-"""
+"""What ``aireiter models`` shows: the catalogue, or one model of it."""
 
 import inspect
 import json
@@ -26,9 +24,7 @@ _CASES: Final = {
 
 
 async def list_models(report: Report) -> int:
-    """
-    Show all models.
-    """
+    """Show all models."""
     classes = sorted(
         {*models.MODELS.values()}, key=lambda cls: (_MEDIA.index(cls.MEDIUM), cls.MODEL)
     )
@@ -37,8 +33,7 @@ async def list_models(report: Report) -> int:
 
 
 async def show_model(name: str, report: Report) -> int:
-    """
-    Show one model.
+    """Show one model.
 
     Raises:
         UnknownModelError: The catalogue of this release has no such model.

@@ -1,5 +1,4 @@
-"""
-Where a command says things, and what it knows should it be broken off.
+"""Where a command says things, and what it knows should it be broken off.
 
 Standard output gets what was asked for, with ``--json`` one document and
 nothing else; what is said on the way goes to standard error. The API key is in
@@ -30,8 +29,7 @@ _HIDDEN: Final = "***"
 
 @frozen(kw_only=True)
 class Manner:
-    """
-    How a command tells its outcome.
+    """How a command tells its outcome.
 
     Attributes:
         json: Print one JSON document on standard output, and nothing else there.
@@ -44,8 +42,7 @@ class Manner:
 
 @define
 class Report:
-    """
-    What one run of the command says.
+    """What one run of the command says.
 
     Attributes:
         manner: How it is told.
@@ -64,37 +61,27 @@ class Report:
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> Self:
-        """
-        Read from *argv* what must be known even if it cannot be parsed.
-        """
+        """Read from *argv* what must be known even if it cannot be parsed."""
         keys = tuple(key for key in _keys(argv) if len(key) >= _SHORTEST_KEY)
         return cls(Manner(json="--json" in argv, debug="--debug" in argv), keys)
 
     def write(self, text: str, stream: TextIO) -> None:
-        """
-        Write *text* at once, any key as stars.
-        """
+        """Write *text* at once, any key as stars."""
         for key in self.keys:
             text = text.replace(key, _HIDDEN)
         stream.write(text)
         stream.flush()
 
     def note(self, text: str) -> None:
-        """
-        Say *text* on the way, in one line.
-        """
+        """Say *text* on the way, in one line."""
         self.write(f"{_display.clean(text)}\n", sys.stderr)
 
     def text(self, text: str) -> None:
-        """
-        Answer with *text* as it is.
-        """
+        """Answer with *text* as it is."""
         self.write(text, sys.stdout)
 
     def answer(self, document: Any, view: Callable[[Any], _display.View]) -> None:
-        """
-        Answer with *document*: to a program as JSON, to people as *view* shows it.
-        """
+        """Answer with *document*: to a program as JSON, to people as *view* shows it."""
         if self.manner.json:
             text = f"{encode(document)}\n"
         else:
@@ -103,9 +90,7 @@ class Report:
         self.text(text)
 
     def fail(self, error: Exception) -> int:
-        """
-        Say what went wrong in one line, and return the exit status.
-        """
+        """Say what went wrong in one line, and return the exit status."""
         if not self._answered:
             with suppress(OSError):  # the line below tells the same
                 self._answer_failure(error)
@@ -115,9 +100,7 @@ class Report:
         return _failure.status(error)
 
     def interrupted(self) -> int:
-        """
-        Say how to go on with what this program leaves, and return the exit status.
-        """
+        """Say how to go on with what this program leaves, and return the exit status."""
         task = self.running
         if task is None:
             text = "interrupted"
@@ -128,9 +111,7 @@ class Report:
         return self.fail(_failure.Interrupted(text, task))
 
     def _answer_failure(self, error: Exception) -> None:
-        """
-        Give a program its one document, and people what is known of the task.
-        """
+        """Give a program its one document, and people what is known of the task."""
         task = error.task if isinstance(error, TaskError) else self.task
         document: Mapping[str, Any] = {} if task is None else task_document(task)
         if self.manner.json:

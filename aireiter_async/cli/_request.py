@@ -1,6 +1,4 @@
-"""
-What a command line asks to be submitted.
-"""
+"""What a command line asks to be submitted."""
 
 import json
 import reprlib
@@ -30,8 +28,7 @@ _READ: Final[Mapping[str | None, tuple[type, ...]]] = {
 
 @frozen(kw_only=True)
 class Order:
-    """
-    The options that say what to submit.
+    """The options that say what to submit.
 
     Attributes:
         param: One parameter, NAME=VALUE; may be repeated, also with the same
@@ -61,8 +58,7 @@ class Order:
     unchecked: bool = False
 
     def request(self, model: str, note: Callable[[str], None]) -> SubmitRequest:
-        """
-        Make the request, checked as far as *model* is known.
+        """Make the request, checked as far as *model* is known.
 
         Args:
             model: The model's name.
@@ -95,8 +91,7 @@ class Order:
 def check_params(
     model: str, given: Mapping[str, Any], note: Callable[[str], None]
 ) -> Mapping[str, Any] | Model:
-    """
-    Check *given* as far as *model* is known.
+    """Check *given* as far as *model* is known.
 
     Args:
         model: The model's name.
@@ -115,8 +110,7 @@ def check_params(
 
 
 def read_object(option: str, text: str) -> dict[str, Any]:
-    """
-    Read a JSON object that was given as such, or as ``@FILE``.
+    """Read a JSON object that was given as such, or as ``@FILE``.
 
     Args:
         option: Names it in errors.
@@ -145,16 +139,12 @@ def _read_file(option: str, name: str) -> str:
 
 
 def refuse_constant(text: str) -> NoReturn:
-    """
-    Refuse NaN and the infinities, which Python reads and JSON does not have.
-    """
+    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
     raise ValueError(f"{text} is not a number of JSON")
 
 
 def parameter_types(model: str) -> dict[str, str]:
-    """
-    Return the types of the parameters of *model* by their names; none where it is not known.
-    """
+    """Return the types of the parameters of *model* by their names; none where it is not known."""
     try:
         return {parameter.name: parameter.type for parameter in models.describe(model)}
     except UnknownModelError:
@@ -183,9 +173,7 @@ def _read_values(name: str, texts: Sequence[str], kind: str | None) -> Any:
 
 
 def read_value(text: str, kind: str | None) -> Any:
-    """
-    Read *text* as what the model takes; what it cannot be stays text, for the check to name.
-    """
+    """Read *text* as what the model takes; what it cannot be stays text, for the check to name."""
     if kind == "string":
         return text
     if kind == "boolean":

@@ -1,6 +1,4 @@
-"""
-One run of the command: parse, do, and turn what happened into an exit status.
-"""
+"""One run of the command: parse, do, and turn what happened into an exit status."""
 
 import asyncio
 import io
@@ -19,9 +17,7 @@ from aireiter_async.cli._stop import catching
 
 
 def run(argv: Sequence[str]) -> int:
-    """
-    Run the command line *argv* and return its exit status.
-    """
+    """Run the command line *argv* and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A reply that was paid for must not be lost to a console's code page.
@@ -52,9 +48,7 @@ def _attempt(argv: Sequence[str], report: Report) -> int:
 
 
 async def _act(command: Command, report: Report) -> int:
-    """
-    Do what was asked for, until that is done or SIGTERM comes; asyncio knows Ctrl-C only.
-    """
+    """Do what was asked for, until that is done or SIGTERM comes; asyncio knows Ctrl-C only."""
     loop, acting = asyncio.get_running_loop(), cast("asyncio.Task[int]", asyncio.current_task())
 
     def end(*_: Any) -> None:
@@ -78,9 +72,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def _log(report: Report) -> Generator[None, None, None]:
-    """
-    Let the log of the library pass the report, which knows what is not to be shown.
-    """
+    """Let the log of the library pass the report, which knows what is not to be shown."""
     logger = logging.getLogger("aireiter_async")
     handler, before = _Handler(report), logger.level
     logger.addHandler(handler)
@@ -94,9 +86,7 @@ def _log(report: Report) -> Generator[None, None, None]:
 
 
 def _give_up_unwritable(stream: TextIO) -> None:
-    """
-    Keep the interpreter from complaining, on its way out, about what cannot be written.
-    """
+    """Keep the interpreter from complaining, on its way out, about what cannot be written."""
     try:
         stream.flush()
     except OSError:

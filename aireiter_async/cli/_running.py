@@ -1,6 +1,4 @@
-"""
-One run of a batch, all of whose lines were found good.
-"""
+"""One run of a batch, all of whose lines were found good."""
 
 import math
 import sys
@@ -36,8 +34,7 @@ _AGAIN: Final = "put it right and run the same command again"
 
 @frozen(kw_only=True)
 class BatchOptions:
-    """
-    The options of a batch.
+    """The options of a batch.
 
     Attributes:
         model: The model of CSV's rows, and of JSON lines that name none.
@@ -75,8 +72,7 @@ class BatchOptions:
     dry_run: bool = False
 
     def check(self) -> None:
-        """
-        See that the numbers are in their ranges.
+        """See that the numbers are in their ranges.
 
         Raises:
             UsageError: One is not.
@@ -92,8 +88,7 @@ class BatchOptions:
 
 @define
 class Source:
-    """
-    The requests of a file, until the batch is to stop.
+    """The requests of a file, until the batch is to stop.
 
     Attributes:
         lines: The file.
@@ -129,8 +124,7 @@ class Source:
 
 
 class Run:
-    """
-    One run of a batch, all lines having been found good.
+    """One run of a batch, all lines having been found good.
 
     Args:
         name: The file.
@@ -161,8 +155,7 @@ class Run:
         self._began = time.monotonic()
 
     async def run(self, source: Source) -> int:
-        """
-        Run the batch, say what it came to, and return the exit status.
+        """Run the batch, say what it came to, and return the exit status.
 
         Raises:
             Exception: What has ended it early, after that is said, too.
@@ -259,9 +252,7 @@ class Run:
         }
 
     def _conclude(self, total: int) -> int:
-        """
-        Say how to go on, and return the exit status.
-        """
+        """Say how to go on, and return the exit status."""
         tally, note = self._tally, self._report.note
         if tally.ended < total:
             note("aireiter: interrupted; to go on, run the same command again: nothing is lost")

@@ -1,6 +1,4 @@
-"""
-How a batch is stopped: by Ctrl-C or SIGTERM, in two steps, with nothing lost.
-"""
+"""How a batch is stopped: by Ctrl-C or SIGTERM, in two steps, with nothing lost."""
 
 import asyncio
 import signal
@@ -20,9 +18,7 @@ def catching(
     handler: Callable[[int, FrameType | None], object],
     *numbers: signal.Signals,
 ) -> Generator[None, None, None]:
-    """
-    Let *handler* have *numbers*, without any both signals that ask a program to end.
-    """
+    """Let *handler* have *numbers*, without any both signals that ask a program to end."""
     # Not loop.add_signal_handler, which Windows does not have.
     caught = numbers or (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, handler) for number in caught}
@@ -34,8 +30,7 @@ def catching(
 
 
 class Stop:
-    """
-    Ends a batch when it is asked to.
+    """Ends a batch when it is asked to.
 
     Asked once, the source ends, and the batch is left when no submit is under
     way; asked twice, it is left at once.
@@ -54,26 +49,20 @@ class Stop:
         self._scope: asyncio.Timeout | None = None
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """
-        Take a signal, wherever the program is.
-        """
+        """Take a signal, wherever the program is."""
         self._times += 1
         if self._times > _PATIENCE:
             raise KeyboardInterrupt
         self._loop.call_soon_threadsafe(self._ask)
 
     def follow(self, progress: BatchProgress) -> None:
-        """
-        Take in how far the batch is.
-        """
+        """Take in how far the batch is."""
         self._submitting = progress.submitting
         if self._patient and not self._submitting:
             self._leave()
 
     async def guard(self, running: Awaitable[None]) -> None:
-        """
-        Await *running*, the batch, until it ends or is to be left.
-        """
+        """Await *running*, the batch, until it ends or is to be left."""
         # A deadline that is set when it has come: it cancels in a way that can be told apart.
         scope = self._scope = asyncio.timeout(None)
         try:

@@ -1,6 +1,4 @@
-"""
-What a batch came to: a row for each request, and the sums of all.
-"""
+"""What a batch came to: a row for each request, and the sums of all."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -35,8 +33,7 @@ _STATUS: Final[Mapping[type, str]] = {
 
 @define
 class Reason:
-    """
-    Why requests have failed.
+    """Why requests have failed.
 
     Attributes:
         text: It, in short.
@@ -51,9 +48,7 @@ class Reason:
     lines: list[int] = field(factory=list[int])
 
     def __str__(self) -> str:
-        """
-        Say where, and what.
-        """
+        """Say where, and what."""
         several = "lines" if len(self.lines) > 1 else "line"
         more = " and others" if self.count > len(self.lines) else ""
         where = f"{several} {', '.join(map(str, self.lines))}{more}"
@@ -62,8 +57,7 @@ class Reason:
 
 @define
 class Tally:
-    """
-    Counts outcomes as they come, and keeps none of them.
+    """Counts outcomes as they come, and keeps none of them.
 
     Attributes:
         completed: Requests that have gone well.
@@ -81,15 +75,11 @@ class Tally:
 
     @property
     def ended(self) -> int:
-        """
-        How many requests have an outcome.
-        """
+        """How many requests have an outcome."""
         return self.completed + self.failed
 
     def add(self, outcome: Outcome, line: int) -> None:
-        """
-        Count *outcome*, of the request at *line*.
-        """
+        """Count *outcome*, of the request at *line*."""
         self.files += len(outcome.paths)
         if outcome.error is None:
             self.completed += 1
@@ -106,9 +96,7 @@ class Tally:
 
 
 def row(outcome: Outcome, line: int) -> dict[str, Any]:
-    """
-    Describe *outcome*, of the request at *line*, to a program.
-    """
+    """Describe *outcome*, of the request at *line*, to a program."""
     error = outcome.error
     task = error.task if isinstance(error, TaskError) else outcome.task
     told = {} if task is None else task_document(task)
@@ -140,16 +128,12 @@ def _reason(error: Exception) -> str:
 
 
 def batch_view(document: Mapping[str, Any]) -> _display.View:
-    """
-    Show what a batch came to.
-    """
+    """Show what a batch came to."""
     return _display.sums(_rows(document))
 
 
 def check_view(document: Mapping[str, Any]) -> _display.View:
-    """
-    Show what a dry run has found.
-    """
+    """Show what a dry run has found."""
     rows = [("requests", f"{document['requests']:,}", f"in {document['file']}, nothing was sent")]
     rows += [("", f"{count:,}", model) for model, count in document["models"].items()]
     return _display.sums(rows)

@@ -1,6 +1,4 @@
-"""
-What the commands about tasks do: submit, query, wait, balance.
-"""
+"""What the commands about tasks do: submit, query, wait, balance."""
 
 import asyncio
 import math
@@ -33,8 +31,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """
-    The end of the time that a command has.
+    """The end of the time that a command has.
 
     Args:
         seconds: From now; None for as long as it takes.
@@ -51,14 +48,11 @@ class Deadline:
 
     @property
     def left(self) -> float | None:
-        """
-        Seconds left, None for no limit.
-        """
+        """Seconds left, None for no limit."""
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
     async def hold(self, call: Awaitable[T], late: Callable[[str], AireiterError]) -> T:
-        """
-        Wait for *call* as long as there is time.
+        """Wait for *call* as long as there is time.
 
         Args:
             call: What takes time.
@@ -84,9 +78,7 @@ async def submit(
     download: Path | None,
     timeout: float | None,  # noqa: ASYNC109 - for the submit and the wait together
 ) -> int:
-    """
-    Submit one task, and see it through if asked to.
-    """
+    """Submit one task, and see it through if asked to."""
     deadline = Deadline(timeout)
     request = order.request(model, report.note)
     async with connection.client() as client:
@@ -116,9 +108,7 @@ async def wait(
     download: Path | None,
     timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
 ) -> int:
-    """
-    Wait for a task that was submitted before.
-    """
+    """Wait for a task that was submitted before."""
     deadline = Deadline(timeout)
     with usage():
         check_id(out_task_id)
@@ -138,9 +128,7 @@ async def query(
     *,
     timeout: float | None,  # noqa: ASYNC109 - over all attempts
 ) -> int:
-    """
-    Ask for a task once.
-    """
+    """Ask for a task once."""
     deadline = Deadline(timeout)
     with usage():
         check_id(out_task_id)
@@ -160,9 +148,7 @@ async def balance(
     *,
     timeout: float | None,  # noqa: ASYNC109 - over all attempts
 ) -> int:
-    """
-    Ask for the credits that are left.
-    """
+    """Ask for the credits that are left."""
     deadline = Deadline(timeout)
     async with connection.client() as client:
         left = await deadline.hold(client.balance(), RequestTimeoutError)
@@ -171,9 +157,7 @@ async def balance(
 
 
 def make_folder(directory: Path | None) -> None:
-    """
-    Make the folder now: after the task is paid for is a bad time to find that it cannot be.
-    """
+    """Make the folder now: after the task is paid for is a bad time to find that it cannot be."""
     if directory is None:
         return
     try:
@@ -189,9 +173,7 @@ async def _see_through(
     deadline: Deadline,
     directory: Path | None,
 ) -> tuple[Task, list[Path]]:
-    """
-    Wait for the task, for the report to know, and save its results where asked to.
-    """
+    """Wait for the task, for the report to know, and save its results where asked to."""
     name = task_or_id if isinstance(task_or_id, str) else task_or_id.out_task_id
     with _display.waiting(f"task {name}", sys.stderr) as show:
 

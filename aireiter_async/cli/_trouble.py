@@ -1,6 +1,4 @@
-"""
-The demo's service: what is asked of it, and what goes wrong there, decided by a seed.
-"""
+"""The demo's service: what is asked of it, and what goes wrong there, decided by a seed."""
 
 import math
 import random
@@ -60,9 +58,7 @@ _STYLES: Final = ("handheld, close up", "a slow pan, wide", "from above", "in so
 
 
 def requests(tasks: int, seed: int) -> list[SubmitRequest]:
-    """
-    Make *tasks* requests with prompts of all sorts, under ids that read well.
-    """
+    """Make *tasks* requests with prompts of all sorts, under ids that read well."""
     chance = _chance(seed)
     digits = len(str(tasks))
     return [
@@ -84,8 +80,7 @@ def _video(chance: random.Random) -> Seedance15Pro:
 
 
 class Trouble:
-    """
-    What goes wrong in one demo.
+    """What goes wrong in one demo.
 
     Args:
         tasks: How many are going to be submitted.
@@ -102,8 +97,7 @@ class Trouble:
         self._seed = seed
 
     def service(self) -> FakeService:
-        """
-        Make the service: with invented prices, late to show a task, quick to make a video.
+        """Make the service: with invented prices, late to show a task, quick to make a video.
 
         A used id is charged again, the worst that a service can do.
         """
@@ -121,9 +115,7 @@ class Trouble:
         return service
 
     def struck(self, service: FakeService) -> dict[str, int]:
-        """
-        Count what has gone wrong so far, by its name.
-        """
+        """Count what has gone wrong so far, by its name."""
         counts: Counter[str] = Counter()
         for name, script in self._scripts.items():
             counts.update(
@@ -133,9 +125,7 @@ class Trouble:
 
 
 def _script(endpoint: _Endpoint, tasks: int, chance: random.Random) -> list[tuple[str, Fault]]:
-    """
-    Spread faults over as many requests as are certain to come: one for each task.
-    """
+    """Spread faults over as many requests as are certain to come: one for each task."""
     count = math.ceil(_SHARES[endpoint] * tasks)
     script = list(islice(cycle(_FAULTS[endpoint]), count))
     script += [("", Fault.ok())] * (tasks - count)

@@ -1,6 +1,4 @@
-"""
-How a task and a balance look to people.
-"""
+"""How a task and a balance look to people."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,25 +10,19 @@ _LONGEST_URL: Final = 2_000
 
 
 def task_view(document: Mapping[str, Any]) -> _display.View:
-    """
-    Show a task's document.
-    """
+    """Show a task's document."""
     return _display.facts(_task_rows(document))
 
 
 def balance_view(document: Mapping[str, Any]) -> _display.View:
-    """
-    Show a balance's document.
-    """
+    """Show a balance's document."""
     rows = [("credits", number(document["credits"]))]
     rows += [("free tasks", _quota(quota)) for quota in document["free_quotas"]]
     return _display.facts(rows)
 
 
 def number(value: float) -> str:
-    """
-    Write a number of credits or tasks, with no more digits than it has.
-    """
+    """Write a number of credits or tasks, with no more digits than it has."""
     return f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
@@ -73,7 +65,5 @@ def _output_rows(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shortened(url: str) -> str:
-    """
-    Leave out most of what nobody can read: a URL may hold the result itself, megabytes of it.
-    """
+    """Leave out most of what nobody can read: a URL may hold the result itself, megabytes of it."""
     return url if len(url) <= _LONGEST_URL else f"{url[:100]}... ({len(url):,} characters)"

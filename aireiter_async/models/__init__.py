@@ -1,5 +1,4 @@
-"""
-One class for each documented model: what it takes, checked.
+"""One class for each documented model: what it takes, checked.
 
 The classes are imported when the first of them is asked for; importing this package alone costs
 next to nothing.
@@ -38,9 +37,7 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, or any name whatever would do
 
     def __getattr__(name: str) -> Any:
-        """
-        Import the classes once something is asked for (PEP 562).
-        """
+        """Import the classes once something is asked for (PEP 562)."""
         if not name.startswith("_") or name == "__all__":
             _open()
             if name in globals():
@@ -63,9 +60,7 @@ _PUBLIC = (
 
 
 def __dir__() -> list[str]:
-    """
-    Show the classes, too.
-    """
+    """Show the classes, too."""
     _open()
     return sorted(globals())
 

@@ -1,5 +1,4 @@
-"""
-What every model's class has: facts, a check, a way to the wire.
+"""What every model's class has: facts, a check, a way to the wire.
 
 Cheap to import: the client asks of every request whether it is a :class:`Model`, even where no
 model's class is used.
@@ -25,16 +24,13 @@ _T = TypeVar("_T")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def _frozen(cls: type[_T]) -> type[_T]:
-    """
-    Tell checkers what attrs does, in the words of ``_declare.model``.
-    """
+    """Tell checkers what attrs does, in the words of ``_declare.model``."""
     return attrs.frozen(cls, kw_only=True, repr=False)
 
 
 @_frozen
 class Model:
-    """
-    A request to one model: checked when it is made, frozen, hashable.
+    """A request to one model: checked when it is made, frozen, hashable.
 
     What is known of the model stands in class attributes in capitals; the fields are its
     parameters, under the names that they have on the wire. A parameter left at None is not sent,
@@ -71,9 +67,7 @@ class Model:
     variant: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """
-        Refuse mistakes before anything is spent.
-        """
+        """Refuse mistakes before anything is spent."""
         problems = type(self).CHECK(self)
         if problems:
             known = self.model_name in self.VARIANTS
@@ -81,22 +75,16 @@ class Model:
 
     @property
     def model_name(self) -> str:
-        """
-        The name to submit.
-        """
+        """The name to submit."""
         return self.MODEL if self.variant is None else self.variant
 
     def to_params(self) -> dict[str, Any]:
-        """
-        Make ``params`` as on the wire: what was set, and nothing else.
-        """
+        """Make ``params`` as on the wire: what was set, and nothing else."""
         hook = _HOOKS.get(type(self)) or _hook(type(self))  # made at first use
         return hook(self)
 
     def __repr__(self) -> str:
-        """
-        Show what was set, each value in a few dozen characters.
-        """
+        """Show what was set, each value in a few dozen characters."""
         values = attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
         shown = ", ".join(f"{name}={short(value)}" for name, value in values.items())
         return f"{type(self).__name__}({shown})"

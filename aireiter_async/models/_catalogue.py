@@ -1,6 +1,4 @@
-"""
-Finding models: by name, by variant, by channel.
-"""
+"""Finding models: by name, by variant, by channel."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,9 +30,7 @@ CHANNELS: Final = ("base", "plus", "advanced", "max")
 
 @cache
 def load() -> Mapping[str, type["Model"]]:
-    """
-    Import the rooms, whose classes register themselves.
-    """
+    """Import the rooms, whose classes register themselves."""
     for room in ROOMS:
         import_module(f"aireiter_async.models.{room}")
     registry: dict[str, type[Model]] = import_module("aireiter_async.models._declare").REGISTRY
@@ -42,8 +38,7 @@ def load() -> Mapping[str, type["Model"]]:
 
 
 def find(name: str) -> type["Model"]:
-    """
-    Find the class of a model.
+    """Find the class of a model.
 
     Raises:
         UnknownModelError: The catalogue of this release has no such model.
@@ -55,8 +50,7 @@ def find(name: str) -> type["Model"]:
 
 
 def build(model: str, params: Mapping[str, Any]) -> "Model":
-    """
-    Make a checked instance from a name and a mapping.
+    """Make a checked instance from a name and a mapping.
 
     Args:
         model: A model's name or one of its variants, under which it will be submitted.
@@ -95,8 +89,7 @@ def _unknown(name: object, known: Sequence[str]) -> Problem:
 
 
 def with_channel(model_name: str, channel: str) -> str:
-    """
-    Name a model on one of its channels.
+    """Name a model on one of its channels.
 
     A model that the catalogue does not know may be on any documented channel.
 
@@ -125,8 +118,7 @@ def with_channel(model_name: str, channel: str) -> str:
 
 
 def describe(model: str) -> tuple["Parameter", ...]:
-    """
-    Give what is documented of a model's parameters.
+    """Give what is documented of a model's parameters.
 
     Raises:
         UnknownModelError: The catalogue of this release has no such model.
@@ -135,8 +127,7 @@ def describe(model: str) -> tuple["Parameter", ...]:
 
 
 def example(model: str) -> dict[str, Any]:
-    """
-    Make the parameters of a small valid request, to begin from.
+    """Make the parameters of a small valid request, to begin from.
 
     Raises:
         UnknownModelError: The catalogue of this release has no such model.

@@ -1,5 +1,4 @@
-"""
-From declarations to one function that finds every mistake.
+"""From declarations to one function that finds every mistake.
 
 It is made once for each class; what runs for each instance is a flat loop over closures.
 """
@@ -20,8 +19,7 @@ Find: TypeAlias = Callable[[Any], tuple[Problem, ...]]
 
 
 def finder(declarations: Sequence[Declared], rules: Iterable[Rule]) -> Find:
-    """
-    Make the function that finds every mistake in an instance.
+    """Make the function that finds every mistake in an instance.
 
     Args:
         declarations: The fields of the class, at least two.
@@ -58,9 +56,7 @@ def finder(declarations: Sequence[Declared], rules: Iterable[Rule]) -> Find:
 
 
 def _cases(declarations: Iterable[Declared]) -> Iterable[tuple[str | None, Rule]]:
-    """
-    Give the rules of markers, each with the parameter it hangs on.
-    """
+    """Give the rules of markers, each with the parameter it hangs on."""
     for parameter, markers in declarations:
         for marker in markers:
             if isinstance(marker, RequiredWhen):

@@ -1,6 +1,4 @@
-"""
-How a class becomes a model: declared, it is checked and found.
-"""
+"""How a class becomes a model: declared, it is checked and found."""
 
 from collections.abc import Sequence
 from inspect import cleandoc
@@ -20,8 +18,7 @@ _M = TypeVar("_M", bound=Model)
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def model(cls: type[_M]) -> type[_M]:
-    """
-    Make *cls* a model: frozen, checked, found under its names.
+    """Make *cls* a model: frozen, checked, found under its names.
 
     A class without a ``MODEL`` of its own is a base that others share.
     """
@@ -50,9 +47,7 @@ def _documentation(cls: type[Model]) -> str:
 
 
 def _wrapping(_: type, fields: list["attrs.Attribute[Any]"]) -> list["attrs.Attribute[Any]"]:
-    """
-    Keep arrays as tuples: what was checked is what is sent.
-    """
+    """Keep arrays as tuples: what was checked is what is sent."""
     converters = {"string[]": _array, "string | string[]": _array_or_string}
     for index, field in enumerate(fields):
         kind = declared(field)[0].type

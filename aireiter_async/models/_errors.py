@@ -1,5 +1,4 @@
-"""
-What is wrong with a request, as data and as sentences.
+"""What is wrong with a request, as data and as sentences.
 
 Both errors are raised before any I/O: whoever wrote the request can mend it, and nothing was spent.
 """
@@ -10,14 +9,10 @@ import attrs
 
 
 class _Short(reprlib.Repr):
-    """
-    Representations that fit on a line, were it a data URI.
-    """
+    """Representations that fit on a line, were it a data URI."""
 
     def repr_int(self, x: int, level: int) -> str:
-        """
-        Spell out no number that Python itself refuses to spell out.
-        """
+        """Spell out no number that Python itself refuses to spell out."""
         if x.bit_length() > 256:  # noqa: PLR2004, far beyond any parameter
             return f"an integer of {x.bit_length()} bits"
         return super().repr_int(x, level)
@@ -31,8 +26,7 @@ short = _SHORT.repr
 
 @attrs.frozen
 class Problem:
-    """
-    One mistake in one request.
+    """One mistake in one request.
 
     Attributes:
         param: The parameter as the documentation spells it; an item of an array as ``name[2]``.
@@ -43,15 +37,12 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        """
-        Read as a clause, without the model's name.
-        """
+        """Read as a clause, without the model's name."""
         return f"{self.param} {self.text}"
 
 
 class InvalidParamsError(ValueError, TypeError):
-    """
-    Report every mistake in the parameters of one request at once.
+    """Report every mistake in the parameters of one request at once.
 
     It is a ``ValueError`` and a ``TypeError``, because one request can hold both kinds of mistake.
 
@@ -66,15 +57,12 @@ class InvalidParamsError(ValueError, TypeError):
         self.problems = problems
 
     def __str__(self) -> str:
-        """
-        Give one line for each mistake, with the model and the name.
-        """
+        """Give one line for each mistake, with the model and the name."""
         return "\n".join(f"{self.model}: {problem}" for problem in self.problems)
 
 
 class UnknownModelError(KeyError, ValueError):
-    """
-    Report a model that this release's catalogue does not hold.
+    """Report a model that this release's catalogue does not hold.
 
     It is a ``KeyError``, as for any mapping, and a ``ValueError``, as for any wrong argument.
 
@@ -89,8 +77,6 @@ class UnknownModelError(KeyError, ValueError):
         self.nearest = nearest
 
     def __str__(self) -> str:
-        """
-        Read as a sentence; a ``KeyError`` would show its key.
-        """
+        """Read as a sentence; a ``KeyError`` would show its key."""
         hint = f"; did you mean {' or '.join(self.nearest)}?" if self.nearest else ""
         return f"no model is called {short(self.name)}{hint}"

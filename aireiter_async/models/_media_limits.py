@@ -1,6 +1,4 @@
-"""
-Limits of media: the size of a picture, the form of a reference.
-"""
+"""Limits of media: the size of a picture, the form of a reference."""
 
 import re
 from typing import Literal
@@ -22,9 +20,7 @@ _SIZE = re.compile("([0-9]{1,9})x([0-9]{1,9})")
 
 @attrs.frozen(kw_only=True)
 class Size(Limit):
-    """
-    Exact pixels as text, width x height.
-    """
+    """Exact pixels as text, width x height."""
 
     min_pixels: int
     max_pixels: int
@@ -34,9 +30,7 @@ class Size(Limit):
 
     @property
     def phrase(self) -> str:
-        """
-        Name all limits at once: mending one should not break another.
-        """
+        """Name all limits at once: mending one should not break another."""
         limits = [f"{self.min_pixels} to {self.max_pixels} pixels in all"]
         if self.multiple_of is not None:
             limits.append(f"both sides multiples of {self.multiple_of}")
@@ -47,9 +41,7 @@ class Size(Limit):
         return f"WIDTHxHEIGHT such as '1024x1024', {', '.join(limits)}"
 
     def allows(self, value: str, /) -> bool:
-        """
-        Multiply, divide and compare.
-        """
+        """Multiply, divide and compare."""
         sides = _SIZE.fullmatch(value)
         if sides is None:
             return False
@@ -64,8 +56,7 @@ class Size(Limit):
 
 @attrs.frozen
 class Url(Limit):
-    """
-    A reference to media, judged without fetching it.
+    """A reference to media, judged without fetching it.
 
     Attributes:
         accepts: The forms that the documentation names; "url or data" where it names none.
@@ -77,9 +68,7 @@ class Url(Limit):
 
     @property
     def phrase(self) -> str:
-        """
-        Name the forms, and the largest size.
-        """
+        """Name the forms, and the largest size."""
         image = "a whole data URI (data:image/<jpeg|png|webp>;base64,...)"
         form = {
             "url": "a public http(s) URL",
@@ -91,9 +80,7 @@ class Url(Limit):
         return f"{form}{size}"
 
     def allows(self, value: str, /) -> bool:
-        """
-        Look at the beginning and, for media in the value, the length.
-        """
+        """Look at the beginning and, for media in the value, the length."""
         if _HTTP.match(value):
             return True
         if self.accepts == "url":

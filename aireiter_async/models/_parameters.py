@@ -1,6 +1,4 @@
-"""
-From the annotation of a field to what is known of a parameter.
-"""
+"""From the annotation of a field to what is known of a parameter."""
 
 from collections.abc import Mapping
 from types import NoneType, UnionType
@@ -17,8 +15,7 @@ Type: TypeAlias = Literal["string", "integer", "number", "boolean", "string[]", 
 
 @attrs.frozen(kw_only=True)
 class Parameter:
-    """
-    One parameter of a model, as documented.
+    """One parameter of a model, as documented.
 
     Attributes:
         name: The name, in Python and on the wire.
@@ -77,9 +74,7 @@ class Parameter:
     deprecated: bool = False
 
     def __str__(self) -> str:
-        """
-        Tell in one line what it is for and what it may be.
-        """
+        """Tell in one line what it is for and what it may be."""
         words = [self.type, self.limits, "required" if self.required else ""]
         words.append("" if self.default is None else f"default {self.default!r}")
         words.append(f"required with {self.required_when}" if self.required_when else "")
@@ -100,9 +95,7 @@ _TYPES: Final[Mapping[object, Type]] = {
 
 
 def declared(attribute: "attrs.Attribute[Any]") -> Declared:
-    """
-    Read what the annotation of one field says.
-    """
+    """Read what the annotation of one field says."""
     kinds, markers = _unfold(attribute.type)
     facts: dict[str, Any] = {"doc": MEANINGS.get(attribute.name, "")}
     if get_origin(kinds[0]) is Literal:
@@ -120,9 +113,7 @@ def declared(attribute: "attrs.Attribute[Any]") -> Declared:
 
 
 def _unfold(annotation: Any) -> tuple[list[Any], tuple[Marker, ...]]:
-    """
-    Take types and markers out of an annotation, outer ones last.
-    """
+    """Take types and markers out of an annotation, outer ones last."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         kinds, markers = _unfold(args[0])

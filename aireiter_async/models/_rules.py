@@ -1,5 +1,4 @@
-"""
-Constraints between the parameters of one request, shared by name.
+"""Constraints between the parameters of one request, shared by name.
 
 A rule reads the values that were given and are right in themselves, and yields a problem for each
 clash. What the documentation calls ignored is let through; what it calls exclusive, required or
@@ -18,8 +17,7 @@ from aireiter_async.models._markers import Needs, OnlyWhen, RequiredWhen, When
 
 
 class Given(dict[str, Any]):
-    """
-    The values that were given and are right in themselves.
+    """The values that were given and are right in themselves.
 
     Indexing falls back on the documented default, then on None; ``get`` and ``in`` do not.
 
@@ -36,34 +34,24 @@ class Given(dict[str, Any]):
         self.wrong: set[str] = set()
 
     def __missing__(self, name: str) -> Any:
-        """
-        Say what the service will take, if that can be said.
-        """
+        """Say what the service will take, if that can be said."""
         return None if name in self.wrong else self.defaults.get(name)
 
     def has(self, name: str) -> bool:
-        """
-        Tell whether anything was given, be it wrong; ``[]`` is nothing.
-        """
+        """Tell whether anything was given, be it wrong; ``[]`` is nothing."""
         return name in self.wrong or self.get(name, ()) != ()
 
     def items_of(self, name: str) -> tuple[str, ...]:
-        """
-        Give the media of a parameter that takes one or many.
-        """
+        """Give the media of a parameter that takes one or many."""
         value: str | tuple[str, ...] = self.get(name, ())
         return (value,) if isinstance(value, str) else value
 
     def matters(self, name: str) -> bool:
-        """
-        Tell whether anything but the default or ``[]`` was given.
-        """
+        """Tell whether anything but the default or ``[]`` was given."""
         return self.get(name, ()) not in ((), self.defaults.get(name, ()))
 
     def told(self, name: str) -> str:
-        """
-        Name a value, and tell where it comes from.
-        """
+        """Name a value, and tell where it comes from."""
         return f"{name}={short(self[name])}{'' if name in self else ' (the default)'}"
 
 
@@ -74,9 +62,7 @@ Rule: TypeAlias = Callable[[Given], Iterator[Problem]]
 
 
 def required_when(name: str, case: RequiredWhen) -> Rule:
-    """
-    Make the rule that *name* is required in *case*.
-    """
+    """Make the rule that *name* is required in *case*."""
 
     def rule(given: Given) -> Iterator[Problem]:
         if given[case.param] in case.values and not given.has(name):
@@ -86,9 +72,7 @@ def required_when(name: str, case: RequiredWhen) -> Rule:
 
 
 def only_when(name: str, case: OnlyWhen) -> Rule:
-    """
-    Make the rule that *name* needs *case*, but for its default.
-    """
+    """Make the rule that *name* needs *case*, but for its default."""
 
     def rule(given: Given) -> Iterator[Problem]:
         if given.matters(name) and given[case.param] not in (None, *case.values):
@@ -98,9 +82,7 @@ def only_when(name: str, case: OnlyWhen) -> Rule:
 
 
 def needs(name: str, marker: Needs) -> Rule:
-    """
-    Make the rule that *name* has no place without another parameter.
-    """
+    """Make the rule that *name* has no place without another parameter."""
 
     def rule(given: Given) -> Iterator[Problem]:
         if given.matters(name) and not given.has(marker.needs):
@@ -113,9 +95,7 @@ def needs(name: str, marker: Needs) -> Rule:
 
 
 def count_when(case: When, name: str, most: int) -> Rule:
-    """
-    Make the rule that *name* has no more than so many items in *case*.
-    """
+    """Make the rule that *name* has no more than so many items in *case*."""
     limit = Items(most)
 
     def rule(given: Given) -> Iterator[Problem]:
@@ -128,18 +108,14 @@ def count_when(case: When, name: str, most: int) -> Rule:
 
 
 def size_or_ratio(given: Given) -> Iterator[Problem]:
-    """
-    Do not give size together with aspect_ratio or resolution.
-    """
+    """Do not give size together with aspect_ratio or resolution."""
     others = [name for name in ("aspect_ratio", "resolution") if name in given]
     if "size" in given and others:
         yield Problem("size", f"excludes {' and '.join(others)}: give one or the other")
 
 
 def four_k_is_not_square(given: Given) -> Iterator[Problem]:
-    """
-    With resolution=4K, give an aspect_ratio of 16:9, 9:16, 2:1, 1:2, 21:9 or 9:21.
-    """
+    """With resolution=4K, give an aspect_ratio of 16:9, 9:16, 2:1, 1:2, 21:9 or 9:21."""
     long = ("16:9", "9:16", "2:1", "1:2", "21:9", "9:21")
     if given["resolution"] == "4K" and given["aspect_ratio"] not in (None, *long):
         yield Problem(
@@ -149,41 +125,31 @@ def four_k_is_not_square(given: Given) -> Iterator[Problem]:
 
 
 def agent_from_text_only(given: Given) -> Iterator[Problem]:
-    """
-    With prompt_extend_mode=agent, leave out image_url: the agent works from text only.
-    """
+    """With prompt_extend_mode=agent, leave out image_url: the agent works from text only."""
     if given["prompt_extend_mode"] == "agent" and given.items_of("image_url"):
         yield Problem("prompt_extend_mode", "'agent' works from text only, without image_url")
 
 
 def hd_is_fast(given: Given) -> Iterator[Problem]:
-    """
-    With quality=hd, speed must be fast, which is its default.
-    """
+    """With quality=hd, speed must be fast, which is its default."""
     if given["quality"] == "hd" and given["speed"] not in (None, "fast"):
         yield Problem("quality", f"'hd' needs speed='fast', not {given.told('speed')}")
 
 
 def file_or_link(given: Given) -> Iterator[Problem]:
-    """
-    Do not give file_url and link_url together.
-    """
+    """Do not give file_url and link_url together."""
     if "file_url" in given and "link_url" in given:
         yield Problem("link_url", "excludes file_url: give one or the other")
 
 
 def voice_or_picture(given: Given) -> Iterator[Problem]:
-    """
-    Do not give audio_url and image_url together.
-    """
+    """Do not give audio_url and image_url together."""
     if given.items_of("audio_url") and given.items_of("image_url"):
         yield Problem("image_url", "excludes audio_url: give one or the other")
 
 
 def words_or_media(given: Given) -> Iterator[Problem]:
-    """
-    With type=all_reference, give at least one of prompt, image_url, video_url and audio_url.
-    """
+    """With type=all_reference, give at least one of prompt, image_url, video_url and audio_url."""
     media = ("image_url", "video_url", "audio_url")
     if (
         given["type"] == "all_reference"
@@ -194,17 +160,13 @@ def words_or_media(given: Given) -> Iterator[Problem]:
 
 
 def length_of_the_source(given: Given) -> Iterator[Problem]:
-    """
-    With video_url, leave out video_length: it is that of the video.
-    """
+    """With video_url, leave out video_length: it is that of the video."""
     if given.items_of("video_url") and "video_length" in given:
         yield Problem("video_length", "is taken from video_url: leave it out")
 
 
 def seven_slots(given: Given) -> Iterator[Problem]:
-    """
-    image_url and video_url share 7 slots, of which an image takes 1 and a video takes 2.
-    """
+    """image_url and video_url share 7 slots, of which an image takes 1 and a video takes 2."""
     taken = len(given.items_of("image_url")) + (2 if given.items_of("video_url") else 0)
     if taken > 7:  # noqa: PLR2004, as documented
         yield Problem(
@@ -213,9 +175,7 @@ def seven_slots(given: Given) -> Iterator[Problem]:
 
 
 def edits_keep_the_source(given: Given) -> Iterator[Problem]:
-    """
-    With type=video_edit, leave out aspect_ratio and video_length: they are those of video_url.
-    """
+    """With type=video_edit, leave out aspect_ratio and video_length: they are those of video_url."""
     if given["type"] == "video_edit":
         for name in ("aspect_ratio", "video_length"):
             if name in given:
@@ -223,9 +183,7 @@ def edits_keep_the_source(given: Given) -> Iterator[Problem]:
 
 
 def end_after_start(given: Given) -> Iterator[Problem]:
-    """
-    end_s must be more than start_s; their defaults, 10 and 0, count as well.
-    """
+    """end_s must be more than start_s; their defaults, 10 and 0, count as well."""
     if None not in (given["start_s"], given["end_s"]) and given["end_s"] <= given["start_s"]:
         yield Problem(
             "end_s", f"must be more than start_s: {given.told('end_s')}, {given.told('start_s')}"

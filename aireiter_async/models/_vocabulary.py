@@ -1,6 +1,4 @@
-"""
-What many models say in the same words.
-"""
+"""What many models say in the same words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal

@@ -1,6 +1,4 @@
-"""
-Sound, songs and lyrics: Seed Audio, Suno, Flow Music.
-"""
+"""Sound, songs and lyrics: Seed Audio, Suno, Flow Music."""
 
 from typing import Annotated, Literal
 
@@ -21,9 +19,7 @@ _SONG = Doc("The song to work from, MP3 or WAV, at most 8 minutes and 20 MB; the
 
 @model
 class SeedAudio10(Model):
-    """
-    Seed Audio 1.0: up to 120 seconds of speech and sound.
-    """
+    """Seed Audio 1.0: up to 120 seconds of speech and sound."""
 
     MODEL = "seed_audio_1_0"
     MEDIUM = "audio"
@@ -62,9 +58,7 @@ class SeedAudio10(Model):
 
 @model
 class _SunoSong(Model):
-    """
-    What the Suno models share that write a song.
-    """
+    """What the Suno models share that write a song."""
 
     MEDIUM = "audio"
     OUTPUT = "audio"
@@ -80,9 +74,7 @@ class _SunoSong(Model):
 
 @model
 class Suno(_SunoSong):
-    """
-    Suno: two songs from a prompt, or from lyrics, a title and a style.
-    """
+    """Suno: two songs from a prompt, or from lyrics, a title and a style."""
 
     MODEL = "suno"
     DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/generation"
@@ -90,9 +82,7 @@ class Suno(_SunoSong):
 
 @model
 class SunoCover(_SunoSong):
-    """
-    Suno Cover: a song sung anew.
-    """
+    """Suno Cover: a song sung anew."""
 
     MODEL = "suno_cover"
     DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/cover"
@@ -102,9 +92,7 @@ class SunoCover(_SunoSong):
 
 @model
 class SunoExtend(Model):
-    """
-    Suno Extend: a song made longer.
-    """
+    """Suno Extend: a song made longer."""
 
     MODEL = "suno_extend"
     MEDIUM = "audio"
@@ -125,9 +113,7 @@ class SunoExtend(Model):
 
 @model
 class SunoLyrics(Model):
-    """
-    Suno Lyrics: two or three texts for songs.
-    """
+    """Suno Lyrics: two or three texts for songs."""
 
     MODEL = "suno_lyrics"
     MEDIUM = "text"
@@ -139,9 +125,7 @@ class SunoLyrics(Model):
 
 @model
 class FlowMusic(Model):
-    """
-    Flow Music (Google Lyria): a song from text.
-    """
+    """Flow Music (Google Lyria): a song from text."""
 
     MODEL = "flow_music"
     MEDIUM = "audio"
@@ -160,9 +144,7 @@ class FlowMusic(Model):
 
 @model
 class FlowMusicExtend(Model):
-    """
-    Flow Music Extend: a clip made longer.
-    """
+    """Flow Music Extend: a clip made longer."""
 
     MODEL = "flow_music_extend"
     MEDIUM = "audio"
@@ -182,9 +164,7 @@ class FlowMusicExtend(Model):
 
 @model
 class FlowMusicReplace(Model):
-    """
-    Flow Music Replace: a section of a clip made anew.
-    """
+    """Flow Music Replace: a section of a clip made anew."""
 
     MODEL = "flow_music_replace"
     MEDIUM = "audio"
@@ -205,9 +185,7 @@ class FlowMusicReplace(Model):
 
 @model
 class FlowMusicCover(Model):
-    """
-    Flow Music Cover: a clip in another style.
-    """
+    """Flow Music Cover: a clip in another style."""
 
     MODEL = "flow_music_cover"
     MEDIUM = "audio"
@@ -224,9 +202,7 @@ class FlowMusicCover(Model):
 
 @model
 class FlowMusicStems(Model):
-    """
-    Flow Music Stems: the voices of a clip, each for itself, in a ZIP.
-    """
+    """Flow Music Stems: the voices of a clip, each for itself, in a ZIP."""
 
     MODEL = "flow_music_stems"
     MEDIUM = "audio"
@@ -238,9 +214,7 @@ class FlowMusicStems(Model):
 
 @model
 class FlowMusicLyrics(Model):
-    """
-    Flow Music Lyrics: a text for a song.
-    """
+    """Flow Music Lyrics: a text for a song."""
 
     MODEL = "flow_music_lyrics"
     MEDIUM = "text"
@@ -252,9 +226,7 @@ class FlowMusicLyrics(Model):
 
 @model
 class FlowMusicDownload(Model):
-    """
-    Flow Music Download: a clip as a file.
-    """
+    """Flow Music Download: a clip as a file."""
 
     MODEL = "flow_music_download"
     MEDIUM = "audio"
@@ -267,9 +239,7 @@ class FlowMusicDownload(Model):
 
 @model
 class FlowMusicVideo(Model):
-    """
-    Flow Music Video: a clip with moving pictures.
-    """
+    """Flow Music Video: a clip with moving pictures."""
 
     MODEL = "flow_music_video"
     MEDIUM = "video"
@@ -284,9 +254,7 @@ class FlowMusicVideo(Model):
 
 @model
 class FlowMusicUpload(Model):
-    """
-    Flow Music Upload: a song from a public URL, made a clip.
-    """
+    """Flow Music Upload: a song from a public URL, made a clip."""
 
     MODEL = "flow_music_upload"
     MEDIUM = "audio"

@@ -1,6 +1,4 @@
-"""
-Images by the GPT models.
-"""
+"""Images by the GPT models."""
 
 from typing import Annotated, Literal
 
@@ -20,9 +18,7 @@ from aireiter_async.models._vocabulary import (
 
 @model
 class GPT4o(Model):
-    """
-    GPT-4o: an image from text, or from one image.
-    """
+    """GPT-4o: an image from text, or from one image."""
 
     MODEL = "gpt_4o"
     VARIANTS = ("gpt_4o", "gpt_4o_base", "gpt_4o_plus", "gpt_4o_advanced")
@@ -36,9 +32,7 @@ class GPT4o(Model):
 
 @model
 class GPTImage15(Model):
-    """
-    GPT Image 1.5: an image from text, or from up to 16 images.
-    """
+    """GPT Image 1.5: an image from text, or from up to 16 images."""
 
     MODEL = "gpt_image_1_5"
     MEDIUM = "image"
@@ -52,9 +46,7 @@ class GPTImage15(Model):
 
 @model
 class GPTImage2(Model):
-    """
-    GPT Image 2: an image from text, or from up to 10 images.
-    """
+    """GPT Image 2: an image from text, or from up to 10 images."""
 
     MODEL = "gpt_image_2"
     MEDIUM = "image"
@@ -78,9 +70,7 @@ class GPTImage2(Model):
 
 @model
 class GPTImage2Official(Model):
-    """
-    GPT Image 2 Official: an image from text, or from up to 9 images.
-    """
+    """GPT Image 2 Official: an image from text, or from up to 9 images."""
 
     MODEL = "gpt_image_2_official"
     MEDIUM = "image"
@@ -96,9 +86,7 @@ class GPTImage2Official(Model):
 
 @model
 class GPTImage25Flare(Model):
-    """
-    GPT Image 2.5 Flare, or Sunburst: an image from text or images.
-    """
+    """GPT Image 2.5 Flare, or Sunburst: an image from text or images."""
 
     MODEL = "gpt_image_2_5_flare"
     VARIANTS = ("gpt_image_2_5_flare", "gpt_image_2_5_sunburst")

@@ -1,6 +1,4 @@
-"""
-Videos by the HappyHorse models.
-"""
+"""Videos by the HappyHorse models."""
 
 from typing import Annotated, Literal
 
@@ -27,9 +25,7 @@ from aireiter_async.models._vocabulary import (
 
 @model
 class HappyHorse10(Model):
-    """
-    HappyHorse 1.0: a video from text, images or a video to edit.
-    """
+    """HappyHorse 1.0: a video from text, images or a video to edit."""
 
     MODEL = "happyhorse_1_0"
     MEDIUM = "video"
@@ -78,9 +74,7 @@ class HappyHorse10(Model):
 
 @model
 class HappyHorse11(Model):
-    """
-    HappyHorse 1.1: a video from 1 to 9 references.
-    """
+    """HappyHorse 1.1: a video from 1 to 9 references."""
 
     MODEL = "happyhorse_1_1"
     MEDIUM = "video"

@@ -1,6 +1,4 @@
-"""
-Images: Nano Banana, Wan, Flux, Grok, Krea, Qwen, Z-Image.
-"""
+"""Images: Nano Banana, Wan, Flux, Grok, Krea, Qwen, Z-Image."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -21,9 +19,7 @@ from aireiter_async.models._vocabulary import (
 
 @model
 class NanoBanana(Model):
-    """
-    Nano Banana: an image from text, or from up to 9 images.
-    """
+    """Nano Banana: an image from text, or from up to 9 images."""
 
     MODEL = "nano_banana"
     VARIANTS = ("nano_banana", "nano_banana_base", "nano_banana_plus", "nano_banana_max")
@@ -37,9 +33,7 @@ class NanoBanana(Model):
 
 @model
 class NanoBananaPro(Model):
-    """
-    Nano Banana Pro: an image from text, or from up to 8 images.
-    """
+    """Nano Banana Pro: an image from text, or from up to 8 images."""
 
     MODEL = "nano_banana_pro"
     VARIANTS = (
@@ -61,9 +55,7 @@ class NanoBananaPro(Model):
 
 @model
 class NanoBananaV2(Model):
-    """
-    Nano Banana 2: an image from text, or from up to 8 images.
-    """
+    """Nano Banana 2: an image from text, or from up to 8 images."""
 
     MODEL = "nano_banana_v2"
     VARIANTS = (
@@ -83,9 +75,7 @@ class NanoBananaV2(Model):
 
 @model
 class NanoBananaV21(Model):
-    """
-    Nano Banana 2.1: an image from text, or from up to 10 images.
-    """
+    """Nano Banana 2.1: an image from text, or from up to 10 images."""
 
     MODEL = "nano_banana_v2_1"
     MEDIUM = "image"
@@ -99,9 +89,7 @@ class NanoBananaV21(Model):
 
 @model
 class Wan27ImagePro(Model):
-    """
-    Wan 2.7 Image Pro: images from text, or from images.
-    """
+    """Wan 2.7 Image Pro: images from text, or from images."""
 
     MODEL = "wan2_7_image_pro"
     MEDIUM = "image"
@@ -116,9 +104,7 @@ class Wan27ImagePro(Model):
 
 @model
 class Flux2Pro(Model):
-    """
-    Flux 2 Pro: an image from text, or from up to 8 images.
-    """
+    """Flux 2 Pro: an image from text, or from up to 8 images."""
 
     MODEL = "flux_2_pro"
     MEDIUM = "image"
@@ -132,9 +118,7 @@ class Flux2Pro(Model):
 
 @model
 class GrokImagineImage20(Model):
-    """
-    Grok Imagine Image 2.0: images from text, or from up to 3 images.
-    """
+    """Grok Imagine Image 2.0: images from text, or from up to 3 images."""
 
     MODEL = "grok_imagine_image_2_0"
     MEDIUM = "image"
@@ -158,9 +142,7 @@ class GrokImagineImage20(Model):
 
 @model
 class GrokImagine20Ext(Model):
-    """
-    Grok Imagine 2.0 Ext: images from text.
-    """
+    """Grok Imagine 2.0 Ext: images from text."""
 
     MODEL = "grok_imagine_2_0_ext"
     MEDIUM = "image"
@@ -173,9 +155,7 @@ class GrokImagine20Ext(Model):
 
 @model
 class Krea2Turbo(Model):
-    """
-    Krea 2 Turbo: an image from text.
-    """
+    """Krea 2 Turbo: an image from text."""
 
     MODEL = "krea_2_turbo"
     MEDIUM = "image"
@@ -191,9 +171,7 @@ class Krea2Turbo(Model):
 
 @model
 class _QwenImage3(Model):
-    """
-    What the Qwen Image 3 models share.
-    """
+    """What the Qwen Image 3 models share."""
 
     MEDIUM = "image"
     RULES = (agent_from_text_only,)
@@ -212,9 +190,7 @@ class _QwenImage3(Model):
 
 @model
 class QwenImage3(_QwenImage3):
-    """
-    Qwen Image 3: images from text, or from up to 3 images.
-    """
+    """Qwen Image 3: images from text, or from up to 3 images."""
 
     MODEL = "qwen_image_3"
     DOC = "https://docs.aireiter.com/en/api-reference/images/qwen-image-3/generation"
@@ -222,9 +198,7 @@ class QwenImage3(_QwenImage3):
 
 @model
 class QwenImage3Pro(_QwenImage3):
-    """
-    Qwen Image 3 Pro: images from text, or from up to 3 images.
-    """
+    """Qwen Image 3 Pro: images from text, or from up to 3 images."""
 
     MODEL = "qwen_image_3_pro"
     DOC = "https://docs.aireiter.com/en/api-reference/images/qwen-image-3-pro/generation"
@@ -232,9 +206,7 @@ class QwenImage3Pro(_QwenImage3):
 
 @model
 class ZImageTurbo(Model):
-    """
-    Z-Image Turbo: an image from text.
-    """
+    """Z-Image Turbo: an image from text."""
 
     MODEL = "z_image_turbo"
     MEDIUM = "image"

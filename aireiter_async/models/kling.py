@@ -1,6 +1,4 @@
-"""
-Videos by the Kling models.
-"""
+"""Videos by the Kling models."""
 
 from typing import Annotated, Literal
 
@@ -28,9 +26,7 @@ from aireiter_async.models._vocabulary import (
 
 @model
 class Kling30(Model):
-    """
-    Kling 3.0: a video from text, or from a first and a last frame.
-    """
+    """Kling 3.0: a video from text, or from a first and a last frame."""
 
     MODEL = "kling_3_0"
     MEDIUM = "video"
@@ -47,9 +43,7 @@ class Kling30(Model):
 
 @model
 class Kling30Turbo(Model):
-    """
-    Kling 3.0 Turbo: a video from text, or from one image.
-    """
+    """Kling 3.0 Turbo: a video from text, or from one image."""
 
     MODEL = "kling_3_0_turbo"
     MEDIUM = "video"
@@ -64,9 +58,7 @@ class Kling30Turbo(Model):
 
 @model
 class Kling30MotionControl(Model):
-    """
-    Kling 3.0 Motion Control: the motion of a video for an image.
-    """
+    """Kling 3.0 Motion Control: the motion of a video for an image."""
 
     MODEL = "kling_3_0_motion_control"
     MEDIUM = "video"
@@ -91,9 +83,7 @@ class Kling30MotionControl(Model):
 
 @model
 class KlingV3Omni(Model):
-    """
-    Kling 3 Omni: a video from text, frames, references or a clip.
-    """
+    """Kling 3 Omni: a video from text, frames, references or a clip."""
 
     MODEL = "kling_v3_omni"
     MEDIUM = "video"

@@ -1,6 +1,4 @@
-"""
-Images by Midjourney, up to four for each task.
-"""
+"""Images by Midjourney, up to four for each task."""
 
 from typing import Annotated, Literal
 
@@ -21,9 +19,7 @@ _OneImage = Annotated[Images, Items(1, 1), _ORIGINAL]
 
 @model
 class MJV7(Model):
-    """
-    Midjourney 7: images from text, or from one image.
-    """
+    """Midjourney 7: images from text, or from one image."""
 
     MODEL = "mj_v7"
     MEDIUM = "image"
@@ -36,9 +32,7 @@ class MJV7(Model):
 
 @model
 class MJV7Retexture(Model):
-    """
-    Midjourney 7 Retexture: an image in another style.
-    """
+    """Midjourney 7 Retexture: an image in another style."""
 
     MODEL = "mj_v7_retexture"
     MEDIUM = "image"
@@ -51,9 +45,7 @@ class MJV7Retexture(Model):
 
 @model
 class MJV7RemoveBg(Model):
-    """
-    Midjourney 7 Remove Background: the subject of an image alone.
-    """
+    """Midjourney 7 Remove Background: the subject of an image alone."""
 
     MODEL = "mj_v7_remove_bg"
     MEDIUM = "image"
@@ -64,9 +56,7 @@ class MJV7RemoveBg(Model):
 
 @model
 class MJV81(Model):
-    """
-    Midjourney 8.1: images from text, or from one image.
-    """
+    """Midjourney 8.1: images from text, or from one image."""
 
     MODEL = "mj_v8_1"
     MEDIUM = "image"
@@ -81,9 +71,7 @@ class MJV81(Model):
 
 @model
 class MJV81Retexture(Model):
-    """
-    Midjourney 8.1 Retexture: an image in another style.
-    """
+    """Midjourney 8.1 Retexture: an image in another style."""
 
     MODEL = "mj_v8_1_retexture"
     MEDIUM = "image"
@@ -95,9 +83,7 @@ class MJV81Retexture(Model):
 
 @model
 class MJV81RemoveBg(Model):
-    """
-    Midjourney 8.1 Remove Background: the subject of an image alone.
-    """
+    """Midjourney 8.1 Remove Background: the subject of an image alone."""
 
     MODEL = "mj_v8_1_remove_bg"
     MEDIUM = "image"

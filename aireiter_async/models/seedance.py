@@ -1,6 +1,4 @@
-"""
-Videos by the Seedance models.
-"""
+"""Videos by the Seedance models."""
 
 from typing import Annotated, Literal
 
@@ -32,9 +30,7 @@ _SIZES = {
 
 @model
 class _Seedance1(Model):
-    """
-    What the first Seedance models share.
-    """
+    """What the first Seedance models share."""
 
     MEDIUM = "video"
 
@@ -46,17 +42,13 @@ class _Seedance1(Model):
 
     @property
     def size(self) -> str:
-        """
-        The size of the video in pixels, width x height.
-        """
+        """The size of the video in pixels, width x height."""
         return _SIZES[self.aspect_ratio, self.resolution or "720p"]
 
 
 @model
 class Seedance15Pro(_Seedance1):
-    """
-    Seedance 1.5 Pro: a video with sound from text, or from frames.
-    """
+    """Seedance 1.5 Pro: a video with sound from text, or from frames."""
 
     MODEL = "seedance_1_5_pro"
     DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance-1-5-pro/generation"
@@ -67,9 +59,7 @@ class Seedance15Pro(_Seedance1):
 
 @model
 class SeedancePro(_Seedance1):
-    """
-    Seedance Pro: a video from text, or from a first and a last frame.
-    """
+    """Seedance Pro: a video from text, or from a first and a last frame."""
 
     MODEL = "seedance_pro"
     DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance_pro/generation"
@@ -79,9 +69,7 @@ class SeedancePro(_Seedance1):
 
 @model
 class SeedanceProFast(_Seedance1):
-    """
-    Seedance Pro Fast: a video from text, or from a first frame.
-    """
+    """Seedance Pro Fast: a video from text, or from a first frame."""
 
     MODEL = "seedance_pro_fast"
     DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance_pro_fast/generation"
@@ -89,9 +77,7 @@ class SeedanceProFast(_Seedance1):
 
 @model
 class _Seedance2(Model):
-    """
-    What the Seedance 2 models share, but for the resolution.
-    """
+    """What the Seedance 2 models share, but for the resolution."""
 
     MEDIUM = "video"
     RULES = (count_when(FRAMES, "image_url", most=1),)
@@ -123,9 +109,7 @@ class _Seedance2(Model):
 
 @model
 class Seedance2(_Seedance2):
-    """
-    Seedance 2, or its face variant: a video from references or frames.
-    """
+    """Seedance 2, or its face variant: a video from references or frames."""
 
     MODEL = "seedance2"
     VARIANTS = ("seedance2", "seedance2_face")
@@ -136,9 +120,7 @@ class Seedance2(_Seedance2):
 
 @model
 class Seedance2Fast(_Seedance2):
-    """
-    Seedance 2 Fast, or face: a video from references or frames.
-    """
+    """Seedance 2 Fast, or face: a video from references or frames."""
 
     MODEL = "seedance2_fast"
     VARIANTS = ("seedance2_fast", "seedance2_fast_face")
@@ -149,9 +131,7 @@ class Seedance2Fast(_Seedance2):
 
 @model
 class Seedance2Mini(_Seedance2):
-    """
-    Seedance 2 Mini: a video from references or frames.
-    """
+    """Seedance 2 Mini: a video from references or frames."""
 
     MODEL = "seedance2_mini"
     DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance2_mini/generation"
@@ -161,9 +141,7 @@ class Seedance2Mini(_Seedance2):
 
 @model
 class Seedance25(Model):
-    """
-    Seedance 2.5: a video of up to 30 seconds from references or frames.
-    """
+    """Seedance 2.5: a video of up to 30 seconds from references or frames."""
 
     MODEL = "seedance2_5"
     MEDIUM = "video"

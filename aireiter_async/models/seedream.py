@@ -1,6 +1,4 @@
-"""
-Images by the Seedream models.
-"""
+"""Images by the Seedream models."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -15,9 +13,7 @@ from aireiter_async.models._vocabulary import Image, Images, PhotoRatio, PrintRa
 
 @model
 class SeedreamV4(Model):
-    """
-    Seedream 4: images from text, or from up to 9 images.
-    """
+    """Seedream 4: images from text, or from up to 9 images."""
 
     MODEL = "seedream_v4"
     MEDIUM = "image"
@@ -32,9 +28,7 @@ class SeedreamV4(Model):
 
 @model
 class SeedreamV45(Model):
-    """
-    Seedream 4.5: an image from text, or from up to 9 images.
-    """
+    """Seedream 4.5: an image from text, or from up to 9 images."""
 
     MODEL = "seedream_v4_5"
     MEDIUM = "image"
@@ -48,9 +42,7 @@ class SeedreamV45(Model):
 
 @model
 class SeedreamV5(Model):
-    """
-    Seedream 5, now Lite: an image from text, or from up to 9 images.
-    """
+    """Seedream 5, now Lite: an image from text, or from up to 9 images."""
 
     MODEL = "seedream_v5"
     MEDIUM = "image"
@@ -68,9 +60,7 @@ class SeedreamV5(Model):
 
 @model
 class SeedreamV5Lite(Model):
-    """
-    Seedream 5 Lite: an image from text, or from up to 9 images.
-    """
+    """Seedream 5 Lite: an image from text, or from up to 9 images."""
 
     MODEL = "seedream_v5_lite"
     MEDIUM = "image"
@@ -86,9 +76,7 @@ class SeedreamV5Lite(Model):
 
 @model
 class SeedreamV5Pro(Model):
-    """
-    Seedream 5 Pro: an image from text, or from up to 10 images.
-    """
+    """Seedream 5 Pro: an image from text, or from up to 10 images."""
 
     MODEL = "seedream_v5_pro"
     MEDIUM = "image"
@@ -109,9 +97,7 @@ class SeedreamV5Pro(Model):
 
 @model
 class SeedreamV5ProLayerize(Model):
-    """
-    Seedream 5 Pro Layerize: an image in layers, paid afterwards.
-    """
+    """Seedream 5 Pro Layerize: an image in layers, paid afterwards."""
 
     MODEL = "seedream_v5_pro_layerize"
     MEDIUM = "image"

@@ -1,6 +1,4 @@
-"""
-Videos: Veo, Sora, MiniMax, Grok, Wan, Gemini Omni, Flux.
-"""
+"""Videos: Veo, Sora, MiniMax, Grok, Wan, Gemini Omni, Flux."""
 
 from typing import Annotated, Literal
 
@@ -38,9 +36,7 @@ from aireiter_async.models._vocabulary import (
 
 @model
 class Veo31(Model):
-    """
-    Veo 3.1: a video from text, or from a first and a last frame.
-    """
+    """Veo 3.1: a video from text, or from a first and a last frame."""
 
     MODEL = "veo3_1"
     VARIANTS = ("veo3_1", "veo3_1_base", "veo3_1_plus")
@@ -55,9 +51,7 @@ class Veo31(Model):
 
 @model
 class Veo31Fast(Model):
-    """
-    Veo 3.1 Fast: a video from text, or from a first and a last frame.
-    """
+    """Veo 3.1 Fast: a video from text, or from a first and a last frame."""
 
     MODEL = "veo3_1_fast"
     VARIANTS = ("veo3_1_fast", "veo3_1_fast_base", "veo3_1_fast_plus", "veo3_1_fast_advanced")
@@ -72,9 +66,7 @@ class Veo31Fast(Model):
 
 @model
 class Sora2(Model):
-    """
-    Sora 2, gone from the pages: a video from text or a first frame.
-    """
+    """Sora 2, gone from the pages: a video from text or a first frame."""
 
     MODEL = "sora2"
     VARIANTS = ("sora2", "sora2_base", "sora2_plus", "sora2_advanced")
@@ -89,9 +81,7 @@ class Sora2(Model):
 
 @model
 class Sora2Pro(Model):
-    """
-    Sora 2 Pro, gone from the pages: a video from text or a frame.
-    """
+    """Sora 2 Pro, gone from the pages: a video from text or a frame."""
 
     MODEL = "sora2_pro"
     VARIANTS = ("sora2_pro", "sora2_pro_base", "sora2_pro_plus")
@@ -109,9 +99,7 @@ class Sora2Pro(Model):
 
 @model
 class MinimaxH3(Model):
-    """
-    MiniMax H3: a video from text, from frames, or from references.
-    """
+    """MiniMax H3: a video from text, from frames, or from references."""
 
     MODEL = "minimax_h3"
     MEDIUM = "video"
@@ -153,9 +141,7 @@ class MinimaxH3(Model):
 
 @model
 class MinimaxH3Turbo(Model):
-    """
-    MiniMax H3 Turbo: a video from text, or from references.
-    """
+    """MiniMax H3 Turbo: a video from text, or from references."""
 
     MODEL = "minimax_h3_turbo"
     MEDIUM = "video"
@@ -178,9 +164,7 @@ class MinimaxH3Turbo(Model):
 
 @model
 class GrokImagine15(Model):
-    """
-    Grok Imagine 1.5: a video from an image.
-    """
+    """Grok Imagine 1.5: a video from an image."""
 
     MODEL = "grok_imagine_1_5"
     MEDIUM = "video"
@@ -195,9 +179,7 @@ class GrokImagine15(Model):
 
 @model
 class Wan30(Model):
-    """
-    Wan 3.0: a video from text, media, a document or a web page.
-    """
+    """Wan 3.0: a video from text, media, a document or a web page."""
 
     MODEL = "wan3_0"
     MEDIUM = "video"
@@ -252,9 +234,7 @@ class Wan30(Model):
 
 @model
 class GeminiOmniFlashExt(Model):
-    """
-    Gemini Omni Flash Ext, or 1.1: a video from text and media.
-    """
+    """Gemini Omni Flash Ext, or 1.1: a video from text and media."""
 
     MODEL = "gemini_omni_flash_ext"
     VARIANTS = ("gemini_omni_flash_ext", "gemini_omni_1_1_flash_ext")
@@ -277,9 +257,7 @@ class GeminiOmniFlashExt(Model):
 
 @model
 class Flux3Video(Model):
-    """
-    Flux 3 Video: a video from text, keyframes or a video to go on.
-    """
+    """Flux 3 Video: a video from text, keyframes or a video to go on."""
 
     MODEL = "flux_3_video"
     MEDIUM = "video"

@@ -1,5 +1,4 @@
-"""
-The API in miniature, for tests and demonstrations without a key.
+"""The API in miniature, for tests and demonstrations without a key.
 
 `FakeService` knows nothing of the client beside it: the two must not share a
 misunderstanding. ``python -m aireiter_async.testing`` runs it as a program.

@@ -1,6 +1,4 @@
-"""
-``python -m aireiter_async.testing``: run a FakeService until stopped.
-"""
+"""``python -m aireiter_async.testing``: run a FakeService until stopped."""
 
 import sys
 

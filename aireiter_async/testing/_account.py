@@ -1,6 +1,4 @@
-"""
-The service's books: its tasks, what was charged and what is left.
-"""
+"""The service's books: its tasks, what was charged and what is left."""
 
 import heapq
 import itertools
@@ -24,8 +22,7 @@ _QUEUED = 0.2
 
 @attrs.frozen
 class Charge:
-    """
-    One accepted task; a second one with the same id is a task paid twice.
+    """One accepted task; a second one with the same id is a task paid twice.
 
     Args:
         out_task_id: The id it was submitted under.
@@ -42,8 +39,7 @@ class Charge:
 
 @attrs.define
 class FakeTask:
-    """
-    One task as the service keeps it.
+    """One task as the service keeps it.
 
     Args:
         out_task_id: Its id.
@@ -65,24 +61,18 @@ class FakeTask:
 
     @property
     def ends_at(self) -> float:
-        """
-        When it is over, on the service's clock.
-        """
+        """When it is over, on the service's clock."""
         return self.accepted_at + self.duration
 
     def status(self, now: float) -> str:
-        """
-        Return pending, processing, completed or failed, as of *now*.
-        """
+        """Return pending, processing, completed or failed, as of *now*."""
         if now >= self.ends_at:
             return "failed" if self.failure else "completed"
         return "pending" if now < self.accepted_at + self.duration * _QUEUED else "processing"
 
 
 class Account:
-    """
-    Take tasks on and describe them; knows nothing of HTTP.
-    """
+    """Take tasks on and describe them; knows nothing of HTTP."""
 
     def __init__(self, options: Options, balance: float) -> None:
         self.charges: list[Charge] = []
@@ -97,25 +87,19 @@ class Account:
 
     @property
     def credits(self) -> float:
-        """
-        Credits left, the refunds due by now included.
-        """
+        """Credits left, the refunds due by now included."""
         self._refund()
         return self._balance
 
     def refill(self, balance: float) -> None:
-        """
-        Set what is left to *balance*.
-        """
+        """Set what is left to *balance*."""
         self._refund()
         self._balance = balance
 
     def submit(
         self, document: Mapping[str, Any], failure: tuple[str, str] | None
     ) -> dict[str, Any]:
-        """
-        Accept a task, or raise RefusalError; return the answer's data.
-        """
+        """Accept a task, or raise RefusalError; return the answer's data."""
         model, params, out_task_id = _checked(document)
         options = self._options
         used = self.tasks.get(out_task_id)
@@ -142,8 +126,7 @@ class Account:
         return self._submitted(task)
 
     def query(self, document: Any, failure: tuple[str, str] | None, status: str) -> dict[str, Any]:
-        """
-        Look at a task, or raise RefusalError; return the answer's data.
+        """Look at a task, or raise RefusalError; return the answer's data.
 
         Args:
             document: The request's body; empty if it was no JSON object.
@@ -178,15 +161,11 @@ class Account:
         }
 
     def balance(self) -> dict[str, Any]:
-        """
-        Return the balance answer's data.
-        """
+        """Return the balance answer's data."""
         return {"credits": self.credits, "free_quotas": list(self._options.free_quotas)}
 
     def has_file(self, path: str) -> bool:
-        """
-        Return whether a completed task has its result at *path*.
-        """
+        """Return whether a completed task has its result at *path*."""
         out_task_id, _, name = path.removeprefix(_results.FOLDER).partition("/")
         task = self.tasks.get(out_task_id)
         if task is None or task.status(self._options.clock()) != "completed":

@@ -1,5 +1,4 @@
-"""
-What the service says: envelopes, refusals and pages, as bytes.
+"""What the service says: envelopes, refusals and pages, as bytes.
 
 Every shape is one that the documentation shows (https://docs.aireiter.com), or
 that the authors of public clients saw live.
@@ -28,9 +27,7 @@ HTML_HEADERS: Mapping[str, str] = {"Content-Type": "text/html; charset=utf-8"}
 
 @attrs.frozen
 class Answer:
-    """
-    One HTTP answer before it meets the socket.
-    """
+    """One HTTP answer before it meets the socket."""
 
     status: int
     body: bytes
@@ -38,15 +35,12 @@ class Answer:
 
 
 def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:
-    """
-    Return *document* as a JSON answer in raw UTF-8.
-    """
+    """Return *document* as a JSON answer in raw UTF-8."""
     return Answer(status, _encode(document).encode())
 
 
 def success(data: Mapping[str, Any], envelope: Envelope, *, accepting: bool) -> Answer:
-    """
-    Return *data* in the *envelope* of one family of documentation pages.
+    """Return *data* in the *envelope* of one family of documentation pages.
 
     Args:
         data: What goes under ``data``.
@@ -68,8 +62,7 @@ def success(data: Mapping[str, Any], envelope: Envelope, *, accepting: bool) -> 
 
 
 def page(status: int) -> Answer:
-    """
-    Return the HTML that stands in front of the API.
+    """Return the HTML that stands in front of the API.
 
     A 200 is the marketing site, which answers every wrong route; anything else
     is the CDN's page for that status.
@@ -101,8 +94,7 @@ def _typed(kind: str) -> _Shape:
 
 @attrs.frozen
 class Reason:
-    """
-    One way of being refused.
+    """One way of being refused.
 
     Args:
         code: The code in the body.
@@ -147,9 +139,7 @@ PAYMENT_REQUIRED = Reason(
 
 
 class RefusalError(Exception):
-    """
-    Raised where a request is refused, to be rendered by `refusal`.
-    """
+    """Raised where a request is refused, to be rendered by `refusal`."""
 
     def __init__(self, reason: Reason, message: str | None = None) -> None:
         super().__init__(reason, message)
@@ -158,9 +148,7 @@ class RefusalError(Exception):
 
 
 def refusal(reason: Reason, form: RefusalForm, message: str | None = None) -> Answer:
-    """
-    Return a refusal; *form* says whether HTTP carries the code as well.
-    """
+    """Return a refusal; *form* says whether HTTP carries the code as well."""
     enveloped = reason.seen_enveloped if form == "seen" else form == "envelope"
     shape = reason.enveloped if enveloped else reason.bare
     document = shape(reason.code, reason.message if message is None else message)
@@ -170,8 +158,7 @@ def refusal(reason: Reason, form: RefusalForm, message: str | None = None) -> An
 def too_many(
     form: RefusalForm, retry_after: float | None = None, retry_form: RetryAfterForm = "seconds"
 ) -> Answer:
-    """
-    Return a 429, with the pace it asks for if there is one.
+    """Return a 429, with the pace it asks for if there is one.
 
     Args:
         form: Whether HTTP carries the 429 too.

@@ -1,6 +1,4 @@
-"""
-The endpoints and the result files, between the sockets and the books.
-"""
+"""The endpoints and the result files, between the sockets and the books."""
 
 import asyncio
 import math
@@ -26,9 +24,7 @@ _ROUTES: dict[tuple[str, str], Endpoint] = {
 
 
 class Api:
-    """
-    Answer the requests of both hosts.
-    """
+    """Answer the requests of both hosts."""
 
     def __init__(
         self, options: Options, account: Account, plan: FaultPlan, traffic: Traffic
@@ -41,9 +37,7 @@ class Api:
         self._bucket = TokenBucket(rate, options.burst, options.clock) if rate else None
 
     async def api(self, request: web.BaseRequest) -> web.StreamResponse:
-        """
-        Answer on the API's host.
-        """
+        """Answer on the API's host."""
         if request.path.startswith(_results.FOLDER):
             return await self.results(request)
         self._traffic.enter()
@@ -53,9 +47,7 @@ class Api:
             self._traffic.leave()
 
     async def results(self, request: web.BaseRequest) -> web.StreamResponse:
-        """
-        Answer on the results' host, which must never see a key.
-        """
+        """Answer on the results' host, which must never see a key."""
         seen = await self._traffic.read(request, keep=self._options.record)
         self._traffic.counts[_results.FOLDER.rstrip("/")] += 1
         if "Authorization" in seen.headers:

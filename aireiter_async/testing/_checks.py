@@ -1,6 +1,4 @@
-"""
-What an option or a fault may be, told in words where it is not.
-"""
+"""What an option or a fault may be, told in words where it is not."""
 
 from collections.abc import Callable
 from math import inf
@@ -12,8 +10,7 @@ Validator: TypeAlias = "Callable[[Any, attrs.Attribute[Any], Any], None]"
 
 
 def must_be(phrase: str, holds: Callable[[Any], bool]) -> Validator:
-    """
-    Make a validator that raises ValueError with the name, *phrase* and the value.
+    """Make a validator that raises ValueError with the name, *phrase* and the value.
 
     Args:
         phrase: What is allowed, to be read after "must be".
@@ -28,26 +25,20 @@ def must_be(phrase: str, holds: Callable[[Any], bool]) -> Validator:
 
 
 def one_of(literal: object) -> Validator:
-    """
-    Make a validator from the values of a ``Literal``.
-    """
+    """Make a validator from the values of a ``Literal``."""
     values = get_args(literal)
     return must_be(f"one of {', '.join(map(repr, values))}", values.__contains__)
 
 
 def at_least(least: float) -> Validator:
-    """
-    Make a validator for numbers, *least* included.
-    """
+    """Make a validator for numbers, *least* included."""
     return must_be(
         f"a number of at least {least}", lambda value: is_number(value) and value >= least
     )
 
 
 def whole(least: float = -inf) -> Validator:
-    """
-    Make a validator for whole numbers, *least* included.
-    """
+    """Make a validator for whole numbers, *least* included."""
     return must_be(
         "a whole number" + ("" if least == -inf else f" of at least {least}"),
         lambda value: isinstance(value, int) and value >= least,
@@ -55,7 +46,5 @@ def whole(least: float = -inf) -> Validator:
 
 
 def is_number(value: object) -> bool:
-    """
-    Return whether *value* can be reckoned with.
-    """
+    """Return whether *value* can be reckoned with."""
     return isinstance(value, int | float)

@@ -1,6 +1,4 @@
-"""
-How an answer leaves the socket, or does not.
-"""
+"""How an answer leaves the socket, or does not."""
 
 import asyncio
 import contextlib
@@ -23,17 +21,14 @@ UNFOUNDED = Answer(200, b'{"statusCode":200,"message":"","data":{"out_task_id":"
 
 
 def send(answer: Answer) -> web.Response:
-    """
-    Return *answer* as aiohttp wants it.
-    """
+    """Return *answer* as aiohttp wants it."""
     return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
 async def deliver(
     request: web.BaseRequest, fault: Fault, answer: Answer, elsewhere: str
 ) -> web.StreamResponse:
-    """
-    Let *fault* strike.
+    """Let *fault* strike.
 
     Args:
         request: The request that is answered or not.

@@ -1,6 +1,4 @@
-"""
-What can go wrong on the way, as values.
-"""
+"""What can go wrong on the way, as values."""
 
 from collections.abc import Mapping
 from typing import Literal, Self, get_args
@@ -31,17 +29,14 @@ _NATURAL: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
 
 
 def check_endpoint(name: str) -> None:
-    """
-    Raise ValueError unless an endpoint has this *name*.
-    """
+    """Raise ValueError unless an endpoint has this *name*."""
     if name not in ENDPOINTS:
         raise ValueError(f"an endpoint is one of {', '.join(ENDPOINTS)}, not {name!r}")
 
 
 @attrs.frozen
 class Fault:
-    """
-    One thing that goes wrong with one request; made by its named constructors.
+    """One thing that goes wrong with one request; made by its named constructors.
 
     A value is hashable and can be a key of ``FakeService(faults={...})``. Unless
     limited by `on`, a fault drawn by chance may strike submit, query and
@@ -82,44 +77,33 @@ class Fault:
     only: Endpoint | None = None
 
     def __repr__(self) -> str:
-        """
-        Show what is not as usual.
-        """
+        """Show what is not as usual."""
         shown = attrs.asdict(self, filter=lambda field, value: value != field.default)
         return f"Fault({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
     def ok(cls) -> Self:
-        """
-        Let one request pass: a placeholder in a script.
-        """
+        """Let one request pass: a placeholder in a script."""
         return cls("pass")
 
     @classmethod
     def lost_answer(cls, *, accepted: bool = False) -> Self:
-        """
-        Close the connection in good order without an answer.
-        """
+        """Close the connection in good order without an answer."""
         return cls("close", accepted)
 
     @classmethod
     def reset(cls, *, accepted: bool = False) -> Self:
-        """
-        Reset the connection (TCP RST) instead of answering.
-        """
+        """Reset the connection (TCP RST) instead of answering."""
         return cls("reset", accepted)
 
     @classmethod
     def hang(cls, *, accepted: bool = False) -> Self:
-        """
-        Never answer; ends when the client goes or the service closes.
-        """
+        """Never answer; ends when the client goes or the service closes."""
         return cls("hang", accepted)
 
     @classmethod
     def delay(cls, seconds: float, *, accepted: bool = False) -> Self:
-        """
-        Answer in full, but *seconds* of real time late.
+        """Answer in full, but *seconds* of real time late.
 
         Without *accepted* the request is looked at only after the wait, so that
         a client that has gone by then has submitted nothing.
@@ -128,30 +112,22 @@ class Fault:
 
     @classmethod
     def drip(cls, seconds: float) -> Self:
-        """
-        Send the body in small pieces over *seconds* of real time.
-        """
+        """Send the body in small pieces over *seconds* of real time."""
         return cls("drip", seconds=seconds)
 
     @classmethod
     def truncated(cls, *, accepted: bool = False) -> Self:
-        """
-        Promise the whole body in Content-Length, send half of it and close.
-        """
+        """Promise the whole body in Content-Length, send half of it and close."""
         return cls("truncate", accepted)
 
     @classmethod
     def broken_json(cls, *, accepted: bool = False) -> Self:
-        """
-        Answer HTTP 200 with a complete body that is not JSON, though it says so.
-        """
+        """Answer HTTP 200 with a complete body that is not JSON, though it says so."""
         return cls._reply(Answer(200, b'{"statusCode":200,"message":"","data":{'), accepted)
 
     @classmethod
     def html(cls, status: int = 200, *, accepted: bool = False) -> Self:
-        """
-        Answer with a page: 200 the marketing site, 403 or 502 the CDN.
-        """
+        """Answer with a page: 200 the marketing site, 403 or 502 the CDN."""
         return cls._reply(_answers.page(status), accepted)
 
     @classmethod
@@ -162,8 +138,7 @@ class Fault:
         as_date: bool = False,
         in_envelope: bool = False,
     ) -> Self:
-        """
-        Refuse with 429.
+        """Refuse with 429.
 
         Args:
             retry_after: Seconds to ask for; None sends no ``Retry-After``.
@@ -179,8 +154,7 @@ class Fault:
 
     @classmethod
     def no_credits(cls, *, in_envelope: bool = True) -> Self:
-        """
-        Refuse for want of credits: as seen, 433 in a 200 that says ``ok: true``.
+        """Refuse for want of credits: as seen, 433 in a 200 that says ``ok: true``.
 
         Without *in_envelope* it is the documented HTTP 433.
         """
@@ -189,15 +163,12 @@ class Fault:
 
     @classmethod
     def payment_required(cls) -> Self:
-        """
-        Refuse for want of credits as the gpt_image_2_official page has it: HTTP 402.
-        """
+        """Refuse for want of credits as the gpt_image_2_official page has it: HTTP 402."""
         return cls._reply(_answers.refusal(_answers.PAYMENT_REQUIRED, "http"))
 
     @classmethod
     def bad_request(cls, message: str, *, in_envelope: bool = True, ok: bool = False) -> Self:
-        """
-        Refuse with 400 and *message*: as seen, in an HTTP 200.
+        """Refuse with 400 and *message*: as seen, in an HTTP 200.
 
         With *ok* the body says ``ok: true`` all the same, which was seen as well.
         """
@@ -206,44 +177,33 @@ class Fault:
 
     @classmethod
     def not_found(cls) -> Self:
-        """
-        Answer "api task not found" as seen on query: 400 in a 200, ``ok: true``.
-        """
+        """Answer "api task not found" as seen on query: 400 in a 200, ``ok: true``."""
         return cls._reply(_answers.refusal(_answers.UNKNOWN_TASK, "envelope"))
 
     @classmethod
     def server_error(cls, status: int = 500, *, accepted: bool = False) -> Self:
-        """
-        Answer the JSON envelope of a 5xx.
-        """
+        """Answer the JSON envelope of a 5xx."""
         document = {"error": {"code": status, "message": "Internal server error"}}
         return cls._reply(_answers.json_answer(document, status), accepted)
 
     @classmethod
     def no_data(cls, *, accepted: bool = False) -> Self:
-        """
-        Answer success with ``data: null``, which says nothing about acceptance.
-        """
+        """Answer success with ``data: null``, which says nothing about acceptance."""
         return cls._reply(_answers.json_answer({"statusCode": 200, "data": None}), accepted)
 
     @classmethod
     def redirect(cls, location: str | None = None) -> Self:
-        """
-        Answer 307 to *location*; None is the same path on the results' host.
-        """
+        """Answer 307 to *location*; None is the same path on the results' host."""
         return cls("redirect", text=location or "")
 
     @classmethod
     def task_status(cls, status: str) -> Self:
-        """
-        Answer with *status* in place of the task's own, known word or not.
-        """
+        """Answer with *status* in place of the task's own, known word or not."""
         return cls("task_status", text=status)
 
     @classmethod
     def failed(cls, code: str = "TIMEOUT", message: str = "upstream timed out") -> Self:
-        """
-        Let the task fail with this error and refund it.
+        """Let the task fail with this error and refund it.
 
         On submit it fails when its time is up; on query at once.
         """
@@ -258,9 +218,7 @@ class Fault:
         headers: Mapping[str, str] | None = None,
         accepted: bool = False,
     ) -> Self:
-        """
-        Answer exactly this; headers default to those of JSON.
-        """
+        """Answer exactly this; headers default to those of JSON."""
         raw = body.encode() if isinstance(body, str) else body
         chosen = _answers.JSON_HEADERS if headers is None else headers
         return cls._reply(Answer(status, raw, chosen), accepted)
@@ -276,8 +234,7 @@ class Fault:
         )
 
     def on(self, endpoint: Endpoint) -> Self:
-        """
-        Limit the fault to *endpoint*: submit, query, balance or result.
+        """Limit the fault to *endpoint*: submit, query, balance or result.
 
         Raises:
             ValueError: The fault means nothing there, or there is no such endpoint.
@@ -286,26 +243,20 @@ class Fault:
         return attrs.evolve(self, only=endpoint)
 
     def check(self, endpoint: Endpoint) -> None:
-        """
-        Raise ValueError unless there is such an *endpoint*, and the fault has a meaning on it.
-        """
+        """Raise ValueError unless there is such an *endpoint*, and the fault has a meaning on it."""
         check_endpoint(endpoint)
         possible = _NATURAL[self.kind][1] if self.kind in _NATURAL else ENDPOINTS
         if endpoint not in possible or self.only not in {None, endpoint}:
             raise ValueError(f"{self.kind!r} cannot strike {endpoint!r}")
 
     def by_chance_on(self, endpoint: Endpoint) -> bool:
-        """
-        Return whether the fault may be drawn for *endpoint*.
-        """
+        """Return whether the fault may be drawn for *endpoint*."""
         if self.only is not None:
             return self.only == endpoint
         return endpoint in (_NATURAL[self.kind][0] if self.kind in _NATURAL else _BY_CHANCE)
 
     def needs_answer(self, endpoint: Endpoint) -> bool:
-        """
-        Return whether the service handles the request in spite of the fault.
-        """
+        """Return whether the service handles the request in spite of the fault."""
         if self.accepted or self.kind in _PASSING:
             return True
         # Only a submit has an "accepted"; elsewhere it is the real answer that is cut.

@@ -1,14 +1,11 @@
-"""
-How many requests per second the service grants.
-"""
+"""How many requests per second the service grants."""
 
 import math
 from collections.abc import Callable
 
 
 class TokenBucket:
-    """
-    Grant *rate* requests per second of *clock*, and *burst* at once.
+    """Grant *rate* requests per second of *clock*, and *burst* at once.
 
     Args:
         rate: Tokens that come back per second, above 0.
@@ -25,9 +22,7 @@ class TokenBucket:
         self._at = clock()
 
     def take(self) -> float:
-        """
-        Take a token and return 0, or return the seconds until there is one.
-        """
+        """Take a token and return 0, or return the seconds until there is one."""
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._at) * self._rate)
         self._at = now

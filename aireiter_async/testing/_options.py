@@ -1,6 +1,4 @@
-"""
-What a FakeService can be told.
-"""
+"""What a FakeService can be told."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +38,7 @@ _FAULTS = must_be("a mapping from faults, such as Fault.reset(), to probabilitie
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class Options:
-    """
-    The arguments of `FakeService`, whose docstring describes them.
-    """
+    """The arguments of `FakeService`, whose docstring describes them."""
 
     api_key: str | None = API_KEY
     port: int = attrs.field(default=0, validator=whole(0))

@@ -1,6 +1,4 @@
-"""
-When things go wrong.
-"""
+"""When things go wrong."""
 
 import random
 from collections import deque
@@ -10,9 +8,7 @@ from aireiter_async.testing._faults import ENDPOINTS, Endpoint, Fault, check_end
 
 
 class FaultPlan:
-    """
-    Decide which fault strikes next: scripts first, in order, then chance.
-    """
+    """Decide which fault strikes next: scripts first, in order, then chance."""
 
     def __init__(self, chances: Mapping[Fault, float], seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - repeatable, guards nothing
@@ -25,9 +21,7 @@ class FaultPlan:
             self._chances[endpoint] = rows
 
     def script(self, endpoint: Endpoint, faults: tuple[object, ...]) -> None:
-        """
-        Append *faults* to the script of *endpoint*, or none of them.
-        """
+        """Append *faults* to the script of *endpoint*, or none of them."""
         check_endpoint(endpoint)
         checked: list[Fault] = []
         for fault in faults:
@@ -38,9 +32,7 @@ class FaultPlan:
         self._scripts[endpoint].extend(checked)
 
     def next(self, endpoint: Endpoint) -> Fault | None:
-        """
-        Return the fault of the request that has just come, or None.
-        """
+        """Return the fault of the request that has just come, or None."""
         if script := self._scripts[endpoint]:
             return script.popleft()
         if rows := self._chances[endpoint]:
@@ -52,8 +44,6 @@ class FaultPlan:
         return None
 
     def left(self, endpoint: Endpoint) -> int:
-        """
-        Return how many scripted faults are still to come on *endpoint*.
-        """
+        """Return how many scripted faults are still to come on *endpoint*."""
         check_endpoint(endpoint)
         return len(self._scripts[endpoint])

@@ -1,6 +1,4 @@
-"""
-FakeService as a program, for clients in other processes.
-"""
+"""FakeService as a program, for clients in other processes."""
 
 import argparse
 import asyncio
@@ -87,8 +85,7 @@ async def _serve(service: FakeService) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Serve until SIGINT or SIGTERM, and return the exit status.
+    """Serve until SIGINT or SIGTERM, and return the exit status.
 
     Args:
         argv: The command line after the program's name; None: that of the process.

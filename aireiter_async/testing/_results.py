@@ -1,5 +1,4 @@
-"""
-What a finished task gives: the shape of its output, and its files.
+"""What a finished task gives: the shape of its output, and its files.
 
 A small table stands in for the catalogue: the longest prefix of the model's
 name decides, and what no row knows is a video under ``url``.
@@ -77,8 +76,7 @@ def _shape(model: str) -> _Shape:
 
 
 def output(model: str, out_task_id: str, count: int, root: str) -> Any:
-    """
-    Return the ``output`` of a completed task.
+    """Return the ``output`` of a completed task.
 
     Args:
         model: The model's name, which decides the shape.
@@ -119,9 +117,7 @@ def _layer(index: int) -> dict[str, Any]:
 
 
 def is_file(model: str, count: int, name: str) -> bool:
-    """
-    Return whether a task of *model* with *count* results has a file *name*.
-    """
+    """Return whether a task of *model* with *count* results has a file *name*."""
     shape = _shape(model)
     names = {f"item-{index}.{shape.suffix}" for index in range(count) if shape.suffix}
     if shape.cover:
@@ -187,8 +183,7 @@ _FILES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 def file(path: str) -> tuple[str, bytes]:
-    """
-    Return the media type and the bytes of the file at *path*.
+    """Return the media type and the bytes of the file at *path*.
 
     The bytes are small, open with the right magic number and depend on the path
     alone, so that two files differ and two downloads of one do not.

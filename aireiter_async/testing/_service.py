@@ -1,6 +1,4 @@
-"""
-FakeService: the API in miniature on a real socket.
-"""
+"""FakeService: the API in miniature on a real socket."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,8 +18,7 @@ from aireiter_async.testing._traffic import RecordedRequest, Traffic
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class FakeService(Options):
-    """
-    The AIReiter API in miniature, on a real socket of 127.0.0.1.
+    """The AIReiter API in miniature, on a real socket of 127.0.0.1.
 
     ::
 
@@ -108,9 +105,7 @@ class FakeService(Options):
     _results_port: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        """
-        Open the books.
-        """
+        """Open the books."""
         self._account = Account(self, self._credits)
         self._traffic = Traffic(self.clock)
         self._plan = FaultPlan(self.faults, self.seed)
@@ -124,9 +119,7 @@ class FakeService(Options):
         self.refusals = self._traffic.refusals
 
     def __repr__(self) -> str:
-        """
-        Show where it is, and what it has taken on.
-        """
+        """Show where it is, and what it has taken on."""
         return (
             f"FakeService(url={self.url!r}, running={self._site.running}, "
             f"charges={len(self.charges)})"
@@ -134,23 +127,17 @@ class FakeService(Options):
 
     @property
     def url(self) -> str:
-        """
-        The base URL to give to a client; empty until started.
-        """
+        """The base URL to give to a client; empty until started."""
         return self._site.url
 
     @property
     def results_url(self) -> str:
-        """
-        The URL of the host of the result files, without a path.
-        """
+        """The URL of the host of the result files, without a path."""
         return self._account.results_url
 
     @property
     def credits(self) -> float:
-        """
-        Credits left, the refunds due by now included; may be assigned to.
-        """
+        """Credits left, the refunds due by now included; may be assigned to."""
         return self._account.credits
 
     @credits.setter  # noqa: A003 - the property above, not the builtin of an interactive session
@@ -159,48 +146,35 @@ class FakeService(Options):
 
     @property
     def tasks(self) -> Mapping[str, FakeTask]:
-        """
-        The tasks by their ids; the latest where an id was used twice.
-        """
+        """The tasks by their ids; the latest where an id was used twice."""
         return MappingProxyType(self._account.tasks)
 
     @property
     def connections(self) -> int:
-        """
-        Sockets open to the API now.
-        """
+        """Sockets open to the API now."""
         return len(self._site.connections)
 
     @property
     def peak_connections(self) -> int:
-        """
-        The most sockets that were open to the API at once.
-        """
+        """The most sockets that were open to the API at once."""
         return self._site.peak_connections
 
     @property
     def in_flight(self) -> int:
-        """
-        API requests being handled now, hanging ones included.
-        """
+        """API requests being handled now, hanging ones included."""
         return self._traffic.in_flight
 
     @property
     def peak_in_flight(self) -> int:
-        """
-        The most API requests that were handled at once.
-        """
+        """The most API requests that were handled at once."""
         return self._traffic.peak_in_flight
 
     def posts(self, out_task_id: str) -> int:
-        """
-        Return how many submits with *out_task_id* arrived, whatever became of them.
-        """
+        """Return how many submits with *out_task_id* arrived, whatever became of them."""
         return self._traffic.posts[out_task_id]
 
     def script(self, endpoint: Endpoint, *faults: Fault) -> None:
-        """
-        Let *faults* strike the next requests to *endpoint*, one each, in order.
+        """Let *faults* strike the next requests to *endpoint*, one each, in order.
 
         Args:
             endpoint: ``"submit"``, ``"query"``, ``"balance"`` or ``"result"``.
@@ -213,8 +187,7 @@ class FakeService(Options):
         self._plan.script(endpoint, faults)
 
     def scripted(self, endpoint: Endpoint) -> int:
-        """
-        Return how many scripted faults are still to come on *endpoint*.
+        """Return how many scripted faults are still to come on *endpoint*.
 
         Raises:
             ValueError: There is no such endpoint.
@@ -222,8 +195,7 @@ class FakeService(Options):
         return self._plan.left(endpoint)
 
     async def start(self) -> None:
-        """
-        Listen; after `close`, on the same ports and with the same books.
+        """Listen; after `close`, on the same ports and with the same books.
 
         Raises:
             OSError: The port is taken.
@@ -242,16 +214,12 @@ class FakeService(Options):
             raise
 
     async def close(self) -> None:
-        """
-        Stop listening and cut every connection, whatever it is waiting for.
-        """
+        """Stop listening and cut every connection, whatever it is waiting for."""
         await self._site.stop()
         await self._results.stop()
 
     async def __aenter__(self) -> Self:
-        """
-        Start.
-        """
+        """Start."""
         await self.start()
         return self
 
@@ -261,7 +229,5 @@ class FakeService(Options):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        Close.
-        """
+        """Close."""
         await self.close()

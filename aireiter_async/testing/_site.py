@@ -1,6 +1,4 @@
-"""
-One listening port, with its open connections counted.
-"""
+"""One listening port, with its open connections counted."""
 
 import asyncio
 import socket
@@ -19,9 +17,7 @@ _GRACE = 0.1
 
 
 class Site:
-    """
-    Serve *handler* on a port of 127.0.0.1, from start to stop.
-    """
+    """Serve *handler* on a port of 127.0.0.1, from start to stop."""
 
     def __init__(self, handler: Handler) -> None:
         self.url = ""
@@ -32,14 +28,11 @@ class Site:
 
     @property
     def running(self) -> bool:
-        """
-        Whether it listens.
-        """
+        """Whether it listens."""
         return self._running is not None
 
     async def start(self, port: int) -> int:
-        """
-        Listen on *port*, 0 for a free one, and return which it is.
+        """Listen on *port*, 0 for a free one, and return which it is.
 
         Raises:
             OSError: The port is taken.
@@ -57,9 +50,7 @@ class Site:
         return bound
 
     async def stop(self) -> None:
-        """
-        Stop listening and cut every connection, whatever it is waiting for.
-        """
+        """Stop listening and cut every connection, whatever it is waiting for."""
         if self._running is None:
             return
         (runner, listener), self._running = self._running, None
@@ -85,16 +76,12 @@ async def _rounds() -> None:
 
 
 class _Listener(socket.socket):
-    """
-    A listening socket that can stop accepting before it is closed.
-    """
+    """A listening socket that can stop accepting before it is closed."""
 
     deaf = False
 
     def __repr__(self) -> str:
-        """
-        Say in Python's warning of an unclosed socket what should have been closed.
-        """
+        """Say in Python's warning of an unclosed socket what should have been closed."""
         return "FakeService: use 'async with', or await its close()"
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -104,9 +91,7 @@ class _Listener(socket.socket):
 
 
 class _CountingServer(web.Server):
-    """
-    Tells its site of every connection.
-    """
+    """Tells its site of every connection."""
 
     def __init__(self, handler: Handler, site: Site) -> None:
         super().__init__(handler, handler_cancellation=True, access_log=None)

@@ -1,6 +1,4 @@
-"""
-What reached the service's sockets.
-"""
+"""What reached the service's sockets."""
 
 import json
 from collections import Counter
@@ -13,8 +11,7 @@ from aiohttp import web
 
 @attrs.frozen(eq=False)
 class RecordedRequest:
-    """
-    One request as it arrived.
+    """One request as it arrived.
 
     Args:
         method: The HTTP method.
@@ -32,17 +29,13 @@ class RecordedRequest:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """
-        The body if it is a JSON object, else an empty mapping.
-        """
+        """The body if it is a JSON object, else an empty mapping."""
         body: object = self.body
         return cast("Mapping[str, Any]", body) if isinstance(body, dict) else {}
 
 
 class Traffic:
-    """
-    Count requests, and keep them where asked to.
-    """
+    """Count requests, and keep them where asked to."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.requests: list[RecordedRequest] = []
@@ -55,30 +48,22 @@ class Traffic:
         self._clock = clock
 
     def enter(self) -> None:
-        """
-        Count a request that has begun.
-        """
+        """Count a request that has begun."""
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
     def leave(self) -> None:
-        """
-        Count a request that has ended, answered or not.
-        """
+        """Count a request that has ended, answered or not."""
         self.in_flight -= 1
 
     def count_post(self, seen: RecordedRequest) -> None:
-        """
-        Count a submit under its id, if it has one.
-        """
+        """Count a submit under its id, if it has one."""
         out_task_id = seen.fields.get("out_task_id")
         if isinstance(out_task_id, str):
             self.posts[out_task_id] += 1
 
     async def read(self, request: web.BaseRequest, *, keep: bool) -> RecordedRequest:
-        """
-        Read *request* to its end; *keep* it in the list of requests.
-        """
+        """Read *request* to its end; *keep* it in the list of requests."""
         # Not request.read(): that one refuses what is larger than a megabyte.
         raw = await request.content.read()
         try:

@@ -1,6 +1,4 @@
-"""
-What all clients share: the request that each makes of it what it can, and how many at once.
-"""
+"""What all clients share: the request that each makes of it what it can, and how many at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,9 +19,7 @@ PARAMS: Final[dict[str, Any]] = {
 
 
 def by_workers(submit: Submit, concurrency: int) -> Run:
-    """
-    Make of *submit* what calls it any number of times, *concurrency* at once.
-    """
+    """Make of *submit* what calls it any number of times, *concurrency* at once."""
 
     async def run(count: int) -> None:
         left = iter(range(count))

@@ -1,6 +1,4 @@
-"""
-The references: what an exchange costs without any client of an API around it.
-"""
+"""The references: what an exchange costs without any client of an API around it."""
 
 import asyncio
 import json
@@ -19,9 +17,7 @@ _BODY = {"model": MODEL, "params": PARAMS, "out_task_id": "a" * 32}
 
 @asynccontextmanager
 async def streams(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Write bytes made beforehand to asyncio's streams: the limit.
-    """
+    """Write bytes made beforehand to asyncio's streams: the limit."""
     where = urlsplit(url)
     body = json.dumps(_BODY).encode()
     head = (
@@ -48,9 +44,7 @@ async def streams(url: str, concurrency: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def plain(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Post with aiohttp as people write it.
-    """
+    """Post with aiohttp as people write it."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         headers={"Authorization": f"Bearer {KEY}"},
@@ -66,9 +60,7 @@ async def plain(url: str, concurrency: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def tuned(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Post with aiohttp and all that its public interface offers to make it fast.
-    """
+    """Post with aiohttp and all that its public interface offers to make it fast."""
     body = json.dumps(_BODY).encode()
     where = URL(url + _PATH)
     headers = {

@@ -1,6 +1,4 @@
-"""
-comfy-sdk: ``AsyncComfy.submit``.
-"""
+"""comfy-sdk: ``AsyncComfy.submit``."""
 
 import os
 from collections.abc import AsyncIterator
@@ -15,9 +13,7 @@ _WORKFLOW = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": PROMPT}}}
 
 @asynccontextmanager
 async def submit(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit a workflow of one node.
-    """
+    """Submit a workflow of one node."""
     os.environ["COMFY_BASE_URL"] = url
     async with AsyncComfy(api_key=KEY) as client:
         workflow = client.workflows.from_json(_WORKFLOW)

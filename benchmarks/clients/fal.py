@@ -1,6 +1,4 @@
-"""
-fal-client: ``AsyncClient.submit``.
-"""
+"""fal-client: ``AsyncClient.submit``."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,9 +11,7 @@ from benchmarks.clients._run import KEY, PARAMS, Run, by_workers
 
 @asynccontextmanager
 async def submit(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Queue a request.
-    """
+    """Queue a request."""
     # Its host is an environment variable, its https:// is not.
     fal_client.client.QUEUE_URL_FORMAT = f"{url}/"
     client = fal_client.AsyncClient(key=KEY)

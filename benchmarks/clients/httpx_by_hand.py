@@ -1,6 +1,4 @@
-"""
-httpx as people write it: more connections than its limits allow made it slower still.
-"""
+"""httpx as people write it: more connections than its limits allow made it slower still."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +10,7 @@ from benchmarks.clients._run import KEY, MODEL, PARAMS, Run, by_workers
 
 @asynccontextmanager
 async def post(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Post to the same path as we do.
-    """
+    """Post to the same path as we do."""
     async with httpx.AsyncClient(
         base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=120
     ) as client:

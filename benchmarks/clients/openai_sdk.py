@@ -1,6 +1,4 @@
-"""
-openai: ``images.generate``, over httpx and over its aiohttp client.
-"""
+"""openai: ``images.generate``, over httpx and over its aiohttp client."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,18 +10,14 @@ from benchmarks.clients._run import KEY, PROMPT, Run, by_workers
 
 @asynccontextmanager
 async def over_httpx(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Generate with the default client.
-    """
+    """Generate with the default client."""
     async with AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1") as client:
         yield _run(client, concurrency)
 
 
 @asynccontextmanager
 async def over_aiohttp(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Generate with the client that it offers for concurrency.
-    """
+    """Generate with the client that it offers for concurrency."""
     async with AsyncOpenAI(
         api_key=KEY, base_url=f"{url}/v1", http_client=DefaultAioHttpClient()
     ) as client:

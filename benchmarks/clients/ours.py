@@ -1,6 +1,4 @@
-"""
-aireiter_async, in each way that it can be used.
-"""
+"""aireiter_async, in each way that it can be used."""
 
 import asyncio
 import tempfile
@@ -14,35 +12,27 @@ from benchmarks.clients._run import KEY, MODEL, PARAMS, Run, by_workers
 
 
 def connect(url: str, concurrency: int) -> AsyncClient:
-    """
-    Make a client of the service.
-    """
+    """Make a client of the service."""
     return AsyncClient(KEY, base_url=url, max_concurrency=concurrency)
 
 
 @asynccontextmanager
 async def mapping(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit requests with a mapping of parameters, each by a call of its own.
-    """
+    """Submit requests with a mapping of parameters, each by a call of its own."""
     async with connect(url, concurrency) as client:
         yield by_workers(lambda: client.submit(SubmitRequest(MODEL, {**PARAMS})), concurrency)
 
 
 @asynccontextmanager
 async def typed(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit instances of a class of models, made and checked anew for each.
-    """
+    """Submit instances of a class of models, made and checked anew for each."""
     async with connect(url, concurrency) as client:
         yield by_workers(lambda: client.submit(models.Seedance15Pro(**PARAMS)), concurrency)
 
 
 @asynccontextmanager
 async def gather(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit all at once with ``asyncio.gather``: the client's own queue holds them back.
-    """
+    """Submit all at once with ``asyncio.gather``: the client's own queue holds them back."""
     numbers = counter()
     async with connect(url, concurrency) as client:
 
@@ -54,18 +44,14 @@ async def gather(url: str, concurrency: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def many(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit a batch.
-    """
+    """Submit a batch."""
     async with connect(url, concurrency) as client:
         yield batches(client, None)
 
 
 @asynccontextmanager
 async def ledger(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Submit a batch that survives a crash; one batch after another adds to one ledger.
-    """
+    """Submit a batch that survives a crash; one batch after another adds to one ledger."""
     with tempfile.TemporaryDirectory() as directory:
         async with (
             connect(url, concurrency) as client,
@@ -75,9 +61,7 @@ async def ledger(url: str, concurrency: int) -> AsyncIterator[Run]:
 
 
 def batches(client: AsyncClient, record: Ledger | None) -> Run:
-    """
-    Make what submits one batch after another, each request of all of them another one.
-    """
+    """Make what submits one batch after another, each request of all of them another one."""
     numbers = counter()
 
     async def run(count: int) -> None:
@@ -90,8 +74,6 @@ def batches(client: AsyncClient, record: Ledger | None) -> Run:
 
 
 def requests(count: int, numbers: Iterator[int]) -> Iterator[SubmitRequest]:
-    """
-    Yield requests that differ: a ledger takes the same request at the same place for one.
-    """
+    """Yield requests that differ: a ledger takes the same request at the same place for one."""
     for _ in range(count):
         yield SubmitRequest(MODEL, {**PARAMS, "prompt": f"{PARAMS['prompt']} {next(numbers)}"})

@@ -1,6 +1,4 @@
-"""
-runwayml: ``text_to_video.create``, over httpx and over its aiohttp client.
-"""
+"""runwayml: ``text_to_video.create``, over httpx and over its aiohttp client."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,18 +10,14 @@ from benchmarks.clients._run import KEY, PROMPT, Run, by_workers
 
 @asynccontextmanager
 async def over_httpx(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Create a task with the default client.
-    """
+    """Create a task with the default client."""
     async with AsyncRunwayML(api_key=KEY, base_url=url) as client:
         yield _run(client, concurrency)
 
 
 @asynccontextmanager
 async def over_aiohttp(url: str, concurrency: int) -> AsyncIterator[Run]:
-    """
-    Create a task with the client that it offers for concurrency.
-    """
+    """Create a task with the client that it offers for concurrency."""
     async with AsyncRunwayML(
         api_key=KEY, base_url=url, http_client=DefaultAioHttpClient()
     ) as client:

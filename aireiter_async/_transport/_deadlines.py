@@ -1,5 +1,4 @@
-"""
-One timer for all exchanges that share one timeout.
+"""One timer for all exchanges that share one timeout.
 
 They all get the same number of seconds, so they run out in the order in which
 they began: an ordered dict and one timer at a time do what a timer each would
@@ -12,8 +11,7 @@ from typing import Self
 
 
 class Deadlines:
-    """
-    Cuts short what takes longer than *seconds*.
+    """Cuts short what takes longer than *seconds*.
 
     Use it as a context manager around what is to be cut short; in each task at
     most one such block runs at a time.
@@ -32,9 +30,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        """
-        Begin a block in the current task.
-        """
+        """Begin a block in the current task."""
         loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:
@@ -50,9 +46,7 @@ class Deadlines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        End the block; tell a deadline from a caller's cancellation.
-        """
+        """End the block; tell a deadline from a caller's cancellation."""
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - it has entered
         _, cancelling = self._running.pop(task)
@@ -62,9 +56,7 @@ class Deadlines:
                 raise TimeoutError from error
 
     def cut(self) -> None:
-        """
-        Cut all blocks short, whatever time they have left, and keep no timer.
-        """
+        """Cut all blocks short, whatever time they have left, and keep no timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -74,9 +66,7 @@ class Deadlines:
                 task.cancel()
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """
-        Cut short what is overdue, and set the timer for the next oldest.
-        """
+        """Cut short what is overdue, and set the timer for the next oldest."""
         self._timer = None
         now = loop.time()
         for task, (began, _) in self._running.items():

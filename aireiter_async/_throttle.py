@@ -1,18 +1,15 @@
-"""
-Who may go now: the bounded semaphore, the rate, the cool-down after a refusal.
+"""Admission control: concurrency slots, the request rate, the cool-down after a 429.
 
-A caller takes a slot, first in, first out; where a rate is set or was learned,
-it first waits for its turn. The slot covers one HTTP exchange and no wait
-between two of them.
+A caller takes a slot, first in, first out; where a rate is set or was learned, it first waits
+for its turn. The slot covers one HTTP exchange, never the wait between two of them.
 """
 
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
-
-from aireiter_async._slots import Slots
 
 _SPAN: Final = 1.0  # seconds over which the accepted rate is measured
 _CUT: Final = 0.8  # of the accepted rate is left after a refusal
@@ -26,9 +23,58 @@ _UNBOUND: Final = 10_000.0  # requests per second beyond which a learned rate li
 _LATE: Final = 0.01  # seconds that a turn taken late is made up for: timers are that coarse
 
 
-class AdaptiveRate:
+class Slots:
+    """Slots that are taken and given back; one given back goes to whoever has waited longest.
+
+    Args:
+        number: How many there are.
     """
-    The rate at which requests may leave: a ceiling, and what refusals teach.
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._free = number
+        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+
+    def take(self) -> bool:
+        """Take a slot if one is free; none is while anybody waits."""
+        if self._free:
+            self._free -= 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Wait for a slot, and take it."""
+        if self.take():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._queue.pop(turn, None)
+            else:  # it came just before the cancellation
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot back.
+
+        Raises:
+            RuntimeError: None was taken.
+        """
+        while self._queue:
+            turn, _ = self._queue.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        if self._free >= self._number:
+            raise RuntimeError("a slot was given back that nobody had taken")
+        self._free += 1
+
+
+class AdaptiveRate:
+    """The rate at which requests may leave: a ceiling, and what refusals teach.
 
     Turns are spaced evenly (the generic cell rate algorithm). A refusal sets
     the rate to what the service has been accepting, less a margin. While only one
@@ -57,35 +103,25 @@ class AdaptiveRate:
 
     @property
     def limited(self) -> bool:
-        """
-        Whether there is a rate at all.
-        """
+        """Whether there is a rate at all."""
         return self._learned != math.inf or self._ceiling != math.inf
 
     @property
     def rate(self) -> float:
-        """
-        Requests per second, infinite where nothing limits them.
-        """
+        """Requests per second, infinite where nothing limits them."""
         return min(self._ceiling, self._learned)
 
     def delay(self, now: float) -> float:
-        """
-        Return the seconds until the next request may leave; 0 or less: now.
-        """
+        """Return the seconds until the next request may leave; 0 or less: now."""
         return max(self._turn_at, self._cool_until) - now
 
     def leave(self, now: float) -> None:
-        """
-        Take the turn that `delay` granted.
-        """
+        """Take the turn that `delay` granted."""
         turn_at = self._turn_at if now - self._turn_at <= _LATE else now
         self._turn_at = turn_at + 1.0 / self.rate
 
     def accepted(self, now: float) -> None:
-        """
-        Count a request that was not refused, and let a learned rate grow.
-        """
+        """Count a request that was not refused, and let a learned rate grow."""
         if now - self._span_from >= _SPAN:
             self._roll(now)
         self._span_count += 1
@@ -95,8 +131,7 @@ class AdaptiveRate:
         self._accepted_at = now
 
     def refused(self, now: float, left_at: float, retry_after: float | None) -> None:
-        """
-        Cool down, and cut the rate.
+        """Cool down, and cut the rate.
 
         Args:
             now: The time of the refusal.
@@ -117,9 +152,7 @@ class AdaptiveRate:
         self._grown = 0.0
 
     def _grow(self, passed: float) -> float:
-        """
-        Return the rate after *passed* seconds without a refusal.
-        """
+        """Return the rate after *passed* seconds without a refusal."""
         # Time without traffic proves nothing: it does not count.
         if self._searching:
             return self._learned * math.exp2(min(passed, _SPAN) / _SPAN)
@@ -128,9 +161,7 @@ class AdaptiveRate:
         return self._good + scale * (self._grown - math.cbrt(self._good * (1 - _CUT) / scale)) ** 3
 
     def _roll(self, now: float) -> None:
-        """
-        Begin a new span of time once the current one is over.
-        """
+        """Begin a new span of time once the current one is over."""
         passed = now - self._span_from
         if passed >= _SPAN:
             self._span_before = self._span_count if passed < 2 * _SPAN else 0
@@ -138,17 +169,14 @@ class AdaptiveRate:
             self._span_from = now if passed >= 2 * _SPAN else self._span_from + _SPAN
 
     def _measure(self, now: float) -> float:
-        """
-        Return the requests per second that were accepted over the last span.
-        """
+        """Return the requests per second that were accepted over the last span."""
         self._roll(now)
         share = 1.0 - (now - self._span_from) / _SPAN
         return (self._span_count + self._span_before * share) / _SPAN
 
 
-class Pace:
-    """
-    The one gate of a client: slots for what is in flight, turns where a rate is.
+class Throttle:
+    """The one gate of a client: slots for what is in flight, turns where a rate is.
 
     Args:
         max_concurrency: Exchanges in flight, at least 1.
@@ -175,15 +203,12 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """
-        Requests per second that are allowed now, None for no limit.
-        """
+        """Requests per second that are allowed now, None for no limit."""
         rate = self._rate.rate
         return None if rate == float("inf") else rate
 
     async def acquire(self, *, shaped: bool = True) -> float:
-        """
-        Wait for a slot, first in, first out, and for a turn.
+        """Wait for a slot, first in, first out, and for a turn.
 
         Args:
             shaped: Whether the rate applies; it does not to result downloads,
@@ -208,28 +233,20 @@ class Pace:
         return self._clock()
 
     def release(self) -> None:
-        """
-        Give the slot back.
-        """
+        """Give the slot back."""
         self.in_flight -= 1
         self._slots.release()
 
     def accepted(self) -> None:
-        """
-        Tell that the service took a request without asking for a slower pace.
-        """
+        """Tell that the service took a request without asking for a slower pace."""
         self._rate.accepted(self._clock())
 
     def refused(self, left_at: float, retry_after: float | None) -> None:
-        """
-        Tell that a request that left at *left_at* was refused for its pace.
-        """
+        """Tell that a request that left at *left_at* was refused for its pace."""
         self._rate.refused(self._clock(), left_at, retry_after)
 
     async def _take_turn(self) -> None:
-        """
-        Wait for a turn, then for a slot: nobody holds one while the service wants a pause.
-        """
+        """Wait for a turn, then for a slot: nobody holds one while the service wants a pause."""
         # One sleeper at a time, in order: whoever wakes sees the rate as it is by then.
         async with self._turns:
             await self._slots.acquire()
