@@ -25,7 +25,7 @@ from aireiter_async import (
     SubmitRequest,
     TransportError,
 )
-from aireiter_async._client._settings import Secret
+from aireiter_async._redact import Secret
 from aireiter_async._transport import _failures, _pool
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async.testing import FakeService, Fault

@@ -242,7 +242,7 @@ def test_an_accepted_submit_is_a_task(payload: Any, status: str, estimate: float
 )
 def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
     """A 200 that names no task is no acceptance, and no refusal either."""
-    with pytest.raises(ProtocolError, match="the submit was answered without a task") as caught:
+    with pytest.raises(ProtocolError, match="the submit was answered without a task"):
         submitted(data)
 
 

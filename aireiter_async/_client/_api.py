@@ -3,21 +3,18 @@
 Here, and only here, the throttle, the transport and the wire meet.
 """
 
-import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 from attrs import define, field
 
 from aireiter_async import _wire
-from aireiter_async._client._settings import Secret, Settings
+from aireiter_async._client._settings import Settings
 from aireiter_async._client._sleeping import Sleeping
-from aireiter_async._envelope import Reply
 from aireiter_async._poll import Durations
+from aireiter_async._redact import Redactor, Secret
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import refused
 from aireiter_async._tasks import Balance, Task
@@ -32,9 +29,6 @@ from aireiter_async.errors import (
 )
 
 T = TypeVar("T")
-
-_HIDDEN: Final = b"***"
-_REDIRECTS: Final = range(300, 400)
 
 
 @define
@@ -82,8 +76,7 @@ class Api:
     def __init__(self, shared: Shared, settings: Settings) -> None:
         self._shared = shared
         self._settings = settings
-        self._key = settings.api_key.encode()
-        self._escaped = _escaped(settings.api_key)
+        self._redactor = Redactor(settings.api_key)
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
             "Accept": "application/json",
@@ -158,12 +151,8 @@ class Api:
             raise
         finally:
             throttle.release()
-        if (
-            self._key in reply.body
-            or reply.status in _REDIRECTS
-            or (self._escaped and any(map(reply.body.__contains__, self._escaped)))
-        ):
-            reply = self._without_key(reply)
+        if self._redactor.finds_key(reply):
+            reply = self._redactor.redact(reply)
         try:
             answer = read(reply, *args)
         except RateLimitError as error:
@@ -179,22 +168,3 @@ class Api:
             raise
         throttle.accepted()
         return answer
-
-    def _without_key(self, reply: Reply) -> Reply:
-        """Hide the key in what will be told: a relay may echo the request in a page or a place."""
-        headers = {name.title(): text for name, text in reply.headers.items()}
-        body = reply.body
-        for echo in (self._key, *self._escaped):
-            shown, hidden = echo.decode(), _HIDDEN.decode()
-            headers = {name: text.replace(shown, hidden) for name, text in headers.items()}
-            body = body.replace(echo, _HIDDEN)
-        return Reply(reply.status, headers, body, reply.received_at)
-
-
-def _escaped(key: str) -> tuple[bytes, ...]:
-    """Return the other forms that *key* has in JSON and in a URL: none, unless it is an odd one."""
-    in_json = json.dumps(key)[1:-1]
-    in_url = quote(key, safe="")
-    in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)
-    forms = {in_json, in_json.replace("/", r"\/"), in_url, in_lower_case} - {key}
-    return tuple(form.encode() for form in forms)

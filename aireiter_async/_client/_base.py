@@ -9,11 +9,12 @@ import attrs
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api, Shared
 from aireiter_async._client._downloading import Downloading
-from aireiter_async._client._settings import Settings, hide, read_settings
+from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._sleeping import Sleeping
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import Waiting
 from aireiter_async._poll import PollPolicy
+from aireiter_async._redact import hide
 from aireiter_async._retry import RetryPolicy, retrying
 from aireiter_async._tasks import ClientStats
 from aireiter_async._throttle import Throttle

@@ -11,20 +11,11 @@ from attrs import frozen
 
 from aireiter_async._arguments import check_number
 from aireiter_async._poll import PollPolicy
+from aireiter_async._redact import Secret, hide
 from aireiter_async._retry import RetryPolicy
 from aireiter_async._version import __version__
 
 DEFAULT_BASE_URL: Final = "https://aireiter.com"
-
-
-class Secret(str):
-    """A string that does not show in a repr: tracebacks and debuggers print those."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        """Hide the value."""
-        return "'***'"
 
 
 @frozen(kw_only=True)
@@ -85,11 +76,6 @@ def read_settings(
         user_agent=_read_user_agent(user_agent),
         allow_http=allow_http,
     )
-
-
-def hide(api_key: str | None) -> str | None:
-    """Keep a key out of the variables that a traceback shows, whether it is a good one or not."""
-    return Secret(api_key) if isinstance(api_key, str) else api_key
 
 
 def _read_key(api_key: str | None) -> Secret:
