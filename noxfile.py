@@ -1,5 +1,6 @@
-"""The project's checks: ``nox`` runs the default ones, ``nox -l`` lists them all."""
+"""The project's checks: ``nox`` runs the default ones, ``nox -l`` lists all of them."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,35 +10,27 @@ from packaging.specifiers import SpecifierSet
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 RUNNING = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = "-e.[cli]"
+TYPED = 0.98  # share of the public symbols whose types pyright finds complete
+EXTRAS = f"-e.[{','.join(PROJECT['project']['optional-dependencies'])}]"
 
-# A Python that is missing is skipped, so the one that runs this is always among those tested:
-# "all skipped" is no success.
+# nox skips a Python that is missing, and "all skipped" is no success: the Python that runs nox
+# is always among those tested.
 if RUNNING not in SpecifierSet(PROJECT["project"]["requires-python"]):
     sys.exit(f"nox runs on Python {RUNNING}: run it on one that pyproject.toml allows")
-if RUNNING not in PYTHONS:
-    PYTHONS.append(RUNNING)
 
 nox.needs_version = ">=2026.8.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "floor", "package"]
+nox.options.sessions = ["lint", "typing", "tests", "pythons", "floor", "backoff", "package"]
 
 
 def group(name: str) -> list[str]:
-    """Return the requirements of a dependency group."""
     return nox.project.dependency_groups(PROJECT, name)
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
-    """Run the tests under coverage and require all of it."""
-    data = str(Path(session.create_tmp()).resolve() / "coverage")
-    env = {"COVERAGE_FILE": data}
-    session.run("coverage", "erase", env=env)
-    session.run("coverage", "run", "-m", "pytest", *options, *session.posargs, env=env)
-    session.run("coverage", "combine", "--quiet", env=env)
-    session.run("coverage", "report", env=env)
+    session.run("python", "-m", "pytest", "-n", "auto", *options, *session.posargs)
 
 
 @nox.session
@@ -51,15 +44,32 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check the types, strictly, with mypy and pyright."""
+    """Check the types with mypy and pyright, and that the public ones are complete."""
     session.install(*group("typing"), EXTRAS)
     session.run("mypy")
     session.run("pyright")
+    report = session.run(
+        *("pyright", "--verifytypes", "aireiter_async", "--ignoreexternal", "--outputjson"),
+        silent=True,
+        success_codes=[0, 1],  # 1 as long as a single symbol is incomplete
+    )
+    score = json.loads(str(report))["typeCompleteness"]["completenessScore"]
+    if score < TYPED:
+        session.error(f"{score:.1%} of the public symbols have complete types, not {TYPED:.0%}")
 
 
-@nox.session(python=PYTHONS)
+@nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on each supported Python that is there, and on the one that runs this."""
+    """Run the tests with all extras and require full branch coverage."""
+    session.install(*group("test"), EXTRAS)
+    env = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
+    options = ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("python", "-m", "pytest", "-n", "auto", *options, *session.posargs, env=env)
+
+
+@nox.session(python=[python for python in PYTHONS if python != RUNNING])
+def pythons(session: nox.Session) -> None:
+    """Run the tests on each other supported Python that is installed."""
     session.install(*group("test"), EXTRAS)
     run_tests(session)
 
@@ -68,19 +78,36 @@ def tests(session: nox.Session) -> None:
 def floor(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the dependencies allow."""
     session.install("--resolution=lowest-direct", *group("test"), EXTRAS)
-    session.run("python", "-m", "pytest", *session.posargs)
+    run_tests(session)
+
+
+@nox.session
+def backoff(session: nox.Session) -> None:
+    """Run the tests of retries with python-backoff, the maintained fork of backoff."""
+    session.install(*group("test"), EXTRAS)
+    session.run("uv", "pip", "uninstall", "backoff")
+    session.install("python-backoff")
+    run_tests(session, "tests/test_retry.py", "tests/test_submit.py")
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build, check, and import the wheel alone."""
+    """Build wheel and sdist, check them, and import the wheel alone."""
     session.install(*group("package"))
     dist = Path(session.create_tmp()).resolve() / "dist"
-    session.run("python", "-m", "build", "--outdir", str(dist))
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(dist))
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     session.install("--force-reinstall", *map(str, dist.glob("*.whl")))
     session.chdir(dist)
     session.run("python", "-W", "error", "-c", "import aireiter_async.testing")
+
+
+@nox.session(default=False, name="aiohttp-latest")
+def aiohttp_latest(session: nox.Session) -> None:
+    """Run the tests with the newest aiohttp, pre-releases included; it may fail."""
+    session.install(*group("test"), EXTRAS)
+    session.install("--upgrade", "--pre", "aiohttp")
+    run_tests(session)
 
 
 @nox.session(default=False)
@@ -92,8 +119,8 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what a task costs, beside others, and write benchmarks/RESULTS.md."""
+    """Measure what a task costs next to other clients, and write benchmarks/RESULTS.md."""
     session.install("-e.")
-    for peer in group("bench"):  # one that cannot be installed is reported, and stops nothing
+    for peer in group("bench"):  # a peer that cannot be installed is reported and left out
         session.install(peer, success_codes=[0, 1, 2])
     session.run("python", "-m", "benchmarks", *session.posargs)
