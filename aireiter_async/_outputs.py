@@ -30,13 +30,16 @@ _MEDIA: Final[Mapping[str, OutputKind]] = {
 _LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it has taken apart
 
 
-def read_outputs(output: Any, model: str | None) -> tuple[Output, ...]:
+def read_outputs(
+    output: Any, model: str | None, out_task_id: str | None = None
+) -> tuple[Output, ...]:
     """Read the ``output`` of a finished task, whatever its shape.
 
     Args:
         output: An array of objects, an object with a ``list``, one object, or
             URLs; anything else is kept in ``raw``.
         model: The name of the task's model, None where it is not known.
+        out_task_id: The ID of the task.
     """
     if output is None:
         return ()
@@ -46,14 +49,17 @@ def read_outputs(output: Any, model: str | None) -> tuple[Output, ...]:
     known = models.MODELS.get(model) if model else None
     place = known.OUTPUT if known else None
     medium = known.MEDIUM if known else None
-    return tuple(_read_output(item, place, medium) for item in items)
+    return tuple(
+        Output(**_read_output(item, place, medium), out_task_id=out_task_id, number=number)
+        for number, item in enumerate(items, 1)
+    )
 
 
-def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> Output:
+def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dict[str, Any]:
     if isinstance(item, str):
-        return Output(url=item or None, kind=_kind_of_url(item, medium), raw=item)
+        return {"url": item or None, "kind": _kind_of_url(item, medium), "raw": item}
     if not isinstance(item, Mapping):
-        return Output(raw=item)
+        return {"raw": item}
     found = next((key for key in (place, *_KINDS) if key and _text(item.get(key))), None)
     url = _text(item.get("url"))
     title, text = _text(item.get("title")), _text(item.get("text"))
@@ -68,15 +74,15 @@ def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> Out
         media, cover = None, url
         kind = "text" if title or text else "file"
     metadata = item.get("metadata")
-    return Output(
-        url=media,
-        kind=kind,
-        cover_url=cover,
-        title=title,
-        text=text,
-        metadata=metadata if isinstance(metadata, Mapping) else {},
-        raw=item,
-    )
+    return {
+        "url": media,
+        "kind": kind,
+        "cover_url": cover,
+        "title": title,
+        "text": text,
+        "metadata": metadata if isinstance(metadata, Mapping) else {},
+        "raw": item,
+    }
 
 
 def _text(value: Any) -> str | None:

@@ -5,12 +5,15 @@ unknown or malformed in a reply never breaks a value, and the reply itself is
 kept in ``raw``.
 """
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 from attrs import field, frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_unstructure_fn, override
 
 OutputKind = Literal["image", "video", "audio", "text", "file"]
 
@@ -43,6 +46,8 @@ class Output:
         text: The lyrics.
         metadata: What the service says about the output, such as a layer's
             ``bounding_box`` in pixels.
+        out_task_id: The ID of its task, None where the output was made by hand.
+        number: Its place among the task's outputs, from 1.
         raw: The output as the service sent it.
     """
 
@@ -52,6 +57,8 @@ class Output:
     title: str | None = None
     text: str | None = None
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
+    out_task_id: str | None = None
+    number: int = 1
     raw: Any = field(default=None, eq=False, repr=False)
 
 
@@ -99,9 +106,45 @@ class Task:
     raw: Any = field(default=None, eq=False, repr=False)
 
     @property
-    def ended(self) -> bool:
-        """Whether the task has completed or failed."""
+    def done(self) -> bool:
+        """Whether the task has ended, either way."""
         return self.status is TaskStatus.COMPLETED or self.status is TaskStatus.FAILED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the task has completed."""
+        return self.status is TaskStatus.COMPLETED
+
+    @property
+    def failed(self) -> bool:
+        """Whether the task has failed."""
+        return self.status is TaskStatus.FAILED
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the first result; None where there is none."""
+        return next(iter(self.urls), None)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of all results, in the service's order."""
+        return tuple(output.url for output in self.outputs if output.url is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but ``raw`` as JSON values: times in ISO 8601, tuples as lists."""
+        document: dict[str, Any] = _converter().unstructure(self)
+        return document
+
+
+@functools.cache
+def _converter() -> Converter:
+    """Build the converter on first use: that costs more than a thousand conversions."""
+    converter = Converter(unstruct_collection_overrides={tuple: list})
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    for cls in (Output, Task):  # a task's hook is built with that of its outputs
+        without_raw = make_dict_unstructure_fn(cls, converter, raw=override(omit=True))
+        converter.register_unstructure_hook(cls, without_raw)
+    return converter
 
 
 @frozen

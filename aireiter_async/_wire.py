@@ -208,7 +208,7 @@ def _read_task(
         read_number(get("credits_used")),
         _read_time(get("created_at")),
         _read_time(get("completed_at")),
-        () if output is None else read_outputs(output, model),
+        () if output is None else read_outputs(output, model, out_task_id),
         _read_error(get("error")),
         payload,
     )

@@ -1,4 +1,4 @@
-"""The wire: any bytes, in any pieces, give a value or one of our errors, in bounded time and memory.
+"""The wire: any bytes give a value or one of our errors, in bounded time and memory.
 
 After each the next call works, and nobody else has seen the key.
 """
@@ -277,7 +277,6 @@ VALUES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", VALUES)
 async def test_odd_values(peer: Peer, client: AsyncClient, name: str) -> None:
-    """What is no balance, in a good HTTP answer, is an error of ours, and the connection is used on."""
     peer.answer(whole(VALUES[name]))
     with pytest.raises(AireiterError):
         await client.balance()
@@ -321,7 +320,6 @@ async def test_an_answer_in_any_pieces(peer: Peer, client: AsyncClient, *, chunk
 
 @pytest.mark.parametrize("where", ["head", "body", "chunks"])
 async def test_a_drip_without_end(peer: Peer, client: AsyncClient, where: str) -> None:
-    """An answer that keeps on dripping is ended by the attempt's timeout: bytes do not prolong it."""
     first = {
         "head": b"HTTP/1.1 200 OK\r\nX: ",
         "body": head(b"Content-Length: 100000"),
@@ -468,7 +466,6 @@ async def test_any_other_value_error_of_a_lent_session_is_its_owners(peer: Peer)
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_proxy_that_dies(peer: Peer, *, reset: bool) -> None:
-    """A proxy of a borrowed session that dies at any point is an error of ours; another one works."""
     told = b"HTTP/1.1 200 Connection established\r\n\r\n"
     async with aiohttp.ClientSession(proxy=peer.url) as session:
         client = AsyncClient(
@@ -629,7 +626,6 @@ def test_any_answer(
     reset: bool,  # noqa: FBT001 - of hypothesis
     lent: bool,  # noqa: FBT001 - of hypothesis
 ) -> None:
-    """Whatever comes on any endpoint is a value or an error of ours without the key; the next works."""
     call, kind = VERBS[verb]
 
     async def main() -> None:
@@ -754,6 +750,6 @@ def test_any_json(
         assert type(found).__module__.startswith("aireiter_async")
         assert repr(pickle.loads(pickle.dumps(found))) == repr(found)  # noqa: S301
         assert repr(copy.deepcopy(found)) == repr(found)
-        if isinstance(found, Task) and found.ended:
+        if isinstance(found, Task) and found.done:
             kept = json.dumps(found.raw, allow_nan=False)
             assert restore_task(kept, "a", "veo3_1").status is found.status

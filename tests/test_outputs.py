@@ -100,9 +100,11 @@ def test_a_result_within_its_url_is_not_taken_apart() -> None:
 
 
 def test_the_order_is_the_services() -> None:
-    """Outputs are neither sorted nor merged."""
-    outputs = read_outputs([{"url": f"https://h/{n}.png"} for n in (3, 1, 2, 1)], "gpt_4o")
+    items = [{"url": f"https://h/{n}.png"} for n in (3, 1, 2, 1)]
+    outputs = read_outputs(items, "gpt_4o", "kitten")
     assert [each.url for each in outputs] == [f"https://h/{n}.png" for n in (3, 1, 2, 1)]
+    assert [each.number for each in outputs] == [1, 2, 3, 4]
+    assert {each.out_task_id for each in outputs} == {"kitten"}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_what_is_missing_or_malformed_is_left_out(item: Any, expected: Output) -
         ({"list": []}, ()),
         ({"list": None}, (Output(),)),
         (5, (Output(),)),
-        ([None, PNG], (Output(), Output(url=PNG, kind="image"))),
+        ([None, PNG], (Output(), Output(url=PNG, kind="image", number=2))),
     ],
 )
 def test_any_shape_of_all_outputs_is_read(output: Any, expected: tuple[Output, ...]) -> None:

@@ -1,8 +1,10 @@
 """The values: what is asked, what comes back, and what is refused before it is sent."""
 
 import copy
+import json
 import pickle
 import re
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -206,19 +208,58 @@ def test_only_requests_and_models_are_submitted(request_: Any) -> None:
         as_request(request_)
 
 
-@pytest.mark.parametrize(
-    ("status", "ended"),
-    [
-        (TaskStatus.PENDING, False),
-        (TaskStatus.PROCESSING, False),
-        (TaskStatus.UNKNOWN, False),
-        (TaskStatus.COMPLETED, True),
-        (TaskStatus.FAILED, True),
-    ],
-)
-def test_a_task_ends_once_it_completes_or_fails(status: TaskStatus, *, ended: bool) -> None:
-    """A status that is not known counts as running."""
-    assert Task("a", status).ended is ended
+@pytest.mark.parametrize("status", TaskStatus)
+def test_a_task_is_done_once_it_has_succeeded_or_failed(status: TaskStatus) -> None:
+    task = Task("a", status)
+    assert task.succeeded is (status == "completed")
+    assert task.failed is (status == "failed")
+    assert task.done is (task.succeeded or task.failed)
+
+
+def test_a_task_lists_its_urls() -> None:
+    lyrics, song = Output(kind="text", text="Rain"), Output("https://h/a.mp3", "audio")
+    task = Task("a", TaskStatus.COMPLETED, outputs=(lyrics, song, Output("https://h/b.mp3")))
+    assert (task.url, task.urls) == ("https://h/a.mp3", ("https://h/a.mp3", "https://h/b.mp3"))
+    assert (Task("a", TaskStatus.PENDING).url, Task("a", TaskStatus.PENDING).urls) == (None, ())
+
+
+def test_a_task_becomes_json() -> None:
+    moment = datetime(2026, 11, 22, 18, tzinfo=UTC)
+    output = Output("https://h/a.png", "image", metadata={"box": [1, 2]}, out_task_id="a", number=1)
+    task = Task(
+        "a",
+        TaskStatus.FAILED,
+        "gpt_4o",
+        estimated_credits=2.5,
+        created_at=moment,
+        outputs=(output, Output(raw=object())),
+        error=ErrorDetail("TIMEOUT", "upstream, 超时"),
+        raw=object(),
+    )
+    document = task.to_dict()
+    assert json.loads(json.dumps(document)) == document
+    nothing = dict.fromkeys(["url", "cover_url", "title", "text", "out_task_id"])
+    empty: dict[str, Any] = {**nothing, "kind": "file", "metadata": {}, "number": 1}
+    assert document == {
+        "out_task_id": "a",
+        "status": "failed",
+        "model": "gpt_4o",
+        "estimated_credits": 2.5,
+        "credits_used": None,
+        "created_at": "2026-11-22T18:00:00+00:00",
+        "completed_at": None,
+        "outputs": [
+            {
+                **empty,
+                "url": "https://h/a.png",
+                "kind": "image",
+                "metadata": {"box": [1, 2]},
+                "out_task_id": "a",
+            },
+            empty,
+        ],
+        "error": {"code": "TIMEOUT", "message": "upstream, 超时"},
+    }
 
 
 def test_the_statuses_are_the_services_words() -> None:

@@ -66,7 +66,6 @@ def request(**options: Any) -> SubmitRequest:
 
 
 async def test_a_task_that_completes_is_returned(service: FakeService, client: AsyncClient) -> None:
-    """Wait looks until the task has completed, and returns it with outputs, charge and raw reply."""
     service.durations, service.price = 30, 2.5
     task = await client.with_options(polling=EACH_SECOND).run(request())
     assert task.status is TaskStatus.COMPLETED
@@ -78,7 +77,6 @@ async def test_a_task_that_completes_is_returned(service: FakeService, client: A
 
 
 async def test_what_only_the_submit_said_is_kept(service: FakeService, client: AsyncClient) -> None:
-    """The estimate, the model and the time of acceptance are still there when the task has ended."""
     service.price = 2.5
     submitted = await client.submit(request())
     done = json.dumps({"statusCode": 200, "data": {"status": "completed", "output": []}})
@@ -318,7 +316,6 @@ async def test_a_look_in_the_queue_does_not_outlast_the_deadline(
 async def test_a_cancellation_at_the_deadline_is_a_cancellation(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """Whatever strikes first, the deadline of the wait, of the look or the caller: who cancels wins."""
     for seconds in (0.02, 0.03, 0.04):
         client = connect(timeout=0.03, polling=PollPolicy(first=0, step=LONG, cap=LONG))
         service.script("query", Fault.hang(), Fault.hang())
@@ -435,7 +432,7 @@ async def test_what_on_update_raises_is_raised(client: AsyncClient, wrong: str) 
     """An error in on_update ends the wait as it is; the task can be waited for again."""
 
     def update(task: Task) -> None:
-        if wrong == "submitted" or task.ended:
+        if wrong == "submitted" or task.done:
             raise ValueError(task.out_task_id)
 
     wanted = request()
@@ -555,7 +552,6 @@ async def test_without_times_the_wait_itself_is_learned(
 async def test_tasks_that_ended_on_submit_are_counted(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A task that settling finds completed, or failed, is completed or failed in the statistics too."""
     service.price = 2.5
     service.script("submit", Fault.lost_answer(accepted=True))
     task = await client.run(request())
@@ -667,7 +663,6 @@ async def test_cancelled_while_looking(
 async def test_cancelled_anywhere_around_the_deadline(
     service: FakeService, connect: Connect, until: Until, *, late: bool
 ) -> None:
-    """A wait that is cancelled while its look is given up for the last one leaves nothing behind."""
     client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
     task = await client.submit(request())
     for step in (sweep := Sweep()):

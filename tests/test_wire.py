@@ -1,4 +1,4 @@
-"""The wire: requests to bytes, answers to values, and nothing but our own errors from any answer."""
+"""The wire: requests to bytes, answers to values."""
 
 import json
 import math
@@ -95,7 +95,6 @@ def test_nothing_is_sent_that_was_not_given() -> None:
 
 
 def test_what_was_given_is_sent() -> None:
-    """A callback, metadata, even if empty, and a null among a mapping's params travel as they are."""
     request = SubmitRequest("m", {"seed": None}, ID, "https://example.com/done", {})
     assert json.loads(_wire.encode_submit(request)) == {
         "model": "m",
@@ -303,7 +302,13 @@ def test_a_finished_task_is_read_whole() -> None:
         credits_used=82.5,
         created_at=datetime(2026, 8, 12, 6, 3, 28, tzinfo=UTC),
         completed_at=datetime(2026, 8, 12, 6, 5, 41, tzinfo=UTC),
-        outputs=(Output(url="https://static.aireiter.com/upload/a.mp4", kind="video"),),
+        outputs=(
+            Output(
+                url="https://static.aireiter.com/upload/a.mp4",
+                kind="video",
+                out_task_id="kitten-1",
+            ),
+        ),
     )
     assert task.raw["data"] == data
 

@@ -189,7 +189,7 @@ class AsyncClient(ClientBase):
             maybe_sent=maybe_sent,
         )
         await self._waiting.report(task, on_update)
-        if task.ended:  # found so when its submit was settled
+        if task.done:  # found so when its submit was settled
             self._waiting.count(task, _UNKNOWN_AGE)
         try:
             return await self._waiting.wait(task, elapsed=0.0, timeout=limit, on_update=on_update)

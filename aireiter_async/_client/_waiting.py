@@ -84,7 +84,7 @@ class Waiting:
             TaskNotFoundError: The service does not know it, not even after a while.
             AireiterError: The service refuses to be asked.
         """
-        if task.ended:
+        if task.done:
             return _completed(task)
         started = self._clock()
         deadline = math.inf if timeout is None else started + timeout
@@ -101,7 +101,7 @@ class Waiting:
             if seen.status is not task.status or (_unseen(task) and not trouble):
                 await self.report(seen, on_update)
             task = seen
-            if task.ended:
+            if task.done:
                 self.count(task, elapsed + self._clock() - started)
                 return _completed(task)
             if last:
