@@ -370,6 +370,8 @@ def test_the_public_names_are_sorted_and_there() -> None:
     [
         ("isinstance(5, models.Model)", False),
         ("hasattr(models, '__wrapped__')", False),
+        ("models.loaded()", False),
+        ("models.load()", True),
         ("models.MODELS", True),
         ("models.Seedance15Pro", True),
         ("models.Parameter", True),
@@ -383,10 +385,10 @@ def test_classes_are_imported_when_they_are_asked_for(ask: str, loaded: bool) ->
     """The package alone does not import the classes, and any way to them does."""
     code = (
         f"import sys; from aireiter_async import models; {ask}; "
-        "print('aireiter_async.models.videos' in sys.modules)"
+        "print('aireiter_async.models.videos' in sys.modules, models.loaded())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)  # noqa: S603
-    assert done.stdout.split() == [str(loaded)]
+    assert done.stdout.split() == [str(loaded)] * 2
 
 
 def test_type_checkers_look_into_the_same_rooms() -> None:

@@ -12,7 +12,8 @@ from aireiter_async.models._base import Model as Model
 from aireiter_async.models._catalogue import build as build
 from aireiter_async.models._catalogue import describe as describe
 from aireiter_async.models._catalogue import example as example
-from aireiter_async.models._catalogue import load as _load
+from aireiter_async.models._catalogue import load as load
+from aireiter_async.models._catalogue import loaded as loaded
 from aireiter_async.models._catalogue import with_channel as with_channel
 from aireiter_async.models._errors import InvalidParamsError as InvalidParamsError
 from aireiter_async.models._errors import Problem as Problem
@@ -55,6 +56,8 @@ _PUBLIC = (
     "build",
     "describe",
     "example",
+    "load",
+    "loaded",
     "with_channel",
 )
 
@@ -66,7 +69,7 @@ def __dir__() -> list[str]:
 
 
 def _open() -> None:
-    models = _load()
+    models = load()
     classes = {cls.__name__: cls for cls in models.values()}
     here = globals()
     here.update(classes, MODELS=models, __all__=sorted((*_PUBLIC, *classes)))
