@@ -8,7 +8,8 @@
     │   └── RequestTimeoutError           also a TimeoutError
     ├── ProtocolError                     an answer, but not the API's
     ├── APIError                          the service refused
-    │   ├── InvalidRequestError           400, 422
+    │   ├── InvalidRequestError           400, 413, 422
+    │   │   └── IDInUseError              409, the ID belongs to an earlier request
     │   ├── AuthenticationError           401, 403
     │   ├── InsufficientCreditsError      402, 433
     │   ├── TaskNotFoundError             404, "api task not found"
@@ -20,16 +21,19 @@
     │   └── TaskTimeoutError              also a TimeoutError
     ├── DownloadError
     ├── BudgetExceededError
+    ├── NotSubmittedError                 the batch stopped before its turn
     └── LedgerError                       the record of a batch cannot be used
 
 Bad arguments are `ValueError` or `TypeError`, raised before any I/O. A client
 that is used after `close`, or from a second event loop, raises `RuntimeError`.
 
 Every error pickles, names the task it is about where there is one, and has its
-cause in ``__cause__``. ``advice`` says who can mend it.
+cause in ``__cause__``. ``str(error)`` says what happened; ``error.advice`` says
+what to do about it, and is attached as a note (PEP 678), which tracebacks show.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Final
 
 from attrs import Factory, define, field
 
@@ -43,9 +47,11 @@ __all__ = [
     "BudgetExceededError",
     "ConnectError",
     "DownloadError",
+    "IDInUseError",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "LedgerError",
+    "NotSubmittedError",
     "ProtocolError",
     "RateLimitError",
     "RequestTimeoutError",
@@ -55,6 +61,7 @@ __all__ = [
     "TaskNotFoundError",
     "TaskTimeoutError",
     "TransportError",
+    "http_status",
 ]
 
 
@@ -63,27 +70,30 @@ class AireiterError(Exception):
 
     Attributes:
         message: What happened.
-        advice: Who can mend it, and how.
+        advice: What to do about it; empty where there is nothing to add.
     """
 
-    advice: ClassVar[str] = ""
+    advice: str = ""
     message: str
 
     # Not a field: each subclass has it as one, in the place that suits it.
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.__attrs_post_init__()
+
+    def __attrs_post_init__(self) -> None:
+        if self.advice:
+            self.__notes__ = [self.advice]
 
     def __str__(self) -> str:
-        """Say what happened, to which task, and what to do about it."""
         out_task_id: str | None = getattr(self, "out_task_id", None)
         task = f" [task {out_task_id}]" if out_task_id else ""
-        advice = f"; {self.advice}" if self.advice else ""
-        return f"{self._text()}{task}{advice}"
+        return f"{self.summary}{task}"
 
     @property
     def summary(self) -> str:
-        """What happened, without the task and the advice: for another error's message."""
+        """What happened, without the task: for another error's message."""
         return self._text()
 
     def _text(self) -> str:
@@ -98,7 +108,7 @@ class TransportError(AireiterError):
         out_task_id: The task that the exchange was about.
     """
 
-    advice: ClassVar[str] = "the network or the service broke off: try again with the same id"
+    advice = "the network or the service broke off: try again with the same id"
     message: str
     out_task_id: str | None = None
 
@@ -106,13 +116,13 @@ class TransportError(AireiterError):
 class ConnectError(TransportError):
     """The connection was never made (DNS, refused, TLS, connect timeout): nothing was sent."""
 
-    advice: ClassVar[str] = "check base_url, the network and the proxy; nothing was sent"
+    advice = "check base_url, the network and the proxy; nothing was sent"
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """The answer took longer than the client's ``timeout`` in seconds."""
 
-    advice: ClassVar[str] = "raise timeout, or try again with the same id"
+    advice = "raise timeout, or try again with the same id"
 
 
 @define(slots=False)
@@ -125,6 +135,7 @@ class ProtocolError(AireiterError):
         excerpt: The first 200 characters of the body.
         retry_after: Seconds that the service asks to wait for.
         out_task_id: The task that the exchange was about.
+        advice: What to do about it, where the response shows that.
     """
 
     message: str
@@ -132,6 +143,7 @@ class ProtocolError(AireiterError):
     excerpt: str = ""
     retry_after: float | None = None
     out_task_id: str | None = None
+    advice: str = ""
 
     def _text(self) -> str:
         return f"{self.message} (HTTP {self.status}): {self.excerpt!r}"
@@ -161,39 +173,45 @@ class APIError(AireiterError):
 
 
 class InvalidRequestError(APIError):
-    """The service does not accept the request as it is (400, 422)."""
+    """The service does not accept the request as it is (400, 413, 422)."""
 
-    advice: ClassVar[str] = "correct the request; an id that was used before can be queried"
+    advice = "correct the request; an id that was used before can be queried"
+
+
+class IDInUseError(InvalidRequestError):
+    """The ID belongs to an earlier request (409): nothing was charged for this one."""
+
+    advice = "give the request an ID of its own; query the ID to see the earlier task"
 
 
 class AuthenticationError(APIError):
     """The service does not accept the API key (401, 403)."""
 
-    advice: ClassVar[str] = "check the API key: https://aireiter.com/keys"
+    advice = "check the API key: https://aireiter.com/keys"
 
 
 class InsufficientCreditsError(APIError):
     """The account's credits do not cover the task (402, 433)."""
 
-    advice: ClassVar[str] = "top up the account at https://aireiter.com; nothing was charged"
+    advice = "top up the account at https://aireiter.com; nothing was charged"
 
 
 class TaskNotFoundError(APIError):
     """The service knows no task with this id under this key (404, "api task not found")."""
 
-    advice: ClassVar[str] = "check the id and that the key is the one it was submitted with"
+    advice = "check the id and that the key is the one it was submitted with"
 
 
 class RateLimitError(APIError):
     """The service asks for a slower pace (425, 429)."""
 
-    advice: ClassVar[str] = "wait, or lower max_rate or max_concurrency"
+    advice = "wait, or lower max_rate or max_concurrency"
 
 
 class ServerError(APIError):
     """The service is in trouble (5xx)."""
 
-    advice: ClassVar[str] = "the service is in trouble: try again later with the same id"
+    advice = "the service is in trouble: try again later with the same id"
 
 
 @define(slots=False)
@@ -208,7 +226,7 @@ class AmbiguousSubmitError(AireiterError):
         out_task_id: The id that the task has if it was accepted.
     """
 
-    advice: ClassVar[str] = (
+    advice = (
         "query this id later, or submit the same request with this out_task_id and maybe_sent=True"
     )
     out_task_id: str
@@ -253,12 +271,12 @@ class TaskFailedError(TaskError):
     message: str = field(default=Factory(_reason, takes_self=True))
 
     @property
-    def code(self) -> str | None:
+    def failure_code(self) -> str | None:
         """The service's code of the failure, such as ``TIMEOUT``; None where it gave none."""
         return (self.task.error and self.task.error.code) or None
 
     def _text(self) -> str:
-        return f"the task failed: {self.code or 'no code'}: {self.message}"
+        return f"the task failed: {self.failure_code or 'no code'}: {self.message}"
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
@@ -268,7 +286,7 @@ class TaskTimeoutError(TaskError, TimeoutError):
         task: The task as it was last seen; `wait` can go on with it.
     """
 
-    advice: ClassVar[str] = "the task goes on: wait for it again with wait(error.task)"
+    advice = "the task goes on: wait for it again with wait(error.task)"
 
 
 @define(slots=False)
@@ -280,7 +298,7 @@ class DownloadError(AireiterError):
         out_task_id: The task that the result belongs to.
     """
 
-    advice: ClassVar[str] = "the result is still at its URL: download it again"
+    advice = "the result is still at its URL: download it again"
     url: str
     message: str
     out_task_id: str | None = None
@@ -298,7 +316,21 @@ class BudgetExceededError(AireiterError):
         out_task_id: The id of the request.
     """
 
-    advice: ClassVar[str] = "raise max_credits to go on; nothing was charged for this task"
+    advice = "raise max_credits to go on; nothing was charged for this task"
+    message: str
+    out_task_id: str | None = None
+
+
+@define(slots=False)
+class NotSubmittedError(AireiterError):
+    """The request was not sent: its batch stopped submitting before its turn.
+
+    Attributes:
+        message: Why the batch stopped.
+        out_task_id: The ID of the request.
+    """
+
+    advice = "fix the cause and run the batch again; nothing was charged for this task"
     message: str
     out_task_id: str | None = None
 
@@ -312,9 +344,42 @@ class LedgerError(AireiterError):
         path: Where the ledger is.
     """
 
-    advice: ClassVar[str] = "mend the cause and run the batch again"
+    advice = "fix the cause and run the batch again"
     message: str
     path: str = ""
 
     def _text(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
+
+
+# The first match counts, so subclasses stand before their bases.
+_HTTP_STATUSES: Final[Mapping[type[Exception], int]] = {
+    IDInUseError: 409,
+    TaskNotFoundError: 404,
+    AuthenticationError: 503,
+    InsufficientCreditsError: 503,
+    RateLimitError: 503,
+    BudgetExceededError: 503,
+    NotSubmittedError: 503,
+    TimeoutError: 504,  # RequestTimeoutError and TaskTimeoutError as well
+    AireiterError: 502,
+    ValueError: 422,  # bad arguments, models.InvalidParamsError among them
+    TypeError: 422,
+}
+_CLIENT_ERRORS: Final = range(400, 500)
+
+
+def http_status(error: Exception) -> int:
+    """Return the HTTP status with which a web application should answer its own caller.
+
+    Args:
+        error: What a call of this package raised.
+
+    Returns:
+        4xx where the caller's request is at fault (the service's own code, 409
+        for a used ID, 422 for bad arguments), 503 for the account or its
+        budget, 504 for a timeout, 502 otherwise.
+    """
+    if isinstance(error, InvalidRequestError) and not isinstance(error, IDInUseError):
+        return error.code if error.code in _CLIENT_ERRORS else 400
+    return next((code for kind, code in _HTTP_STATUSES.items() if isinstance(error, kind)), 502)

@@ -132,7 +132,6 @@ def test_the_id_is_known_before_the_task_is_paid_for(served: FakeService, run: R
 
 
 def test_submit_sends_what_was_said(served: FakeService, run: Run) -> None:
-    """Options and parameters leave as they were given, numbers as numbers; the answer is the task."""
     options = ("--param", "video_length=8", "--param", "generate_audio=true", "--json")
     extra = ("--callback-url", "https://example.com/x", "--metadata", '{"order": 7}')
     ran = run("submit", *VIDEO, *options, *extra)
@@ -226,7 +225,7 @@ def test_a_failed_task_is_a_failure_with_its_reason(
     ran = run(verb, "mine", "--json")
     assert ran.status == 1
     assert (ran.document["out_task_id"], ran.document["status"]) == ("mine", "failed")
-    assert ran.document["error"]["code"] == "TIMEOUT"
+    assert ran.document["error"]["failure_code"] == "TIMEOUT"
     assert ran.err.splitlines()[-1] == (
         "aireiter: the task failed: TIMEOUT: upstream timed out [task mine]"
     )

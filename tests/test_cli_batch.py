@@ -199,7 +199,7 @@ def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run:
     assert " 1  task failed, NSFW, line 3: " in ran.out
     assert ran.err.splitlines()[-1].startswith("aireiter: 5 of 6 requests have failed; ")
     bad = results()[0]
-    assert (bad["status"], bad["error"]["code"], bad["files"]) == ("failed", "TIMEOUT", [])
+    assert (bad["status"], bad["error"]["failure_code"], bad["files"]) == ("failed", "TIMEOUT", [])
     before = len(served.charges)
     again = run(*options, "--json")
     assert (again.status, len(served.charges)) == (1, before)
@@ -212,7 +212,6 @@ def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run:
 
 
 def test_a_batch_stops_at_its_budget(served: FakeService, run: Run) -> None:
-    """What could pass --max-credits is not submitted, exits with 4, and is done when there is more."""
     name = write(5)
     served.script("submit", Fault.failed("TIMEOUT"))
     ran = run(name, "--max-credits", "2", "--window", "1", "--results", "results.jsonl")
@@ -415,7 +414,6 @@ def test_an_interrupt_may_come_before_anything_is_sent(
 async def test_a_submit_that_was_not_told_of_yet_is_awaited(
     until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A submit that had begun by Ctrl-C and is told of a moment later is brought to its end, too."""
     monkeypatch.setattr(_stop, "_LAG", 0.0)
     told: list[str] = []
     stop = Stop(told.append)
@@ -435,7 +433,6 @@ async def test_a_submit_that_was_not_told_of_yet_is_awaited(
 async def test_a_batch_without_a_submit_is_left_a_moment_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """When nobody has told of a submit by then, there is nothing to wait for, and nothing to say."""
     monkeypatch.setattr(_stop, "_LAG", 0.0)
     told: list[str] = []
     stop = Stop(told.append)
@@ -446,7 +443,6 @@ async def test_a_batch_without_a_submit_is_left_a_moment_later(
 
 
 async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:
-    """If even leaving takes too long, Ctrl-C is what it is everywhere; what comes late does nothing."""
     told: list[str] = []
     stop = Stop(told.append)
     with catching(stop.on_signal):

@@ -85,7 +85,7 @@ async def test_a_bad_key_is_said_so(service: FakeService, connect: Connect, form
     service.refusal_form = form
     client = connect(api_key="sk-wrong-0a1b2c3d")
     for call in (client.balance(), client.query("a"), client.submit(request()), client.wait("a")):
-        with pytest.raises(AuthenticationError, match=r"https://aireiter\.com/keys") as caught:
+        with pytest.raises(AuthenticationError) as caught:
             await call
         assert caught.value.code == 401
     assert sum(service.counts.values()) == 4
@@ -115,7 +115,6 @@ async def test_a_balance_is_retried(service: FakeService, client: AsyncClient, n
 
 
 async def test_html_names_its_likely_cause(service: FakeService, connect: Connect) -> None:
-    """Marketing HTML in a 200 says that base_url is likely wrong, with the page's first characters."""
     client = connect(base_url=f"{service.url}/wrong/place", retry=RetryPolicy(attempts=1))
     with pytest.raises(ProtocolError, match="base_url or the method is likely wrong") as caught:
         await client.balance()
@@ -517,8 +516,9 @@ async def test_the_advice_after_a_lost_answer_pays_once(
     service.script("query", Fault.reset())
     client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
     model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9")
-    with pytest.raises(AmbiguousSubmitError, match="this out_task_id and maybe_sent=True") as lost:
+    with pytest.raises(AmbiguousSubmitError) as lost:
         await client.submit(model)
+    assert "this out_task_id and maybe_sent=True" in lost.value.advice
     with pytest.raises(ValueError, match="give it as out_task_id"):
         await client.submit(model, maybe_sent=True)
     id_ = lost.value.out_task_id

@@ -224,7 +224,7 @@ async def test_what_failed_while_nobody_looked_is_an_outcome(
     for _ in range(2):
         (outcome,) = await run(client, path, [one("a")])
         assert isinstance(outcome.error, TaskFailedError)
-        assert outcome.error.code == "NSFW"
+        assert outcome.error.failure_code == "NSFW"
     assert select(path) == ["failed"]
 
 
@@ -233,7 +233,6 @@ async def test_what_failed_while_nobody_looked_is_an_outcome(
 async def test_what_may_have_been_sent_is_looked_for_first(
     service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: State
 ) -> None:
-    """Of requests left in doubt, those accepted get no second POST, and the others their only one."""
     service.used_id = used_id
     requests = lines(6)
     async with Ledger(path) as ledger:
@@ -271,14 +270,13 @@ async def test_an_answer_that_was_lost_for_good_is_uncertain(
 async def test_refused_and_failed_are_reported_and_retried_if_asked(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """What was refused or failed is only told again, until a retry under a new, linked id is asked."""
     service.script("submit", Fault.failed("TIMEOUT", "slow"), Fault.bad_request("no such thing"))
     requests = [one("a", "first"), one("b", "second")]
     first = await run(client, path, requests, window=1)
     for outcomes in (first, await run(client, path, requests)):
         failed, refused = outcomes
         assert isinstance(failed.error, TaskFailedError)
-        assert (failed.error.code, failed.error.message) == ("TIMEOUT", "slow")
+        assert (failed.error.failure_code, failed.error.message) == ("TIMEOUT", "slow")
         assert isinstance(refused.error, InvalidRequestError)
         assert (refused.error.code, refused.error.message) == (400, "no such thing")
         assert refused.error.out_task_id == "b"
@@ -873,7 +871,6 @@ async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until, 
 
 
 async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> None:
-    """When a loop ends while a ledger is closing, all of its tasks cancelled, the file is let go."""
     started, go_on = threading.Event(), threading.Event()
 
     def stall(_db: object) -> None:
@@ -973,7 +970,6 @@ async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:
 
 
 async def test_a_withdrawal_does_not_read_the_whole_table(path: Path) -> None:
-    """The row that was retried as another is found by an index, so that 84,000 cost no more each."""
     Store(path, "s").close()
     with closing(sqlite3.connect(path)) as db:
         plan = db.execute("EXPLAIN QUERY PLAN SELECT * FROM tasks WHERE retried_as = ?", ("a",))

@@ -170,7 +170,6 @@ async def test_very_late_visibility_costs_no_second_charge(
 async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
     service: FakeService, connect: Connect
 ) -> None:
-    """What is seen too late, by a service that charges an id twice, costs once with resubmit=False."""
     service.used_id, service.visible_after_looks = "charge", 4
     service.script("submit", Fault.lost_answer(accepted=True))
     wanted = request()
@@ -425,7 +424,6 @@ async def play(played: Any, wanted: SubmitRequest) -> Task:
 
 
 async def test_a_refused_connection_after_doubt_adds_none() -> None:
-    """What was never sent after a lost answer is just tried again: there is nothing new to look for."""
     wanted = request()
     accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
     ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
@@ -593,8 +591,9 @@ async def test_a_refused_connection_is_tried_again(service: FakeService, connect
     await service.close()
     client = connect()
     wanted = request()
-    with pytest.raises(ConnectError, match="nothing was sent") as caught:
+    with pytest.raises(ConnectError) as caught:
         await client.submit(wanted)
+    assert "nothing was sent" in caught.value.advice
     assert caught.value.out_task_id == wanted.out_task_id
     assert isinstance(caught.value.__cause__, OSError)
     assert (client.stats.requests, client.stats.retries) == (5, 4)

@@ -25,7 +25,7 @@ INTERRUPTED: Final = 130
 UNREAD: Final = 141  # 128 and SIGPIPE, as the shell says of a program that it killed
 
 # What an error carries for a program to act on, whichever of them it has.
-_CARRIED: Final = ("code", "retry_after", "out_task_id", "status", "url", "lines")
+_CARRIED: Final = ("code", "failure_code", "retry_after", "out_task_id", "status", "url", "lines")
 
 # What the library calls by a keyword, the command line has an option for.
 _OPTIONS: Final[Mapping[str, str]] = {
@@ -94,17 +94,17 @@ def sentence(error: Exception) -> str:
         case AmbiguousSubmitError(out_task_id=task):
             text = f"{_with_options(error.message)}; {ways_on(task)}"
         case RequestTimeoutError():  # the command line has no option for the time of one attempt
-            text = f"{str(error).removesuffix(error.advice)}try again"
+            text = f"{error}; try again"
         case APIError() | TaskFailedError() | DownloadError():  # what others say stays as it is
-            text = f"{str(error).removesuffix(error.advice)}{_with_options(error.advice)}"
+            text = _advised(str(error), error)
         case ProtocolError(message=message):
-            text = f"{_with_options(message)}{str(error).removeprefix(message)}"
+            text = _advised(f"{_with_options(message)}{str(error).removeprefix(message)}", error)
         case InvalidParamsError():
             text = f"{error.model}: {'; '.join(map(str, error.problems))}"
         case UnknownModelError():
             text = f"{error}; see: aireiter models"
         case AireiterError():
-            text = _with_options(str(error))
+            text = _advised(_with_options(str(error)), error)
         case UsageError() | OSError() | CommandError():
             text = str(error)
         case _:
@@ -119,6 +119,10 @@ def ways_on(out_task_id: str) -> str:
         f"see: aireiter query {out_task_id}, "
         f"or submit the same again with --id {out_task_id} --maybe-sent"
     )
+
+
+def _advised(text: str, error: AireiterError) -> str:
+    return f"{text}; {_with_options(error.advice)}" if error.advice else text
 
 
 def _with_options(text: str) -> str:

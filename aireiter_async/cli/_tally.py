@@ -115,7 +115,7 @@ def row(outcome: Outcome, line: int) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     match error:
-        case TaskFailedError(code=code):
+        case TaskFailedError(failure_code=code):
             return f"task failed, {code or 'without a code'}"
         case TaskTimeoutError():
             return "task goes on"
