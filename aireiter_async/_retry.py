@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Generator, Iterator
+from enum import Enum, auto
 from typing import Any, Final, ParamSpec, TypeVar
 
 import backoff
@@ -92,6 +93,46 @@ class RetryPolicy:
     def settle_waits(self) -> Iterator[float]:
         """Yield the seconds before each look for a lost submit: `settle` in all."""
         return (share * self.settle for share in _SETTLE_SHARES)
+
+
+class FailureClass(Enum):
+    """Whether the service may have accepted a submit that failed, and so what to do next."""
+
+    NOT_SENT = auto()
+    """The connection was never made: retry."""
+    RATE_LIMITED = auto()
+    """The service asks for a slower pace: retry after ``Retry-After``."""
+    REJECTED = auto()
+    """The service has certainly accepted nothing, and would not the next time: raise."""
+    AMBIGUOUS = auto()
+    """It may have accepted the task: settle."""
+
+
+# A definite rejection, as the HTTP status of any body or as the code of an envelope; 408 and 5xx
+# may come from a proxy that has passed the request on. 0 is an envelope that reports a failure
+# (``"success": false``) without a code. 425 and 429 are rate limits where the body agrees.
+_REJECTIONS: Final = frozenset({0, 501, *range(400, 500)} - {408})
+
+
+def failure_class(error: AireiterError) -> FailureClass:
+    """Classify a failed exchange by HTTP status, envelope code and kind of body.
+
+    Args:
+        error: What the exchange raised. An `APIError` is an envelope and has both a
+            code and a status; a `ProtocolError` is any other body (HTML, broken
+            JSON) and has a status only; a `TransportError` has neither.
+    """
+    match error:
+        case ConnectError():
+            return FailureClass.NOT_SENT
+        case RateLimitError():
+            return FailureClass.RATE_LIMITED
+        case APIError(code=code, status=status) if not _REJECTIONS.isdisjoint((code, status)):
+            return FailureClass.REJECTED
+        case ProtocolError(status=status) if status in _REJECTIONS:
+            return FailureClass.REJECTED
+        case _:
+            return FailureClass.AMBIGUOUS
 
 
 def retry_after(error: AireiterError) -> float | None:

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aireiter_async._retry import RetryPolicy, refused, retry_after, retrying, transient
+from aireiter_async._retry import (
+    FailureClass,
+    RetryPolicy,
+    failure_class,
+    refused,
+    retry_after,
+    retrying,
+    transient,
+)
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
     AireiterError,
@@ -61,6 +69,30 @@ OTHERS: list[AireiterError] = [
     DownloadError("https://h/a", "cut short"),
     BudgetExceededError("spent"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectError("refused"), FailureClass.NOT_SENT),
+        (RateLimitError(429, "slow"), FailureClass.RATE_LIMITED),
+        (RateLimitError(425, "early", status=425), FailureClass.RATE_LIMITED),
+        *[(APIError(code, "no"), FailureClass.REJECTED) for code in (400, 405, 409, 451, 499, 501)],
+        *[(ProtocolError("HTML", code), FailureClass.REJECTED) for code in (400, 404, 413, 501)],
+        (InsufficientCreditsError(429, "insufficient_quota", status=429), FailureClass.REJECTED),
+        (InvalidRequestError(0, "no code, but success is false"), FailureClass.REJECTED),
+        (APIError(1001, "no", status=400), FailureClass.REJECTED),
+        (InvalidRequestError(400, "no", status=500), FailureClass.REJECTED),
+        *[(APIError(code, "what"), FailureClass.AMBIGUOUS) for code in (408, 500, 502, 599, 1001)],
+        (APIError(408, "no", status=408), FailureClass.AMBIGUOUS),
+        *[(ProtocolError("?", code), FailureClass.AMBIGUOUS) for code in (200, 302, 408, 502)],
+        (BROKEN, FailureClass.AMBIGUOUS),
+        (RequestTimeoutError("too long"), FailureClass.AMBIGUOUS),
+    ],
+    ids=repr,
+)
+def test_a_failure_has_a_class(error: AireiterError, expected: FailureClass) -> None:
+    assert failure_class(error) is expected
 
 
 def waits(policy: RetryPolicy, errors: list[AireiterError], uniform: float) -> list[float]:
