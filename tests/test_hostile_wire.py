@@ -33,7 +33,7 @@ from aireiter_async import (
     TransportError,
 )
 from aireiter_async._envelope import Reply
-from aireiter_async._transport import _pool
+from aireiter_async._transport import _body
 from aireiter_async._wire import read_balance, read_query, read_submit, restore_task
 from tests.conftest import search
 from tests.hostile_wire import Peer, Script, drip, head, piece, whole
@@ -94,7 +94,7 @@ async def test_a_body_without_end(
     monkeypatch: pytest.MonkeyPatch, peer: Peer, client: AsyncClient, name: str
 ) -> None:
     """A body that does not end is given up soon after the limit, and its connection is closed."""
-    monkeypatch.setattr(_pool, "_LONGEST_BODY", LIMIT)
+    monkeypatch.setattr(_body, "MAX_BODY", LIMIT)
     first, block = ENDLESS[name]
     peer.play(piece(first), forever(block))
     with pytest.raises(ProtocolError, match="too long"):
@@ -107,7 +107,7 @@ async def test_a_body_without_end(
 
 def test_the_limit_is_a_limit() -> None:
     """The limit itself, which the tests lower, is within what a machine has."""
-    assert _pool._LONGEST_BODY == 256 * 1024 * 1024
+    assert _body.MAX_BODY == 256 * 1024 * 1024
 
 
 def bomb(pack: Callable[[bytes], bytes]) -> bytes:
@@ -135,7 +135,7 @@ async def test_a_bomb(
     pack: Callable[[bytes], bytes],
 ) -> None:
     """What unpacks to fifty times the limit is given up at the limit, in memory of its order."""
-    monkeypatch.setattr(_pool, "_LONGEST_BODY", LIMIT)
+    monkeypatch.setattr(_body, "MAX_BODY", LIMIT)
     peer.answer(whole(bomb(pack), b"Content-Encoding: " + encoding))
     tracemalloc.start()
     try:

@@ -21,6 +21,7 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
+    TransportError,
     run_many,
 )
 from aireiter_async._client import _sleeping
@@ -44,7 +45,7 @@ def request() -> SubmitRequest:
 
 @pytest.fixture(params=["owned", "borrowed"])
 async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Make]:
-    """Return what makes patient clients with a session of their own, or with one that is borrowed."""
+    """Return what makes patient clients with a session of their own or a borrowed one."""
     async with aiohttp.ClientSession() as session:
 
         def made(**options: Any) -> AsyncClient:
@@ -84,7 +85,7 @@ def closed(error: BaseException) -> bool:
 async def test_closing_tells_those_in_flight(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """Calls whose answer is awaited end when the client closes: a submit in doubt, the others closed."""
+    """Closing ends calls in flight: a submit is ambiguous, the others are closed."""
     client = make()
     service.script("submit", Fault.hang(accepted=True))
     service.script("query", Fault.hang(), Fault.hang())
@@ -168,7 +169,7 @@ async def test_closing_tells_those_who_poll(make: Make, until: Until) -> None:
 async def test_closing_tells_those_who_download(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """Downloads end when the client closes, before the first byte and between two, without a file."""
+    """Closing ends downloads, before the first byte and between two, without a file."""
     client = make(polling=PollPolicy(first=0))
     task = await client.run(request())
     [output] = task.outputs
@@ -296,7 +297,7 @@ def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureF
 def test_a_client_forgotten_while_its_loop_rests_warns_once(
     caplog: pytest.LogCaptureFixture, views: int, *, turns: bool
 ) -> None:
-    """A client that goes while its loop neither runs nor is closed warns once, and raises nothing."""
+    """A client that is forgotten while its loop is stopped, not closed, warns once."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -364,8 +365,8 @@ async def test_another_process_leaves_the_sockets_alone(service: FakeService) ->
     await connector.close()
 
 
-async def test_what_is_cut_short_twice_is_cut_once() -> None:
-    """Closing twice at once ends what is under way once, as a timeout and not as a cancellation."""
+async def test_closing_deadlines_twice_ends_a_block_once() -> None:
+    """A block that is ended by `close` raises our error, not a cancellation."""
     deadlines = Deadlines(LONG)
 
     async def block() -> None:
@@ -374,9 +375,9 @@ async def test_what_is_cut_short_twice_is_cut_once() -> None:
 
     [task] = begin(block())
     await asyncio.sleep(0)
-    deadlines.cut()
-    deadlines.cut()
-    with pytest.raises(TimeoutError):
+    deadlines.close()
+    deadlines.close()
+    with pytest.raises(TransportError, match="closed"):
         await task
     assert task.cancelling() == 0
 
@@ -401,7 +402,7 @@ async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("another", [False, True], ids=["same loop", "another loop"])
 def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
-    """In a forked process a client says so, closing it there is harmless, and the parent goes on."""
+    """In a forked process a client raises, closing it is harmless, and the parent goes on."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -467,7 +468,7 @@ async def test_the_loop_stays_free(
 
 
 async def test_the_loop_turns_between_answers(service: FakeService) -> None:
-    """Others get their turn while a thousand calls are served: often, counted in turns of the loop."""
+    """Other tasks get their turn while a thousand calls are served."""
     service.record = False
     turns = 0
 

@@ -187,7 +187,7 @@ BROKEN_OFF = {
 async def test_an_answer_that_breaks_off_is_told_without_the_key(
     connect: Connect, listen: Listen, find_key: FindKey, name: str, verb: str
 ) -> None:
-    """Where a relay that echoes the request hangs up half-way, the key is in no error, at any attempt."""
+    """Where a relay echoes the request and hangs up half-way, the key is in no error."""
 
     def reply(request: bytes) -> bytes:
         lines = request.split(b"\r\n")
@@ -205,7 +205,7 @@ async def test_an_answer_that_breaks_off_is_told_without_the_key(
         await calls[verb]()
     assert find_key(caught.value, client._settings.api_key) == []
     told = caught.value.__cause__ or caught.value
-    assert "the answer" in str(told)
+    assert re.search("the (response|answer)", str(told))
 
 
 async def test_a_proxys_password_is_not_told(listen: Listen, find_key: FindKey) -> None:
@@ -237,7 +237,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 async def test_a_key_that_is_escaped_is_found(
     connect: Connect, listen: Listen, find_key: FindKey, form: str
 ) -> None:
-    """A key of odd characters is in no error, however a relay writes it in a page, a value or a place."""
+    """A key of odd characters is in no error, however a relay escapes it."""
     written = WRITTEN[form](ODD_KEY)
     page = f"<html>{written}</html>".encode()
     place = b"HTTP/1.1 302 Found\r\nLocation: /?%s\r\nContent-Length: 0\r\n\r\n" % written.encode()

@@ -26,7 +26,7 @@ from aireiter_async import (
     TransportError,
 )
 from aireiter_async._redact import Secret
-from aireiter_async._transport import _failures, _pool
+from aireiter_async._transport import _body, _errors
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async.testing import FakeService, Fault
 
@@ -150,7 +150,7 @@ async def test_what_the_caller_is_handling_keeps_its_frames(
 async def test_a_late_answer_that_cannot_be_read_is_cut_short(
     connect: Connect, listen: Listen
 ) -> None:
-    """A chunk that is none, after good ones, is a timeout and not an answer: aiohttp tells nobody."""
+    """A bad chunk after good ones, which aiohttp does not report, is a timeout."""
     chunked = head(b"Transfer-Encoding: chunked") + b"2\r\n{}\r\n"
     url = await listen(lambda request: (chunked, key_of(request) + b"\r\n", b"0\r\n\r\n"))
     client = connect(base_url=url, retry=ONCE, timeout=0.1)
@@ -176,7 +176,7 @@ async def test_an_answer_without_end_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, connect: Connect, listen: Listen
 ) -> None:
     """What a small answer unpacks to is read up to a limit, and is then a ProtocolError."""
-    monkeypatch.setattr(_pool, "_LONGEST_BODY", 1_000_000)
+    monkeypatch.setattr(_body, "MAX_BODY", 1_000_000)
 
     def bomb(request: bytes) -> bytes:
         packed = gzip.compress(key_of(request) + b" " * 20_000_000)
@@ -291,7 +291,7 @@ def test_a_body_that_met_a_closed_connection_never_left() -> None:
     second: Exception = aiohttp.ClientOSError(None, "Can not write request body")
     second.__cause__ = first
     other = aiohttp.ClientOSError(104, "Connection reset by peer")
-    kinds = [type(_failures.translate(error, 1)[0]) for error in (first, second, other)]
+    kinds = [type(_errors.translate(error, 1, closed=False)[0]) for error in (first, second, other)]
     assert kinds == [ConnectError, ConnectError, TransportError]
 
 
@@ -394,7 +394,7 @@ async def test_deadlines_let_a_cancellation_pass() -> None:
     early.cancel()
     with pytest.raises(asyncio.CancelledError):
         await early
-    deadlines._expire(asyncio.get_running_loop())
+    deadlines._expire()
     assert not late.done()
     asyncio.get_running_loop().call_later(0.03, late.cancel)
 

@@ -87,16 +87,13 @@ class Api:
         result_headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
 
         def route(method: str, path: str, headers: Mapping[str, str]) -> Route:
-            made = Route(
+            return shared.transport.route(
                 method,
-                settings.base_url + path,
+                settings.base_url + path if path else "",
                 headers=headers,
                 timeout=settings.timeout,
                 connect_timeout=settings.connect_timeout,
-                queued=shared.transport.lent,
             )
-            shared.transport.routes.add(made)
-            return made
 
         self._submit_route = route("POST", _wire.SUBMIT_PATH, json_headers)
         self._query_route = route("POST", _wire.QUERY_PATH, json_headers)

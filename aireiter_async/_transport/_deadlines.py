@@ -1,43 +1,45 @@
-"""One timer for all exchanges that share one timeout.
+"""One timer for all exchanges that share a timeout, and their errors in our words.
 
-They all get the same number of seconds, so they run out in the order in which
-they began: an ordered dict and one timer at a time do what a timer each would
-do, at a tenth of its cost.
+They all get the same number of seconds, so they expire in the order in which they started: an
+ordered dict and one timer at a time do what a timer each would do, at a tenth of the cost.
 """
 
 import asyncio
+import sys
 from types import TracebackType
 from typing import Self
 
+from aireiter_async._transport._errors import FAILURES, drop_frames, translate
+
 
 class Deadlines:
-    """Cuts short what takes longer than *seconds*.
+    """Limits blocks that call aiohttp to *seconds* each, and raises our errors for its own.
 
-    Use it as a context manager around what is to be cut short; in each task at
-    most one such block runs at a time.
+    Use it as a context manager; a task runs at most one such block at a time.
 
     Args:
         seconds: What each block has, counted from its beginning.
 
     Raises:
-        TimeoutError: From the block, in place of the cancellation that ended it.
+        AireiterError: In place of any of `FAILURES`, and of the cancellation by the timer.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._running: dict[asyncio.Task[object], tuple[float, int]] = {}
+        self._running: dict[asyncio.Task[object], tuple[float, int, BaseException | None]] = {}
         self._expired: set[asyncio.Task[object]] = set()
+        self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __enter__(self) -> Self:
-        """Begin a block in the current task."""
-        loop = self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an AsyncClient is used within asyncio tasks")
         if self._timer is None:
-            self._timer = loop.call_later(self.seconds, self._expire, loop)
-        self._running[task] = (loop.time(), task.cancelling())
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(self.seconds, self._expire)
+        self._running[task] = (self._loop.time(), task.cancelling(), sys.exception())
         return self
 
     def __exit__(
@@ -46,17 +48,32 @@ class Deadlines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the block; tell a deadline from a caller's cancellation."""
-        task = asyncio.current_task(self._loop)
+        task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it has entered
-        _, cancelling = self._running.pop(task)
+        _, cancelling, handled = self._running[task]
+        del self._running[task]
         if task in self._expired:
             self._expired.discard(task)
-            if task.uncancel() <= cancelling and kind is asyncio.CancelledError:
-                raise TimeoutError from error
+            # A cancellation by the caller, even one at the same moment, is passed on.
+            if task.uncancel() <= cancelling and isinstance(error, asyncio.CancelledError):
+                timeout = TimeoutError()
+                timeout.__cause__ = error
+                error = timeout
+        if error is None or not isinstance(error, FAILURES):
+            return
+        failure, cause = translate(error, self.seconds, closed=self._closed)
+        drop_frames(cause, handled)
+        # This frame will be in the traceback of `failure`: no cycle, and nothing with the key.
+        del error, traceback, task
+        try:
+            raise failure from cause
+        finally:
+            failure.__context__ = handled
+            del failure, cause, handled
 
-    def cut(self) -> None:
-        """Cut all blocks short, whatever time they have left, and keep no timer."""
+    def close(self) -> None:
+        """End all blocks, whatever time they have left, and the timer."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -65,13 +82,13 @@ class Deadlines:
                 self._expired.add(task)
                 task.cancel()
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cut short what is overdue, and set the timer for the next oldest."""
+    def _expire(self) -> None:
+        """Cancel what is overdue, and set the timer for the next oldest."""
         self._timer = None
-        now = loop.time()
-        for task, (began, _) in self._running.items():
-            if began + self.seconds > now:
-                self._timer = loop.call_at(began + self.seconds, self._expire, loop)
+        now = self._loop.time()
+        for task, (started, _, _) in self._running.items():
+            if started + self.seconds > now:
+                self._timer = self._loop.call_at(started + self.seconds, self._expire)
                 return
             if task not in self._expired:
                 self._expired.add(task)
