@@ -22,7 +22,10 @@ nox.needs_version = ">=2026.8.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "pythons", "floor", "backoff", "package"]
+nox.options.sessions = [
+    *("lint", "typing", "tests", "pythons"),
+    *("floor", "backoff", "integrations", "package"),
+]
 
 
 def group(name: str) -> list[str]:
@@ -88,6 +91,13 @@ def backoff(session: nox.Session) -> None:
     session.run("uv", "pip", "uninstall", "backoff")
     session.install("python-backoff")
     run_tests(session, "tests/test_retry.py", "tests/test_submit.py")
+
+
+@nox.session
+def integrations(session: nox.Session) -> None:
+    """Run the tests that need more than Python: a real browser."""
+    session.install(*group("integrations"), EXTRAS)
+    session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
 
 
 @nox.session

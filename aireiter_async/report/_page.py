@@ -1,0 +1,264 @@
+"""From the rows of a ledger to one HTML page; no I/O but reading lyrics."""
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from attrs import define, field
+
+MOST_TASKS: Final = 20_000  # a browser filters this many within 200 ms
+_MOST_BINS: Final = 60
+_STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
+_LONGEST_TEXT: Final = 20_000  # characters of lyrics
+_KINDS: Final = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".svg"), "image"),
+    **dict.fromkeys((".mp4", ".mov", ".webm", ".m4v", ".mkv"), "video"),
+    **dict.fromkeys((".mp3", ".m4a", ".wav", ".ogg", ".opus", ".flac", ".aac"), "audio"),
+    ".txt": "text",
+}
+_STATUSES: Final = {
+    "intended": "maybe sent",
+    "submitted": "running",
+    "completed": "succeeded",
+    "downloaded": "succeeded",
+    "failed": "failed",
+    "refused": "rejected",
+    "rejected": "rejected",
+    "uncertain": "uncertain",
+}
+_BAD: Final = frozenset({"failed", "rejected"})
+
+Thumbnail = Callable[[Path], str | None]
+
+
+@define
+class _Totals:
+    statuses: Counter[str] = field(factory=Counter[str])
+    credits_used: float = 0.0
+    credits_estimated: float = 0.0
+    first: float | None = None
+    last: float | None = None
+    ends: list[tuple[float, bool, float]] = field(factory=list[tuple[float, bool, float]])
+    tasks: int = 0
+
+    def count(self, task: Mapping[str, Any], ended: float | None) -> None:
+        self.tasks += 1
+        self.statuses[task["status"]] += 1
+        self.credits_used += task["credits"] or 0.0
+        self.credits_estimated += task["estimate"] or 0.0
+        for moment in (task["created"], ended):
+            if moment is not None:
+                self.first = moment if self.first is None else min(self.first, moment)
+                self.last = moment if self.last is None else max(self.last, moment)
+        if ended is not None:
+            self.ends.append((ended, task["status"] in _BAD, task["credits"] or 0.0))
+
+
+def build_page(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    title: str,
+    ledger: str,
+    directory: Path,
+    retry: str | None = None,
+    thumbnail: Thumbnail | None = None,
+) -> str:
+    """Return the page of a ledger.
+
+    Args:
+        rows: What `Ledger.rows` yields, in the order of the input.
+        title: The heading.
+        ledger: What identifies the ledger: favourites are stored under it.
+        directory: Where the page will be: links to files are relative to it.
+        retry: The command that submits failed tasks again.
+        thumbnail: Returns a small picture of a file as a data URL, or None.
+    """
+    totals = _Totals()
+    newest: deque[dict[str, Any]] = deque(maxlen=MOST_TASKS)
+    failures: deque[dict[str, Any]] = deque(maxlen=MOST_TASKS)
+    attempts: dict[str, int] = {}
+    for row in rows:
+        task, ended = _read(row, directory, thumbnail)
+        tried = attempts.pop(task["id"], 1)
+        task["attempts"] = tried
+        if row.get("retried_as"):  # the task that replaces this one is a row of its own
+            attempts[row["retried_as"]] = tried + 1
+            continue
+        totals.count(task, ended)
+        if len(newest) == MOST_TASKS and newest[0]["status"] in _BAD:
+            failures.append(newest[0])
+        newest.append(task)
+    tasks = [*failures, *newest]
+    data = {
+        "title": title,
+        "subtitle": _subtitle(totals),
+        "ledger": ledger,
+        "sums": _sums(totals),
+        "bin": (steps := _bins(totals))[0],
+        "chart": steps[1],
+        "retry": retry,
+        "omitted": totals.tasks - len(tasks),
+        "tasks": tasks,
+    }
+    return _fill(title, data)
+
+
+def _fill(title: str, data: Mapping[str, Any]) -> str:
+    template = resources.files(__package__ or "").joinpath("page.html").read_text(encoding="utf-8")
+    hashes = {
+        tag: base64.b64encode(hashlib.sha256(_element(template, tag).encode()).digest()).decode()
+        for tag in ("style", "script")
+    }
+    # Files beside the page are file: URLs on a disk, and of its own origin behind a web server.
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; "
+        "img-src 'self' file: data:; media-src 'self' file:"
+    )
+    values = {
+        "policy": policy,
+        "title": html.escape(title),
+        # In a script element, only "</" and "<!--" could end the data.
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{(policy|title|data)\}\}", lambda found: values[found[1]], template)
+
+
+def _element(template: str, tag: str) -> str:
+    start = template.index(f"<{tag}>") + len(tag) + 2
+    return template[start : template.index(f"</{tag}>", start)]
+
+
+def _read(
+    row: Mapping[str, Any], directory: Path, thumbnail: Thumbnail | None
+) -> tuple[dict[str, Any], float | None]:
+    created, completed = _seconds(row.get("created_at")), _seconds(row.get("completed_at"))
+    status = _STATUSES.get(str(row["state"]), str(row["state"]))
+    paths = [Path(path) for path in row.get("paths") or ()]
+    params = dict(row.get("params") or {})
+    prompt = params.pop("prompt", None)
+    task = {
+        "id": row["out_task_id"],
+        "status": status,
+        "model": row["model"],
+        "prompt": prompt if isinstance(prompt, str) else "",
+        "params": params,
+        "credits": row.get("credits_used"),
+        "estimate": row.get("estimated_credits"),
+        "created": created,
+        "seconds": None if created is None or completed is None else max(0.0, completed - created),
+        "files": [_file(path, directory, thumbnail) for path in paths],
+        "text": _text(paths),
+        "error": _error(row.get("error")),
+    }
+    return task, completed
+
+
+def _seconds(moment: datetime | str | None) -> float | None:
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _file(path: Path, directory: Path, thumbnail: Thumbnail | None) -> dict[str, Any]:
+    file: dict[str, Any] = {
+        "name": path.name,
+        "src": _link(path, directory),
+        "kind": _KINDS.get(path.suffix.lower(), "file"),
+    }
+    if thumbnail is not None and file["kind"] == "image" and (small := thumbnail(path)):
+        file["thumb"] = small
+    return file
+
+
+def _link(path: Path, directory: Path) -> str:
+    """Return a URL of *path* relative to *directory*, with every special character encoded."""
+    try:
+        relative = os.path.relpath(path, directory)
+    except ValueError:  # pragma: no cover - on Windows, another drive
+        return path.absolute().as_uri()
+    return quote(Path(relative).as_posix().encode("utf-8", "surrogateescape"))
+
+
+def _text(paths: Iterable[Path]) -> str | None:
+    for path in paths:
+        if path.suffix.lower() == ".txt":
+            try:
+                with path.open(encoding="utf-8", errors="replace") as file:
+                    return file.read(_LONGEST_TEXT)
+            except OSError:  # it was moved or deleted: the link is still there
+                return None
+    return None
+
+
+def _error(error: Any) -> str | None:
+    if isinstance(error, Mapping):
+        parts = [str(error[name]) for name in ("type", "code", "message") if error.get(name)]
+        return ": ".join(parts)
+    return None if error is None else str(error)
+
+
+def _subtitle(totals: _Totals) -> str:
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{totals.tasks} task{'' if totals.tasks == 1 else 's'}, page written {made}"
+
+
+def _sums(totals: _Totals) -> list[tuple[str, str, str]]:
+    statuses = totals.statuses
+    sums = [("succeeded", f"{statuses['succeeded']:,}", "good")]
+    for status, kind in (("failed", "bad"), ("rejected", "bad"), ("uncertain", "open")):
+        if statuses[status]:
+            sums.append((status, f"{statuses[status]:,}", kind))
+    running = statuses["running"] + statuses["maybe sent"]
+    if running:
+        sums.append(("running or maybe sent", f"{running:,}", "open"))
+    sums.append(("credits used", f"{totals.credits_used:,.6g}", ""))
+    sums.append(("credits estimated", f"{totals.credits_estimated:,.6g}", ""))
+    if totals.first is not None and totals.last is not None:
+        sums.append(("from first to last", _duration(totals.last - totals.first), ""))
+    return sums
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _bins(totals: _Totals) -> tuple[int, list[tuple[float, int, int, float]]]:
+    """Return the seconds per bin, and for each its start, successes, failures, credits so far."""
+    if not totals.ends:
+        return 1, []
+    totals.ends.sort()
+    first, last = totals.ends[0][0], totals.ends[-1][0]
+    fitting = (step for step in _STEPS if (last - first) / step < _MOST_BINS)
+    width = next(fitting, _STEPS[-1] * (1 + int((last - first) / _STEPS[-1] / _MOST_BINS)))
+    start = first // width * width
+    bins = [[start + n * width, 0, 0, 0.0] for n in range(int((last - start) // width) + 1)]
+    for ended, bad, credits_used in totals.ends:
+        found = bins[int((ended - start) // width)]
+        found[2 if bad else 1] += 1
+        found[3] += credits_used
+    spent = 0.0
+    chart: list[tuple[float, int, int, float]] = []
+    for moment, good, bad_ones, credits_used in bins:
+        spent += credits_used
+        chart.append((moment, int(good), int(bad_ones), spent))
+    return width, chart

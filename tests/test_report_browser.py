@@ -1,0 +1,236 @@
+"""The report page in a real browser: nothing in the console, filters, players, keyboard."""
+
+import shutil
+import struct
+import wave
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aireiter_async.report import build_page
+
+webdriver = pytest.importorskip("selenium.webdriver")
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
+]
+OPTIONS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",  # scripts press the buttons here
+)
+NAMES = ("a#1.png", "what?.png", "100%41.png", "ein bild.png")
+HOSTILE = (
+    "<script>document.title='broken'</script>",
+    "</script><img src=x onerror=\"document.title='broken'\">",
+    "\u202eright to left\u200e",
+    "x" * 100_000,
+)
+START = datetime(2026, 11, 26, tzinfo=UTC)
+Show = Callable[..., None]
+
+
+def png(number: int) -> bytes:
+    width, height = 32, 18
+    shades = bytes((number * step + x * 7) % 256 for x in range(width) for step in (37, 101, 173))
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + shades) * height)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tone(path: Path) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(8000)
+        file.writeframes(bytes(range(256)) * 16)
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    created = START + timedelta(seconds=number)
+    return {
+        "out_task_id": f"task-{number}",
+        "state": "failed" if number % 17 == 16 else "downloaded",
+        "model": ("nano_banana_v2", "seedream_v5_lite", "gpt_4o", "krea_2_turbo")[number % 4],
+        "params": {"prompt": f"a heron, take {number // 4:05}", "aspect_ratio": "1:1"},
+        "credits_used": 2.5,
+        "created_at": created,
+        "completed_at": created + timedelta(seconds=5 + number % 7),
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_window_size(1600, 1000)
+    driver.implicitly_wait(10)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Show]:
+    """Write a report and open it; in the end the console must be empty."""
+    browser.get_log("browser")
+
+    def open_page(rows: list[dict[str, Any]], ledger: str = "ring", to: Path = tmp_path) -> None:
+        page = to / "run.html"
+        page.write_text(
+            build_page(rows, title="run.db", ledger=ledger, directory=to), encoding="utf-8"
+        )
+        browser.get(page.as_uri())
+
+    yield open_page
+    assert browser.get_log("browser") == []
+    assert browser.title == "run.db"
+
+
+def click(browser: Any, selector: str) -> None:
+    browser.find_element("css selector", selector).click()
+
+
+def texts(browser: Any, selector: str) -> list[str]:
+    return [node.text for node in browser.find_elements("css selector", selector)]
+
+
+def set_value(browser: Any, identity: str, value: str, event: str = "change") -> None:
+    browser.execute_script(
+        "const node = document.getElementById(arguments[0]); node.value = arguments[1];"
+        "node.dispatchEvent(new Event(arguments[2]))",
+        *(identity, value, event),
+    )
+
+
+def loaded(browser: Any) -> bool:
+    script = "return [...document.querySelectorAll('.card img')].every((i) => i.naturalWidth > 0)"
+    return bool(browser.execute_script(script))
+
+
+def test_pictures_with_awkward_names_are_shown_and_open(
+    browser: Any, show: Show, tmp_path: Path
+) -> None:
+    for number, name in enumerate(NAMES):
+        (tmp_path / name).write_bytes(png(number))
+    show([row(number, paths=[tmp_path / name]) for number, name in enumerate(NAMES)])
+    WebDriverWait(browser, 10).until(loaded)
+    for number in range(len(NAMES)):
+        browser.find_elements("css selector", ".media")[number].click()
+        width = "return document.querySelector('dialog img').decode().then(() => 1)"
+        assert browser.execute_script(width) == 1
+        click(browser, "dialog button:not(.star)")
+
+
+def test_hostile_prompts_are_inert(browser: Any, show: Show) -> None:
+    show([row(n, params={"prompt": prompt}, paths=[]) for n, prompt in enumerate(HOSTILE)])
+    assert (
+        browser.execute_script("return document.querySelectorAll('img, #results script').length")
+        == 0
+    )
+    assert texts(browser, ".prompt")[0] == HOSTILE[0]
+
+
+def test_filters_narrow_the_grid(browser: Any, show: Show) -> None:
+    show([row(number) for number in range(200)])
+    assert texts(browser, "#count") == ["200 of 200 tasks"]
+    set_value(browser, "text", "heron 00007", "input")
+    assert texts(browser, "#count") == ["4 of 200 tasks"]
+    set_value(browser, "model", "gpt_4o")
+    assert texts(browser, "#count") == ["1 of 200 tasks"]
+    set_value(browser, "text", "", "input")
+    set_value(browser, "status", "failed")
+    assert texts(browser, "#count") == ["3 of 200 tasks"]
+
+
+def test_no_media_is_loaded_before_it_is_clicked(browser: Any, show: Show, tmp_path: Path) -> None:
+    for number in range(300):
+        tone(tmp_path / f"{number}.wav")
+    show(
+        [
+            row(number, state="downloaded", paths=[tmp_path / f"{number}.wav"])
+            for number in range(300)
+        ]
+    )
+    for _ in range(5):
+        browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+        browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 0))")
+    count = "return document.querySelectorAll('audio, video').length"
+    assert browser.execute_script(count) == 0
+    for number in range(20):
+        browser.execute_script("document.querySelectorAll('.media')[arguments[0]].click()", number)
+        played = (
+            "const done = arguments[0], player = document.querySelector('dialog audio');"
+            "player.muted = true;"
+            "player.play().then(() => done(player.duration > 0), (error) => done(`${error}`))"
+        )
+        assert browser.execute_async_script(played) is True
+        click(browser, "dialog button:not(.star)")
+        assert browser.execute_script(count) == 0
+
+
+def test_favourites_stay_with_their_ledger(browser: Any, show: Show, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    show([row(0), row(1)], "first", first)
+    click(browser, ".star")
+    show([row(0), row(1)], "second", second)
+    assert texts(browser, ".star") == ["☆", "☆"]
+    show([row(0), row(1)], "first", first)
+    assert texts(browser, ".star") == ["★", "☆"]
+    click(browser, "#starred")
+    assert texts(browser, "#count") == ["1 of 2 tasks"]
+
+
+def test_prompts_are_compared_across_models(browser: Any, show: Show) -> None:
+    show([row(number) for number in range(40)])
+    click(browser, "#compare")
+    assert len(browser.find_elements("css selector", ".matrix thead th")) == 4
+    assert len(browser.find_elements("css selector", ".matrix tbody tr")) == 10
+    assert len(browser.find_elements("css selector", ".matrix .card")) == 40
+    assert "mean 2.5 credits" in texts(browser, ".matrix thead th")[0]
+    set_value(browser, "columns", "prompt")
+    set_value(browser, "rows", "model")
+    assert len(browser.find_elements("css selector", ".matrix thead th")) == 10
+    assert len(browser.find_elements("css selector", ".matrix tbody tr")) == 4
+
+
+def test_the_keyboard_is_enough(browser: Any, show: Show) -> None:
+    show([row(0), row(1)])
+    browser.execute_script("document.querySelector('.media').focus()")
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert browser.find_element("css selector", "dialog").get_attribute("open") is not None
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.find_element("css selector", "dialog").get_attribute("open") is None
+
+
+def test_five_thousand_tasks_are_filtered_without_rebuilding_all(browser: Any, show: Show) -> None:
+    show([row(number) for number in range(5000)])
+    cards = "return document.querySelectorAll('.card').length"
+    assert browser.execute_script(cards) < 1000
+    set_value(browser, "text", "take 01249", "input")
+    assert texts(browser, "#count") == ["4 of 5,000 tasks"]
+    assert browser.execute_script(cards) == 4
