@@ -71,8 +71,8 @@ def test_an_unknown_model_takes_json_and_text(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("pair", "told"),
     [
-        ("video_length=soon", "video_length must be a finite number, from 4 to 12, not 'soon'"),
-        ("video_length=true", "video_length must be a finite number, from 4 to 12, not 'true'"),
+        ("video_length=soon", "video_length must be a finite number, from 4 to 12, got 'soon'"),
+        ("video_length=true", "video_length must be a finite number, from 4 to 12, got 'true'"),
         ("video_length=NaN", "video_length must be"),
         ("generate_audio=maybe", "generate_audio must be"),
     ],

@@ -205,7 +205,6 @@ def test_what_the_constraints_forbid_is_refused_once(
 
 @pytest.mark.parametrize("model", sorted({c.MODEL for c in models.MODELS.values() if c.RULES}))
 def test_every_rule_is_told_in_a_sentence(model: str) -> None:
-    """Each rule refuses something, and its sentence names every parameter that the refusal names."""
     cls = models.MODELS[model]
     names = {parameter.name for parameter in cls.PARAMETERS}
     requests = [params for name, params, _ in REFUSED if models.MODELS[name] is cls]
@@ -251,15 +250,16 @@ def test_a_size_is_judged_by_area_sides_and_ratio(
 
 def image(megabytes: float, kind: str = "png") -> str:
     """Give a data URI of so much image."""
-    size = int(megabytes * 1024 * 1024)
-    return f"data:image/{kind};base64," + "A" * -(-size * 4 // 3)
+    head = f"data:image/{kind};base64,"
+    size = int(megabytes * 1024 * 1024) - len(head)
+    return head + "A" * (size // 4 * 4)
 
 
 @pytest.mark.parametrize("model", ["gpt_4o", "nano_banana", "flux_2_pro", "mj_v7"])
 def test_an_image_in_a_request_has_ten_megabytes_at_most(model: str) -> None:
     """The image is measured, not its base64, and is not repeated."""
     single = model == "gpt_4o"
-    large, small = image(10.1), image(10)
+    large, small = image(10.01), image(10)
     sent = models.build(model, {**P, "image_url": small}).to_params()["image_url"]
     assert sent in (small, [small])
     with pytest.raises(InvalidParamsError, match="at most 10 MB") as caught:

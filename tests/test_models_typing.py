@@ -24,7 +24,7 @@ WRONG = [
     ('Seedance15Pro(prompt="x")', "Missing named argument"),
     ('Seedance15Pro(promt="x", aspect_ratio="16:9")', "Unexpected keyword argument"),
     ('Seedance15Pro("x", "16:9")', "Too many positional"),
-    ('Seedance2(prompt="x", type="all_reference", video_length=5)', "incompatible type"),
+    ('Seedance2(prompt="x", type="all_reference", video_length=5.5)', "incompatible type"),
     ('Suno(prompt="x", custom_mode="yes")', "incompatible type"),
     ('Suno(prompt="x").prompt = "y"', "read-only"),
     ("models.Seedance16Pro", "no attribute"),

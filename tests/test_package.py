@@ -18,7 +18,7 @@ import pytest
 import aireiter_async
 from aireiter_async import errors
 from aireiter_async._tasks import Task, TaskStatus
-from aireiter_async.models._catalogue import ROOMS
+from aireiter_async.models._catalogue import FAMILIES
 from aireiter_async.testing import FakeService
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +116,7 @@ def test_the_import_is_light() -> None:
     """Importing the package imports neither the models' classes nor what only the extras need."""
     imported = set(run("import sys, aireiter_async; print(*sys.modules, sep='\\n')").split())
     assert "aireiter_async._client" in imported
-    rooms = {f"aireiter_async.models.{room}" for room in (*ROOMS, "_declare", "_checks")}
+    rooms = {f"aireiter_async.models.{room}" for room in (*FAMILIES, "_declare", "_checks")}
     unwanted = {"sqlite3", "aireiter_async._batch", "aireiter_async._ledger"}
     unwanted |= {"aireiter_async.cli", "aireiter_async.testing", "cyclopts", "rich"}
     assert imported & (rooms | unwanted) == set()

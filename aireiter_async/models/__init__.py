@@ -20,7 +20,7 @@ from aireiter_async.models._errors import Problem as Problem
 from aireiter_async.models._errors import UnknownModelError as UnknownModelError
 
 if TYPE_CHECKING:
-    from aireiter_async.models._parameters import Parameter as Parameter
+    from aireiter_async.models._declare import Parameter as Parameter
 
     # a class is listed by being declared
     from aireiter_async.models.audio import *  # noqa: F403
@@ -73,4 +73,4 @@ def _open() -> None:
     classes = {cls.__name__: cls for cls in models.values()}
     here = globals()
     here.update(classes, MODELS=models, __all__=sorted((*_PUBLIC, *classes)))
-    here["Parameter"] = import_module("aireiter_async.models._parameters").Parameter
+    here["Parameter"] = import_module("aireiter_async.models._declare").Parameter

@@ -12,9 +12,9 @@ from aireiter_async.models._errors import InvalidParamsError, Problem, UnknownMo
 
 if TYPE_CHECKING:
     from aireiter_async.models._base import Model
-    from aireiter_async.models._parameters import Parameter
+    from aireiter_async.models._declare import Parameter
 
-ROOMS: Final = (
+FAMILIES: Final = (
     "audio",
     "gpt",
     "happyhorse",
@@ -38,8 +38,8 @@ def load() -> Mapping[str, type["Model"]]:
     Returns:
         The class of each model, by its name and by each of its variants.
     """
-    for room in ROOMS:
-        import_module(f"aireiter_async.models.{room}")
+    for family in FAMILIES:
+        import_module(f"aireiter_async.models.{family}")
     registry: dict[str, type[Model]] = import_module("aireiter_async.models._declare").REGISTRY
     return MappingProxyType(registry)
 

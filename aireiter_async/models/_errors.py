@@ -1,19 +1,14 @@
-"""What is wrong with a request, as data and as sentences.
-
-Both errors are raised before any I/O: whoever wrote the request can mend it, and nothing was spent.
-"""
+"""What is wrong with a request, as data and as sentences: raised before any I/O."""
 
 import reprlib
+from math import isnan
 
 import attrs
 
 
 class _Short(reprlib.Repr):
-    """Representations that fit on a line, were it a data URI."""
-
     def repr_int(self, x: int, level: int) -> str:
-        """Spell out no number that Python itself refuses to spell out."""
-        if x.bit_length() > 256:  # noqa: PLR2004, far beyond any parameter
+        if x.bit_length() > 256:  # noqa: PLR2004, Python itself refuses to write out long ones
             return f"an integer of {x.bit_length()} bits"
         return super().repr_int(x, level)
 
@@ -24,27 +19,51 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 3
 short = _SHORT.repr
 
 
+# What a value of a foreign type has, and how to make it one that JSON has.
+_CONVERSIONS = (
+    ("ndim", 0, "convert it with .item()"),  # NumPy scalars and 0-dimensional arrays
+    ("tolist", None, "convert it with .tolist()"),  # arrays, series
+    ("isoformat", None, "convert it with .isoformat()"),
+    ("as_integer_ratio", None, "convert it with int() or float()"),
+    ("decode", None, "decode it to a str"),
+    ("__fspath__", None, "convert it with str()"),
+    ("__iter__", None, "convert it to a list"),
+)
+_PANDAS_EMPTY = {"NAType", "NaTType"}
+
+
+def conversion_hint(value: object) -> str:
+    """Return how to convert *value*, of a type that no parameter has; empty: not known."""
+    if type(value).__name__ in _PANDAS_EMPTY or (isinstance(value, float) and isnan(value)):
+        return "leave the parameter out where there is no value"
+    if value is None or isinstance(value, str | int | float | list | tuple | dict):
+        return ""
+    for name, wanted, hint in _CONVERSIONS:
+        if hasattr(value, name) and (wanted is None or getattr(value, name) == wanted):
+            return hint
+    return ""
+
+
 @attrs.frozen
 class Problem:
     """One mistake in one request.
 
     Attributes:
         param: The parameter as the documentation spells it; an item of an array as ``name[2]``.
-        text: What was given and what is allowed, to be read after the parameter's name.
+        text: What is allowed and what was given, to be read after the parameter's name.
     """
 
     param: str
     text: str
 
     def __str__(self) -> str:
-        """Read as a clause, without the model's name."""
         return f"{self.param} {self.text}"
 
 
 class InvalidParamsError(ValueError, TypeError):
-    """Report every mistake in the parameters of one request at once.
+    """Every mistake in the parameters of one request.
 
-    It is a ``ValueError`` and a ``TypeError``, because one request can hold both kinds of mistake.
+    It is both a ``ValueError`` and a ``TypeError``: one request can hold both kinds of mistake.
 
     Attributes:
         model: The model's name, as it would have been submitted.
@@ -53,30 +72,32 @@ class InvalidParamsError(ValueError, TypeError):
 
     def __init__(self, model: str, problems: tuple[Problem, ...]) -> None:
         super().__init__(model, problems)
-        self.model = model
-        self.problems = problems
+        self.model: str = model
+        self.problems: tuple[Problem, ...] = problems
 
     def __str__(self) -> str:
-        """Give one line for each mistake, with the model and the name."""
         return "\n".join(f"{self.model}: {problem}" for problem in self.problems)
 
 
 class UnknownModelError(KeyError, ValueError):
-    """Report a model that this release's catalogue does not hold.
+    """A model that this release does not know.
 
     It is a ``KeyError``, as for any mapping, and a ``ValueError``, as for any wrong argument.
 
     Attributes:
         name: What was asked for.
-        nearest: The names that look most like it, the best first; may be empty.
+        nearest: The most similar names, the best first; may be empty.
     """
 
     def __init__(self, name: object, nearest: tuple[str, ...]) -> None:
         super().__init__(name, nearest)
-        self.name = name
-        self.nearest = nearest
+        self.name: object = name
+        self.nearest: tuple[str, ...] = nearest
 
     def __str__(self) -> str:
-        """Read as a sentence; a ``KeyError`` would show its key."""
         hint = f"; did you mean {' or '.join(self.nearest)}?" if self.nearest else ""
         return f"no model is called {short(self.name)}{hint}"
+
+
+for _public in (Problem, InvalidParamsError, UnknownModelError):
+    _public.__module__ = "aireiter_async.models"

@@ -1,7 +1,7 @@
 """Constraints between the parameters of one request, shared by name.
 
-A rule reads the values that were given and are right in themselves, and yields a problem for each
-clash. What the documentation calls ignored is let through; what it calls exclusive, required or
+A rule reads the values that are given and valid in themselves, and yields a problem for each
+clash. What the documentation calls ignored is accepted; what it calls exclusive, required or
 "only with" is not.
 
 The docstring of a rule in the ``RULES`` of a class is shown to users: one sentence that names each
@@ -12,96 +12,88 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from aireiter_async.models._errors import Problem, short
-from aireiter_async.models._limits import Items
-from aireiter_async.models._markers import Needs, OnlyWhen, RequiredWhen, When
+from aireiter_async.models._markers import Items, Needs, OnlyWhen, RequiredWhen, When
 
 
 class Given(dict[str, Any]):
-    """The values that were given and are right in themselves.
+    """The values that are given and valid in themselves.
 
     Indexing falls back on the documented default, then on None; ``get`` and ``in`` do not.
 
     Attributes:
         defaults: The documented defaults.
-        wrong: The parameters that were complained of: one complaint about each is enough, and no
-            rule should take them for absent.
+        wrong: The parameters that have a problem already: one is enough, and no rule should take
+            them for absent.
     """
 
     __slots__ = ("defaults", "wrong")
 
     def __init__(self, defaults: Mapping[str, Any]) -> None:
-        self.defaults = defaults
+        self.defaults: Mapping[str, Any] = defaults
         self.wrong: set[str] = set()
 
     def __missing__(self, name: str) -> Any:
-        """Say what the service will take, if that can be said."""
         return None if name in self.wrong else self.defaults.get(name)
 
     def has(self, name: str) -> bool:
-        """Tell whether anything was given, be it wrong; ``[]`` is nothing."""
+        """Return whether anything was given, even an invalid value; ``[]`` is nothing."""
         return name in self.wrong or self.get(name, ()) != ()
 
-    def items_of(self, name: str) -> tuple[str, ...]:
-        """Give the media of a parameter that takes one or many."""
-        value: str | tuple[str, ...] = self.get(name, ())
-        return (value,) if isinstance(value, str) else value
+    def items_of(self, name: str) -> tuple[Any, ...]:
+        """Return the media of a parameter that takes one or many."""
+        value: tuple[Any, ...] | str = self.get(name, ())
+        return value if isinstance(value, tuple) else (value,)
 
-    def matters(self, name: str) -> bool:
-        """Tell whether anything but the default or ``[]`` was given."""
+    def differs_from_default(self, name: str) -> bool:
+        """Return whether anything but the default or ``[]`` was given."""
         return self.get(name, ()) not in ((), self.defaults.get(name, ()))
 
-    def told(self, name: str) -> str:
-        """Name a value, and tell where it comes from."""
+    def describe(self, name: str) -> str:
+        """Return a value with its name and its origin."""
         return f"{name}={short(self[name])}{'' if name in self else ' (the default)'}"
 
 
 Rule: TypeAlias = Callable[[Given], Iterator[Problem]]
 
 
-# Made from markers, for the parameter that carries them.
-
-
 def required_when(name: str, case: RequiredWhen) -> Rule:
-    """Make the rule that *name* is required in *case*."""
+    """Return the rule that *name* is required in *case*."""
 
     def rule(given: Given) -> Iterator[Problem]:
         if given[case.param] in case.values and not given.has(name):
-            yield Problem(name, f"is required with {given.told(case.param)}")
+            yield Problem(name, f"is required with {given.describe(case.param)}")
 
     return rule
 
 
 def only_when(name: str, case: OnlyWhen) -> Rule:
-    """Make the rule that *name* needs *case*, but for its default."""
+    """Return the rule that *name* is allowed only in *case*, except for its default."""
 
     def rule(given: Given) -> Iterator[Problem]:
-        if given.matters(name) and given[case.param] not in (None, *case.values):
-            yield Problem(name, f"needs {case}, not {given.told(case.param)}")
+        if given.differs_from_default(name) and given[case.param] not in (None, *case.values):
+            yield Problem(name, f"needs {case}, got {given.describe(case.param)}")
 
     return rule
 
 
 def needs(name: str, marker: Needs) -> Rule:
-    """Make the rule that *name* has no place without another parameter."""
+    """Return the rule that *name* is allowed only together with another parameter."""
 
     def rule(given: Given) -> Iterator[Problem]:
-        if given.matters(name) and not given.has(marker.needs):
+        if given.differs_from_default(name) and not given.has(marker.needs):
             yield Problem(name, f"needs {marker.needs}, which is not given")
 
     return rule
 
 
-# Named in the RULES of classes.
-
-
 def count_when(case: When, name: str, most: int) -> Rule:
-    """Make the rule that *name* has no more than so many items in *case*."""
+    """Return the rule that *name* has at most so many items in *case*."""
     limit = Items(most)
 
     def rule(given: Given) -> Iterator[Problem]:
         items = given.items_of(name)
         if given[case.param] in case.values and not limit.allows(items):
-            yield Problem(name, f"must be {limit.phrase} with {case}, not {limit.shown(items)}")
+            yield Problem(name, f"must be {limit.phrase} with {case}, got {limit.shown(items)}")
 
     rule.__doc__ = f"With {case}, {name} takes {limit.phrase}."
     return rule
@@ -111,7 +103,7 @@ def size_or_ratio(given: Given) -> Iterator[Problem]:
     """Do not give size together with aspect_ratio or resolution."""
     others = [name for name in ("aspect_ratio", "resolution") if name in given]
     if "size" in given and others:
-        yield Problem("size", f"excludes {' and '.join(others)}: give one or the other")
+        yield Problem("size", f"excludes {' and '.join(others)}: pass one or the other")
 
 
 def four_k_is_not_square(given: Given) -> Iterator[Problem]:
@@ -120,7 +112,7 @@ def four_k_is_not_square(given: Given) -> Iterator[Problem]:
     if given["resolution"] == "4K" and given["aspect_ratio"] not in (None, *long):
         yield Problem(
             "resolution",
-            f"4K needs an aspect_ratio of {', '.join(long)}, not {given.told('aspect_ratio')}",
+            f"4K needs an aspect_ratio of {', '.join(long)}, got {given.describe('aspect_ratio')}",
         )
 
 
@@ -133,7 +125,7 @@ def agent_from_text_only(given: Given) -> Iterator[Problem]:
 def hd_is_fast(given: Given) -> Iterator[Problem]:
     """With quality=hd, speed must be fast, which is its default."""
     if given["quality"] == "hd" and given["speed"] not in (None, "fast"):
-        yield Problem("quality", f"'hd' needs speed='fast', not {given.told('speed')}")
+        yield Problem("quality", f"'hd' needs speed='fast', got {given.describe('speed')}")
 
 
 def file_or_link(given: Given) -> Iterator[Problem]:
@@ -175,7 +167,7 @@ def seven_slots(given: Given) -> Iterator[Problem]:
 
 
 def edits_keep_the_source(given: Given) -> Iterator[Problem]:
-    """With type=video_edit, leave out aspect_ratio and video_length: they are those of video_url."""
+    """With type=video_edit, leave out aspect_ratio and video_length: video_url has them."""
     if given["type"] == "video_edit":
         for name in ("aspect_ratio", "video_length"):
             if name in given:
@@ -186,5 +178,6 @@ def end_after_start(given: Given) -> Iterator[Problem]:
     """end_s must be more than start_s; their defaults, 10 and 0, count as well."""
     if None not in (given["start_s"], given["end_s"]) and given["end_s"] <= given["start_s"]:
         yield Problem(
-            "end_s", f"must be more than start_s: {given.told('end_s')}, {given.told('start_s')}"
+            "end_s",
+            f"must be more than start_s: {given.describe('end_s')}, {given.describe('start_s')}",
         )

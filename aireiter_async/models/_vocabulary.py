@@ -1,12 +1,12 @@
-"""What many models say in the same words."""
+"""Types and words that many models share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 from aireiter_async.models._markers import Array, Doc, OnlyWhen, When
-from aireiter_async.models._media_limits import MEGABYTE, Url
+from aireiter_async.models._media import MEGABYTE, Media, MediaOutput, Url
 
-# Widths to heights, each set with those above it in mind.
+# Widths to heights, each set containing those above it.
 WideOrTall = Literal["16:9", "9:16"]
 VideoRatio = Literal[WideOrTall, "1:1"]
 ScreenRatio = Literal[VideoRatio, "4:3", "3:4"]
@@ -15,47 +15,48 @@ PhotoRatio = Literal[ScreenRatio, "3:2", "2:3"]
 PrintRatio = Literal[PhotoRatio, "5:4", "4:5"]
 AnyRatio = Literal[PrintRatio, "2:1", "1:2", "21:9", "9:21"]
 
-# What the media of a request are for.
+# The role of the media in a request.
 FRAMES = When("type", ("first_last_frame",))
 FRAMES_ONLY = OnlyWhen("type", ("first_last_frame",))
 REFERENCES_ONLY = OnlyWhen("type", ("all_reference",))
 
 # Media, by the forms that the pages name; "Any" where they name none.
-FirstFrame = Annotated[str, Url("url"), Doc("The first frame, one image")]
-LastFrame = Annotated[str, Url("url"), Doc("The last frame, one image")]
-AnyUrl = Annotated[str, Url("url or data")]
-AnyUrls = Annotated[str | Sequence[str], Url("url or data")]
-AnyUrlArray = Annotated[str | Sequence[str], Array(), Url("url or data")]
-PublicUrls = Annotated[str | Sequence[str], Url("url")]
-Image = Annotated[str, Url("url or image data", 10 * MEGABYTE), Doc("One image to work from")]
-Images = Annotated[str | Sequence[str], Array(), Url("url or image data", 10 * MEGABYTE)]
-ImagesOfAnySize = Annotated[str | Sequence[str], Array(), Url("url or image data")]
+PublicUrl = Annotated[str | MediaOutput, Url("url")]
+PublicUrls = Annotated[str | MediaOutput | Sequence[str | MediaOutput], Url("url")]
+FirstFrame = Annotated[PublicUrl, Doc("First frame, one image")]
+LastFrame = Annotated[PublicUrl, Doc("Last frame, one image")]
+AnyUrl = Annotated[Media, Url("url or data")]
+AnyUrls = Annotated[Media | Sequence[Media], Url("url or data")]
+AnyUrlArray = Annotated[AnyUrls, Array()]
+Image = Annotated[Media, Url("url or image data", 10 * MEGABYTE), Doc("Input image")]
+Images = Annotated[Media | Sequence[Media], Array(), Url("url or image data", 10 * MEGABYTE)]
+ImagesOfAnySize = Annotated[Media | Sequence[Media], Array(), Url("url or image data")]
 
-# The meaning of a parameter whose declaration does not tell it.
+# The meaning of a parameter whose declaration does not give it.
 MEANINGS: Final[Mapping[str, str]] = {
     "aspect_ratio": "Width to height",
-    "audio_url": "Sound to work from",
-    "background": "What is behind the subject",
+    "audio_url": "Input audio",
+    "background": "Background of the subject",
     "bpm": "Beats per minute",
-    "clip_id": "The clip to work on: clip_id in the output of an earlier task",
-    "custom_mode": "Take the prompt for the lyrics, and the style from its own parameter",
-    "end_image_url": "The last frame",
+    "clip_id": "Clip to edit: clip_id in the output of an earlier task",
+    "custom_mode": "Use the prompt as the lyrics, and style as the style",
+    "end_image_url": "Last frame",
     "format": "File format",
-    "generate_audio": "Make sound, too",
-    "image_url": "Images to work from",
+    "generate_audio": "Add sound",
+    "image_url": "Input images",
     "instrumental": "No vocals",
-    "keep_original_sound": "Keep the sound of the source video",
-    "lyrics": "What is sung",
-    "negative_prompt": "What to keep out, in words",
+    "keep_original_sound": "Keep the sound of the input video",
+    "lyrics": "Lyrics",
+    "negative_prompt": "Text prompt of what to avoid",
     "output_format": "File format",
-    "output_n": "How many images to make",
-    "prompt": "What to make, in words",
-    "prompt_extend": "Let the service write the prompt out",
-    "prompt_extend_mode": "How it does",
+    "output_n": "Number of images",
+    "prompt": "Text prompt",
+    "prompt_extend": "Let the service extend the prompt",
+    "prompt_extend_mode": "How the prompt is extended",
     "quality": "Quality",
     "resolution": "Resolution",
     "sample_rate": "Samples per second",
-    "seed": "Seed of the random numbers",
+    "seed": "Random seed",
     "size": "Exact size in pixels",
     "speed": "Speed",
     "style": "Genre, mood, instruments, voice",
@@ -63,13 +64,13 @@ MEANINGS: Final[Mapping[str, str]] = {
     "title": "Title of the song",
     "version": "Version of the model",
     "video_length": "Length of the video in seconds",
-    "video_url": "Video to work from",
+    "video_url": "Input video",
     "vocal_gender": "Voice; ignored when instrumental",
-    "watermark": "Put a watermark on the video",
-    "web_search": "Look things up first, which takes longer",
+    "watermark": "Watermark the video",
+    "web_search": "Search the web first, which takes longer",
 }
 
-# What an example takes where only a form is documented.
+# What an example uses where only a form is documented.
 SAMPLES: Final[Mapping[str, str]] = {
     "prompt": "A calm evening by the sea",
     "image_url": "https://example.com/image.png",

@@ -2,10 +2,19 @@
 
 from typing import Annotated, Literal
 
-from aireiter_async.models._base import Model
+from aireiter_async.models._base import Model, shared_fields
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items, Length, NumberAsText, Range, Step
-from aireiter_async.models._markers import Default, Doc, OnlyWhen, RequiredWhen
+from aireiter_async.models._markers import (
+    Default,
+    Doc,
+    Items,
+    Length,
+    NumberAsText,
+    OnlyWhen,
+    Range,
+    RequiredWhen,
+    Step,
+)
 from aireiter_async.models._rules import end_after_start, voice_or_picture
 from aireiter_async.models._vocabulary import AnyUrls, PublicUrls
 
@@ -17,15 +26,15 @@ _CUSTOM = RequiredWhen("custom_mode", (True,))
 _SONG = Doc("The song to work from, MP3 or WAV, at most 8 minutes and 20 MB; the first is taken")
 
 
-@model
+@model(
+    "seed_audio_1_0",
+    medium="audio",
+    output="audio",
+    doc="audios/seed-audio-1-0/generation",
+    rules=(voice_or_picture,),
+)
 class SeedAudio10(Model):
     """Seed Audio 1.0: up to 120 seconds of speech and sound."""
-
-    MODEL = "seed_audio_1_0"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/seed-audio-1-0/generation"
-    RULES = (voice_or_picture,)
 
     prompt: Annotated[
         str, Length(1500), Doc("What to say or to make; cites references as @audio1 to @audio3")
@@ -51,18 +60,13 @@ class SeedAudio10(Model):
     loudness_rate: Annotated[float | None, Range(0.5, 2), Default(1), Doc("Loudness")] = None
     pitch_rate: Annotated[int | None, Range(-12, 12), Default(0), Doc("Pitch, up or down")] = None
     sample_rate: Annotated[
-        Literal["8000", "16000", "24000", "32000", "44100", "48000"] | None, Default("24000")
+        Literal["8000", "16000", "24000", "32000", "44100", "48000"] | int | None, Default("24000")
     ] = None
     format: Annotated[Literal["wav", "mp3", "ogg_opus", "pcm"] | None, Default("wav")] = None
 
 
-@model
+@shared_fields
 class _SunoSong(Model):
-    """What the Suno models share that write a song."""
-
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-
     prompt: Annotated[str, Length(5000), Doc("What to make, in words; the lyrics in custom mode")]
     suno_model: _SunoModel = None
     custom_mode: Annotated[bool | None, Default(default=False)] = None
@@ -72,32 +76,21 @@ class _SunoSong(Model):
     style: Annotated[str | None, Length(1000), _CUSTOM] = None
 
 
-@model
+@model("suno", medium="audio", output="audio", doc="audios/suno/generation")
 class Suno(_SunoSong):
     """Suno: two songs from a prompt, or from lyrics, a title and a style."""
 
-    MODEL = "suno"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/generation"
 
-
-@model
+@model("suno_cover", medium="audio", output="audio", doc="audios/suno/cover")
 class SunoCover(_SunoSong):
     """Suno Cover: a song sung anew."""
-
-    MODEL = "suno_cover"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/cover"
 
     audio_url: Annotated[PublicUrls, _SONG]
 
 
-@model
+@model("suno_extend", medium="audio", output="audio", doc="audios/suno/extend")
 class SunoExtend(Model):
     """Suno Extend: a song made longer."""
-
-    MODEL = "suno_extend"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/extend"
 
     audio_url: Annotated[PublicUrls, _SONG]
     prompt: str | None = None
@@ -111,140 +104,98 @@ class SunoExtend(Model):
     instrumental: Annotated[bool | None, Default(default=False)] = None
 
 
-@model
+@model("suno_lyrics", medium="text", output="text", doc="audios/suno/lyrics")
 class SunoLyrics(Model):
     """Suno Lyrics: two or three texts for songs."""
-
-    MODEL = "suno_lyrics"
-    MEDIUM = "text"
-    OUTPUT = "text"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/suno/lyrics"
 
     prompt: Annotated[str, Doc("What to write of, in up to about 200 words")]
 
 
-@model
+@model("flow_music", medium="audio", output="audio", doc="audios/flow-music/generation")
 class FlowMusic(Model):
     """Flow Music (Google Lyria): a song from text."""
-
-    MODEL = "flow_music"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/generation"
 
     prompt: str
     lyrics: str | None = None
     title: str | None = None
-    bpm: Annotated[str | None, NumberAsText(1)] = None
+    bpm: Annotated[str | float | None, NumberAsText(1)] = None
     length: Annotated[
         float | None, Range(1, 240), Default(60), Doc("Length in seconds, a hint")
     ] = None
     version: _Lyria = None
 
 
-@model
-class FlowMusicExtend(Model):
-    """Flow Music Extend: a clip made longer."""
-
-    MODEL = "flow_music_extend"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/extend"
-
+@shared_fields
+class _EditedClip(Model):
     clip_id: str
     prompt: str
+    version: _Lyria = None
+
+
+@model("flow_music_extend", medium="audio", output="audio", doc="audios/flow-music/extend")
+class FlowMusicExtend(_EditedClip):
+    """Flow Music Extend: a clip made longer."""
+
     extend_from_s: Annotated[
         float | None, Range(0, 240), Default(0), Doc("Where to go on, in seconds")
     ] = None
     extend_s: Annotated[
         float | None, Range(1, 240), Default(30), Doc("How much to add, in seconds")
     ] = None
-    version: _Lyria = None
 
 
-@model
-class FlowMusicReplace(Model):
+@model(
+    "flow_music_replace",
+    medium="audio",
+    output="audio",
+    doc="audios/flow-music/replace",
+    rules=(end_after_start,),
+)
+class FlowMusicReplace(_EditedClip):
     """Flow Music Replace: a section of a clip made anew."""
 
-    MODEL = "flow_music_replace"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/replace"
-    RULES = (end_after_start,)
-
-    clip_id: str
-    prompt: str
     start_s: Annotated[
         float | None, Range(0, 240), Default(0), Doc("Where the section begins, in seconds")
     ] = None
     end_s: Annotated[
         float | None, Range(1, 240), Default(10), Doc("Where the section ends, in seconds")
     ] = None
-    version: _Lyria = None
 
 
-@model
-class FlowMusicCover(Model):
+@model("flow_music_cover", medium="audio", output="audio", doc="audios/flow-music/cover")
+class FlowMusicCover(_EditedClip):
     """Flow Music Cover: a clip in another style."""
 
-    MODEL = "flow_music_cover"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/cover"
-
-    clip_id: str
-    prompt: str
     strength: Annotated[
         float | None, Range(0, 1), Step(0.1), Default(0.5), Doc("Strength of the change")
     ] = None
-    version: _Lyria = None
 
 
-@model
+@model("flow_music_stems", medium="audio", output="file", doc="audios/flow-music/stems")
 class FlowMusicStems(Model):
     """Flow Music Stems: the voices of a clip, each for itself, in a ZIP."""
-
-    MODEL = "flow_music_stems"
-    MEDIUM = "audio"
-    OUTPUT = "file"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/stems"
 
     clip_id: str
 
 
-@model
+@model("flow_music_lyrics", medium="text", output="text", doc="audios/flow-music/lyrics")
 class FlowMusicLyrics(Model):
     """Flow Music Lyrics: a text for a song."""
-
-    MODEL = "flow_music_lyrics"
-    MEDIUM = "text"
-    OUTPUT = "text"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/lyrics"
 
     prompt: str
 
 
-@model
+@model("flow_music_download", medium="audio", output="audio", doc="audios/flow-music/download")
 class FlowMusicDownload(Model):
     """Flow Music Download: a clip as a file."""
-
-    MODEL = "flow_music_download"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/download"
 
     clip_id: str
     format: Annotated[Literal["mp3", "wav"] | None, Default("mp3")] = None
 
 
-@model
+@model("flow_music_video", medium="video", output="video", doc="audios/flow-music/video")
 class FlowMusicVideo(Model):
     """Flow Music Video: a clip with moving pictures."""
-
-    MODEL = "flow_music_video"
-    MEDIUM = "video"
-    OUTPUT = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/video"
 
     clip_id: str
     preset: Annotated[
@@ -252,13 +203,8 @@ class FlowMusicVideo(Model):
     ] = None
 
 
-@model
+@model("flow_music_upload", medium="audio", output="audio", doc="audios/flow-music/upload")
 class FlowMusicUpload(Model):
     """Flow Music Upload: a song from a public URL, made a clip."""
-
-    MODEL = "flow_music_upload"
-    MEDIUM = "audio"
-    OUTPUT = "audio"
-    DOC = "https://docs.aireiter.com/en/api-reference/audios/flow-music/upload"
 
     audio_url: Annotated[PublicUrls, _SONG]

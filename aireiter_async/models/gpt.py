@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items
-from aireiter_async.models._markers import Default, Doc
-from aireiter_async.models._media_limits import Size
+from aireiter_async.models._markers import Default, Doc, Items, Size
 from aireiter_async.models._rules import four_k_is_not_square, size_or_ratio
 from aireiter_async.models._vocabulary import (
     AnyRatio,
@@ -16,27 +14,20 @@ from aireiter_async.models._vocabulary import (
 )
 
 
-@model
+@model(
+    "gpt_4o", medium="image", doc="images/gpt-4o/generation", channels=("base", "plus", "advanced")
+)
 class GPT4o(Model):
     """GPT-4o: an image from text, or from one image."""
-
-    MODEL = "gpt_4o"
-    VARIANTS = ("gpt_4o", "gpt_4o_base", "gpt_4o_plus", "gpt_4o_advanced")
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/gpt-4o/generation"
 
     prompt: str
     image_url: Image | None = None
     aspect_ratio: Literal["1:1", "3:2", "2:3"] | None = None
 
 
-@model
+@model("gpt_image_1_5", medium="image", doc="images/gpt-image-1-5/generation")
 class GPTImage15(Model):
     """GPT Image 1.5: an image from text, or from up to 16 images."""
-
-    MODEL = "gpt_image_1_5"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/gpt-image-1-5/generation"
 
     prompt: str
     image_url: Annotated[Images | None, Items(16)] = None
@@ -44,14 +35,9 @@ class GPTImage15(Model):
     quality: Annotated[Literal["medium", "high"] | None, Default("medium")] = None
 
 
-@model
+@model("gpt_image_2", medium="image", doc="images/gpt-image-2/generation", rules=(size_or_ratio,))
 class GPTImage2(Model):
     """GPT Image 2: an image from text, or from up to 10 images."""
-
-    MODEL = "gpt_image_2"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/gpt-image-2/generation"
-    RULES = (size_or_ratio,)
 
     prompt: str
     image_url: Annotated[ImagesOfAnySize | None, Items(10)] = None
@@ -68,14 +54,14 @@ class GPTImage2(Model):
     ] = None
 
 
-@model
+@model(
+    "gpt_image_2_official",
+    medium="image",
+    doc="images/gpt-image-2-official/generation",
+    rules=(four_k_is_not_square,),
+)
 class GPTImage2Official(Model):
     """GPT Image 2 Official: an image from text, or from up to 9 images."""
-
-    MODEL = "gpt_image_2_official"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/gpt-image-2-official/generation"
-    RULES = (four_k_is_not_square,)
 
     prompt: str
     aspect_ratio: Annotated[AnyRatio | None, Default("1:1")] = None
@@ -84,15 +70,15 @@ class GPTImage2Official(Model):
     image_url: Annotated[ImagesOfAnySize | None, Items(9)] = None
 
 
-@model
+@model(
+    "gpt_image_2_5_flare",
+    medium="image",
+    doc="images/gpt-image-2-5/generation",
+    variants=("gpt_image_2_5_sunburst",),
+    rules=(size_or_ratio,),
+)
 class GPTImage25Flare(Model):
     """GPT Image 2.5 Flare, or Sunburst: an image from text or images."""
-
-    MODEL = "gpt_image_2_5_flare"
-    VARIANTS = ("gpt_image_2_5_flare", "gpt_image_2_5_sunburst")
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/gpt-image-2-5/generation"
-    RULES = (size_or_ratio,)
 
     prompt: str
     image_url: Annotated[ImagesOfAnySize | None, Items(10)] = None

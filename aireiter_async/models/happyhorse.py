@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items, Range
 from aireiter_async.models._markers import (
     Default,
     Doc,
+    Items,
     OnlyWhen,
+    Range,
     RequiredWhen,
     When,
 )
@@ -23,14 +24,14 @@ from aireiter_async.models._vocabulary import (
 )
 
 
-@model
+@model(
+    "happyhorse_1_0",
+    medium="video",
+    doc="videos/happyhorse-1-0/generation",
+    rules=(count_when(When("type", ("video_edit",)), "image_url", most=5), edits_keep_the_source),
+)
 class HappyHorse10(Model):
     """HappyHorse 1.0: a video from text, images or a video to edit."""
-
-    MODEL = "happyhorse_1_0"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/happyhorse-1-0/generation"
-    RULES = (count_when(When("type", ("video_edit",)), "image_url", most=5), edits_keep_the_source)
 
     type: Annotated[
         Literal["text_to_video", "image_to_video", "reference_to_video", "video_edit"],
@@ -72,13 +73,9 @@ class HappyHorse10(Model):
     ] = None
 
 
-@model
+@model("happyhorse_1_1", medium="video", doc="videos/happyhorse-1-1/generation")
 class HappyHorse11(Model):
     """HappyHorse 1.1: a video from 1 to 9 references."""
-
-    MODEL = "happyhorse_1_1"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/happyhorse-1-1/generation"
 
     prompt: Annotated[str, Doc("What to make, in words; cites references as [Image 1], [Image 2]")]
     image_url: Annotated[PublicUrls, Items(9, 1), Doc("References, at most 10 MB")]

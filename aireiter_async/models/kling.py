@@ -4,11 +4,13 @@ from typing import Annotated, Literal
 
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items, Length, Range
 from aireiter_async.models._markers import (
     Default,
     Doc,
+    Items,
+    Length,
     Needs,
+    Range,
 )
 from aireiter_async.models._rules import (
     count_when,
@@ -24,13 +26,9 @@ from aireiter_async.models._vocabulary import (
 )
 
 
-@model
+@model("kling_3_0", medium="video", doc="videos/kling-3-0/generation")
 class Kling30(Model):
     """Kling 3.0: a video from text, or from a first and a last frame."""
-
-    MODEL = "kling_3_0"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/kling-3-0/generation"
 
     prompt: str
     image_url: FirstFrame | None = None
@@ -41,13 +39,9 @@ class Kling30(Model):
     aspect_ratio: Annotated[VideoRatio | None, Default("16:9")] = None
 
 
-@model
+@model("kling_3_0_turbo", medium="video", doc="videos/kling-3-0-turbo/generation")
 class Kling30Turbo(Model):
     """Kling 3.0 Turbo: a video from text, or from one image."""
-
-    MODEL = "kling_3_0_turbo"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/kling-3-0-turbo/generation"
 
     prompt: Annotated[str, Length(2500)]
     image_url: Annotated[FirstFrame | None, Doc("One image to work from")] = None
@@ -56,13 +50,9 @@ class Kling30Turbo(Model):
     video_length: Annotated[int | None, Range(3, 15), Default(5)] = None
 
 
-@model
+@model("kling_3_0_motion_control", medium="video", doc="videos/kling-3-motion-control/generation")
 class Kling30MotionControl(Model):
     """Kling 3.0 Motion Control: the motion of a video for an image."""
-
-    MODEL = "kling_3_0_motion_control"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/kling-3-motion-control/generation"
 
     prompt: Annotated[str | None, Length(2500)] = None
     image_url: Annotated[AnyUrl, Doc("The subject, JPEG or PNG, at most 10 MB")]
@@ -81,15 +71,15 @@ class Kling30MotionControl(Model):
     ] = None
 
 
-@model
+@model(
+    "kling_v3_omni",
+    medium="video",
+    output="video",
+    doc="videos/kling-v3-omni/generation",
+    rules=(count_when(FRAMES, "image_url", most=2),),
+)
 class KlingV3Omni(Model):
     """Kling 3 Omni: a video from text, frames, references or a clip."""
-
-    MODEL = "kling_v3_omni"
-    MEDIUM = "video"
-    OUTPUT = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/kling-v3-omni/generation"
-    RULES = (count_when(FRAMES, "image_url", most=2),)
 
     prompt: Annotated[str, Doc("What to make, in words; cites media as <<<image_1>>>")]
     negative_prompt: Annotated[str | None, Length(2500)] = None

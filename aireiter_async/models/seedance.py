@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from aireiter_async.models._base import Model
+from aireiter_async.models._base import Model, shared_fields
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items, Length, Range
-from aireiter_async.models._markers import Default, Doc, RequiredWhen
+from aireiter_async.models._markers import Default, Doc, Items, Length, Range, RequiredWhen
 from aireiter_async.models._rules import count_when
 from aireiter_async.models._vocabulary import (
     FRAMES,
@@ -20,6 +19,7 @@ from aireiter_async.models._vocabulary import (
     WideOrTall,
 )
 
+_RULES = (count_when(FRAMES, "image_url", most=1),)
 _SIZES = {
     ("16:9", "720p"): "1280x720",
     ("16:9", "1080p"): "1920x1080",
@@ -28,12 +28,8 @@ _SIZES = {
 }
 
 
-@model
+@shared_fields
 class _Seedance1(Model):
-    """What the first Seedance models share."""
-
-    MEDIUM = "video"
-
     prompt: str
     aspect_ratio: WideOrTall
     video_length: Annotated[float | None, Range(4, 12), Default(5)] = None
@@ -46,42 +42,28 @@ class _Seedance1(Model):
         return _SIZES[self.aspect_ratio, self.resolution or "720p"]
 
 
-@model
+@model("seedance_1_5_pro", medium="video", doc="videos/seedance-1-5-pro/generation")
 class Seedance15Pro(_Seedance1):
     """Seedance 1.5 Pro: a video with sound from text, or from frames."""
-
-    MODEL = "seedance_1_5_pro"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance-1-5-pro/generation"
 
     end_image_url: LastFrame | None = None
     generate_audio: Annotated[bool | None, Default(default=False)] = None
 
 
-@model
+@model("seedance_pro", medium="video", doc="videos/seedance_pro/generation")
 class SeedancePro(_Seedance1):
     """Seedance Pro: a video from text, or from a first and a last frame."""
-
-    MODEL = "seedance_pro"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance_pro/generation"
 
     end_image_url: LastFrame | None = None
 
 
-@model
+@model("seedance_pro_fast", medium="video", doc="videos/seedance_pro_fast/generation")
 class SeedanceProFast(_Seedance1):
     """Seedance Pro Fast: a video from text, or from a first frame."""
 
-    MODEL = "seedance_pro_fast"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance_pro_fast/generation"
 
-
-@model
+@shared_fields
 class _Seedance2(Model):
-    """What the Seedance 2 models share, but for the resolution."""
-
-    MEDIUM = "video"
-    RULES = (count_when(FRAMES, "image_url", most=1),)
-
     prompt: Annotated[str, Length(min_length=1)]
     type: Annotated[Literal["all_reference", "first_last_frame"], Doc("What the media are for")]
     image_url: Annotated[
@@ -101,52 +83,53 @@ class _Seedance2(Model):
     )
     aspect_ratio: Annotated[CinemaRatio | None, Default("16:9")] = None
     video_length: Annotated[
-        Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] | None,
+        Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] | int | None,
         Default("5"),
     ] = None
     generate_audio: Annotated[bool | None, Default(default=True)] = None
 
 
-@model
+@model(
+    "seedance2",
+    medium="video",
+    doc="videos/seedance2/generation",
+    variants=("seedance2_face",),
+    rules=_RULES,
+)
 class Seedance2(_Seedance2):
     """Seedance 2, or its face variant: a video from references or frames."""
-
-    MODEL = "seedance2"
-    VARIANTS = ("seedance2", "seedance2_face")
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance2/generation"
 
     resolution: Annotated[Literal["480p", "720p", "1080p"] | None, Default("720p")] = None
 
 
-@model
+@model(
+    "seedance2_fast",
+    medium="video",
+    doc="videos/seedance2_fast/generation",
+    variants=("seedance2_fast_face",),
+    rules=_RULES,
+)
 class Seedance2Fast(_Seedance2):
     """Seedance 2 Fast, or face: a video from references or frames."""
 
-    MODEL = "seedance2_fast"
-    VARIANTS = ("seedance2_fast", "seedance2_fast_face")
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance2_fast/generation"
-
     resolution: Annotated[Literal["480p", "720p"] | None, Default("720p")] = None
 
 
-@model
+@model("seedance2_mini", medium="video", doc="videos/seedance2_mini/generation", rules=_RULES)
 class Seedance2Mini(_Seedance2):
     """Seedance 2 Mini: a video from references or frames."""
 
-    MODEL = "seedance2_mini"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance2_mini/generation"
-
     resolution: Annotated[Literal["480p", "720p"] | None, Default("720p")] = None
 
 
-@model
+@model(
+    "seedance2_5",
+    medium="video",
+    doc="videos/seedance2_5/generation",
+    rules=_RULES,
+)
 class Seedance25(Model):
     """Seedance 2.5: a video of up to 30 seconds from references or frames."""
-
-    MODEL = "seedance2_5"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/seedance2_5/generation"
-    RULES = (count_when(FRAMES, "image_url", most=1),)
 
     prompt: str
     type: Annotated[

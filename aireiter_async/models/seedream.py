@@ -1,88 +1,67 @@
 """Images by the Seedream models."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from aireiter_async.models._base import Model
+from aireiter_async.models._base import Model, shared_fields
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items
-from aireiter_async.models._markers import Array, Default, Doc
-from aireiter_async.models._media_limits import Size, Url
-from aireiter_async.models._vocabulary import Image, Images, PhotoRatio, PrintRatio, ScreenRatio
+from aireiter_async.models._markers import Array, Default, Doc, Items, Size
+from aireiter_async.models._vocabulary import (
+    Image,
+    Images,
+    PhotoRatio,
+    PrintRatio,
+    PublicUrls,
+    ScreenRatio,
+)
 
 
-@model
-class SeedreamV4(Model):
+@shared_fields
+class _Seedream(Model):
+    prompt: str
+    image_url: Annotated[Images | None, Items(9)] = None
+
+
+@shared_fields
+class _SeedreamV5(_Seedream):
+    aspect_ratio: Literal[PhotoRatio, "21:9"] | None = None
+    resolution: Annotated[Literal["2K", "3K"] | None, Default("2K")] = None
+    output_format: Annotated[Literal["jpeg", "png"] | None, Default("jpeg")] = None
+    web_search: Annotated[bool | None, Default(default=False)] = None
+
+
+@model("seedream_v4", medium="image", doc="images/seedream-4/generation")
+class SeedreamV4(_Seedream):
     """Seedream 4: images from text, or from up to 9 images."""
 
-    MODEL = "seedream_v4"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/seedream-4/generation"
-
-    prompt: str
-    image_url: Annotated[Images | None, Items(9)] = None
     aspect_ratio: ScreenRatio | None = None
     resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
-    output_n: Annotated[Literal["1", "2", "4"] | None, Default("1")] = None
+    output_n: Annotated[Literal["1", "2", "4"] | int | None, Default("1")] = None
 
 
-@model
-class SeedreamV45(Model):
+@model("seedream_v4_5", medium="image", doc="images/seedream-4.5/generation")
+class SeedreamV45(_Seedream):
     """Seedream 4.5: an image from text, or from up to 9 images."""
 
-    MODEL = "seedream_v4_5"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/seedream-4.5/generation"
-
-    prompt: str
-    image_url: Annotated[Images | None, Items(9)] = None
     aspect_ratio: Literal[PrintRatio, "21:9"] | None = None
     resolution: Annotated[Literal["basic", "high"] | None, Default("basic")] = None
 
 
-@model
-class SeedreamV5(Model):
+@model("seedream_v5", medium="image", doc="images/seedream-v5-lite/seedream-5.0/generation")
+class SeedreamV5(_SeedreamV5):
     """Seedream 5, now Lite: an image from text, or from up to 9 images."""
 
-    MODEL = "seedream_v5"
-    MEDIUM = "image"
-    DOC = (
-        "https://docs.aireiter.com/en/api-reference/images/seedream-v5-lite/seedream-5.0/generation"
-    )
-
-    prompt: str
-    image_url: Annotated[str | Sequence[str] | None, Array(), Items(9), Url("url")] = None
-    aspect_ratio: Literal[PhotoRatio, "21:9"] | None = None
-    resolution: Annotated[Literal["2K", "3K"] | None, Default("2K")] = None
-    output_format: Annotated[Literal["jpeg", "png"] | None, Default("jpeg")] = None
-    web_search: Annotated[bool | None, Default(default=False)] = None
+    image_url: Annotated[PublicUrls | None, Array(), Items(9)] = None
 
 
-@model
-class SeedreamV5Lite(Model):
+@model("seedream_v5_lite", medium="image", doc="images/seedream-v5-lite/generation")
+class SeedreamV5Lite(_SeedreamV5):
     """Seedream 5 Lite: an image from text, or from up to 9 images."""
 
-    MODEL = "seedream_v5_lite"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/seedream-v5-lite/generation"
 
-    prompt: str
-    image_url: Annotated[Images | None, Items(9)] = None
-    aspect_ratio: Literal[PhotoRatio, "21:9"] | None = None
-    resolution: Annotated[Literal["2K", "3K"] | None, Default("2K")] = None
-    output_format: Annotated[Literal["jpeg", "png"] | None, Default("jpeg")] = None
-    web_search: Annotated[bool | None, Default(default=False)] = None
-
-
-@model
-class SeedreamV5Pro(Model):
+@model("seedream_v5_pro", medium="image", doc="images/seedream-v5-pro/generation")
+class SeedreamV5Pro(_Seedream):
     """Seedream 5 Pro: an image from text, or from up to 10 images."""
 
-    MODEL = "seedream_v5_pro"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/seedream-v5-pro/generation"
-
-    prompt: str
     image_url: Annotated[Images | None, Items(10)] = None
     aspect_ratio: Annotated[
         Literal[PhotoRatio, "21:9"] | None, Doc("Width to height; ignored with a size")
@@ -95,13 +74,9 @@ class SeedreamV5Pro(Model):
     ] = None
 
 
-@model
+@model("seedream_v5_pro_layerize", medium="image", doc="images/seedream-v5-pro-layerize/generation")
 class SeedreamV5ProLayerize(Model):
     """Seedream 5 Pro Layerize: an image in layers, paid afterwards."""
-
-    MODEL = "seedream_v5_pro_layerize"
-    MEDIUM = "image"
-    DOC = "https://docs.aireiter.com/en/api-reference/images/seedream-v5-pro-layerize/generation"
 
     image_url: Annotated[Image, Doc("The image to take apart, at least 300 pixels a side")]
     prompt: Annotated[str | None, Doc("In what language to name the layers, in words")] = None

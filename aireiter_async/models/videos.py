@@ -2,15 +2,18 @@
 
 from typing import Annotated, Literal
 
-from aireiter_async.models._base import Model
+from aireiter_async.models._base import Model, shared_fields
 from aireiter_async.models._declare import model
-from aireiter_async.models._limits import Items, Length, Range, Step
 from aireiter_async.models._markers import (
     Default,
     Deprecated,
     Doc,
+    Items,
+    Length,
     OnlyWhen,
+    Range,
     RequiredWhen,
+    Step,
 )
 from aireiter_async.models._rules import (
     count_when,
@@ -34,77 +37,60 @@ from aireiter_async.models._vocabulary import (
 )
 
 
-@model
-class Veo31(Model):
+@shared_fields
+class _Sora2(Model):
+    prompt: str
+    image_url: FirstFrame | None = None
+    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
+
+
+@shared_fields
+class _Veo31(_Sora2):
+    end_image_url: LastFrame | None = None
+
+
+@model("veo3_1", medium="video", doc="videos/veo3-1/generation", channels=("base", "plus"))
+class Veo31(_Veo31):
     """Veo 3.1: a video from text, or from a first and a last frame."""
 
-    MODEL = "veo3_1"
-    VARIANTS = ("veo3_1", "veo3_1_base", "veo3_1_plus")
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/veo3-1/generation"
 
-    prompt: str
-    image_url: FirstFrame | None = None
-    end_image_url: LastFrame | None = None
-    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
-
-
-@model
-class Veo31Fast(Model):
+@model(
+    "veo3_1_fast",
+    medium="video",
+    doc="videos/veo3-1-fast/generation",
+    channels=("base", "plus", "advanced"),
+)
+class Veo31Fast(_Veo31):
     """Veo 3.1 Fast: a video from text, or from a first and a last frame."""
 
-    MODEL = "veo3_1_fast"
-    VARIANTS = ("veo3_1_fast", "veo3_1_fast_base", "veo3_1_fast_plus", "veo3_1_fast_advanced")
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/veo3-1-fast/generation"
 
-    prompt: str
-    image_url: FirstFrame | None = None
-    end_image_url: LastFrame | None = None
-    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
-
-
-@model
-class Sora2(Model):
+@model(
+    "sora2", medium="video", doc="videos/sora2/generation", channels=("base", "plus", "advanced")
+)
+class Sora2(_Sora2):
     """Sora 2, gone from the pages: a video from text or a first frame."""
 
-    MODEL = "sora2"
-    VARIANTS = ("sora2", "sora2_base", "sora2_plus", "sora2_advanced")
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/sora2/generation"
-
-    prompt: str
-    image_url: FirstFrame | None = None
-    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
-    video_length: Annotated[Literal["10", "15"] | None, Default("10")] = None
+    video_length: Annotated[Literal["10", "15"] | int | None, Default("10")] = None
 
 
-@model
-class Sora2Pro(Model):
+@model("sora2_pro", medium="video", doc="videos/sora2-pro/generation", channels=("base", "plus"))
+class Sora2Pro(_Sora2):
     """Sora 2 Pro, gone from the pages: a video from text or a frame."""
 
-    MODEL = "sora2_pro"
-    VARIANTS = ("sora2_pro", "sora2_pro_base", "sora2_pro_plus")
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/sora2-pro/generation"
-
-    prompt: str
-    image_url: FirstFrame | None = None
-    aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
-    video_length: Annotated[Literal["15", "25"] | None, Default("15")] = None
+    video_length: Annotated[Literal["15", "25"] | int | None, Default("15")] = None
     resolution: Annotated[Literal["standard", "high"] | None, Default("standard"), Deprecated()] = (
         None
     )
 
 
-@model
+@model(
+    "minimax_h3",
+    medium="video",
+    doc="videos/minimax-h3/generation",
+    rules=(count_when(FRAMES, "image_url", most=2),),
+)
 class MinimaxH3(Model):
     """MiniMax H3: a video from text, from frames, or from references."""
-
-    MODEL = "minimax_h3"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/minimax-h3/generation"
-    RULES = (count_when(FRAMES, "image_url", most=2),)
 
     prompt: Annotated[str, Length(7000)]
     type: Annotated[
@@ -139,14 +125,9 @@ class MinimaxH3(Model):
     ] = None
 
 
-@model
+@model("minimax_h3_turbo", medium="video", output="video", doc="videos/minimax-h3/turbo")
 class MinimaxH3Turbo(Model):
     """MiniMax H3 Turbo: a video from text, or from references."""
-
-    MODEL = "minimax_h3_turbo"
-    MEDIUM = "video"
-    OUTPUT = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/minimax-h3/turbo"
 
     prompt: Annotated[str, Doc("What to make, in words; cites media as Image 1, Audio 1")]
     video_length: Annotated[float | None, Range(5, 15), Step(1), Default(5)] = None
@@ -162,13 +143,9 @@ class MinimaxH3Turbo(Model):
     ] = None
 
 
-@model
+@model("grok_imagine_1_5", medium="video", doc="videos/grok-imagine-1-5/generation")
 class GrokImagine15(Model):
     """Grok Imagine 1.5: a video from an image."""
-
-    MODEL = "grok_imagine_1_5"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/grok-imagine-1-5/generation"
 
     image_url: Annotated[FirstFrame, Doc("The image to animate, at most 20 MB")]
     prompt: Annotated[str | None, Length(4096)] = None
@@ -177,15 +154,15 @@ class GrokImagine15(Model):
     aspect_ratio: Annotated[Literal["auto", PhotoRatio] | None, Default("auto")] = None
 
 
-@model
+@model(
+    "wan3_0",
+    medium="video",
+    output="video",
+    doc="videos/wan-3-0/generation",
+    rules=(count_when(FRAMES, "image_url", most=2), words_or_media, file_or_link),
+)
 class Wan30(Model):
     """Wan 3.0: a video from text, media, a document or a web page."""
-
-    MODEL = "wan3_0"
-    MEDIUM = "video"
-    OUTPUT = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/wan-3-0/generation"
-    RULES = (count_when(FRAMES, "image_url", most=2), words_or_media, file_or_link)
 
     prompt: Annotated[
         str | None, Doc("What to make, in words; cites media as Image 1, Video 1, Audio 1")
@@ -232,19 +209,19 @@ class Wan30(Model):
     seed: Annotated[int | None, Range(0)] = None
 
 
-@model
+@model(
+    "gemini_omni_flash_ext",
+    medium="video",
+    output="video",
+    doc="videos/gemini-omni-flash-ext/generation",
+    variants=("gemini_omni_1_1_flash_ext",),
+    rules=(length_of_the_source, seven_slots),
+)
 class GeminiOmniFlashExt(Model):
     """Gemini Omni Flash Ext, or 1.1: a video from text and media."""
 
-    MODEL = "gemini_omni_flash_ext"
-    VARIANTS = ("gemini_omni_flash_ext", "gemini_omni_1_1_flash_ext")
-    MEDIUM = "video"
-    OUTPUT = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/gemini-omni-flash-ext/generation"
-    RULES = (length_of_the_source, seven_slots)
-
     prompt: str
-    video_length: Annotated[Literal["4", "6", "8", "10"] | None, Default("6")] = None
+    video_length: Annotated[Literal["4", "6", "8", "10"] | int | None, Default("6")] = None
     resolution: Annotated[Literal["720p", "1080p", "4K"] | None, Default("720p")] = None
     aspect_ratio: Annotated[WideOrTall | None, Default("16:9")] = None
     image_url: Annotated[
@@ -255,13 +232,9 @@ class GeminiOmniFlashExt(Model):
     ] = None
 
 
-@model
+@model("flux_3_video", medium="video", doc="videos/flux-3-video/generation")
 class Flux3Video(Model):
     """Flux 3 Video: a video from text, keyframes or a video to go on."""
-
-    MODEL = "flux_3_video"
-    MEDIUM = "video"
-    DOC = "https://docs.aireiter.com/en/api-reference/videos/flux-3-video/generation"
 
     mode: Annotated[
         Literal["t2v", "i2v", "v2v"] | None, Default("t2v"), Doc("What to work from")
