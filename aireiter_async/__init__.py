@@ -57,8 +57,8 @@ from aireiter_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from aireiter_async._batch import BatchProgress, Outcome, run_many, submit_many
-    from aireiter_async._ledger import Ledger
+    from aireiter_async._batch import Batch, BatchProgress, Failure, Outcome, Success
+    from aireiter_async._ledger import Ledger, LedgerState
 
 __all__ = [
     "APIError",
@@ -67,18 +67,21 @@ __all__ = [
     "AsyncClient",
     "AuthenticationError",
     "Balance",
+    "Batch",
     "BatchProgress",
     "BudgetExceededError",
     "ClientStats",
     "ConnectError",
     "DownloadError",
     "ErrorDetail",
+    "Failure",
     "FreeQuota",
     "IDInUseError",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "Ledger",
     "LedgerError",
+    "LedgerState",
     "NotSubmittedError",
     "Outcome",
     "Output",
@@ -89,6 +92,7 @@ __all__ = [
     "RetryPolicy",
     "ServerError",
     "SubmitRequest",
+    "Success",
     "Task",
     "TaskError",
     "TaskFailedError",
@@ -99,17 +103,17 @@ __all__ = [
     "__version__",
     "errors",
     "models",
-    "run_many",
-    "submit_many",
 ]
 
 # Batches bring SQLite and more along: they are imported when they are asked for.
 _LATER = {
+    "Batch": "_batch",
     "BatchProgress": "_batch",
+    "Failure": "_batch",
     "Ledger": "_ledger",
+    "LedgerState": "_ledger",
     "Outcome": "_batch",
-    "run_many": "_batch",
-    "submit_many": "_batch",
+    "Success": "_batch",
 }
 
 

@@ -10,8 +10,8 @@ from itertools import count as counter
 from pathlib import Path
 from typing import Final
 
-from aireiter_async import Ledger, submit_many
-from aireiter_async._ledger._store import Group, State, Store, Update
+from aireiter_async import Ledger
+from aireiter_async._ledger._store import Group, LedgerState, Store, Update
 from benchmarks.clients.ours import connect, requests
 from benchmarks.fleet import ask
 from benchmarks.report import Section, Table
@@ -51,13 +51,13 @@ async def resume(rows: int) -> dict[str, float]:
             opened = time.perf_counter()
             counts = await record.counts()
             counted, spent = time.perf_counter(), time.process_time()
-            batch = submit_many(client, requests(rows, counter()), ledger=record)
+            batch = client.submit_many(requests(rows, counter()), ledger=record)
             async with aclosing(batch) as outcomes:
                 async for outcome in outcomes:
                     assert outcome.ok, outcome.error
             spent = time.process_time() - spent
             resumed = time.perf_counter()
-            assert counts[State.SUBMITTED] == rows
+            assert counts[LedgerState.SUBMITTED] == rows
             assert client.stats.requests == 0
     return {
         "mb": size / 1e6,
@@ -78,7 +78,7 @@ async def write(path: Path, rows: int) -> None:
     store = Store(path, "")
     for start in range(0, rows, _GROUP):
         some = entries[start : start + _GROUP]
-        updates = {entry.out_task_id: [Update(State.SUBMITTED, 100.0)] for entry in some}
+        updates = {entry.out_task_id: [Update(LedgerState.SUBMITTED, 100.0)] for entry in some}
         store.apply(Group(claims=some))
         store.apply(Group(updates=updates))
     store.close()

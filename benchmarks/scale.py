@@ -11,7 +11,7 @@ from itertools import count as counter
 from pathlib import Path
 from typing import Any, Final
 
-from aireiter_async import AsyncClient, PollPolicy, run_many, submit_many
+from aireiter_async import AsyncClient, PollPolicy
 from benchmarks.clients._run import KEY
 from benchmarks.clients.ours import connect, requests
 from benchmarks.fleet import Service, ask
@@ -74,7 +74,7 @@ def _cells(told: dict[str, Any]) -> Iterator[str]:
 
 async def many(client: AsyncClient, count: int) -> None:
     """Submit a batch."""
-    async with aclosing(submit_many(client, requests(count, counter()))) as outcomes:
+    async with aclosing(client.submit_many(requests(count, counter()))) as outcomes:
         async for outcome in outcomes:
             assert outcome.ok, outcome.error
 
@@ -133,7 +133,7 @@ async def idle(url: str, count: int) -> dict[str, float]:
 
 async def _drain(client: AsyncClient, count: int) -> None:
     source = requests(count, counter())
-    async with aclosing(run_many(client, source, window=count)) as outcomes:
+    async with aclosing(client.run_many(source, window=count)) as outcomes:
         async for outcome in outcomes:
             assert outcome.ok, outcome.error
 

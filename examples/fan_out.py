@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from aireiter_async import AsyncClient, Ledger, models, run_many
+from aireiter_async import AsyncClient, Ledger, models
 
 
 async def requests() -> AsyncIterator[models.NanoBananaV2]:
@@ -29,7 +29,7 @@ async def main(ledger_path: str, directory: str) -> int:
     """Run the batch, and return how many requests came to nothing."""
     failed = 0
     async with AsyncClient() as client, Ledger(ledger_path) as ledger:
-        batch = run_many(client, requests(), ledger=ledger, download_to=directory)
+        batch = client.run_many(requests(), ledger=ledger, download_to=directory)
         async with aclosing(batch):
             async for outcome in batch:
                 failed += not outcome.ok

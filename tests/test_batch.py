@@ -23,12 +23,11 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
+    Success,
     TaskFailedError,
     TaskStatus,
     TaskTimeoutError,
     models,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -37,7 +36,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 SUBMIT = "/api/openapi/submit"
 QUERY = "/api/openapi/query"
-BOTH = pytest.mark.parametrize("many", [submit_many, run_many])
+BOTH = pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run_many])
 
 
 def asked(count: int) -> list[SubmitRequest]:
@@ -52,13 +51,12 @@ async def stream(requests: Iterable[Any]) -> AsyncIterator[Any]:
         yield request
 
 
-async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
+async def collect(batch: AsyncIterator[Outcome[Any]]) -> list[Any]:
     """Return all outcomes of a batch in the order of the input, which has each exactly once."""
     outcomes = sorted([outcome async for outcome in batch], key=lambda outcome: outcome.index)
     assert [outcome.index for outcome in outcomes] == list(range(len(outcomes)))
     for outcome in outcomes:
-        assert (outcome.task is None) is not (outcome.error is None)
-        assert outcome.ok is (outcome.error is None)
+        assert outcome.ok is isinstance(outcome, Success) is (outcome.error is None)
     return outcomes
 
 
@@ -76,11 +74,11 @@ async def test_each_request_has_one_outcome(
     requests = asked(150)
     outcomes = await collect(many(client, stream(requests) if asynchronous else iter(requests)))
     assert [outcome.request for outcome in outcomes] == requests
-    status = TaskStatus.PENDING if many is submit_many else TaskStatus.COMPLETED
+    status = TaskStatus.PENDING if many is AsyncClient.submit_many else TaskStatus.COMPLETED
     assert {outcome.task and outcome.task.status for outcome in outcomes} == {status}
     assert sorted(service.tasks) == [request.out_task_id for request in requests]
     assert service.counts[SUBMIT] == len(service.charges) == 150
-    assert service.counts[QUERY] == (0 if many is submit_many else 150)
+    assert service.counts[QUERY] == (0 if many is AsyncClient.submit_many else 150)
     assert service.peak_in_flight <= 64
 
 
@@ -97,7 +95,7 @@ async def test_outcomes_come_in_order_if_asked(
 async def test_the_window_is_what_is_outstanding(service: FakeService, client: AsyncClient) -> None:
     """No more tasks than the window are submitted and not yielded."""
     yielded = 0
-    async with aclosing(run_many(client, asked(40), window=7)) as batch:
+    async with aclosing(client.run_many(asked(40), window=7)) as batch:
         async for _ in batch:
             yielded += 1
             assert len(service.charges) <= yielded + 7
@@ -116,7 +114,7 @@ async def test_one_failure_is_one_outcome(
     )
     service.script("query", Fault.ok(), Fault.ok(), Fault.html(502))
     service.script("result", Fault.html(502))
-    outcomes = await collect(run_many(client, asked(7), window=1, download_to=tmp_path))
+    outcomes = await collect(client.run_many(asked(7), window=1, download_to=tmp_path))
     kinds = [type(outcome.error) for outcome in outcomes]
     assert kinds[1:3] == [TaskFailedError, InvalidRequestError]
     assert kinds[4:] == [AmbiguousSubmitError, type(None), type(None)]
@@ -135,7 +133,8 @@ async def test_what_is_no_request_is_an_outcome(
     outcomes = await collect(many(client, requests))
     kinds = [type(outcome.error) for outcome in outcomes]
     assert kinds == [TypeError, TypeError, type(None), TypeError, type(None), type(None)]
-    assert [outcome.request for outcome in outcomes[:2]] == [7, None]
+    assert [outcome.item for outcome in outcomes] == requests
+    assert [outcome.request for outcome in outcomes[:2]] == [None, None]
     assert outcomes[2].request.model == "nano_banana"
     assert len(service.charges) == 3
 
@@ -143,7 +142,7 @@ async def test_what_is_no_request_is_an_outcome(
 async def test_results_are_saved(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
     """With a directory each outcome has the paths of its files."""
     service.outputs = 2
-    outcomes = await collect(run_many(client, asked(5), download_to=str(tmp_path / "results")))
+    outcomes = await collect(client.run_many(asked(5), download_to=str(tmp_path / "results")))
     assert [path.name for path in outcomes[3].paths] == ["t-0003-1.png", "t-0003-2.png"]
     assert len({path for outcome in outcomes for path in outcome.paths if path.exists()}) == 10
 
@@ -155,12 +154,12 @@ async def test_a_task_that_takes_too_long_is_an_outcome(
     service.durations = 100
     policy = PollPolicy(first=30, step=30, growth=1, jitter=0)
     outcomes = await collect(
-        run_many(client.with_options(polling=policy), asked(3), timeout=70, window=1)
+        client.with_options(polling=policy).run_many(asked(3), timeout=70, window=1)
     )
     for outcome in outcomes:
         assert isinstance(outcome.error, TaskTimeoutError)
         assert outcome.error.task.status is TaskStatus.PROCESSING
-    assert all(outcome.ok for outcome in await collect(run_many(client, [])))
+    assert all(outcome.ok for outcome in await collect(client.run_many([])))
 
 
 @BOTH
@@ -173,7 +172,7 @@ async def test_a_source_that_raises_is_heard(
         yield from asked(20)
         raise ZeroDivisionError("mine")
 
-    outcomes: list[Outcome] = []
+    outcomes: list[Any] = []
 
     async def consume() -> None:
         async for outcome in many(client, source()):
@@ -207,7 +206,7 @@ async def test_a_batch_that_is_cancelled_leaves_nothing(
 ) -> None:
     """Cancelled while its requests hang, a batch ends at once and its slots are free."""
     service.script("submit", *[Fault.hang()] * 64)
-    task = asyncio.create_task(collect(run_many(client, asked(200))))
+    task = asyncio.create_task(collect(client.run_many(asked(200))))
     await until(lambda: service.in_flight == 64)
     task.cancel()
     await asyncio.wait([task])
@@ -221,29 +220,29 @@ async def test_a_closed_client_ends_the_batch(connect: Connect) -> None:
     client = connect()
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
-        await anext(run_many(client, asked(3)))
+        await anext(client.run_many(asked(3)))
 
 
 @pytest.mark.parametrize(
     ("many", "options", "error"),
     [
-        (run_many, {"window": 0}, ValueError),
-        (run_many, {"window": 1.5}, TypeError),
-        (run_many, {"timeout": -1}, ValueError),
-        (run_many, {"timeout": "1"}, TypeError),
-        (run_many, {"max_credits": -1}, ValueError),
-        (submit_many, {"max_credits": "1"}, TypeError),
-        (submit_many, {"requests": None}, TypeError),
-        (run_many, {"requests": 7}, TypeError),
+        (AsyncClient.run_many, {"window": 0}, ValueError),
+        (AsyncClient.run_many, {"window": 1.5}, TypeError),
+        (AsyncClient.run_many, {"timeout": -1}, ValueError),
+        (AsyncClient.run_many, {"timeout": "1"}, TypeError),
+        (AsyncClient.run_many, {"max_credits": -1}, ValueError),
+        (AsyncClient.submit_many, {"max_credits": "1"}, TypeError),
+        (AsyncClient.submit_many, {"source": None}, TypeError),
+        (AsyncClient.run_many, {"source": 7}, TypeError),
     ],
 )
 async def test_bad_arguments_are_refused_at_the_call(
     client: AsyncClient, many: Any, options: Any, error: type[Exception]
 ) -> None:
     """An argument that cannot be used is an error of the call itself, before anything is pulled."""
-    requests = options.pop("requests", [])
+    source = options.pop("source", [])
     with pytest.raises(error):
-        many(client, requests, **options)
+        many(client, source, **options)
 
 
 async def test_a_wide_window_needs_few_connections(
@@ -254,7 +253,7 @@ async def test_a_wide_window_needs_few_connections(
     client = connect(max_concurrency=8)
     service.durations = 60
     polling = PollPolicy(first=61, step=1, jitter=0)
-    batch = run_many(client.with_options(polling=polling), asked(1000), window=1000)
+    batch = client.with_options(polling=polling).run_many(asked(1000), window=1000)
     outcomes = await collect(batch)
     assert all(outcome.ok for outcome in outcomes)
     assert service.peak_connections <= 8
@@ -267,7 +266,7 @@ async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
         FakeService(max_rate=400, burst=20, used_id="charge") as service,
         AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
     ):
-        outcomes = await collect(submit_many(client, asked(600)))
+        outcomes = await collect(client.submit_many(asked(600)))
         assert all(outcome.ok for outcome in outcomes)
         # Those of the first moment, when nothing was known: at most one for each slot and a few.
         assert service.refusals[429] == client.stats.rate_limited <= 64 + 30
@@ -308,11 +307,10 @@ async def test_two_batches_share_a_client(
 async def test_files_that_cannot_be_looked_at_are_saved_again(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """A path in the ledger that the system refuses is one request's, and its files are saved anew."""
     path = tmp_path / "run.db"
     for _ in range(2):
         async with Ledger(path) as ledger:
-            batch = run_many(client, asked(2), ledger=ledger, download_to=tmp_path / "results")
+            batch = client.run_many(asked(2), ledger=ledger, download_to=tmp_path / "results")
             outcomes = await collect(batch)
         assert all(outcome.paths[0].exists() for outcome in outcomes)
         with closing(sqlite3.connect(path)) as db:
@@ -344,38 +342,104 @@ async def test_a_directory_that_cannot_be_is_told_before_anything_is_spent(
     """Where results could not be saved, nothing is submitted."""
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
-        await collect(run_many(client, asked(3), download_to=tmp_path / "file"))
+        await collect(client.run_many(asked(3), download_to=tmp_path / "file"))
     assert service.requests == []
 
 
 async def test_an_outcome_gives_its_task_or_raises(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """`Outcome.result` is what awaiting the request alone would have been."""
+    """`result` is what awaiting the request alone would have been."""
     service.script("submit", Fault.ok(), Fault.bad_request("no"))
-    good, bad = await collect(submit_many(client, asked(2), ordered=True))
+    good, bad = await collect(client.submit_many(asked(2), ordered=True))
     assert good.result() is good.task
     with pytest.raises(InvalidRequestError, match="no"):
         bad.result()
-    with pytest.raises(ValueError, match="a task or an error"):
-        Outcome(0, None).result()
 
 
 @BOTH
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"client": [1]}, "the first argument must be an AsyncClient, got list"),
         ({"ledger": "run.db"}, "ledger must be an open Ledger, got str"),
-        ({"requests": "ab"}, "requests must be an iterable of requests, got str"),
-        ({"requests": {"a": 1}}, "requests must be an iterable of requests, got dict"),
-        ({"on_progress": collect}, "on_progress must be a plain function"),
+        ({"source": "ab"}, "source must be an iterable of requests or items, got str"),
+        ({"source": {"a": 1}}, "source must be an iterable of requests or items, got dict"),
     ],
 )
 async def test_a_wrong_argument_is_told_at_once(
     client: AsyncClient, many: Any, options: dict[str, Any], told: str
 ) -> None:
     """What cannot work is a TypeError of the call itself, before anything is pulled or sent."""
-    arguments = {"client": client, "requests": asked(1)} | options
     with pytest.raises(TypeError, match=told):
-        many(arguments.pop("client"), arguments.pop("requests"), **arguments)
+        many(client, **{"source": asked(1), **options})
+
+
+async def test_a_request_is_made_of_each_item(client: AsyncClient, tmp_path: Path) -> None:
+    """Any items will do with `request=`; outcomes have them, and its errors are theirs alone."""
+
+    def request(item: dict[str, Any]) -> Any:
+        if item["kind"] == "typed":
+            return models.NanoBanana(prompt=item["prompt"])
+        return "nano_banana", {"prompt": item["prompt"]}
+
+    items: list[dict[str, Any]] = [
+        {"kind": "typed", "prompt": "a"},
+        {"kind": "named", "prompt": "b"},
+        {"kind": "named"},
+        {"kind": "named", "prompt": "d"},
+    ]
+    batch = client.run_many(
+        items,
+        request=request,
+        download_to=tmp_path,
+        name=lambda item: {"a": "first", "b": "second"}[item["prompt"]],
+    )
+    outcomes = await collect(batch)
+    assert [outcome.item for outcome in outcomes] == items
+    assert [outcome.request and outcome.request.model for outcome in outcomes] == [
+        *("nano_banana", "nano_banana", None, "nano_banana")
+    ]
+    assert [outcome.ok for outcome in outcomes] == [True, True, False, False]
+    assert [path.name for outcome in outcomes for path in outcome.paths] == [
+        *("first.png", "second.png")
+    ]
+    assert isinstance(outcomes[2].error, KeyError)
+    assert isinstance(outcomes[3].error, KeyError)
+    assert outcomes[3].task is not None
+    assert outcomes[3].task.succeeded
+
+
+@BOTH
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_batch_that_is_stopped_finishes_what_it_took(
+    service: FakeService, client: AsyncClient, many: Any, *, asynchronous: bool
+) -> None:
+    """After `stop` nothing more is pulled, and each item that was pulled has its outcome."""
+    pulled: list[SubmitRequest] = []
+
+    def pull() -> Iterable[SubmitRequest]:
+        for request in asked(1000):
+            pulled.append(request)
+            yield request
+
+    async with many(client, stream(pull()) if asynchronous else pull()) as batch:
+        outcomes = [await anext(batch)]
+        batch.stop()
+        outcomes += [outcome async for outcome in batch]
+        assert batch.progress.succeeded == len(outcomes)
+        assert batch.stopped is None
+    assert len(outcomes) in {len(pulled), len(pulled) - 1}
+    assert len(service.charges) == len(outcomes) < 600
+
+
+async def test_a_source_that_waits_does_not_hold_up_a_stop(client: AsyncClient) -> None:
+    """A batch whose source has nothing to give at the moment ends when it is stopped."""
+
+    async def source() -> AsyncIterator[SubmitRequest]:
+        yield asked(1)[0]
+        await asyncio.Event().wait()
+
+    async with client.submit_many(source()) as batch:
+        await anext(batch)
+        batch.stop()
+        assert [outcome async for outcome in batch] == []

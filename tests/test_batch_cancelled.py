@@ -1,4 +1,4 @@
-"""Batches that are cancelled again while they end, or interrupted: no worker, slot or id is lost."""
+"""Batches that are cancelled again while they end, or interrupted."""
 
 import asyncio
 import gc
@@ -18,8 +18,6 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 from tests.hostile_steps import Blow, Sweep, counting, stepped
@@ -29,7 +27,7 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 
 
 class Blows(Blow):
-    """Cancels a task at the *step*-th suspension that it is told of, and *gap* suspensions later."""
+    """Cancels a task at its *step*-th suspension, and again *gap* suspensions later."""
 
     def __init__(self, step: int, gap: int, *, late: bool) -> None:
         super().__init__(step, late=late)
@@ -77,19 +75,18 @@ async def stubborn(requests: list[SubmitRequest]) -> AsyncIterator[SubmitRequest
 
 async def consume(
     kind: str, client: AsyncClient, directory: Path, blow: Blow | None = None
-) -> list[Outcome]:
+) -> list[Outcome[Any]]:
     """Run a batch of two requests, with all that it can do, or leave it after the first.
 
     However it ends, its workers have ended before it.
     """
     requests = stubborn([SubmitRequest("veo3_1", {"n": n}) for n in range(2)])
-    outcomes: list[Outcome] = []
+    outcomes: list[Outcome[Any]] = []
     async with Ledger(directory / "run.db") as ledger:
         if kind == "submit_many":
-            batch = submit_many(client, requests, ledger=ledger, on_progress=print)
+            batch = client.submit_many(requests, ledger=ledger, on_progress=print)
         else:
-            batch = run_many(
-                client,
+            batch = client.run_many(
                 requests,
                 ledger=ledger,
                 window=2,
@@ -110,7 +107,7 @@ async def consume(
     return outcomes
 
 
-def check(service: FakeService, outcomes: list[Outcome], directory: Path) -> None:
+def check(service: FakeService, outcomes: list[Outcome[Any]], directory: Path) -> None:
     """Fail unless the batch that was run again is whole, and each of its tasks paid for once."""
     assert [outcome.error for outcome in outcomes] == [None] * 2
     with closing(sqlite3.connect(directory / "run.db")) as db:
@@ -156,7 +153,6 @@ async def test_a_batch_is_cancelled_twice_anywhere(
 def test_a_batch_is_interrupted_anywhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stride: int, *, late: bool
 ) -> None:
-    """Ctrl-C that breaks off the loop at a suspension leaves nothing pending, and the batch can go on."""
     for step in (sweep := Sweep()):
         if step % stride:
             continue
@@ -164,7 +160,7 @@ def test_a_batch_is_interrupted_anywhere(
         directory.mkdir()
         blow = Interrupts(step, late=late)
 
-        async def main(service: FakeService, directory: Path, blow: Blow) -> list[Outcome]:
+        async def main(service: FakeService, directory: Path, blow: Blow) -> list[Outcome[Any]]:
             blow.task = asyncio.current_task()
             async with connect(service) as client:
                 with counting(blow):

@@ -16,7 +16,6 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
-    run_many,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -70,13 +69,13 @@ asyncio.run(main())
 
 CLIENT = """
 import asyncio, resource, sys
-from aireiter_async import AsyncClient, Ledger, SubmitRequest, submit_many
+from aireiter_async import AsyncClient, Ledger, SubmitRequest
 
 async def main(url, count, path):
     requests = (SubmitRequest("m", {"prompt": f"kitten {n}"}) for n in range(int(count)))
     async with AsyncClient("sk", base_url=url) as client, Ledger(path) as ledger:
         done = 0
-        async for outcome in submit_many(client, requests, ledger=ledger, max_credits=1e9):
+        async for outcome in client.submit_many(requests, ledger=ledger, max_credits=1e9):
             done += outcome.ok
     print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
@@ -131,7 +130,7 @@ async def run_through_faults(path: Path, count: int, used_id: Any) -> None:
             requests = (SubmitRequest("m", {"n": n}) for n in range(count))
             async with Ledger(path) as ledger:
                 left = count
-                async for outcome in run_many(client, requests, ledger=ledger):
+                async for outcome in client.run_many(requests, ledger=ledger):
                     left -= outcome.ok
         ids = Counter(charge.out_task_id for charge in service.charges)
         assert (len(ids), ids.total()) == (count, count)

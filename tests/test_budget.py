@@ -21,11 +21,9 @@ from aireiter_async import (
     RetryPolicy,
     SubmitRequest,
     TaskFailedError,
-    run_many,
-    submit_many,
 )
 from aireiter_async._batch._budget import Budget
-from aireiter_async._ledger import State
+from aireiter_async._ledger import LedgerState
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -40,7 +38,7 @@ def asked(count: int, *names: str) -> list[SubmitRequest]:
     return [SubmitRequest(names[n % len(names)], {"n": n}) for n in range(count)]
 
 
-async def collect(batch: AsyncIterator[Outcome]) -> list[Outcome]:
+async def collect(batch: AsyncIterator[Outcome[Any]]) -> list[Any]:
     """Return all outcomes of a batch."""
     return [outcome async for outcome in batch]
 
@@ -50,13 +48,13 @@ def spent(service: FakeService) -> float:
     return sum(charge.credits for charge in service.charges)
 
 
-def kinds(outcomes: list[Outcome]) -> list[type | None]:
+def kinds(outcomes: list[Any]) -> list[type | None]:
     """Return the types of the outcomes' errors, in the order of the input."""
     found = sorted(outcomes, key=lambda outcome: outcome.index)
     return [None if outcome.error is None else type(outcome.error) for outcome in found]
 
 
-@pytest.mark.parametrize("many", [submit_many, run_many])
+@pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run_many])
 @pytest.mark.parametrize("limit", [1, 2.5, 10, 33.3, 64])
 async def test_a_limit_is_not_passed(
     service: FakeService, client: AsyncClient, many: Any, limit: float
@@ -80,13 +78,13 @@ async def test_a_limit_is_not_passed(
 async def test_fractions_add_up(service: FakeService, client: AsyncClient) -> None:
     """Ten tasks of a tenth of a credit fit into one credit."""
     service.price = 0.1
-    outcomes = await collect(submit_many(client, asked(12, "m"), max_credits=1))
+    outcomes = await collect(client.submit_many(asked(12, "m"), max_credits=1))
     assert [outcome.ok for outcome in outcomes].count(True) == 10
 
 
 async def test_no_credits_are_no_submits(service: FakeService, client: AsyncClient) -> None:
     """A limit of zero sends nothing."""
-    outcomes = await collect(run_many(client, asked(5, "a", "b"), max_credits=0))
+    outcomes = await collect(client.run_many(asked(5, "a", "b"), max_credits=0))
     assert kinds(outcomes) == [BudgetExceededError] * 5
     assert service.counts.total() == 0
 
@@ -95,12 +93,11 @@ async def test_a_refusal_sticks(service: FakeService, client: AsyncClient) -> No
     """Once a request was refused none after it is submitted, however cheap."""
     service.price = {"cheap": 1, "dear": 6}
     requests = asked(2, "cheap", "dear") + asked(1, "dear") + asked(5, "cheap")
-    outcomes = await collect(run_many(client, requests, max_credits=10, window=1))
+    outcomes = await collect(client.run_many(requests, max_credits=10, window=1))
     assert kinds(outcomes) == [None, None, *[BudgetExceededError] * 6]
 
 
 async def test_the_first_task_of_a_model_goes_alone(service: FakeService, connect: Connect) -> None:
-    """Until a price is known one task per model is on the wire, and all go together from then on."""
     seen: list[tuple[str, int]] = []
 
     def price(model: str, _params: object) -> float:
@@ -110,7 +107,7 @@ async def test_the_first_task_of_a_model_goes_alone(service: FakeService, connec
     service.price = price
     client = connect()
     service.script("submit", *[Fault.delay(0.02)] * 32)
-    await collect(submit_many(client, asked(32, "a", "b"), max_credits=100))
+    await collect(client.submit_many(asked(32, "a", "b"), max_credits=100))
     assert {model for model, _ in seen[:2]} == {"a", "b"}
     assert max(together for _, together in seen[:2]) <= 2
     assert service.peak_in_flight >= 2
@@ -121,7 +118,7 @@ async def test_without_a_limit_nobody_waits_for_a_price(
 ) -> None:
     """A batch without a limit sends its first requests together."""
     service.script("submit", *[Fault.hang()] * 32)
-    batch = asyncio.create_task(collect(submit_many(client, asked(32, "m"))))
+    batch = asyncio.create_task(collect(client.submit_many(asked(32, "m"))))
     await until(lambda: service.in_flight == 32)
     batch.cancel()
     await asyncio.wait([batch])
@@ -132,7 +129,7 @@ async def test_charges_teach_what_estimates_do_not_say(
 ) -> None:
     """Where estimates are absent, the first task's real charge is the price of those after it."""
     service.estimates, service.price = False, 3.0
-    outcomes = await collect(run_many(client, asked(50, "m"), max_credits=10))
+    outcomes = await collect(client.run_many(asked(50, "m"), max_credits=10))
     assert [outcome.ok for outcome in outcomes].count(True) == 3
     assert spent(service) == 9
     assert UNPRICED not in caplog.text
@@ -143,7 +140,7 @@ async def test_a_price_that_stays_unknown_is_said(
 ) -> None:
     """Without estimates and without waiting, a limit cannot count: the log says so, once."""
     service.estimates = False
-    outcomes = await collect(submit_many(client, asked(50, "m"), max_credits=10))
+    outcomes = await collect(client.submit_many(asked(50, "m"), max_credits=10))
     assert all(outcome.ok for outcome in outcomes)
     assert caplog.text.count(UNPRICED) == 1
     assert "m task costs: max_credits cannot count it" in caplog.text
@@ -174,7 +171,7 @@ async def test_a_first_task_without_a_price_holds_nobody_up(
     if name == "lost":
         service.script("query", fault, fault)
     client = connect(retry=ONCE)
-    outcomes = await collect(run_many(client, asked(60, "m"), max_credits=10))
+    outcomes = await collect(client.run_many(asked(60, "m"), max_credits=10))
     # A task that is going to fail is reserved for until it has failed, then its credits are free;
     # one that is in doubt may have cost what the others do.
     reserved = 2 if name == "lost" or (name == "failed" and estimates) else 0
@@ -189,12 +186,11 @@ async def test_parameters_that_cannot_be_sent_cost_nothing(client: AsyncClient) 
     """Requests that fail before they are sent give back what was reserved for them."""
     broken = [SubmitRequest("m", {"n": {n}}) for n in range(20)]
     requests = asked(1, "m") + broken + asked(4, "m")
-    outcomes = await collect(submit_many(client, requests, max_credits=6))
+    outcomes = await collect(client.submit_many(requests, max_credits=6))
     assert kinds(outcomes) == [None] + [TypeError] * 20 + [None] * 4
 
 
 async def test_a_first_task_that_is_cancelled_lets_the_next_go() -> None:
-    """Neither the holder of a model's turn nor those who wait for it block the rest when cancelled."""
     budget = Budget(20)
     first = await budget.reserve("m", "a")
     waiting = [asyncio.create_task(budget.reserve("m", str(n))) for n in range(3)]
@@ -218,11 +214,11 @@ async def test_a_task_that_times_out_stays_reserved(
 ) -> None:
     """A task that is alive at its timeout counts by its estimate; one without any is told of."""
     service.durations, service.price = 1e9, 4.0
-    outcomes = await collect(run_many(client, asked(5, "m"), max_credits=10, timeout=0))
+    outcomes = await collect(client.run_many(asked(5, "m"), max_credits=10, timeout=0))
     assert kinds(outcomes).count(BudgetExceededError) == 3
     assert UNPRICED not in caplog.text
     service.estimates = False
-    await collect(run_many(client, asked(5, "other"), max_credits=10, timeout=0))
+    await collect(client.run_many(asked(5, "other"), max_credits=10, timeout=0))
     assert caplog.text.count(UNPRICED) == 1
 
 
@@ -251,7 +247,7 @@ async def test_earlier_runs_count(
     for limit, done in [(6, 3), (6, 3), (11, 5), (100, 9)]:
         async with Ledger(tmp_path / "run.db") as ledger:
             outcomes = await collect(
-                run_many(client, asked(10, "m"), ledger=ledger, max_credits=limit, window=1)
+                client.run_many(asked(10, "m"), ledger=ledger, max_credits=limit, window=1)
             )
         assert [outcome.ok for outcome in outcomes].count(True) == done
         assert kinds(outcomes)[0] is TaskFailedError
@@ -261,11 +257,10 @@ async def test_earlier_runs_count(
 async def test_what_is_there_is_finished_without_credits(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """A limit that is used up refuses new tasks only: those accepted are waited for all the same."""
     async with Ledger(tmp_path / "run.db") as ledger:
-        await collect(submit_many(client, asked(5, "m"), ledger=ledger))
+        await collect(client.submit_many(asked(5, "m"), ledger=ledger))
     async with Ledger(tmp_path / "run.db") as ledger:
-        batch = run_many(client, asked(9, "m"), ledger=ledger, max_credits=3)
+        batch = client.run_many(asked(9, "m"), ledger=ledger, max_credits=3)
         outcomes = await collect(batch)
     assert kinds(outcomes) == [None] * 5 + [BudgetExceededError] * 4
     assert len(service.charges) == 5
@@ -274,13 +269,12 @@ async def test_what_is_there_is_finished_without_credits(
 async def test_what_is_resumed_is_counted_once(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """A submitted task that is waited for costs what it cost, and one that failed frees its credits."""
     service.price = 2.0
     service.script("submit", Fault.failed())
     async with Ledger(tmp_path / "run.db") as ledger:
-        await collect(submit_many(client, asked(3, "m"), ledger=ledger))
+        await collect(client.submit_many(asked(3, "m"), ledger=ledger))
     async with Ledger(tmp_path / "run.db") as ledger:
-        batch = run_many(client, asked(8, "m"), ledger=ledger, max_credits=10, window=1)
+        batch = client.run_many(asked(8, "m"), ledger=ledger, max_credits=10, window=1)
         outcomes = await collect(batch)
     assert kinds(outcomes) == [TaskFailedError, *[None] * 5, *[BudgetExceededError] * 2]
 
@@ -303,15 +297,14 @@ async def doubt(
 @pytest.mark.parametrize(
     "many",
     [
-        partial(submit_many, max_credits=0),
-        partial(run_many, max_credits=0),
-        partial(run_many, max_credits=4, window=1),
+        partial(AsyncClient.submit_many, max_credits=0),
+        partial(AsyncClient.run_many, max_credits=0),
+        partial(AsyncClient.run_many, max_credits=4, window=1),
     ],
 )
 async def test_what_may_have_been_sent_is_looked_for_without_credits(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
-    """A limit that is used up does not hide a task that is there, however late; the rest is refused."""
     service.price, service.used_id = 2.0, "charge"
     requests = asked(7, "m")
     ids = await doubt(tmp_path / "run.db", client, requests[:6], 0, 1, 2, 4)
@@ -320,7 +313,7 @@ async def test_what_may_have_been_sent_is_looked_for_without_credits(
         async with Ledger(tmp_path / "run.db") as ledger:
             outcomes = await collect(many(client, requests, ledger=ledger))
             counts = await ledger.counts()
-        assert counts.pop(State.INTENDED) == 2
+        assert counts.pop(LedgerState.INTENDED) == 2
         assert list(counts.values()) == [4]
         found = [None if n in {0, 1, 2, 4} else BudgetExceededError for n in range(7)]
         assert kinds(outcomes) == found
@@ -338,15 +331,15 @@ async def test_what_is_found_counts(
     await doubt(tmp_path / "run.db", client, requests[:3], 0, 1, 2)
     async with Ledger(tmp_path / "run.db") as ledger:
         told: list[BatchProgress] = []
-        batch = run_many(
-            client, requests, ledger=ledger, max_credits=3, window=1, on_progress=told.append
+        batch = client.run_many(
+            requests, ledger=ledger, max_credits=3, window=1, on_progress=told.append
         )
         outcomes = await collect(batch)
         assert kinds(outcomes) == [None, None, TaskFailedError, BudgetExceededError]
         assert "4 credits are spent or reserved" in str(outcomes[3].error)
         assert told[-1].credits_used == 4
         assert await ledger.spent() == (4, 0)
-        assert await ledger.counts() == {State.COMPLETED: 2, State.FAILED: 1}
+        assert await ledger.counts() == {LedgerState.COMPLETED: 2, LedgerState.FAILED: 1}
 
 
 @pytest.mark.parametrize("policy", [ONCE, RetryPolicy(base=0, settle=0, resubmit=False)])
@@ -359,10 +352,10 @@ async def test_what_cannot_be_looked_for_stays_in_doubt(
     if policy.resubmit:
         service.script("query", Fault.html(502))
     async with Ledger(tmp_path / "run.db") as ledger:
-        (outcome,) = await collect(run_many(client, asked(1, "m"), ledger=ledger, max_credits=0))
+        (outcome,) = await collect(client.run_many(asked(1, "m"), ledger=ledger, max_credits=0))
         assert isinstance(outcome.error, AmbiguousSubmitError)
         assert outcome.error.out_task_id == out_task_id
-        assert await ledger.counts() == {State.INTENDED: 1}
+        assert await ledger.counts() == {LedgerState.INTENDED: 1}
     assert service.posts(out_task_id) == 0
 
 
@@ -378,7 +371,7 @@ async def test_a_retry_is_paid_for(
     ]:
         async with Ledger(tmp_path / "run.db") as ledger:
             options: dict[str, Any] = {"ledger": ledger, "max_credits": limit, "window": 1}
-            batch = run_many(client, asked(2, "m"), retry_failed=limit < 5, **options)
+            batch = client.run_many(asked(2, "m"), retry_failed=limit < 5, **options)
             assert kinds(await collect(batch)) == expected
 
 
@@ -389,7 +382,7 @@ async def test_leaving_early_frees_the_first(
     caplog.set_level(logging.WARNING, "aireiter_async")
     service.script("submit", Fault.ok(), Fault.hang())
     async with aclosing(
-        submit_many(client, asked(20, "a", "b"), max_credits=100, ordered=True)
+        client.submit_many(asked(20, "a", "b"), max_credits=100, ordered=True)
     ) as batch:
         async for _ in batch:  # pragma: no branch
             break
@@ -399,20 +392,19 @@ async def test_leaving_early_frees_the_first(
 async def test_leaving_while_a_charge_is_awaited_says_nothing_of_prices(
     service: FakeService, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch that is left before the first task of a model has ended does not say it has no price."""
     service.durations, service.estimates = 1e9, False
     service.script("submit", Fault.ok(), Fault.bad_request("no"))
     polling = PollPolicy(first=1e6)
     async with (
         AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
-        aclosing(run_many(client, asked(2, "a", "b"), max_credits=9)) as batch,
+        aclosing(client.run_many(asked(2, "a", "b"), max_credits=9)) as batch,
     ):
         assert not (await anext(batch)).ok
         await until(lambda: client.stats.submitted == 1)
     assert UNPRICED not in caplog.text
 
 
-@pytest.mark.parametrize("many", [submit_many, run_many])
+@pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run_many])
 async def test_a_lost_answer_does_not_open_the_limit(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
@@ -420,7 +412,7 @@ async def test_a_lost_answer_does_not_open_the_limit(
     service.price, lost = 2.0, Fault.lost_answer(accepted=True)
     service.script("submit", lost, lost, lost, Fault.ok(), lost)
     async with Ledger(tmp_path / "run.db") as ledger:
-        await collect(submit_many(client, asked(2, "m"), ledger=ledger))
+        await collect(client.submit_many(asked(2, "m"), ledger=ledger))
     async with Ledger(tmp_path / "run.db") as ledger:
         outcomes = await collect(many(client, asked(20, "m"), ledger=ledger, max_credits=12))
     assert kinds(outcomes).count(BudgetExceededError) == 14
@@ -430,11 +422,10 @@ async def test_a_lost_answer_does_not_open_the_limit(
 async def test_an_estimate_of_zero_is_no_price(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """Models that are paid for afterwards are estimated at 0: what they have cost is what they cost."""
     service.price, service.estimates = 2.0, "zero"
     async with Ledger(tmp_path / "run.db") as ledger:
-        await collect(submit_many(client, asked(2, "m"), ledger=ledger))
-        outcomes = await collect(run_many(client, asked(20, "m"), ledger=ledger, max_credits=12))
+        await collect(client.submit_many(asked(2, "m"), ledger=ledger))
+        outcomes = await collect(client.run_many(asked(20, "m"), ledger=ledger, max_credits=12))
     assert kinds(outcomes).count(None) == 6
     assert spent(service) == 12
 
@@ -448,10 +439,10 @@ async def test_what_is_in_doubt_counts(
     service.script("query", *[Fault.html(502)] * 10)
     requests = [SubmitRequest("m", {}, f"task-{n}") for n in range(6)]
     async with Ledger(tmp_path / "run.db") as ledger:
-        doubtful = await collect(submit_many(client, requests[4:], ledger=ledger))
+        doubtful = await collect(client.submit_many(requests[4:], ledger=ledger))
     assert kinds(doubtful) == [AmbiguousSubmitError] * 2
     async with Ledger(tmp_path / "run.db") as ledger:
-        await collect(run_many(client, requests, ledger=ledger, max_credits=6, window=1))
+        await collect(client.run_many(requests, ledger=ledger, max_credits=6, window=1))
     assert spent(service) <= 6
 
 

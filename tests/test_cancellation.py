@@ -6,7 +6,7 @@ and the client works.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,13 @@ import pytest
 
 from aireiter_async import (
     AsyncClient,
+    Batch,
     Ledger,
-    Outcome,
     Output,
     RetryPolicy,
     SubmitRequest,
     Task,
     TaskStatus,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 from tests.hostile_steps import Blow, Sweep, cancel_at, counting
@@ -195,7 +193,6 @@ def world(connect: Connect, tmp_path: Path) -> Worlds:
 async def test_a_call_is_cancelled_anywhere(
     world: Worlds, until: Until, call: Call, *, late: bool
 ) -> None:
-    """A call that is cancelled at any of its suspensions leaves nothing behind, and can be repeated."""
     for step in (sweep := Sweep()):
         async with world() as here:
             sweep.struck = await cancel_at(partial(call, here), step, late=late)
@@ -245,7 +242,6 @@ async def test_a_call_in_the_queue_is_cancelled_anywhere(
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 async def test_all_are_cancelled_at_once(world: Worlds, until: Until, first: int) -> None:
-    """Holders and those in the queue, cancelled in one go after any number of turns, free all slots."""
     for turns in range(first, 60, 3):
         async with world() as here:
             tasks = [
@@ -266,14 +262,11 @@ def rows(path: Path) -> dict[str, str]:
         return dict(db.execute("SELECT out_task_id, state FROM tasks"))
 
 
-def batch(
-    kind: str, world: World, requests: list[SubmitRequest], ledger: Ledger
-) -> AsyncGenerator[Outcome, None]:
+def batch(kind: str, world: World, requests: list[SubmitRequest], ledger: Ledger) -> Batch[Any]:
     """Begin a batch."""
     if kind == "submit_many":
-        return submit_many(world.client, requests, ledger=ledger)
-    return run_many(
-        world.client,
+        return world.client.submit_many(requests, ledger=ledger)
+    return world.client.run_many(
         requests,
         ledger=ledger,
         window=2,
@@ -288,7 +281,6 @@ def batch(
 async def test_a_batch_is_cancelled_anywhere(
     world: Worlds, until: Until, kind: str, *, late: bool
 ) -> None:
-    """A batch cancelled at any suspension of any of its tasks goes on where it was: each paid once."""
     for step in (sweep := Sweep()):
         async with world() as here:
             path = here.directory / f"{step}.db"
@@ -298,7 +290,7 @@ async def test_a_batch_is_cancelled_anywhere(
 
             async def consume(
                 here: World = here, path: Path = path, requests: list[SubmitRequest] = requests
-            ) -> list[Outcome]:
+            ) -> list[Any]:
                 async with (
                     Ledger(path) as ledger,
                     aclosing(batch(kind, here, requests, ledger)) as outcomes,

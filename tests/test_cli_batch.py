@@ -23,8 +23,8 @@ from aireiter_async import (
     BatchProgress,
     BudgetExceededError,
     DownloadError,
+    Failure,
     InvalidRequestError,
-    Outcome,
     PollPolicy,
     RetryPolicy,
     ServerError,
@@ -523,7 +523,7 @@ def test_an_error_says_what_is_known_of_its_task(
     error: Exception, status: str | None, reason: str
 ) -> None:
     """A row without a task has the status that its error implies, and an error for a program."""
-    outcome = Outcome(7, REQUEST, error=error)
+    outcome = Failure(7, REQUEST, REQUEST, error)
     told = row(outcome, 9)
     assert (told["index"], told["line"], told["id"], told["status"]) == (7, 9, "mine", status)
     assert told["error"]["type"] == type(error).__name__

@@ -9,7 +9,15 @@ from typing import Any
 import attrs
 import pytest
 
-from aireiter_async import ClientStats, DownloadError, Outcome, SubmitRequest, Task, TaskStatus
+from aireiter_async import (
+    ClientStats,
+    DownloadError,
+    Failure,
+    SubmitRequest,
+    Success,
+    Task,
+    TaskStatus,
+)
 from aireiter_async.cli import main
 from aireiter_async.cli._account import Account, account_view
 from aireiter_async.cli._demo import Plan, run_demo
@@ -100,10 +108,9 @@ def account(**changes: Any) -> Account:
     here = Path("here")
     here.write_bytes(b"x")
     ended = [
-        Outcome(
-            index, SubmitRequest("m", {}, name), Task(name, TaskStatus.COMPLETED), None, (here,)
-        )
+        Success(index, request, request, Task(name, TaskStatus.COMPLETED), (here,))
         for index, name in enumerate("ab")
+        for request in [SubmitRequest("m", {}, name)]
     ]
     charges = [Charge(name, "m", 1.0, 0.0) for name in ("a", "b")]
     fine = Account(
@@ -144,10 +151,13 @@ def test_a_missing_file_is_a_problem(content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
     good, bad = account().ended
-    ended = [good, attrs.evolve(bad, paths=(path,), error=DownloadError("http://x", "cut"))]
-    assert account(ended=ended).problems() == [
+    assert isinstance(bad, Success)
+    saved = [good, attrs.evolve(bad, paths=(path,))]
+    assert account(ended=saved).problems() == ["1 not on disk (b)"]
+    failed = Failure(1, bad.item, bad.request, DownloadError("http://x", "cut"), bad.task)
+    assert account(ended=[good, failed]).problems() == [
         "1 not on disk (b)",
-        "the first error: cut: http://x; the result is still at its URL: download it again",
+        "the first error: cut: http://x",
     ]
 
 

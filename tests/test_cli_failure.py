@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aireiter_async import AsyncClient, Task, TaskStatus, errors, models, run_many
+from aireiter_async import AsyncClient, Task, TaskStatus, errors, models
 from aireiter_async.cli._failure import (
     CommandError,
     Interrupted,
@@ -41,7 +41,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 def keywords() -> set[str]:
     """Return all keywords of the library's calls."""
     found = {"api_key"}
-    for call in (AsyncClient, AsyncClient.submit, run_many):
+    for call in (AsyncClient, AsyncClient.submit, AsyncClient.run_many):
         parameters = inspect.signature(call).parameters.values()
         found |= {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
     return found

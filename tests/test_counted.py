@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aireiter_async import AsyncClient, Ledger, PollPolicy, SubmitRequest, models, submit_many
+from aireiter_async import AsyncClient, Ledger, PollPolicy, SubmitRequest, models
 
 MODEL = "seedance_1_5_pro"
 PARAMS: dict[str, Any] = {"prompt": "A cute kitten", "video_length": 5, "aspect_ratio": "16:9"}
@@ -159,7 +159,7 @@ def batches(client: AsyncClient, ledger: Ledger | None = None) -> Run:
             SubmitRequest(MODEL, {**PARAMS, "seed": number})
             for number in itertools.islice(numbers, times)
         )
-        async with contextlib.aclosing(submit_many(client, requests, ledger=ledger)) as outcomes:
+        async with contextlib.aclosing(client.submit_many(requests, ledger=ledger)) as outcomes:
             async for outcome in outcomes:
                 assert outcome.ok
 

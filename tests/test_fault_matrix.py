@@ -24,8 +24,6 @@ from aireiter_async import (
     TaskNotFoundError,
     TaskStatus,
     TaskTimeoutError,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -148,7 +146,7 @@ async def test_two_faults_in_a_row(
 async def test_three_faults_in_a_row(
     service: FakeService, client: AsyncClient, used_id: Any, looks: int
 ) -> None:
-    """Whatever becomes of three submits in a row: a task that was taken is the outcome, charged once.
+    """Whatever becomes of three submits in a row, an accepted task is the outcome, charged once.
 
     A refusal is the outcome only of what was not taken before, and nothing is charged then.
     """
@@ -172,7 +170,6 @@ async def test_three_faults_in_a_row(
 async def test_two_faults_while_settling(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """Looks for a lost submit that fail in two ways, of a task that is visible late: charged once."""
     service.used_id, service.visible_after_looks = used_id, 1
     for faults in product(QUICK_LOOKS, repeat=2):
         service.script("submit", Fault.lost_answer(accepted=True))
@@ -186,7 +183,6 @@ async def test_two_faults_while_settling(
 async def test_faults_after_a_crash(
     service: FakeService, client: AsyncClient, used_id: Any, *, taken: bool
 ) -> None:
-    """What an earlier process may have sent is charged once, whatever strikes the looks and the POST."""
     service.used_id = used_id
     for look, kind in product(QUICK_LOOKS, set(KINDS) - {"refused"}):
         request = SubmitRequest("veo3_1", {})
@@ -214,7 +210,7 @@ async def test_a_batch_that_is_left_in_doubt(
     client = connect(**patience(name.removeprefix("not taken: ")))
     for doubtful in ("pace" not in name, False):
         async with Ledger(tmp_path / "run.db") as ledger:
-            outcomes = run_many(client, requests, ledger=ledger, window=1)
+            outcomes = client.run_many(requests, ledger=ledger, window=1)
             ends = [outcome.error async for outcome in outcomes]
         assert [isinstance(end, AmbiguousSubmitError) for end in ends].count(True) == doubtful
     assert ends == [None, None]
@@ -241,12 +237,11 @@ async def test_a_limit_counts_what_may_have_been_taken(
     error: type[Exception],
     done: int,
 ) -> None:
-    """What was certainly not accepted leaves its credits to others; what is in doubt stays reserved."""
     service.price = 2.0
     service.script("submit", Fault.ok(), *[fault] * ("n" not in params))
     service.script("query", Fault.ok(), *[Fault.server_error()] * 5)
     requests = [SubmitRequest("veo3_1", given) for given in ({}, params, {}, {}, {})]
-    outcomes = run_many(client, requests, window=1, max_credits=6)
+    outcomes = client.run_many(requests, window=1, max_credits=6)
     ends = [outcome.error async for outcome in outcomes]
     assert [type(end) for end in ends if end][:1] == [error]
     assert ends.count(None) == done
@@ -261,9 +256,9 @@ async def test_what_is_waited_for_again_times_out_again(
     client = connect(polling=PollPolicy(first=3, step=3))
     requests = [SubmitRequest("veo3_1", {})]
     async with Ledger(tmp_path / "run.db") as ledger:
-        async for _ in submit_many(client, requests, ledger=ledger):
+        async for _ in client.submit_many(requests, ledger=ledger):
             pass
-        [outcome] = [each async for each in run_many(client, requests, ledger=ledger, timeout=9)]
+        [outcome] = [each async for each in client.run_many(requests, ledger=ledger, timeout=9)]
     assert isinstance(outcome.error, TaskTimeoutError)
     assert len(service.charges) == 1
 
@@ -331,7 +326,6 @@ async def test_doubt_that_cannot_be_settled(
 
 
 async def test_any_answer_lets_the_rate_grow(service: FakeService, connect: Connect) -> None:
-    """A service that answers "not found" has taken the question at this pace; one in trouble has not."""
     client = connect(retry=RetryPolicy(base=0, attempts=2))
     service.script("balance", Fault.too_many_requests(0))
     await client.balance()

@@ -28,19 +28,16 @@ from aireiter_async import (
     InvalidRequestError,
     Ledger,
     LedgerError,
-    Outcome,
     RetryPolicy,
     SubmitRequest,
     Task,
     TaskFailedError,
     TaskStatus,
     TaskTimeoutError,
-    run_many,
-    submit_many,
 )
 from aireiter_async._client import _client
 from aireiter_async._ledger import _file, _ledger, _schema
-from aireiter_async._ledger._store import Entry, Group, State, Store, withdraw
+from aireiter_async._ledger._store import Entry, Group, LedgerState, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -71,7 +68,7 @@ def one(out_task_id: str, prompt: str = "a kitten") -> SubmitRequest:
 
 def row(out_task_id: str, **options: Any) -> Entry:
     """Make a row as a run records it before its POST."""
-    return Entry(out_task_id, 0, State.INTENDED, "nano_banana", "{}", **options)
+    return Entry(out_task_id, 0, LedgerState.INTENDED, "nano_banana", "{}", **options)
 
 
 def select(path: Path, columns: str = "state") -> list[Any]:
@@ -83,19 +80,19 @@ def select(path: Path, columns: str = "state") -> list[Any]:
 
 async def run(
     client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
-) -> list[Outcome]:
+) -> list[Any]:
     """Run a batch with the ledger at *path* to its end."""
     async with Ledger(path) as ledger:
-        batch = run_many(client, requests, ledger=ledger, ordered=True, **options)
+        batch = client.run_many(requests, ledger=ledger, ordered=True, **options)
         return [outcome async for outcome in batch]
 
 
 async def submit(
     client: AsyncClient, path: Path, requests: Iterable[Any], **options: Any
-) -> list[Outcome]:
+) -> list[Any]:
     """Submit a batch with the ledger at *path*."""
     async with Ledger(path) as ledger:
-        batch = submit_many(client, requests, ledger=ledger, ordered=True, **options)
+        batch = client.submit_many(requests, ledger=ledger, ordered=True, **options)
         return [outcome async for outcome in batch]
 
 
@@ -169,12 +166,13 @@ async def test_states_follow_a_run(service: FakeService, client: AsyncClient, pa
     service.script("submit", Fault.ok(), Fault.failed(), Fault.bad_request("no"))
     requests = [*lines(3), SubmitRequest("slow", {})]
     async with Ledger(path) as ledger:
-        batch = run_many(client, requests, ledger=ledger, window=1, timeout=0)
+        batch = client.run_many(requests, ledger=ledger, window=1, timeout=0)
         outcomes = [outcome async for outcome in batch]
         errors = [type(outcome.error) for outcome in outcomes]
         assert errors == [type(None), TaskFailedError, InvalidRequestError, TaskTimeoutError]
         assert await ledger.counts() == dict.fromkeys(
-            (State.COMPLETED, State.FAILED, State.REFUSED, State.SUBMITTED), 1
+            (LedgerState.COMPLETED, LedgerState.FAILED, LedgerState.REFUSED, LedgerState.SUBMITTED),
+            1,
         )
         assert await ledger.spent() == (2.0, 0)
         assert select(path) == ["completed", "failed", "refused", "submitted"]
@@ -186,11 +184,12 @@ async def test_what_has_completed_costs_no_request(
 ) -> None:
     """Run again, a finished batch is yielded from the ledger, the same to the last value."""
     service.price = 0.25
-    first = await run(client, path, lines(5), download_to=tmp_path / "results")
+    wanted = lines(5)
+    first = await run(client, path, wanted, download_to=tmp_path / "results")
     requests = service.counts.total()
-    again = await run(client, path, lines(5), download_to=tmp_path / "results")
-    assert again == first
-    assert [outcome.request for outcome in again] == [outcome.request for outcome in first]
+    again = await run(client, path, wanted, download_to=tmp_path / "results")
+    assert again == [evolve(outcome, resumed=True) for outcome in first]
+    assert {outcome.resumed for outcome in first} == {False}
     assert service.counts.total() == requests
     assert len(service.charges) == 5
 
@@ -229,9 +228,9 @@ async def test_what_failed_while_nobody_looked_is_an_outcome(
 
 
 @pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
-@pytest.mark.parametrize("state", [State.INTENDED, State.UNCERTAIN])
+@pytest.mark.parametrize("state", [LedgerState.INTENDED, LedgerState.UNCERTAIN])
 async def test_what_may_have_been_sent_is_looked_for_first(
-    service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: State
+    service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: LedgerState
 ) -> None:
     service.used_id = used_id
     requests = lines(6)
@@ -239,7 +238,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
         for position, request in enumerate(requests):
             named, entry = ledger.intend(request, position)
             assert await ledger.claim(entry) is None
-            if state is State.UNCERTAIN:
+            if state is LedgerState.UNCERTAIN:
                 lost = AmbiguousSubmitError(named.out_task_id)
                 ledger.refused(named.out_task_id, lost, state)
             if position % 2:
@@ -292,7 +291,7 @@ async def test_refused_and_failed_are_reported_and_retried_if_asked(
         (ids[1], "completed", None),
     ]
     again = await run(client, path, requests, retry_failed=True)
-    assert again == retried
+    assert again == [evolve(outcome, resumed=True) for outcome in retried]
     assert service.counts[SUBMIT] == 4
 
 
@@ -451,11 +450,11 @@ async def test_a_broken_loop_leaves_what_was_submitted(
     """Leaving a batch without closing it loses nothing: the rest is finished by the next run."""
     requests = lines(40)
     async with Ledger(path) as ledger:
-        async for _ in run_many(client, requests, ledger=ledger, window=8):  # pragma: no branch
+        async for _ in client.run_many(requests, ledger=ledger, window=8):  # pragma: no branch
             break
     async with (
         Ledger(path) as ledger,
-        aclosing(run_many(client, requests, ledger=ledger, window=8)) as batch,
+        aclosing(client.run_many(requests, ledger=ledger, window=8)) as batch,
     ):
         async for _ in batch:  # pragma: no branch
             break
@@ -559,7 +558,7 @@ async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
         with pytest.raises(RuntimeError, match="open already"):
             await ledger.__aenter__()
         assert "another batch is running with this ledger" in await other()
-        batch = run_many(client, [one("a")], ledger=ledger)
+        batch = client.run_many([one("a")], ledger=ledger)
         assert [outcome.ok async for outcome in batch] == [True]
     assert await other() == "opened\n"
 
@@ -586,10 +585,10 @@ async def test_a_ledger_has_one_lock_whatever_it_is_called(
         monkeypatch.chdir(other)
         with pytest.raises(LedgerError, match=r"link\.db: another batch"):
             await Ledger("link.db").__aenter__()
-        batch = run_many(client, [one("a")], ledger=ledger)
+        batch = client.run_many([one("a")], ledger=ledger)
         assert [outcome.ok async for outcome in batch] == [True]
     async with Ledger("link.db") as ledger:
-        assert await ledger.counts() == {State.COMPLETED: 1}
+        assert await ledger.counts() == {LedgerState.COMPLETED: 1}
     assert [file.name for file in other.iterdir()] == ["link.db"]
 
 
@@ -653,7 +652,7 @@ async def test_a_ledger_opens_again(client: AsyncClient, path: Path) -> None:
     ledger = Ledger(path)
     for _ in range(2):
         async with ledger:
-            batch = run_many(client, [one("a")], ledger=ledger)
+            batch = client.run_many([one("a")], ledger=ledger)
             assert [outcome.ok async for outcome in batch] == [True]
     await ledger.__aexit__(None, None, None)
 
@@ -664,7 +663,7 @@ async def test_a_ledger_that_is_not_open_ends_the_batch(
     """A batch with a ledger that was not entered raises RuntimeError and sends nothing."""
     for request in (one("a"), lines(1)[0]):
         with pytest.raises(RuntimeError, match="the Ledger is not open"):
-            await anext(run_many(client, [request], ledger=Ledger(path)))
+            await anext(client.run_many([request], ledger=Ledger(path)))
     assert service.counts.total() == 0
 
 
@@ -677,13 +676,13 @@ async def test_a_full_disk_ends_the_batch_and_loses_nothing(
     ledger = await Ledger(path).__aenter__()
     assert ledger._store is not None
     ledger._store._db.execute("PRAGMA max_page_count = 20")
-    batch = run_many(client, requests, ledger=ledger, window=16, max_credits=limit)
+    batch = client.run_many(requests, ledger=ledger, window=16, max_credits=limit)
     with pytest.raises(LedgerError, match="disk is full") as caught:
         _ = [outcome async for outcome in batch]
     assert isinstance(caught.value.__cause__, sqlite3.Error)
     assert ledger.broken is caught.value
     with pytest.raises(LedgerError, match="disk is full"):
-        await anext(run_many(client, [one("late")], ledger=ledger))
+        await anext(client.run_many([one("late")], ledger=ledger))
     with pytest.raises(LedgerError, match="disk is full"):
         await ledger.__aexit__(None, None, None)
     assert 0 < len(service.charges) < 300
@@ -778,7 +777,7 @@ async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
         ledger.withdraw("b")
         old, new = await asyncio.gather(ledger.claim(row("a")), ledger.claim(row("b")))
         assert old == Entry(
-            "a", 0, State.COMPLETED, "nano_banana", "{}", 3.0, 2.0, reply='{"x": 1}'
+            "a", 0, LedgerState.COMPLETED, "nano_banana", "{}", 3.0, 2.0, reply='{"x": 1}'
         )
         assert new is None
         assert await ledger.find(row("c")) is None
@@ -800,7 +799,7 @@ async def test_notes_made_while_closing_are_written(path: Path) -> None:
         late = asyncio.create_task(ledger.counts())
         late.add_done_callback(lambda _: ledger.accepted(Task("b", TaskStatus.PENDING)))
         await asyncio.sleep(0)
-    assert (await late) == {State.INTENDED: 2}
+    assert (await late) == {LedgerState.INTENDED: 2}
     assert select(path) == ["intended", "submitted"]
     with pytest.raises(RuntimeError, match="not open"):
         ledger.accepted(Task("a", TaskStatus.PENDING))
@@ -888,7 +887,7 @@ async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> Non
 
     await asyncio.to_thread(asyncio.run, main())
     async with Ledger(path) as ledger:
-        assert await ledger.counts() == {State.INTENDED: 1}
+        assert await ledger.counts() == {LedgerState.INTENDED: 1}
 
 
 async def test_a_lock_that_breaks_ends_the_batch(
@@ -899,7 +898,7 @@ async def test_a_lock_that_breaks_ends_the_batch(
     assert ledger._store is not None
     ledger._store._lock.close()
     with pytest.raises(LedgerError, match="Cannot operate on a closed database"):
-        _ = [outcome async for outcome in run_many(client, lines(3), ledger=ledger)]
+        _ = [outcome async for outcome in client.run_many(lines(3), ledger=ledger)]
     with pytest.raises(LedgerError, match="Cannot operate on a closed database"):
         await ledger.__aexit__(None, None, None)
     assert service.charges == []
@@ -959,13 +958,13 @@ async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) 
 async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:
     """While a batch runs another connection reads the rows, and the schema explains itself."""
     async with Ledger(path) as ledger:
-        async for _ in run_many(client, lines(3), ledger=ledger):
-            assert set(select(path)) <= set(State)
+        async for _ in client.run_many(lines(3), ledger=ledger):
+            assert set(select(path)) <= set(LedgerState)
         with closing(sqlite3.connect(path)) as db:
             assert db.execute("PRAGMA user_version").fetchone() == (1,)
             assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             schema = db.execute("SELECT sql FROM sqlite_master WHERE name = 'tasks'").fetchone()[0]
-    assert all(f"{word}: " in schema or f"{word}, " in schema for word in State)
+    assert all(f"{word}: " in schema or f"{word}, " in schema for word in LedgerState)
     assert content(Path(f"{path}-wal")) is None
 
 
@@ -1011,7 +1010,7 @@ async def test_the_clock_decides_nothing(
     monkeypatch.setattr(time, "time", lambda: Jumping.now().timestamp())
     requests = lines(30)
     await submit(client, path, requests[:10])
-    async with Ledger(path) as ledger, aclosing(run_many(client, requests, ledger=ledger)) as batch:
+    async with Ledger(path) as ledger, aclosing(client.run_many(requests, ledger=ledger)) as batch:
         async for _ in batch:  # pragma: no branch
             break
     outcomes = await run(client, path, requests)

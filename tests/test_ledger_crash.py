@@ -11,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
-from aireiter_async import AsyncClient, Ledger, Outcome, SubmitRequest, run_many
+from aireiter_async import AsyncClient, Ledger, SubmitRequest
 from aireiter_async.testing import FakeService, Fault
 from aireiter_async.testing._options import UsedId
 
@@ -24,7 +25,7 @@ LOSSES = {Fault.lost_answer(): 0.015, Fault.lost_answer(accepted=True): 0.015}
 
 PROGRAM = """
 import asyncio, sys
-from aireiter_async import AsyncClient, Ledger, PollPolicy, RetryPolicy, SubmitRequest, run_many
+from aireiter_async import AsyncClient, Ledger, PollPolicy, RetryPolicy, SubmitRequest
 
 async def main(key, url, path, results, count):
     requests = (SubmitRequest("nano_banana", {"prompt": str(n)}) for n in range(int(count)))
@@ -36,7 +37,7 @@ async def main(key, url, path, results, count):
         AsyncClient(key, base_url=url, max_concurrency=32, **quick) as client,
         Ledger(path) as ledger,
     ):
-        batch = run_many(client, requests, ledger=ledger, download_to=results)
+        batch = client.run_many(requests, ledger=ledger, download_to=results)
         async for outcome in batch:
             if not outcome.ok:
                 raise outcome.error
@@ -112,7 +113,6 @@ async def kill_and_rerun(directory: Path, used_id: UsedId, *, count: int, kills:
 async def test_a_killed_batch_is_finished_without_paying_twice(
     tmp_path: Path, used_id: UsedId, count: int, kills: int
 ) -> None:
-    """A batch killed with SIGKILL again and again ends with one charge and one file for each task."""
     # A kill may come after the run's end: the draws leave at most a few of those.
     assert await kill_and_rerun(tmp_path, used_id, count=count, kills=kills) >= kills * 10 // 13
 
@@ -120,7 +120,7 @@ async def test_a_killed_batch_is_finished_without_paying_twice(
 # Forks a process for each line that it reads, which dies in the way that the line says.
 FORKING = """
 import asyncio, json, os, resource, signal, sqlite3, sys, traceback
-from aireiter_async import AsyncClient, Ledger, PollPolicy, RetryPolicy, SubmitRequest, run_many
+from aireiter_async import AsyncClient, Ledger, PollPolicy, RetryPolicy, SubmitRequest
 from aireiter_async._ledger._store import Store
 
 connect, close = sqlite3.connect, Store.close
@@ -167,7 +167,7 @@ async def main(key, url, path, prompts):
         "polling": PollPolicy(first=0, step=0, cap=0),
     }
     async with AsyncClient(key, base_url=url, **quick) as client, Ledger(path) as ledger:
-        async for outcome in run_many(client, requests, ledger=ledger, window=4):
+        async for outcome in client.run_many(requests, ledger=ledger, window=4):
             assert outcome.ok, outcome.error
 
 for line in sys.stdin:
@@ -205,11 +205,11 @@ def die() -> Iterator[Die]:
         yield run
 
 
-async def rerun(client: AsyncClient, path: Path, prompts: Iterable[str]) -> list[Outcome]:
+async def rerun(client: AsyncClient, path: Path, prompts: Iterable[str]) -> list[Any]:
     """Run the batch in this process."""
     requests = [SubmitRequest("nano_banana", {"prompt": prompt}) for prompt in prompts]
     async with Ledger(path) as ledger:
-        return [outcome async for outcome in run_many(client, requests, ledger=ledger)]
+        return [outcome async for outcome in client.run_many(requests, ledger=ledger)]
 
 
 # Ways to die, and after how many of what: statements, SQLite's instructions, or bytes of a file.
@@ -228,7 +228,6 @@ COPIES = {"checkpoint", "close"}
 async def test_a_batch_that_dies_in_sqlite_is_finished_without_paying_twice(
     service: FakeService, client: AsyncClient, die: Die, tmp_path: Path, death: str, times: int
 ) -> None:
-    """Death before, in and after a commit, a write, a checkpoint and the making of the file is safe."""
     prompts = [f"{n} " + "kitten " * 400 for n in range(12)]
     # To die while its pages are copied, the file has to be larger than its log.
     begun = [f"{n} " + "kitten " * 3000 for n in range(4)] if death in COPIES else []

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from aireiter_async import AireiterError, AsyncClient, Ledger, LedgerError, SubmitRequest, run_many
+from aireiter_async import AireiterError, AsyncClient, Ledger, LedgerError, SubmitRequest
 from aireiter_async._ledger import _file
 from aireiter_async.testing import FakeService
 
@@ -76,7 +76,7 @@ class World:
         requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(count)]
         async with Ledger(path) as ledger:
             return [
-                outcome.error async for outcome in run_many(self.client, requests, ledger=ledger)
+                outcome.error async for outcome in self.client.run_many(requests, ledger=ledger)
             ]
 
     async def refused(self, path: Path) -> str:
@@ -112,7 +112,7 @@ async def world(service: FakeService, client: AsyncClient, tmp_path: Path) -> Wo
     copy(clean, old)
     async with Ledger(clean) as ledger:
         requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(COUNT)]
-        async for outcome in run_many(client, requests, ledger=ledger):
+        async for outcome in client.run_many(requests, ledger=ledger):
             assert outcome.ok
         await ledger.counts()
         copy(clean, killed)
@@ -127,7 +127,6 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_an_undamaged_copy_is_the_ledger(world: World, path: Path) -> None:
-    """Copied with all that belongs to it, a ledger goes on elsewhere, after a kill as after its end."""
     for template in (world.killed, world.clean):
         copy(template, path)
         assert await world.refused(path) == ""
@@ -274,11 +273,10 @@ async def test_the_advice_about_a_lock_helps(world: World, path: Path) -> None:
 async def test_a_ledger_draws_the_same_ids_without_its_log(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """A first run's ledger that came without its -wal and its lock has still the ids of that run."""
     service.used_id = "return"
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(4)]
     async with Ledger(path) as ledger:
-        assert all([outcome.ok async for outcome in run_many(client, requests, ledger=ledger)])
+        assert all([outcome.ok async for outcome in client.run_many(requests, ledger=ledger)])
         shutil.copy(path, f"{path}.copy")
     assert await finish(client, Ledger(f"{path}.copy"), requests) == 4
     assert len(service.charges) == 4
@@ -331,7 +329,7 @@ async def test_damage_that_shows_late_ends_the_batch(
     damage(path)
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(2 * COUNT)]
     ledger = await Ledger(path).__aenter__()
-    batch = run_many(world.client, requests, ledger=ledger, max_credits=limit, window=4)
+    batch = world.client.run_many(requests, ledger=ledger, max_credits=limit, window=4)
     with pytest.raises(LedgerError, match=why) as caught:
         _ = [outcome async for outcome in batch]
     assert isinstance(caught.value.__cause__, sqlite3.DatabaseError | ValueError)
@@ -356,7 +354,7 @@ def full_disk(size: int) -> Iterator[None]:
 async def finish(client: AsyncClient, ledger: Ledger, requests: list[SubmitRequest]) -> int:
     """Run a batch, and return for how many requests it has gone well."""
     async with ledger:
-        batch = run_many(client, requests, ledger=ledger, window=8)
+        batch = client.run_many(requests, ledger=ledger, window=8)
         return sum([outcome.ok async for outcome in batch])
 
 
@@ -364,7 +362,6 @@ async def finish(client: AsyncClient, ledger: Ledger, requests: list[SubmitReque
 async def test_a_disk_that_was_full_for_a_while_costs_nothing(
     service: FakeService, client: AsyncClient, tmp_path: Path, step: int
 ) -> None:
-    """Wherever the disk is full, the batch ends with a LedgerError, and goes on when there is room."""
     service.used_id = "charge"
     errors: list[LedgerError] = []
     for size in range(0, 90_000, step):
@@ -387,7 +384,6 @@ async def test_a_disk_that_was_full_for_a_while_costs_nothing(
 async def test_a_full_disk_leaves_the_log_as_it_is(
     service: FakeService, client: AsyncClient, path: Path, when: str
 ) -> None:
-    """What cannot be moved from the -wal into the file stays there, and is found by the next run."""
     requests = [SubmitRequest("nano_banana", {"prompt": f"{n} " * 200_000}) for n in range(4)]
     assert await finish(client, Ledger(path), requests) == 4
     with closing(sqlite3.connect(path)) as db:
@@ -399,7 +395,7 @@ async def test_a_full_disk_leaves_the_log_as_it_is(
     assert ledger._store is not None
     ledger._store._db.execute(f"PRAGMA wal_autocheckpoint = {1 if running else 1000}")
     with full_disk(size if running else resource.RLIM_INFINITY):
-        batch = run_many(client, requests, ledger=ledger)
+        batch = client.run_many(requests, ledger=ledger)
         assert all([outcome.ok async for outcome in batch])
     with full_disk(size):
         await ledger.__aexit__(None, None, None)
@@ -423,7 +419,7 @@ async def test_a_file_that_goes_away_ends_the_batch(
     requests = [SubmitRequest("nano_banana", {"prompt": f"kitten {n}"}) for n in range(2 * COUNT)]
     copy(world.clean, path)
     ledger = await Ledger(path).__aenter__()
-    batch = run_many(world.client, requests, ledger=ledger, window=1)
+    batch = world.client.run_many(requests, ledger=ledger, window=1)
     _ = [await anext(batch) for _ in range(COUNT)]
     damage(path)
     with pytest.raises(LedgerError, match="was deleted or replaced while the batch ran"):

@@ -22,7 +22,6 @@ from aireiter_async import (
     RetryPolicy,
     SubmitRequest,
     TransportError,
-    run_many,
 )
 from aireiter_async._client import _sleeping
 from aireiter_async._client._sleeping import Sleeping
@@ -216,7 +215,7 @@ async def test_closing_ends_a_batch(
 
     async def consume(client: AsyncClient) -> list[Any]:
         async with Ledger(tmp_path / "run.db") as ledger:
-            return [each async for each in run_many(client, requests, ledger=ledger)]
+            return [each async for each in client.run_many(requests, ledger=ledger)]
 
     [task] = begin(consume(client))
     await until(lambda: len(service.charges) > 8)

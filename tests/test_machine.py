@@ -26,7 +26,6 @@ from aireiter_async import (
     BudgetExceededError,
     DownloadError,
     Ledger,
-    Outcome,
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
@@ -35,8 +34,6 @@ from aireiter_async import (
     TaskNotFoundError,
     TaskStatus,
     TaskTimeoutError,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 from tests.hostile_steps import Blow, Death, counting
@@ -249,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         max_credits: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of each task
         saving: bool = False,
-    ) -> list[Outcome]:
+    ) -> list[Any]:
         """Run the batch."""
         async with Ledger(self.ledger) as ledger:
             options: dict[str, Any] = {
@@ -260,7 +257,7 @@ class Machine(RuleBasedStateMachine):
             if waiting:
                 options |= {"window": 3, "timeout": timeout}
                 options |= {"download_to": self.directory / "results"} if saving else {}
-            many: Any = run_many if waiting else submit_many
+            many: Any = AsyncClient.run_many if waiting else AsyncClient.submit_many
             async with aclosing(many(self.client, self.batch, **options)) as outcomes:
                 return [outcome async for outcome in outcomes]
 
@@ -274,7 +271,7 @@ class Machine(RuleBasedStateMachine):
         """Cut every connection in the middle of a batch."""
         self.lengthen(more, trouble)
 
-        async def play() -> list[Outcome]:
+        async def play() -> list[Any]:
             task = self.loop.create_task(self.consume(**plan))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -366,7 +363,6 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_unknown(self) -> None:
-        """What was charged was submitted: on its own, or by the batch, and then the ledger knows."""
         singles = {request.out_task_id for request in self.singles}
         recorded = {row["out_task_id"] for row in self.rows()}
         assert set(self.charged()) - singles <= recorded

@@ -89,7 +89,7 @@ def test_all_errors_are_listed_and_sorted() -> None:
     assert all(getattr(aireiter_async, name) is getattr(errors, name) for name in kinds)
 
 
-@pytest.mark.parametrize("name", sorted(public(aireiter_async)))
+@pytest.mark.parametrize("name", sorted(public(aireiter_async) - {"Outcome"}))  # a union
 def test_everything_public_is_documented(name: str) -> None:
     """Each class and function has a docstring, and so has each method and property of a class."""
     told = documented(getattr(aireiter_async, name), name)

@@ -19,11 +19,9 @@ from aireiter_async import (
     Outcome,
     PollPolicy,
     SubmitRequest,
-    run_many,
-    submit_many,
 )
 from aireiter_async._batch import _progress
-from aireiter_async._batch._progress import Progress
+from aireiter_async._batch._progress import OnProgress, Progress, Stage
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -42,13 +40,26 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[BatchProgress]:
     return []
 
 
+def unhappy(seen: BatchProgress) -> tuple[int, int]:
+    """Return how many items have failed, or were not submitted."""
+    return seen.failed, seen.not_submitted
+
+
 def check(reports: list[BatchProgress]) -> None:
     """Fail unless all that was pulled is in exactly one place, and nothing ever goes back."""
     for seen in reports:
-        parts = seen.preparing, seen.submitting, seen.outstanding, seen.done, seen.failed
+        parts = seen.preparing, seen.submitting, seen.outstanding, seen.succeeded, *unhappy(seen)
         assert min(parts) >= 0
         assert sum(parts) == seen.pulled
-    for name in ("pulled", "done", "failed", "credits_estimated", "credits_used", "seconds"):
+    for name in (
+        "pulled",
+        "succeeded",
+        "failed",
+        "not_submitted",
+        "credits_estimated",
+        "credits_used",
+        "seconds",
+    ):
         values = [getattr(seen, name) for seen in reports]
         assert values == sorted(values)
 
@@ -78,55 +89,115 @@ class Timers:
         self.now = now
 
 
-def following(timers: Timers, report: Callable[[BatchProgress], None]) -> Progress:
+@attrs.define
+class Step:
+    """An item."""
+
+    stage: Stage = "preparing"
+
+
+def following(timers: Timers, report: OnProgress) -> Progress:
     """Make the progress of a batch that never fails."""
     return Progress(None, report, lambda error: pytest.fail(str(error)), timers, timers.call_later)
 
 
-def test_reports_come_ten_times_a_second_and_at_the_end() -> None:
-    """Of a thousand changes in a second eleven are told, each a tenth after the one before."""
+async def test_reports_come_ten_times_a_second_and_at_the_end() -> None:
+    """Of a thousand changes in a second eleven are reported, each a tenth after the one before."""
     timers, told = Timers(), list[BatchProgress]()
     progress = following(timers, told.append)
-    for step in range(1001):
-        timers.go_on(step / 1024)
-        progress.done = step
-        if progress.wanted:
-            progress.tell()
-            assert len(timers.set) <= 1
-    progress.end()
+    for step in range(1, 1002):
+        timers.go_on((step - 1) / 1024)
+        progress.move(Step(), "succeeded")
+        assert len(timers.set) <= 1
+    await progress.close()
     seconds = [round(seen.seconds, 9) for seen in told]
     assert seconds == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1000 / 1024]
-    assert told[-1].done == 1000
+    assert told[-1].succeeded == 1001
     assert timers.set == []
 
 
-def test_what_came_too_soon_is_told_when_nothing_else_comes() -> None:
-    """The last change is told a moment after it, once; without one no timer is set."""
+async def test_a_change_soon_after_a_report_is_reported_when_nothing_follows() -> None:
+    """The last change is reported a moment after it, once; without one no timer is set."""
     timers, told = Timers(), list[BatchProgress]()
     progress = following(timers, told.append)
-    progress.tell()
+    progress.move(Step(), "failed")
     timers.go_on(50)
-    assert [seen.done for seen in told] == [0]
-    for progress.done in (1, 2, 3):
-        if progress.wanted:
-            progress.tell()
+    assert [seen.done for seen in told] == [1]
+    for _ in range(3):
+        progress.move(Step(), "failed")
     timers.go_on(50.05)
-    assert [seen.done for seen in told] == [0, 1]
+    assert [seen.done for seen in told] == [1, 2]
     timers.go_on(1000)
-    assert [(seen.done, seen.seconds) for seen in told[2:]] == [(3, 50.1)]
+    assert [(seen.done, seen.seconds) for seen in told[2:]] == [(4, 50.1)]
+
+
+async def test_an_async_callback_is_awaited_before_the_next_report(until: Until) -> None:
+    """Reports do not overlap, and a change meanwhile is reported after it."""
+    timers, told, go_on = Timers(), list[int](), asyncio.Event()
+
+    async def report(seen: BatchProgress) -> None:
+        await go_on.wait()
+        told.append(seen.done)
+
+    progress = following(timers, report)
+    for _ in range(3):
+        progress.move(Step(), "succeeded")
+        timers.go_on(timers.now + 1)
+    assert timers.set == []
+    go_on.set()
+    await until(lambda: told == [1, 3])
+    await progress.close()
+    assert told == [1, 3, 3]
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_an_async_callback_is_cancelled_with_the_batch(
+    client: AsyncClient, until: Until, *, first: bool
+) -> None:
+    """A callback that hangs, at the end or before, does not outlive a batch that is cancelled."""
+    called: list[BatchProgress] = []
+
+    async def report(seen: BatchProgress) -> None:
+        called.append(seen)
+        if first or seen.done == 3:
+            await asyncio.Event().wait()
+
+    async def consume() -> None:
+        async for _ in client.run_many(asked(3), on_progress=report):
+            pass
+
+    running = asyncio.create_task(consume())
+    await until(lambda: called and (first or called[-1].done == 3))
+    while not running.done():  # the last report hangs, too
+        running.cancel()
+        await asyncio.sleep(0)
+    assert running.cancelled()
+
+
+@pytest.mark.parametrize("at", [1, 3])
+async def test_an_async_callback_that_raises_ends_the_batch(client: AsyncClient, at: int) -> None:
+    """Its error reaches whoever reads the outcomes, also that of the last report."""
+
+    async def report(seen: BatchProgress) -> None:
+        await asyncio.sleep(0)
+        if seen.done >= at - 1:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        _ = [o async for o in client.run_many(asked(3), on_progress=report, window=1)]
 
 
 def test_a_rate_and_an_end_are_known_once_something_ended() -> None:
     """The rate counts outcomes of both kinds; the end is known with the total and a rate."""
-    seen = BatchProgress(total=100, done=15, failed=5, seconds=10)
+    seen = BatchProgress(total=100, pulled=20, succeeded=14, failed=5, not_submitted=1, seconds=10)
     assert seen.rate == 2
     assert seen.expected_end == 40
     assert BatchProgress(total=100).rate == 0
     assert BatchProgress(total=100, seconds=10).expected_end is None
-    assert BatchProgress(done=1, seconds=1).expected_end is None
+    assert BatchProgress(succeeded=1, seconds=1).expected_end is None
 
 
-@pytest.mark.parametrize("many", [submit_many, run_many])
+@pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run_many])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("limit", [None, 25])
 async def test_the_values_add_up(
@@ -139,15 +210,14 @@ async def test_the_values_add_up(
     *,
     kept: bool,
 ) -> None:
-    """At every report each request is submitting, outstanding, done or failed, and all in the end."""
     service.price = 2.0
     service.script("submit", Fault.failed(), Fault.bad_request("no"), Fault.lost_answer())
     requests = [*asked(30), 7, SubmitRequest("nano_banana", {"n": {1}})]
     for turn in range(3 if kept else 1):
         reports.clear()
         options: dict[str, Any] = {"on_progress": reports.append, "max_credits": limit}
-        outcomes: list[Outcome] = []
-        if many is run_many and turn:
+        outcomes: list[Outcome[Any]] = []
+        if many is AsyncClient.run_many and turn:
             options |= {"download_to": tmp_path / "results", "window": 5}
         async with Ledger(tmp_path / "run.db") as ledger:
             if kept:
@@ -155,39 +225,40 @@ async def test_the_values_add_up(
             outcomes.extend([outcome async for outcome in many(client, requests, **options)])
         check(reports)
         last, done = reports[-1], sum(outcome.ok for outcome in outcomes)
-        assert (last.total, last.pulled, last.done, last.failed) == (32, 32, done, 32 - done)
+        assert (last.total, last.pulled, last.succeeded, last.done) == (32, 32, done, 32)
+        assert bool(last.not_submitted) is (limit is not None)
         if not turn:
-            accepted = done + (many is run_many)
+            accepted = done + (many is AsyncClient.run_many)
             assert last.credits_estimated == 2 * accepted
-            assert last.credits_used == (2 * done if many is run_many else 0)
+            assert last.credits_used == (2 * done if many is AsyncClient.run_many else 0)
 
 
 async def test_what_is_resumed_is_outstanding(
     service: FakeService, client: AsyncClient, reports: list[BatchProgress], tmp_path: Path
 ) -> None:
-    """Tasks of an earlier run count as outstanding while they are waited for, with their credits."""
     service.price = 2.0
     async with Ledger(tmp_path / "run.db") as ledger:
-        _ = [o async for o in submit_many(client, asked(5), ledger=ledger)]
-        batch = run_many(client, asked(5), ledger=ledger, on_progress=reports.append)
+        _ = [o async for o in client.submit_many(asked(5), ledger=ledger)]
+        batch = client.run_many(asked(5), ledger=ledger, on_progress=reports.append)
         assert [outcome.ok async for outcome in batch] == [True] * 5
     check(reports)
-    assert max(seen.outstanding for seen in reports) == 5
+    assert max(seen.outstanding for seen in reports) > 0
     assert (reports[-1].credits_estimated, reports[-1].credits_used) == (10, 10)
 
 
 async def test_what_is_downloaded_again_is_outstanding(
     client: AsyncClient, reports: list[BatchProgress], tmp_path: Path
 ) -> None:
-    """Completed tasks of an earlier run are outstanding while they are saved, and nobody submits."""
     async with Ledger(tmp_path / "run.db") as ledger:
-        _ = [o async for o in run_many(client, asked(5), ledger=ledger)]
-        saving = partial(run_many, client, asked(5), ledger=ledger, download_to=tmp_path)
+        _ = [o async for o in client.run_many(asked(5), ledger=ledger)]
+        saving = partial(
+            AsyncClient.run_many, client, asked(5), ledger=ledger, download_to=tmp_path
+        )
         _ = [o async for o in saving(on_progress=reports.append)]
         finished: list[BatchProgress] = []
         _ = [o async for o in saving(on_progress=finished.append)]
     check(reports)
-    assert max(seen.outstanding for seen in reports) == 5
+    assert max(seen.outstanding for seen in reports) > 0
     assert {seen.submitting for seen in reports} == {0}
     assert (reports[-1].credits_estimated, reports[-1].credits_used) == (0, 0)
     assert {seen.outstanding for seen in finished} == {0}
@@ -198,7 +269,7 @@ async def test_a_source_that_does_not_say_has_no_total(
 ) -> None:
     """The total is known of a list, not of a generator."""
     for requests, total in [(asked(3), 3), ((request for request in asked(3)), None)]:
-        batch = run_many(client, requests, on_progress=reports.append)
+        batch = client.run_many(requests, on_progress=reports.append)
         _ = [outcome async for outcome in batch]
         assert reports[-1].total == total
 
@@ -207,7 +278,7 @@ async def test_the_last_report_comes_however_it_ends(
     client: AsyncClient, reports: list[BatchProgress]
 ) -> None:
     """Leaving the loop reports once more, with what is outstanding then."""
-    batch = run_many(client, asked(50), window=8, on_progress=reports.append)
+    batch = client.run_many(asked(50), window=8, on_progress=reports.append)
     async with aclosing(batch):
         async for _ in batch:  # pragma: no branch
             count = len(reports)
@@ -227,7 +298,7 @@ async def test_a_callback_that_raises_ends_the_batch(
     error: Exception,
 ) -> None:
     """An error of the caller's callback reaches the caller, is no outcome, and is raised once."""
-    outcomes: list[Outcome] = []
+    outcomes: list[Outcome[Any]] = []
 
     def report(seen: BatchProgress) -> None:
         reports.append(seen)
@@ -235,7 +306,7 @@ async def test_a_callback_that_raises_ends_the_batch(
             raise error
 
     async def consume(ledger: Ledger | None) -> None:
-        batch = run_many(client, asked(20), window=4, on_progress=report, ledger=ledger)
+        batch = client.run_many(asked(20), window=4, on_progress=report, ledger=ledger)
         async for outcome in batch:
             outcomes.append(outcome)  # noqa: PERF401 - it raises in the end
 
@@ -256,11 +327,11 @@ async def test_an_error_of_the_callback_at_the_end_is_raised(
     monkeypatch.setattr(_progress, "_INTERVAL", 1e9)
 
     def report(seen: BatchProgress) -> None:
-        if seen.done == 3:
+        if seen.succeeded == 3:
             raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        _ = [o async for o in run_many(client, asked(3), on_progress=report)]
+        _ = [o async for o in client.run_many(asked(3), on_progress=report)]
 
 
 @pytest.fixture
@@ -276,9 +347,8 @@ async def patient(service: FakeService) -> AsyncIterator[AsyncClient]:
 async def test_a_batch_that_waits_has_told_of_all_it_waits_for(
     patient: AsyncClient, until: Until
 ) -> None:
-    """What happened within a tenth of a second is told, though nothing happens for days after it."""
     reports: list[BatchProgress] = []
-    async with aclosing(run_many(patient, asked(8), on_progress=reports.append)) as batch:
+    async with aclosing(patient.run_many(asked(8), on_progress=reports.append)) as batch:
         outcome = asyncio.ensure_future(anext(batch))
         await until(lambda: reports and reports[-1].outstanding == 8)
         count = len(reports)
@@ -300,10 +370,10 @@ async def test_an_outcome_is_told_though_nothing_follows_it(
         yield asked(1)[0]
         await asyncio.Event().wait()
 
-    async with aclosing(submit_many(client, source(), on_progress=reports.append)) as batch:
+    async with aclosing(client.submit_many(source(), on_progress=reports.append)) as batch:
         outcome = await anext(batch)
-        await until(lambda: reports[-1].done + reports[-1].failed == 1)
-        assert (reports[-1].done, reports[-1].failed) == (outcome.ok, not outcome.ok)
+        await until(lambda: reports[-1].done == 1)
+        assert (reports[-1].succeeded, reports[-1].failed) == (outcome.ok, not outcome.ok)
 
 
 class Unruly:
@@ -333,7 +403,7 @@ async def test_a_late_report_that_raises_reaches_the_consumer(
     """What a report raises while nobody has asked for it ends the batch, and is not lost."""
     service.script("submit", Fault.bad_request("no"))
     report = Unruly(error)
-    batch = run_many(patient, asked(9), on_progress=report)
+    batch = patient.run_many(asked(9), on_progress=report)
     assert not (await anext(batch)).ok
     if how != "waiting":
         await until(lambda: report.raised)
@@ -349,7 +419,7 @@ async def test_a_batch_that_is_dropped_tells_of_its_end(
     """A batch that nobody closes tells of its end once, with what is outstanding then."""
     service.script("submit", Fault.bad_request("no"))
     reports: list[BatchProgress] = []
-    batch = run_many(patient, asked(9), on_progress=reports.append)
+    batch = patient.run_many(asked(9), on_progress=reports.append)
     await anext(batch)
     await until(lambda: reports[-1].outstanding == 8)
     count = len(reports)
@@ -373,7 +443,7 @@ def test_an_interrupt_in_a_report_leaves_no_task(caplog: pytest.LogCaptureFixtur
             FakeService(durations=1e9) as service,
             AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
         ):
-            _ = [outcome async for outcome in run_many(client, asked(8), on_progress=report)]
+            _ = [outcome async for outcome in client.run_many(asked(8), on_progress=report)]
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())

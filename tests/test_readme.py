@@ -16,8 +16,6 @@ from aireiter_async import (
     RetryPolicy,
     SubmitRequest,
     models,
-    run_many,
-    submit_many,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -26,7 +24,6 @@ from aireiter_async.testing import FakeService, Fault
 async def test_a_cancelled_call_with_an_id_is_made_again(
     service: FakeService, client: AsyncClient, until: Any, *, accepted: bool
 ) -> None:
-    """A call that was cancelled is made again with its id and ``maybe_sent``: one task, one charge."""
     service.script("submit", Fault.hang(accepted=accepted))
     request = models.NanoBananaV2(prompt="a heron")
     cancelled = asyncio.create_task(client.run(request, out_task_id="order-17"))
@@ -62,13 +59,12 @@ async def test_the_environments_proxy_is_for_a_session_that_trusts_it(
 async def test_a_ledger_knows_a_request_by_its_place_and_content(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """What is added at the end is new, and so is what has moved; an id that was drawn is replaced."""
     cat, dog, owl = (SubmitRequest("nano_banana", {"prompt": it}) for it in ("cat", "dog", "owl"))
     ids: set[str] = set()
     for requests, charges in ([cat, dog], 2), ([cat, dog, owl], 3), ([dog, cat, owl], 5):
         async with Ledger(tmp_path / "run.db") as ledger:
-            async for outcome in submit_many(client, requests, ledger=ledger):
-                ids.add(outcome.request.out_task_id)
+            async for outcome in client.submit_many(requests, ledger=ledger):
+                ids.add(outcome.result().out_task_id)
         assert len(service.charges) == charges
     assert ids == {charge.out_task_id for charge in service.charges}
     assert ids.isdisjoint({cat.out_task_id, dog.out_task_id, owl.out_task_id})
@@ -83,7 +79,7 @@ async def test_a_plain_iterable_is_read_on_the_loops_thread(client: AsyncClient)
             threads.append(threading.get_ident())
             yield SubmitRequest("nano_banana", {"prompt": prompt})
 
-    assert [outcome.ok async for outcome in run_many(client, requests())] == [True] * 3
+    assert [outcome.ok async for outcome in client.run_many(requests())] == [True] * 3
     assert threads == [threading.get_ident()] * 3
 
 
@@ -97,7 +93,7 @@ async def test_an_async_iterable_may_read_what_blocks(client: AsyncClient) -> No
         yield SubmitRequest("nano_banana", {"prompt": "a dog"})
 
     outcomes = []
-    async for outcome in run_many(client, requests()):
+    async for outcome in client.run_many(requests()):
         outcomes.append(outcome.ok)
         finished.set()
     assert outcomes == [True, True]
@@ -116,7 +112,6 @@ async def test_an_async_iterable_may_read_what_blocks(client: AsyncClient) -> No
 def test_a_bad_argument_is_a_value_or_a_type_error(
     mistake: Callable[[], object], kinds: tuple[type[Exception], ...]
 ) -> None:
-    """What a caller got wrong is caught as `ValueError` or `TypeError`, an unknown model as well."""
     for kind in kinds:
         with pytest.raises(kind):
             mistake()

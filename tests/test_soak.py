@@ -1,4 +1,4 @@
-"""A long batch through faults, restarts and a rate limit, in virtual time; run by ``nox -s soak``."""
+"""A long batch through faults, restarts and a rate limit, in virtual time (``nox -s soak``)."""
 
 import asyncio
 import os
@@ -22,7 +22,6 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
-    run_many,
 )
 from aireiter_async.testing import FakeService, Fault
 from tests.hostile_time import Clock, clocked
@@ -107,7 +106,6 @@ async def requests(numbers: range) -> AsyncIterator[SubmitRequest]:
 async def run_once(
     service: FakeService, clock: Clock, path: Path, books: Books, stop_after: int | None = None
 ) -> None:
-    """Run the batch, to its end or until some outcomes have come: then the service restarts, too."""
     books.runs += 1
     client = clocked(
         clock,
@@ -119,7 +117,7 @@ async def run_once(
         timeout=60,
     )
     async with client, Ledger(path) as ledger:
-        outcomes = run_many(client, requests(range(ITEMS)), ledger=ledger, window=2000)
+        outcomes = client.run_many(requests(range(ITEMS)), ledger=ledger, window=2000)
         async with aclosing(outcomes):
             seen = 0
             async for outcome in outcomes:
@@ -139,7 +137,6 @@ async def run_once(
 @pytest.mark.soak
 @NO_PROC
 async def test_a_long_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A batch of thousands, through faults and restarts, is charged once per task and lost nowhere."""
     clock, books = FastClock(SPEED), Books()
     began = clock()
     path = tmp_path / "run.db"

@@ -1,7 +1,7 @@
-"""A million tasks done right: a bounded window, outcomes as they come, a ledger, a budget."""
+"""Batches: a bounded window over many requests, with a ledger and a budget."""
 
-from aireiter_async._batch._batch import run_many, submit_many
-from aireiter_async._batch._plan import Outcome
+from aireiter_async._batch._batch import Batch, run_many, submit_many
+from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import BatchProgress
 
-__all__ = ["BatchProgress", "Outcome", "run_many", "submit_many"]
+__all__ = ["Batch", "BatchProgress", "Failure", "Outcome", "Success", "run_many", "submit_many"]

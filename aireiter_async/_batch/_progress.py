@@ -1,29 +1,36 @@
-"""How far a batch is: values that a progress bar can read."""
+"""Progress of a batch: counters with one owner, and reports of them."""
 
 import asyncio
+import inspect
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from attrs import define, field, frozen
 
-_INTERVAL: Final = 0.1  # seconds between two reports: more is not seen
+_INTERVAL: Final = 0.1  # seconds between two reports: nobody sees more
+
+Stage: TypeAlias = Literal[
+    "preparing", "submitting", "outstanding", "succeeded", "failed", "not_submitted"
+]
 
 
 @frozen
 class BatchProgress:
-    """How far a batch is.
+    """A snapshot of a batch's progress.
 
     Attributes:
-        total: Requests in all; None while the source has not said.
-        pulled: Requests taken from the source.
-        submitting: Of these, those in the middle of their submit.
-        outstanding: Of these, those accepted and neither done nor failed.
-        done: Of these, those with an outcome without an error.
-        failed: Of these, those with an outcome with an error.
+        total: Items in the source; None if it has no length.
+        pulled: Items taken from the source.
+        submitting: Of these, those whose submit has begun and is not yet answered.
+        outstanding: Of these, those accepted and neither completed nor failed.
+        succeeded: Of these, those with a `Success`.
+        failed: Of these, those with a `Failure`, but for those not submitted.
+        not_submitted: Of these, those with a `Failure` because the batch has stopped or
+            its budget is used up: nothing was sent.
         credits_estimated: Sum of the estimates of the tasks accepted or waited
             for in this run, in credits.
-        credits_used: Sum of the charges of the tasks ended in this run, in credits.
+        credits_used: Sum of the charges of the tasks that ended in this run, in credits.
         seconds: Since the batch began.
     """
 
@@ -31,32 +38,44 @@ class BatchProgress:
     pulled: int = 0
     submitting: int = 0
     outstanding: int = 0
-    done: int = 0
+    succeeded: int = 0
     failed: int = 0
+    not_submitted: int = 0
     credits_estimated: float = 0.0
     credits_used: float = 0.0
     seconds: float = 0.0
 
     @property
-    def preparing(self) -> int:
-        """Of those pulled, the requests whose submit has not begun.
+    def done(self) -> int:
+        """Items with an outcome of either kind."""
+        return self.succeeded + self.failed + self.not_submitted
 
-        They wait for the ledger, for the price of their model to be found out,
-        or for another request with the same id.
+    @property
+    def preparing(self) -> int:
+        """Items pulled whose submit has not begun.
+
+        They wait for the ledger, the budget, or another request with the same ID.
         """
-        return self.pulled - self.submitting - self.outstanding - self.done - self.failed
+        return self.pulled - self.submitting - self.outstanding - self.done
 
     @property
     def rate(self) -> float:
         """Outcomes per second since the batch began."""
-        return (self.done + self.failed) / self.seconds if self.seconds > 0 else 0.0
+        return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def expected_end(self) -> float | None:
         """Seconds until the last outcome at this rate; None while that is not known."""
         if self.total is None or not self.rate:
             return None
-        return (self.total - self.done - self.failed) / self.rate
+        return (self.total - self.done) / self.rate
+
+
+OnProgress: TypeAlias = Callable[[BatchProgress], Awaitable[None] | None]
+
+
+class _Item(Protocol):
+    stage: Stage
 
 
 def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
@@ -65,90 +84,159 @@ def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle
 
 @define
 class Progress:
-    """Counts a batch and reports it, at most ten times a second and at the end.
+    """Counts the items of a batch, and reports at most ten times a second and at the end.
 
-    What comes too soon after a report is reported a little later, by a timer:
-    when nothing happens any more, the last report is not an old one.
+    A change too soon after a report is reported by a timer, so the last report is never stale.
+    Reports do not overlap: an async callback is awaited before the next one.
 
     Args:
-        total: Requests in all, None if the source does not say.
-        report: Told; it must not block. None: nobody is told.
-        fail: Told what *report* has raised, which is then not called any more.
-        clock: Seconds that only go up.
+        total: Items in the source, None if it has no length.
+        report: Called with a snapshot; None: nobody listens.
+        fail: Called with what *report* raises; *report* is then not called again.
+        clock: Monotonic seconds.
         call_later: Calls a function after some seconds.
-
-    Attributes:
-        wanted: Whether a change is to be told of: somebody listens, and no
-            report is due already.
     """
 
     total: int | None
-    report: Callable[[BatchProgress], None] | None
+    report: OnProgress | None
     fail: Callable[[BaseException], None]
     clock: Callable[[], float] = time.monotonic
     call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] = _call_later
-    pulled: int = 0
-    submitting: int = 0
-    outstanding: int = 0
-    done: int = 0
-    failed: int = 0
-    credits_estimated: float = 0.0
-    credits_used: float = 0.0
-    wanted: bool = field(init=False)
+    _counts: dict[Stage, int] = field(factory=lambda: dict.fromkeys(_STAGES, 0), init=False)
+    _credits_estimated: float = field(default=0.0, init=False)
+    _credits_used: float = field(default=0.0, init=False)
+    _idle: bool = field(init=False)  # somebody listens, and no report is due or running
+    _stale: bool = field(default=False, init=False)  # changed while a report was running
     _began: float = field(init=False)
-    _reported: float = float("-inf")
-    _due: asyncio.TimerHandle | None = None
-    _broken: BaseException | None = None
+    _reported: float = field(default=float("-inf"), init=False)
+    _due: asyncio.TimerHandle | None = field(default=None, init=False)
+    _running: asyncio.Task[None] | None = field(default=None, init=False)
+    _broken: BaseException | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Start the clock."""
-        self.wanted = self.report is not None
+        self._idle = self.report is not None
         self._began = self.clock()
 
-    def tell(self) -> None:
-        """Report what is counted: now, or when the last report is long enough ago."""
-        seconds = self._reported + _INTERVAL - self.clock()
-        if seconds <= 0:
-            self._report()
-        else:
-            self.wanted = False
-            self._due = self.call_later(seconds, self._report)
+    def add(self, item: _Item) -> None:
+        """Count a new item; that it was pulled alone is not worth a report."""
+        self._counts[item.stage] += 1
 
-    def end(self) -> None:
+    def move(
+        self,
+        item: _Item,
+        stage: Stage,
+        *,
+        estimated: float | None = None,
+        used: float | None = None,
+    ) -> None:
+        """Count *item* in its new stage, and the credits that are known with it."""
+        counts = self._counts
+        counts[item.stage] -= 1
+        counts[stage] += 1
+        item.stage = stage
+        if estimated is not None:
+            self._credits_estimated += estimated
+        if used is not None:
+            self._credits_used += used
+        if self._idle:
+            self._changed()
+        elif self._running is not None:
+            self._stale = True
+
+    def snapshot(self) -> BatchProgress:
+        """Return the counts as they are."""
+        counts = self._counts
+        return BatchProgress(
+            self.total,
+            sum(counts.values()),
+            counts["submitting"],
+            counts["outstanding"],
+            counts["succeeded"],
+            counts["failed"],
+            counts["not_submitted"],
+            self._credits_estimated,
+            self._credits_used,
+            self.clock() - self._began,
+        )
+
+    async def close(self) -> None:
         """Report the end.
 
         Raises:
             BaseException: What a report has raised, this one or one before.
         """
+        await self._finish_report()
         if self._due is not None:
             self._due.cancel()
         self._report()
+        await self._finish_report()
+        self.report, self._idle = None, False
         if self._broken is not None:
             raise self._broken
 
-    def snapshot(self) -> BatchProgress:
-        """Return the counts as they are."""
-        return BatchProgress(
-            self.total,
-            self.pulled,
-            self.submitting,
-            self.outstanding,
-            self.done,
-            self.failed,
-            self.credits_estimated,
-            self.credits_used,
-            self.clock() - self._began,
-        )
+    def _changed(self) -> None:
+        seconds = self._reported + _INTERVAL - self.clock()
+        if seconds <= 0:
+            self._report()
+        else:
+            self._idle = False
+            self._due = self.call_later(seconds, self._report)
 
     def _report(self) -> None:
         report, self.report = self.report, None  # not called again if it raises, whatever it is
-        self._due, self._reported, self.wanted = None, self.clock(), False
+        self._due, self._reported, self._idle, self._stale = None, self.clock(), False, False
         if report is None:
             return
         try:
-            report(self.snapshot())
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised by `end`
-            self._broken = error
-            self.fail(error)
+            waiting = report(self.snapshot())
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised by `close`
+            self._break(error)
+            return
+        self.report = report
+        if inspect.isawaitable(waiting):
+            self._running = running = asyncio.ensure_future(_await(waiting))
+            running.add_done_callback(self._on_reported)
         else:
-            self.report, self.wanted = report, True
+            self._idle = True
+
+    def _on_reported(self, running: asyncio.Task[None]) -> None:
+        """Go on after an async callback."""
+        self._running = None
+        error = asyncio.CancelledError() if running.cancelled() else running.exception()
+        if error is not None:
+            self.report = None
+            self._break(error)
+        elif self.report is not None:
+            self._idle = True
+            if self._stale:
+                self._changed()
+
+    async def _finish_report(self) -> None:
+        """Wait for an async callback; cancelling the wait cancels the callback."""
+        running, cancelled = self._running, False
+        while running is not None and not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                cancelled = True
+                running.cancel()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def _break(self, error: BaseException) -> None:
+        self._broken = error
+        self.fail(error)
+
+
+_STAGES: Final[tuple[Stage, ...]] = (
+    "preparing",
+    "submitting",
+    "outstanding",
+    "succeeded",
+    "failed",
+    "not_submitted",
+)
+
+
+async def _await(waiting: Awaitable[Any]) -> None:
+    await waiting

@@ -50,7 +50,7 @@ class Window(Generic[T, R]):
             self._items = iter(source)
         else:
             raise TypeError(
-                f"requests must be an iterable or an async iterable, got {type(source).__name__}"
+                f"source must be an iterable or an async iterable, got {type(source).__name__}"
             )
         self._work = work
         self._most = workers
@@ -62,6 +62,7 @@ class Window(Generic[T, R]):
         self._pulled = 0
         self._next = 0
         self._exhausted = False
+        self._puller: asyncio.Task[Any] | None = None
         self._source_error: Exception | None = None
         self._failure: BaseException | None = None
         self._wake = asyncio.Event()
@@ -98,6 +99,12 @@ class Window(Generic[T, R]):
         if self._failure is None:
             self._failure = error
         self._wake.set()
+
+    def stop(self) -> None:
+        """Pull nothing more; what was pulled is finished."""
+        self._exhausted = True
+        if self._puller is not None:  # or a source that waits would keep the batch waiting
+            self._puller.cancel()
 
     def _hire(self) -> None:
         """Let one more worker begin, while there may be work for it."""
@@ -148,12 +155,19 @@ class Window(Generic[T, R]):
         """Take the next item of an async source when it is this worker's turn."""
         async with turn:
             if not self._exhausted:  # what has ended may wait for ever when it is asked again
+                self._puller = puller = asyncio.current_task()
                 try:
                     return await anext(self._items)
+                except asyncio.CancelledError:
+                    if not self._exhausted or puller is None:
+                        raise
+                    puller.uncancel()  # it was `stop`
                 except StopAsyncIteration:
                     self._exhausted = True
                 except Exception as error:  # noqa: BLE001 - as above
                     self._exhausted, self._source_error = True, error
+                finally:
+                    self._puller = None
         return None
 
     def _finish(self, index: int, result: R) -> None:

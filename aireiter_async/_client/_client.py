@@ -1,11 +1,11 @@
 """The client's verbs: one task done right."""
 
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aireiter_async._arguments import check_number
 from aireiter_async._client._base import ClientBase
@@ -14,6 +14,14 @@ from aireiter_async._requests import SubmitRequest, as_request, check_id
 from aireiter_async._tasks import Balance, Output, Task, TaskStatus
 from aireiter_async.models._base import Model
 
+if TYPE_CHECKING:
+    from aireiter_async._batch import Batch
+    from aireiter_async._batch._budget import Budget
+    from aireiter_async._batch._items import Request
+    from aireiter_async._batch._progress import OnProgress
+    from aireiter_async._ledger import Ledger
+
+T = TypeVar("T")
 _UNKNOWN_AGE = float("inf")
 
 
@@ -233,6 +241,136 @@ class AsyncClient(ClientBase):
             ValueError: The task has not completed, or *name* is no file name.
         """
         return await self._downloading.download(task_or_output, Path(directory), name)
+
+    async def find(self, task_or_id: Task | str) -> Task | None:
+        """Look for a task that may have been submitted, and submit nothing.
+
+        Returns:
+            The task; None if the service did not know it all through the policy's
+            ``settle`` seconds.
+
+        Raises:
+            AireiterError: The service could not be asked.
+        """
+        task = _as_task(task_or_id)
+        request = SubmitRequest(task.model or "unknown", {}, task.out_task_id)
+        return await self._submission.look_for(request)
+
+    def submit_many(
+        self,
+        source: "Iterable[T] | AsyncIterable[T]",
+        *,
+        request: "Callable[[T], Request] | None" = None,
+        ordered: bool = False,
+        ledger: "Ledger | None" = None,
+        max_credits: "float | Budget | None" = None,
+        retry_failed: bool = False,
+        on_progress: "OnProgress | None" = None,
+    ) -> "Batch[T]":
+        """Submit many requests; iterate over the batch for an outcome of each.
+
+        The source is pulled only as there is room, so memory does not grow with its
+        length, and a slow consumer slows the pulling down. One failure is one outcome.
+
+        Args:
+            source: An iterable or async iterable of requests, or of anything with
+                *request*. Requests without an ID of their own get one; with a ledger,
+                one that is stable over runs.
+            request: Makes the request of an item: a request, or a model name and a
+                mapping. What it raises is the outcome of that item.
+            ordered: Whether outcomes come in the order of the source.
+            ledger: An open `Ledger`, to resume after a crash without paying twice.
+            max_credits: Credits that may be spent, what the ledger has already spent
+                included: a request that could exceed them is not submitted.
+            retry_failed: Whether what an earlier run with this ledger has left failed
+                or rejected is submitted again, under a new ID.
+            on_progress: Called with a `BatchProgress` when it has changed, at most ten
+                times a second, and at the end. It may be async. What it raises ends the
+                batch and is raised to whoever reads the outcomes.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of its range.
+
+        While it is read, the batch raises `LedgerError` if the ledger cannot be
+        written, and whatever *source* raises, once all that was pulled is yielded.
+        """
+        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+
+        return _batch.submit_many(
+            self,
+            source,
+            request=request,
+            ordered=ordered,
+            ledger=ledger,
+            max_credits=max_credits,
+            retry_failed=retry_failed,
+            on_progress=on_progress,
+        )
+
+    def run_many(  # noqa: PLR0913 - the options of a batch
+        self,
+        source: "Iterable[T] | AsyncIterable[T]",
+        *,
+        request: "Callable[[T], Request] | None" = None,
+        window: int | None = None,
+        ordered: bool = False,
+        ledger: "Ledger | None" = None,
+        max_credits: "float | Budget | None" = None,
+        timeout: float | None = None,
+        download_to: str | PathLike[str] | None = None,
+        name: "Callable[[T], str] | None" = None,
+        retry_failed: bool = False,
+        on_progress: "OnProgress | None" = None,
+    ) -> "Batch[T]":
+        """Run many requests to their end; iterate over the batch for an outcome of each.
+
+        As `submit_many`; each task is then waited for and, with *download_to*, its
+        results are saved.
+
+        Args:
+            source: As in `submit_many`.
+            request: As in `submit_many`.
+            window: Tasks outstanding at most: submitted, or about to be, and not
+                yielded. It may be far larger than the client's concurrency, which
+                counts HTTP exchanges. None: four times that, and at least 256.
+            ordered: As in `submit_many`.
+            ledger: As in `submit_many`: what has ended is yielded from it without an
+                HTTP exchange, what was accepted is waited for, what may have been sent
+                is looked up first.
+            max_credits: As in `submit_many`; real charges replace estimates, and what
+                failed tasks refund is free again.
+            timeout: Seconds to wait for each task from its acceptance; None for as long
+                as it takes. A task that takes longer is an outcome with a
+                `TaskTimeoutError`, and waited for again on the next run.
+            download_to: A directory for the results, made if it is missing.
+            name: Makes the name of an item's files, without suffix; None: the task's ID.
+            retry_failed: As in `submit_many`.
+            on_progress: As in `submit_many`.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of its range.
+
+        While it is read, the batch raises what `submit_many` does, and `OSError` before
+        anything is sent if the directory cannot be made.
+        """
+        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+
+        return _batch.run_many(
+            self,
+            source,
+            request=request,
+            window=window,
+            ordered=ordered,
+            ledger=ledger,
+            max_credits=max_credits,
+            timeout=timeout,
+            download_to=download_to,
+            name=name,
+            retry_failed=retry_failed,
+            on_progress=on_progress,
+        )
 
 
 def _as_task(task_or_id: Task | str) -> Task:

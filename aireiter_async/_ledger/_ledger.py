@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from aireiter_async._ledger import _store
 from aireiter_async._ledger._file import explain
-from aireiter_async._ledger._store import Change, Entry, Group, State, Store, Update
+from aireiter_async._ledger._store import Change, Entry, Group, LedgerState, Store, Update
 from aireiter_async._requests import DrawnId, SubmitRequest
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import encode_content
@@ -69,6 +69,7 @@ class Ledger:
         self._answers: list[asyncio.Future[Any]] = []
         self._committing: asyncio.Task[None] | None = None
         self._broken: LedgerError | None = None
+        self._held: dict[str, asyncio.Event] = {}
 
     @property
     def path(self) -> Path:
@@ -139,9 +140,9 @@ class Ledger:
                 finally:
                     executor.shutdown(wait=True)
 
-    async def counts(self) -> dict[State, int]:
+    async def counts(self) -> dict[LedgerState, int]:
         """Return how many tasks are in each state."""
-        found: dict[State, int] = await self._ask(_store.counts)
+        found: dict[LedgerState, int] = await self._ask(_store.counts)
         return found
 
     async def spent(self) -> tuple[float, int]:
@@ -212,22 +213,26 @@ class Ledger:
         await self._ask(_store.replace(entry.out_task_id, row))
         return again
 
+    def reserved(self, out_task_id: str) -> "_Held":
+        """Keep an ID to the block: batches that share a ledger may work on the same one."""
+        return _Held(self._held, out_task_id)
+
     def accepted(self, task: Task) -> None:
         """Record that the service has accepted a task."""
-        self._note(task.out_task_id, Update(State.SUBMITTED, task.estimated_credits))
+        self._note(task.out_task_id, Update(LedgerState.SUBMITTED, task.estimated_credits))
 
     def ended(self, task: Task) -> None:
         """Record that a task has completed or failed, and the service's answer."""
-        state = State.FAILED if task.status is TaskStatus.FAILED else State.COMPLETED
+        state = LedgerState.FAILED if task.status is TaskStatus.FAILED else LedgerState.COMPLETED
         update = Update(state, credits_used=task.credits_used, reply=json.dumps(task.raw))
         self._note(task.out_task_id, update)
 
     def downloaded(self, task: Task, paths: Sequence[Path]) -> None:
         """Record where the files of a completed task are."""
         names = json.dumps([str(path) for path in paths])
-        self._note(task.out_task_id, Update(State.DOWNLOADED, paths=names))
+        self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=names))
 
-    def refused(self, out_task_id: str, error: AireiterError, state: State) -> None:
+    def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
         """Record why a request was refused, or is uncertain."""
         detail: dict[str, str | int] = {"type": type(error).__name__, "message": error.message}
         if isinstance(error, APIError):
@@ -318,6 +323,24 @@ class Ledger:
                 future.exception()  # whoever waited may be gone
 
 
+class _Held:
+    """Keeps an ID to one block at a time."""
+
+    __slots__ = ("_held", "_out_task_id")
+
+    def __init__(self, held: dict[str, asyncio.Event], out_task_id: str) -> None:
+        self._held = held
+        self._out_task_id = out_task_id
+
+    async def __aenter__(self) -> None:
+        while held := self._held.get(self._out_task_id):
+            await held.wait()
+        self._held[self._out_task_id] = asyncio.Event()
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._held.pop(self._out_task_id).set()
+
+
 def _with_id(request: SubmitRequest, out_task_id: str) -> SubmitRequest:
     return SubmitRequest(
         request.model, request.params, out_task_id, request.callback_url, request.metadata
@@ -325,7 +348,7 @@ def _with_id(request: SubmitRequest, out_task_id: str) -> SubmitRequest:
 
 
 def _row(request: SubmitRequest, position: int, content: str) -> Entry:
-    return Entry(request.out_task_id, position, State.INTENDED, request.model, content)
+    return Entry(request.out_task_id, position, LedgerState.INTENDED, request.model, content)
 
 
 def _same(found: Entry | None, entry: Entry, path: Path) -> Entry | None:

@@ -24,7 +24,7 @@ _SELECT: Final = (
 Change = Callable[[sqlite3.Connection], Any]
 
 
-class State(StrEnum):
+class LedgerState(StrEnum):
     """Where a task of a batch is, as the ledger's column ``state`` has it."""
 
     INTENDED = "intended"
@@ -42,7 +42,7 @@ class Entry:
 
     out_task_id: str
     position: int
-    state: State
+    state: LedgerState
     model: str
     request: str
     estimated_credits: float | None = None
@@ -57,7 +57,7 @@ class Entry:
 class Update:
     """What has changed about one row; None leaves a column as it is."""
 
-    state: State
+    state: LedgerState
     estimated_credits: float | None = None
     credits_used: float | None = None
     reply: str | None = None
@@ -203,10 +203,10 @@ def withdraw(out_task_id: str) -> Change:
     return change
 
 
-def counts(db: sqlite3.Connection) -> dict[State, int]:
+def counts(db: sqlite3.Connection) -> dict[LedgerState, int]:
     """Return the number of tasks in each state."""
     rows = db.execute("SELECT state, count(*) FROM tasks GROUP BY state")
-    return {State(state): number for state, number in rows}
+    return {LedgerState(state): number for state, number in rows}
 
 
 def spent(db: sqlite3.Connection) -> tuple[float, int]:
@@ -281,6 +281,6 @@ def _find(db: sqlite3.Connection, out_task_id: str | None) -> Entry | None:
         if number <= last:
             raise ValueError(f"{id_} was recorded before the task that it is a retry of")
         last = number
-        entry = Entry(id_, position, State(state), *rest)
+        entry = Entry(id_, position, LedgerState(state), *rest)
         out_task_id = entry.retried_as
     return entry

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from aireiter_async import ClientStats, Outcome
+from aireiter_async import ClientStats, Outcome, SubmitRequest
 from aireiter_async.cli import _display
 from aireiter_async.cli._views import number
 from aireiter_async.testing import Charge
@@ -29,7 +29,7 @@ class Account:
         ledger: Where the record of the batch is.
     """
 
-    ended: Sequence[Outcome]
+    ended: Sequence[Outcome[SubmitRequest]]
     charges: Sequence[Charge]
     faults: Mapping[str, int]
     stats: ClientStats
@@ -39,24 +39,24 @@ class Account:
 
     def problems(self) -> list[str]:
         """Say what is not as it must be: one charge, one completed task and one file for each."""
-        wanted = Counter(each.request.out_task_id for each in self.ended)
+        wanted = Counter(_id(each) for each in self.ended)
         charged = Counter(charge.out_task_id for charge in self.charges)
         lacking = {
             "not charged exactly once": [
                 each for each in wanted | charged if wanted[each] != charged[each]
             ],
-            "not completed": [e.request.out_task_id for e in self.ended if e.task is None],
-            "not on disk": [e.request.out_task_id for e in self.ended if not _on_disk(e.paths)],
+            "not completed": [_id(e) for e in self.ended if not (e.task and e.task.succeeded)],
+            "not on disk": [_id(e) for e in self.ended if not _on_disk(e)],
         }
         found = [
             f"{len(ids)} {what} ({_listed(sorted(ids))})" for what, ids in lacking.items() if ids
         ]
-        errors = [f"the first error: {each.error}" for each in self.ended if each.error is not None]
+        errors = [f"the first error: {each.error}" for each in self.ended if not each.ok]
         return [*found, *errors[:1]]
 
     def document(self) -> dict[str, Any]:
         """Describe it to a program."""
-        completed = [each.task for each in self.ended if each.task is not None]
+        completed = [each for each in self.ended if each.ok]
         return {
             "tasks": len(self.ended),
             "completed": len(completed),
@@ -67,8 +67,8 @@ class Account:
             "settled": self.stats.settled,
             "seconds": round(self.seconds, 3),
             "tasks_per_second": round(len(completed) / self.seconds, 3),
-            "credits": sum(task.credits_used or 0.0 for task in completed),
-            "files": sum(len(each.paths) for each in self.ended),
+            "credits": sum(each.task.credits_used or 0.0 for each in completed),
+            "files": sum(len(each.paths) for each in completed),
             "directory": str(self.directory),
             "ledger": str(self.ledger),
             "problems": self.problems(),
@@ -100,7 +100,12 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "ledger", "", f"{document['ledger']}, an SQLite file with a row for each task"
 
 
-def _on_disk(paths: Sequence[Path]) -> bool:
+def _id(outcome: Outcome[SubmitRequest]) -> str:
+    return (outcome.request or outcome.item).out_task_id
+
+
+def _on_disk(outcome: Outcome[SubmitRequest]) -> bool:
+    paths = outcome.paths
     return bool(paths) and all(path.is_file() and path.stat().st_size for path in paths)
 
 

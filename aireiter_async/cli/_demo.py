@@ -3,14 +3,13 @@
 import os
 import sys
 import time
-from contextlib import aclosing
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-from aireiter_async import AsyncClient, Ledger, Outcome, PollPolicy, RetryPolicy, run_many
+from aireiter_async import AsyncClient, Ledger, Outcome, PollPolicy, RetryPolicy, SubmitRequest
 from aireiter_async.cli import _display
 from aireiter_async.cli._account import Account, account_view
 from aireiter_async.cli._failure import CommandError, UsageError
@@ -61,7 +60,7 @@ async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: R
     """Run the demo on *service*, as `demo` does on the one that *trouble* makes."""
     directory = _make(plan.directory)
     report.note(f"{plan.tasks} videos, one client, a service that misbehaves; no key needed")
-    ended: list[Outcome] = []
+    ended: list[Outcome[SubmitRequest]] = []
     began = time.monotonic()
     async with (
         service,
@@ -90,11 +89,11 @@ async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: R
 
         with _display.following(plan.tasks, look, sys.stderr) as step:
             wanted = requests(plan.tasks, plan.seed)
-            outcomes = run_many(
-                client, wanted, window=plan.window, ledger=ledger, download_to=directory
+            batch = client.run_many(
+                wanted, window=plan.window, ledger=ledger, download_to=directory
             )
-            async with aclosing(outcomes):
-                async for outcome in outcomes:
+            async with batch:
+                async for outcome in batch:
                     ended.append(outcome)
                     step()
         account = Account(

@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -17,9 +16,8 @@ from aireiter_async import (
     Ledger,
     Outcome,
     SubmitRequest,
-    run_many,
 )
-from aireiter_async._ledger import State
+from aireiter_async._ledger import LedgerState
 from aireiter_async.cli import _display, _failure
 from aireiter_async.cli._documents import encode
 from aireiter_async.cli._failure import CommandError, UsageError
@@ -162,7 +160,7 @@ class Run:
         """
         failure: Exception | None = None
         counts = await self._ledger.counts()
-        before = counts.get(State.COMPLETED, 0) + counts.get(State.DOWNLOADED, 0)
+        before = counts.get(LedgerState.COMPLETED, 0) + counts.get(LedgerState.DOWNLOADED, 0)
         total = source.total
         with _display.following(total, lambda: self._standing(total), sys.stderr) as step:
             try:
@@ -190,8 +188,7 @@ class Run:
             source.stop.follow(progress)
             step()
 
-        outcomes = run_many(
-            self._client,
+        batch = self._client.run_many(
             source,
             window=options.window,
             ledger=self._ledger,
@@ -201,12 +198,12 @@ class Run:
             retry_failed=options.retry_failed,
             on_progress=on_progress,
         )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
+        async with batch:
+            async for outcome in batch:
                 self._take(outcome, source.numbers.pop(outcome.index))
                 step()
 
-    def _take(self, outcome: Outcome, line: int) -> None:
+    def _take(self, outcome: Outcome[SubmitRequest], line: int) -> None:
         self._tally.add(outcome, line)
         if self._results is not None:
             self._report.write(f"{encode(row(outcome, line), None)}\n", self._results)

@@ -78,10 +78,10 @@ class Tally:
         """How many requests have an outcome."""
         return self.completed + self.failed
 
-    def add(self, outcome: Outcome, line: int) -> None:
+    def add(self, outcome: Outcome[Any], line: int) -> None:
         """Count *outcome*, of the request at *line*."""
         self.files += len(outcome.paths)
-        if outcome.error is None:
+        if outcome.ok:
             self.completed += 1
             return
         self.failed += 1
@@ -95,16 +95,17 @@ class Tally:
             reason.lines.append(line)
 
 
-def row(outcome: Outcome, line: int) -> dict[str, Any]:
+def row(outcome: Outcome[Any], line: int) -> dict[str, Any]:
     """Describe *outcome*, of the request at *line*, to a program."""
     error = outcome.error
     task = error.task if isinstance(error, TaskError) else outcome.task
     told = {} if task is None else task_document(task)
+    request = outcome.request
     return {
         "index": outcome.index,
         "line": line,
-        "id": outcome.request.out_task_id,
-        "model": outcome.request.model,
+        "id": request and request.out_task_id,
+        "model": request and request.model,
         "status": told.get("status", _STATUS.get(type(error))),
         "outputs": told.get("outputs", []),
         "files": [str(path) for path in outcome.paths],

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from itertools import count as counter
 from pathlib import Path
 
-from aireiter_async import AsyncClient, Ledger, SubmitRequest, models, submit_many
+from aireiter_async import AsyncClient, Ledger, SubmitRequest, models
 from benchmarks.clients._run import KEY, MODEL, PARAMS, Run, by_workers
 
 
@@ -66,7 +66,7 @@ def batches(client: AsyncClient, record: Ledger | None) -> Run:
 
     async def run(count: int) -> None:
         source = requests(count, numbers)
-        async with aclosing(submit_many(client, source, ledger=record)) as outcomes:
+        async with aclosing(client.submit_many(source, ledger=record)) as outcomes:
             async for outcome in outcomes:
                 assert outcome.ok, outcome.error
 

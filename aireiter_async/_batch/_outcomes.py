@@ -1,0 +1,78 @@
+"""Outcomes of a batch: one per item of its source."""
+
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Task
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@frozen
+class Success(Generic[T_co]):
+    """An item of a batch whose task was accepted (`submit_many`) or has completed (`run_many`).
+
+    Attributes:
+        ok: Always True. ``if outcome.ok:`` narrows in mypy, ``if outcome.ok is True:``
+            and ``isinstance`` in pyright, too.
+        index: The item's position in the source, from 0.
+        item: What the source yielded.
+        request: The request as it was submitted, with its ID.
+        task: The task.
+        paths: The saved files, with *download_to*.
+        resumed: Whether the ledger had the task already: this run submitted nothing.
+    """
+
+    ok: ClassVar[Literal[True]] = True
+    index: int
+    item: T_co
+    request: SubmitRequest
+    task: Task
+    paths: tuple[Path, ...] = ()
+    resumed: bool = False
+
+    @property
+    def error(self) -> None:
+        """None: there is no error."""
+
+    def result(self) -> Task:
+        """Return the task."""
+        return self.task
+
+
+@frozen
+class Failure(Generic[T_co]):
+    """An item of a batch that has failed, or was not submitted.
+
+    Attributes:
+        ok: Always False.
+        paths: Always empty.
+        index: The item's position in the source, from 0.
+        item: What the source yielded.
+        request: The request with its ID; None where the item is no request.
+        error: Why there is no result. A `NotSubmittedError` or `BudgetExceededError`
+            means that nothing was sent: the same batch will do it later.
+        task: The task as it was last seen, if it is known: completed, for instance,
+            where only its download has failed.
+        resumed: Whether the ledger had the task already: this run submitted nothing.
+    """
+
+    ok: ClassVar[Literal[False]] = False
+    paths: ClassVar[tuple[Path, ...]] = ()
+    index: int
+    item: T_co
+    request: SubmitRequest | None
+    error: Exception
+    task: Task | None = None
+    resumed: bool = False
+
+    def result(self) -> NoReturn:
+        """Raise the error."""
+        raise self.error
+
+
+Outcome: TypeAlias = Success[T] | Failure[T]
