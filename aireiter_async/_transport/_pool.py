@@ -9,6 +9,8 @@ lookup for all connects, no cookies, no redirects where the key travels.
 import asyncio
 import io
 import os
+import socket
+import ssl as tls
 import time
 import warnings
 import weakref
@@ -18,11 +20,15 @@ from typing import Any, Final
 
 import aiohttp
 from attrs import define
+from yarl import URL
 
 from aireiter_async._envelope import Reply, protocol_error
+from aireiter_async._transport._addresses import GuardedResolver
 from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
+from aireiter_async._transport._proxies import Proxies, Proxy
 from aireiter_async._transport._results import Stream
+from aireiter_async.errors import ConnectError
 
 CLOSED: Final = "this AsyncClient is closed: make a new one"
 
@@ -32,10 +38,33 @@ _DNS_TTL: Final = 300
 _LARGE_BODY: Final = 1024 * 1024
 # Bytes that one read of a socket takes at most.
 _READ_SIZE: Final = 64 * 1024
+# Bytes of one header, and of the status line: a CDN's may be longer than aiohttp's 8,190.
+_MAX_HEADER: Final = 64 * 1024
+
+_AddressInfo = tuple[int, int, int, str, Any]
 
 
 class _Connector(aiohttp.TCPConnector):
     """A connector of clean connections, that read into small buffers if they are plain ones."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(socket_factory=self._make_socket, **options)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def _make_socket(self, address: _AddressInfo) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets.add(made)
+        return made
+
+    def abandon(self) -> None:
+        """Close this process's copies of the sockets, which it shares with its parent.
+
+        Closing the connections would also say goodbye to the other side of a TLS connection, and
+        remove the sockets from the selector that is shared as well.
+        """
+        for each in self._sockets:
+            if (descriptor := each.detach()) >= 0:
+                os.close(descriptor)
 
     async def connect(
         self,
@@ -66,8 +95,8 @@ class Route:
         headers: Sent with each request.
         deadlines: Limit an exchange from its beginning to the last byte of its response, or a
             stream between two reads.
-        limits: Of an exchange, for aiohttp.
-        read_limits: Of a stream, for aiohttp.
+        limits: Timeouts of a stream, for aiohttp.
+        options: Of an exchange, for aiohttp.
     """
 
     method: str
@@ -75,7 +104,7 @@ class Route:
     headers: Mapping[str, str]
     deadlines: Deadlines
     limits: aiohttp.ClientTimeout
-    read_limits: aiohttp.ClientTimeout
+    options: Mapping[str, Any]
 
 
 class Transport:
@@ -85,12 +114,31 @@ class Transport:
         session: A session to borrow: it is neither reconfigured nor closed. None: `open` makes
             one in the running loop.
         limit: The maximum number of connections per host.
+        proxy: URL of a proxy for all requests, with or without credentials.
+        trust_env: Whether a proxy may come from the environment.
+        ssl: How to verify certificates: a context, False for not at all, None for the default.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: *proxy* is not an http or https URL, or *proxy* or *ssl* is for a session that
+            has its own.
     """
 
-    def __init__(self, session: aiohttp.ClientSession | None, *, limit: int) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None,
+        *,
+        limit: int,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        ssl: tls.SSLContext | bool | None = None,
+    ) -> None:
         self._session = session
         self._lent = session is not None
         self._limit = limit
+        self._proxies = Proxies(proxy, trust_env=trust_env and not self._lent)
+        self._ssl = True if ssl is None else ssl
+        self._resolver = GuardedResolver()
         self._deadlines: weakref.WeakValueDictionary[float, Deadlines] = (
             weakref.WeakValueDictionary()
         )
@@ -100,6 +148,10 @@ class Transport:
         if session is not None and not isinstance(session, aiohttp.ClientSession):
             kind = type(session).__name__
             raise TypeError(f"session must be an aiohttp.ClientSession, got {kind}")
+        if not isinstance(ssl, tls.SSLContext | bool | None):
+            raise TypeError(f"ssl must be an SSLContext, False or None, got {type(ssl).__name__}")
+        if self._lent and not (proxy is None and ssl is None):
+            raise ValueError("proxy and ssl belong to the borrowed session: configure them there")
 
     def route(
         self,
@@ -121,14 +173,23 @@ class Transport:
         """
         # A borrowed session may queue a request for a connection, and aiohttp's connect timeout
         # counts that: there it limits the handshakes only.
+        proxy = None
+        with suppress(ValueError):  # a URL that is none fails when it is used
+            if url:
+                place = URL(url)
+                self._resolver.add_service(place.raw_host or "")
+                proxy = self._find_proxy(place)
         connect = {"sock_connect" if self._lent else "connect": min(connect_timeout, timeout)}
         return Route(
             method=method,
             url=url,
             headers=headers,
             deadlines=self._deadlines.setdefault(timeout, Deadlines(timeout)),
-            limits=aiohttp.ClientTimeout(total=None, **connect),
-            read_limits=aiohttp.ClientTimeout(total=None, sock_read=timeout, **connect),
+            limits=aiohttp.ClientTimeout(total=None, sock_read=timeout, **connect),
+            options={
+                "timeout": aiohttp.ClientTimeout(total=None, **connect),
+                **_options(url, headers, proxy),
+            },
         )
 
     def open(self) -> aiohttp.ClientSession:
@@ -145,6 +206,8 @@ class Transport:
                     connector=_Connector(
                         limit=self._limit,
                         keepalive_timeout=_KEEPALIVE,
+                        resolver=self._resolver,
+                        ssl=self._ssl,
                         ttl_dns_cache=_DNS_TTL,
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
@@ -167,26 +230,33 @@ class Transport:
         """End what is in flight, and close the pool if it is owned; closing twice does nothing."""
         self._closed = True
         if self._forked():
+            self._drop()
             return
         for deadlines in list(self._deadlines.values()):
             deadlines.close()
         if not self._lent and self._session is not None:
             await self._session.close()
+        await self._resolver.close()
 
     def _forked(self) -> bool:
         """Return whether the sockets, and the loop's selector, are another process's as well."""
         return self._process not in {0, os.getpid()}
 
+    def _drop(self) -> bool:
+        """Close the pool without waiting for its connections, and return whether it was open."""
+        connector = None if self._session is None else self._session.connector
+        if self._lent or self._session is None or connector is None or connector.closed:
+            return False
+        if self._forked() and isinstance(connector, _Connector):
+            connector.abandon()
+        self._session.detach()  # or it warns as well, in words that say nothing of us
+        with suppress(StopIteration):  # its first step closes; nobody can await the rest
+            next(connector.close().__await__())
+        return True
+
     def __del__(self) -> None:
         """Warn about a pool that was left open."""
-        if self._lent or self._session is None:
-            return
-        connector = self._session.connector
-        if connector is not None and not connector.closed:
-            self._session.detach()  # or it warns as well, in words that say nothing of us
-            if not self._forked():
-                with suppress(StopIteration):  # its first step closes; nobody can await the rest
-                    next(connector.close().__await__())
+        if self._drop():
             warnings.warn(
                 "unclosed AsyncClient: use 'async with AsyncClient(...)' or 'await client.close()'",
                 ResourceWarning,
@@ -210,8 +280,28 @@ class Transport:
             ValueError: A borrowed session has credentials of its own.
         """
         session = self.open()
-        with route.deadlines:
-            return await self._request(session, route, body)
+        try:
+            with route.deadlines:
+                return await self._request(session, route, body)
+        except ConnectError:
+            self.forget_address(route.url)
+            raise
+
+    def forget_address(self, url: str) -> None:
+        """Have the host of *url*, or its proxy, looked up anew: its address may have changed."""
+        connector = None if self._session is None else self._session.connector
+        with suppress(ValueError):
+            place = URL(url)
+            proxy = self._find_proxy(place)
+            place = place if proxy is None else URL(proxy.url)
+            if isinstance(connector, _Connector) and place.raw_host and place.port:
+                connector.clear_dns_cache(place.raw_host, place.port)
+
+    def _find_proxy(self, url: URL) -> Proxy | None:
+        proxy = self._proxies.find(url)
+        if proxy is not None:
+            self._resolver.add_proxy(URL(proxy.url).raw_host or "")
+        return proxy
 
     async def _request(
         self, session: aiohttp.ClientSession, route: Route, body: bytes | None
@@ -222,16 +312,7 @@ class Transport:
         if body is not None and len(body) > _LARGE_BODY:
             data = io.BytesIO(body)
         try:
-            response = await session.request(
-                route.method,
-                route.url,
-                headers=route.headers,
-                data=data,
-                timeout=route.limits,
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-            )
+            response = await session.request(route.method, route.url, data=data, **route.options)
             content = await read_body(response.content)
             reply = Reply(response.status, response.headers, content or b"", time.time())
             if content is None:
@@ -252,11 +333,45 @@ class Transport:
             raise protocol_error("the response is too long", reply)
         return reply
 
-    def stream(self, route: Route, url: str) -> Stream:
-        """Get a result from its host.
+    def stream(self, route: Route, url: str, headers: Mapping[str, str] | None = None) -> Stream:
+        """Get a result from its host, byte for byte from *url*.
 
         Args:
             route: How; its headers must not hold the key.
             url: An absolute URL of any host.
+            headers: Further headers.
         """
-        return Stream(self.open(), route, url)
+        self.open()
+        return Stream(self, route, url, headers or {})
+
+    async def get(
+        self, url: URL, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Request one URL of a result; redirects are not followed.
+
+        Raises:
+            ValueError: The host is or has a private address.
+        """
+        session = self.open()
+        await self._resolver.check(url.raw_host or "")
+        options = _options(url, headers, self._find_proxy(url))
+        return await session.get(url, timeout=limits, **options)
+
+
+def _options(url: str | URL, headers: Mapping[str, str], proxy: Proxy | None) -> dict[str, Any]:
+    """Return what every request is made with."""
+    options: dict[str, Any] = {
+        "headers": headers,
+        "allow_redirects": False,
+        "raise_for_status": False,
+        "auto_decompress": True,
+        "max_line_size": _MAX_HEADER,
+        "max_field_size": _MAX_HEADER,
+    }
+    if proxy is not None:
+        options["proxy"] = proxy.url
+        if URL(url).scheme == "https":
+            options["proxy_headers"] = proxy.headers
+        else:  # there is no CONNECT: the proxy reads the request itself
+            options["headers"] = {**headers, **proxy.headers}
+    return options

@@ -1,44 +1,83 @@
 """Results, read piece by piece from whatever host they are on."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import quote, urljoin
 
 import aiohttp
+from yarl import URL
+
+from aireiter_async.errors import ConnectError, TransportError
 
 if TYPE_CHECKING:
-    from aireiter_async._transport._pool import Route
+    from aireiter_async._transport._pool import Route, Transport
 
 _MAX_REDIRECTS: Final = 5
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
+_ABSOLUTE: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Stream:
-    """A response that is read piece by piece; an async context manager.
+    """The response to a GET, read piece by piece; an async context manager.
+
+    The URL is requested byte for byte as it is given, since it may be signed, and so are those
+    that it redirects to.
+
+    Args:
+        transport: What sends it.
+        route: Headers and timeouts.
+        url: An absolute URL.
+        headers: Further headers.
 
     Attributes:
         status: The HTTP status.
         headers: The response's headers.
+        url: The URL of the response, after all redirects.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, route: "Route", url: str) -> None:
-        self._session = session
+    def __init__(
+        self, transport: "Transport", route: "Route", url: str, headers: Mapping[str, str]
+    ) -> None:
+        self._transport = transport
         self._route = route
-        self._url = url
+        self._request_headers = headers
         self._response: aiohttp.ClientResponse
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.url = url
 
     async def __aenter__(self) -> Self:
-        with self._route.deadlines:
-            self._response = await self._session.get(
-                self._url,
-                headers=self._route.headers,
-                timeout=self._route.read_limits,
-                max_redirects=_MAX_REDIRECTS,
-                raise_for_status=False,
-                auto_decompress=True,
-            )
+        """Send the request, and read the head of the response.
+
+        Raises:
+            ValueError: A host on the way is or has a private address.
+            TransportError: There is no response, or there are too many redirects.
+        """
+        try:
+            with self._route.deadlines:
+                self._response = await self._follow()
+        except ConnectError:
+            self._transport.forget_address(self.url)
+            raise
         self.status = self._response.status
-        self.headers: Mapping[str, str] = self._response.headers
+        self.headers = self._response.headers
         return self
+
+    async def _follow(self) -> aiohttp.ClientResponse:
+        headers = {**self._route.headers, **self._request_headers}
+        for _ in range(_MAX_REDIRECTS + 1):
+            url = exact_url(self.url)
+            response = await self._transport.get(url, headers, self._route.limits)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            response.release()
+            self.url = _join(url, location)
+        raise TransportError(f"the result redirects more than {_MAX_REDIRECTS} times")
 
     async def __aexit__(
         self,
@@ -62,3 +101,35 @@ class Stream:
             if not chunk:
                 return
             yield chunk
+
+
+def exact_url(text: str) -> URL:
+    """Return a URL that is requested byte for byte; only what no request may hold is escaped.
+
+    Raises:
+        aiohttp.InvalidURL: It is not an absolute http or https URL.
+    """
+    scheme, _, rest = text.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    target = rest[len(authority) :].partition("#")[0]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    exact: URL | None = None
+    with suppress(ValueError):
+        origin = URL(f"{scheme}://{authority}")
+        if origin.scheme in {"http", "https"} and origin.raw_host:
+            target = quote(target, _PRINTABLE, errors="surrogateescape")
+            exact = URL(str(origin).rstrip("/") + target, encoded=True)
+    if exact is None:
+        raise aiohttp.InvalidURL(text)
+    return exact
+
+
+def _join(base: URL, location: str) -> str:
+    if _ABSOLUTE.match(location):
+        return location
+    if location.startswith("//"):
+        return f"{base.scheme}:{location}"
+    if location.startswith("/"):
+        return f"{base.scheme}://{base.raw_authority}{location}"
+    return urljoin(str(base), location)
