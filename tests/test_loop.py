@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import pickle
+import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from aireiter_async import (
     AmbiguousSubmitError,
@@ -21,6 +23,7 @@ from aireiter_async import (
     PollPolicy,
     RetryPolicy,
     SubmitRequest,
+    TaskStatus,
     TransportError,
 )
 from aireiter_async._client import _sleeping
@@ -323,6 +326,24 @@ def test_a_client_forgotten_while_its_loop_rests_warns_once(
     assert caplog.records == []
 
 
+class Keeping(asyncio.Protocol):
+    """A server that answers every request alike, and keeps its connections."""
+
+    BODY = b'{"statusCode":200,"data":{"status":"pending","credits":2.5}}'
+
+    def __init__(self, connections: list[object]) -> None:
+        connections.append(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if b"GET " in data or data.endswith(b"}"):  # pragma: no branch - the body may come apart
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self.BODY)
+            self._transport.write(head + self.BODY)
+
+
 def in_child(act: Callable[[], str]) -> str:
     """Return what a forked process says."""
     reading, writing = os.pipe()
@@ -345,23 +366,28 @@ def in_child(act: Callable[[], str]) -> str:
     return said
 
 
-async def test_another_process_leaves_the_sockets_alone(service: FakeService) -> None:
-    """After a fork a client is of no use; closed or forgotten, it does not touch what it shares."""
+@pytest.mark.parametrize("closed", [False, True], ids=["forgotten", "closed"])
+async def test_a_forked_client_closes_its_copies_only(
+    service: FakeService, until: Until, *, closed: bool
+) -> None:
+    """In another process (played by this one) a client is refused, and closes descriptors only."""
     client = AsyncClient(service.api_key, base_url=service.url)
     await client.balance()
     transport = client._shared.transport
     session, transport._process = transport.open(), -1
-    with pytest.raises(RuntimeError, match="before a fork"):
-        await client.balance()
-    await client.close()
-    assert (session.closed, service.connections) == (False, 1)
     connector = session.connector
     assert connector is not None
-    del transport
-    with pytest.warns(ResourceWarning, match="unclosed AsyncClient"):
-        del client
-    assert (session.closed, connector.closed, service.connections) == (True, False, 1)
-    await connector.close()
+    with pytest.raises(RuntimeError, match="before a fork"):
+        await client.balance()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if closed:
+            await client.close()
+            await client.close()
+        del client, transport
+    assert [each.category for each in caught] == ([] if closed else [ResourceWarning])
+    assert connector.closed
+    await until(lambda: service.connections == 0)
 
 
 async def test_closing_deadlines_twice_ends_a_block_once() -> None:
@@ -422,6 +448,49 @@ def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
     assert service.peak_connections == 1
     loop.run_until_complete(client.close())
     loop.run_until_complete(service.close())
+    loop.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_forked_child_that_drops_its_client_leaves_the_parent_alone(*, secure: bool) -> None:
+    loop = asyncio.new_event_loop()
+    authority, heard = trustme.CA(), list[object]()
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    server = loop.run_until_complete(
+        loop.create_server(lambda: Keeping(heard), "127.0.0.1", 0, ssl=theirs if secure else None)
+    )
+    port = server.sockets[0].getsockname()[1]
+    clients = [
+        AsyncClient(
+            "sk-test-0a1b2c3d",
+            base_url=f"http{'s' if secure else ''}://127.0.0.1:{port}",
+            ssl=ours,
+            timeout=10,
+        )
+    ]
+
+    def forget() -> str:  # pragma: no cover - another process
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            clients.clear()
+            gc.collect()
+        return "forgotten"
+
+    made = 0
+    for _ in range(2):
+        submitted = clients[0].submit(request())
+        assert loop.run_until_complete(submitted).status is TaskStatus.PENDING
+        assert loop.run_until_complete(clients[0].balance()).credits == 2.5
+        made = made or len(heard)
+        assert in_child(forget) == "forgotten"
+    assert len(heard) == made  # the parent's connections are as they were
+    loop.run_until_complete(clients[0].close())
+    server.close()
+    loop.run_until_complete(asyncio.sleep(0))
     loop.close()
 
 

@@ -60,7 +60,7 @@ WRONG: dict[str, Callable[[trustme.CA, trustme.CA], trustme.LeafCert]] = {
 @pytest.mark.parametrize("lent", [False, True], ids=["owned", "lent"])
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_wrong_certificate(listen: Listen, name: str, *, lent: bool) -> None:
-    """A certificate that is wrong, of another name or expired is a ConnectError: nothing is heard."""
+    """A wrong certificate is a ConnectError: nothing is sent."""
     ours, others = trustme.CA(), trustme.CA()
     heard: list[bytes] = []
     url = await listen(heard.append, server(WRONG[name](ours, others)), eager=True)
@@ -121,6 +121,19 @@ async def test_an_authority_of_ones_own(listen: Listen) -> None:
     async with aiohttp.ClientSession(connector=connector) as session:
         client = AsyncClient("sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session)
         assert (await client.balance()).credits == 2.5
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_the_clients_own_context(listen: Listen, tmp_path: Path, *, verified: bool) -> None:
+    """`ssl` is a context that trusts an authority of one's own, or False for no verification."""
+    ours = trustme.CA()
+    name = "127.0.0.1" if verified else "another.invalid"
+    replies = [GOOD, whole(b"\x89PNG\r\n\x1a\n", b"Content-Type: image/png")]
+    url = await listen(lambda _: replies.pop(0), server(ours.issue_cert(name)))
+    context = trusting(ours) if verified else False
+    async with AsyncClient("sk-test-0a1b2c3d", base_url=url, retry=ONCE, ssl=context) as client:
+        assert (await client.balance()).credits == 2.5
+        assert await client.download(Output(f"{url}/a.png", "image"), tmp_path)
 
 
 @pytest.mark.parametrize("late", [False, True])

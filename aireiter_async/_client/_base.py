@@ -21,9 +21,11 @@ from aireiter_async._throttle import Throttle
 from aireiter_async._transport import Transport
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from aiohttp import ClientSession
 
-_SHARED_OPTIONS = {"max_concurrency", "max_rate", "session"}
+_SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
 _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
@@ -54,11 +56,14 @@ class ClientBase:
         connect_timeout: float = 10.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         polling: PollPolicy = PollPolicy(),  # noqa: B008 - frozen
+        proxy: str | None = None,
+        trust_env: bool = True,
+        ssl: "SSLContext | bool | None" = None,
         session: "ClientSession | None" = None,
         user_agent: str | None = None,
         allow_http: bool = False,
     ) -> None:
-        api_key = hide(api_key)
+        api_key, proxy = hide(api_key), hide(proxy)
         settings = read_settings(
             api_key=api_key,
             base_url=base_url,
@@ -75,7 +80,10 @@ class ClientBase:
         self._max_concurrency = max_concurrency
         sleeping = Sleeping()
         throttle = Throttle(max_concurrency, max_rate, sleep=sleeping.sleep)
-        shared = Shared(Transport(session, limit=max_concurrency), throttle, sleeping)
+        transport = Transport(
+            session, limit=max_concurrency, proxy=proxy, trust_env=trust_env, ssl=ssl
+        )
+        shared = Shared(transport, throttle, sleeping)
         self._assemble(shared, settings, owner=True)
 
     def _assemble(self, shared: Shared, settings: Settings, *, owner: bool) -> None:
@@ -138,8 +146,8 @@ class ClientBase:
         Raises:
             TypeError: There is no such option, or it is of the wrong type.
             ValueError: An option is out of its range, or is one of
-                ``max_concurrency``, ``max_rate`` and ``session``, which belong
-                to what the views share.
+                ``max_concurrency``, ``max_rate``, ``proxy``, ``trust_env``, ``ssl`` and
+                ``session``, which belong to what the views share.
         """
         if "api_key" in options:
             options["api_key"] = hide(options["api_key"])

@@ -49,6 +49,12 @@ class AsyncClient(ClientBase):
         connect_timeout: Seconds per attempt for DNS, connect and TLS handshake.
         retry: How failures are met.
         polling: When `wait` looks for a task.
+        proxy: URL of an http or https proxy for all requests, with or without credentials. None:
+            what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say.
+        trust_env: Whether these variables are read, once per host. Loopback addresses never use
+            a proxy from them.
+        ssl: An SSLContext to verify certificates with; False: they are not verified; None: with
+            the system's authorities.
         session: A session to borrow, with its proxy, TLS and tracing settings:
             it is never closed or reconfigured. None: the client owns one.
         user_agent: None: this package's own. The CDN in front of the service
