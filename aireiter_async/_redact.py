@@ -2,13 +2,21 @@
 
 import json
 import re
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from aireiter_async._envelope import Reply
+import attrs
 
-_HIDDEN: Final = b"***"
+from aireiter_async._envelope import Reply
+from aireiter_async.errors import AireiterError
+
+_HIDDEN: Final = "***"
 _REDIRECTS: Final = range(300, 400)
+# Characters. Anything shorter is a word that responses have of their own ("data", "png"), and no
+# key of the service.
+_SHORTEST_KEY: Final = 8
+_SHORTEST_PART: Final = 4
+_DATA: Final = frozenset({"out_task_id", "url"})  # fields without which a value is of no use
 
 
 class Secret(str):
@@ -17,7 +25,6 @@ class Secret(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        """Hide the value."""
         return "'***'"
 
 
@@ -27,40 +34,67 @@ def hide(api_key: str | None) -> str | None:
 
 
 class Redactor:
-    """
-    Removes a key from responses: a relay may echo the request in a page or a header.
+    """Removes a key from what is reported: a relay may echo the request in its responses.
+
+    Responses are parsed as they are; what is made of them is redacted.
 
     Args:
         key: The API key.
+
+    Attributes:
+        forms: What to search a body for; nothing where the key is too short to be one.
     """
 
     def __init__(self, key: str) -> None:
-        self._key = key.encode()
-        self._escaped = _escaped(key)
+        forms = _forms(key) if len(key) >= _SHORTEST_KEY else ()
+        self.forms = tuple(Secret(form).encode() for form in forms)
+        # Errors show a header's value as a repr.
+        self._texts = {form for text in forms for form in (text, repr(str(text))[1:-1])}
 
     def finds_key(self, reply: Reply) -> bool:
         """Return whether *reply* may contain the key; a redirect's Location always may."""
-        return (
-            self._key in reply.body
-            or reply.status in _REDIRECTS
-            or (bool(self._escaped) and any(map(reply.body.__contains__, self._escaped)))
-        )
+        return reply.status in _REDIRECTS or any(form in reply.body for form in self.forms)
 
-    def redact(self, reply: Reply) -> Reply:
-        """Return *reply* with every form of the key replaced."""
-        headers = {name.title(): text for name, text in reply.headers.items()}
-        body = reply.body
-        for echo in (self._key, *self._escaped):
-            shown, hidden = echo.decode(), _HIDDEN.decode()
-            headers = {name: text.replace(shown, hidden) for name, text in headers.items()}
-            body = body.replace(echo, _HIDDEN)
-        return Reply(reply.status, headers, body, reply.received_at)
+    def redact(self, value: Any) -> Any:
+        """Return *value*, made of a response, without the key in its texts."""
+        if type(value) is str:
+            return self._redact_text(value)
+        if isinstance(value, dict):
+            return {self.redact(name): self.redact(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(self.redact, value))
+        if attrs.has(type(value)):
+            fields = {field.name for field in attrs.fields(type(value))} - _DATA
+            changes = {name: self.redact(getattr(value, name)) for name in fields}
+            return attrs.evolve(value, **changes)
+        return value
+
+    def redact_error(self, error: AireiterError) -> None:
+        """Remove the key from *error*, and the frames that hold the response."""
+        for name in ("message", "excerpt"):
+            text = getattr(error, name, None)
+            if text:
+                setattr(error, name, self._redact_end(self._redact_text(text)))
+        error.args = self.redact(error.args)  # which a pickle has, too
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+
+    def _redact_text(self, text: str) -> str:
+        for form in self._texts:
+            text = text.replace(form, _HIDDEN)
+        return text
+
+    def _redact_end(self, text: str) -> str:
+        """Remove the part of a key at which a long text was cut off."""
+        for form in self._texts:
+            for length in range(len(form) - 1, _SHORTEST_PART - 1, -1):
+                if text.removesuffix("...").endswith(form[:length]):
+                    return text.removesuffix("...")[:-length] + _HIDDEN
+        return text
 
 
-def _escaped(key: str) -> tuple[bytes, ...]:
-    """Return the other forms of *key* in JSON and in a URL; none for an ordinary key."""
+def _forms(key: str) -> set[str]:
+    """Return *key* as it is, as in JSON, and as in a URL."""
     in_json = json.dumps(key)[1:-1]
     in_url = quote(key, safe="")
     in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)
-    forms = {in_json, in_json.replace("/", r"\/"), in_url, in_lower_case} - {key}
-    return tuple(form.encode() for form in forms)
+    return {key, in_json, in_json.replace("/", r"\/"), in_url, in_lower_case}

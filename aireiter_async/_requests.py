@@ -140,6 +140,9 @@ def as_request(
         TypeError: *request* is neither a request nor a models instance.
         ValueError: The model has no such *channel*, or an id is malformed.
     """
+    unchanged = out_task_id is None and channel is None and callback_url is None
+    if type(request) is SubmitRequest and unchanged and metadata is None:
+        return request
     changes: dict[str, Any] = {}
     if out_task_id is not None:
         changes["out_task_id"] = out_task_id

@@ -1,17 +1,10 @@
-"""What may be tried again, when, and how often.
+"""Retry policy and loop; the only module that imports backoff."""
 
-backoff does the retrying; its oddities have their address here. Its own
-``runtime`` wait shortens a ``Retry-After`` by its jitter and its ``max_time``
-cuts the last wait, so the waits come from a generator of ours. Decorating
-inspects the function: it is done once per client, not per call.
-"""
-
-import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import backoff
 from attrs import define, field, frozen
@@ -26,34 +19,33 @@ from aireiter_async.errors import (
     TransportError,
 )
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("aireiter_async")
+_log = logging.getLogger(__name__)
 
 # With one of these codes the service has certainly accepted nothing.
 REFUSED: Final = frozenset({400, 401, 402, 403, 404, 422, 425, 429, 433})
-# Shares of RetryPolicy.settle between the looks for a lost submit: soon at first, since
-# most answers are lost after the service has stored the task.
+# Shares of RetryPolicy.settle between the polls for a lost submit: soon at first, since
+# most responses are lost after the service has stored the task.
 _SETTLE_SHARES: Final = (0.0, 0.1, 0.3, 0.6)
 _DOUBLINGS: Final = 62
 
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How failures are met.
+    """Retry policy for transient failures.
 
     Attributes:
         attempts: Times that one exchange is tried in all, at least 1.
         base: Seconds that the first wait is at most; each next one is drawn
             from twice the range ("full jitter").
         cap: Seconds that a wait is at most, unless the service asks for more.
-        settle: Seconds over which a submit whose answer was lost is looked for
-            before it may be sent again; 0 looks without waiting.
+        settle: Seconds over which a submit whose response was lost is polled for
+            before it may be sent again; 0 polls without waiting.
         max_retry_after: Seconds that the service may ask to wait for; when it
             asks for longer, the error is raised at once with ``retry_after``.
-        resubmit: Whether a submit that was looked for and not found may be sent
-            again, with the same id and body.
+        resubmit: Whether a submit that was polled for and not found may be sent
+            again, with the same ID and body.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -67,32 +59,36 @@ class RetryPolicy:
     max_retry_after: float = field(default=120.0, validator=not_negative)
     resubmit: bool = field(default=True, validator=flag)
 
-    def waits(
-        self, uniform: Callable[[], float] = random.random
-    ) -> Generator[float, AireiterError, None]:
-        """Yield the seconds to wait after each error that is sent in.
+    def wait(
+        self,
+        error: AireiterError,
+        retries: int = 0,
+        uniform: Callable[[], float] = random.random,
+    ) -> float:
+        """Return the seconds to wait after *error*, before one more attempt.
 
-        The first value is a prime and no wait. A ``Retry-After`` is kept in
-        full, with up to ``base`` seconds of jitter on top; otherwise the wait
-        is drawn from zero to ``base`` times two to the number of the retry.
+        A ``Retry-After`` is kept in full, with up to ``base`` seconds of jitter
+        on top; otherwise the wait is drawn from zero to ``base`` times two to
+        the power of *retries*.
 
         Args:
+            error: How the last attempt failed.
+            retries: How many retries there were before.
             uniform: Draws a number from [0, 1).
         """
-        error = yield 0.0
-        retry = 0
-        while True:
-            asked = retry_after(error)
-            if asked is None:
-                seconds = uniform() * min(self.cap, self.base * 2.0 ** min(retry, _DOUBLINGS))
-            else:
-                seconds = asked + uniform() * self.base
-            retry += 1
-            error = yield seconds
+        asked = retry_after(error)
+        if asked is not None:
+            return asked + uniform() * self.base
+        return uniform() * min(self.cap, self.base * 2.0 ** min(retries, _DOUBLINGS))
 
     def settle_waits(self) -> Iterator[float]:
-        """Yield the seconds before each look for a lost submit: `settle` in all."""
+        """Yield the seconds before each poll for a lost submit: `settle` in all."""
         return (share * self.settle for share in _SETTLE_SHARES)
+
+    def gives_up(self, error: Exception) -> bool:
+        """Return whether another attempt is pointless, or would come too early."""
+        asked = retry_after(error)
+        return not transient(error) or (asked is not None and asked > self.max_retry_after)
 
 
 class FailureClass(Enum):
@@ -135,7 +131,7 @@ def failure_class(error: AireiterError) -> FailureClass:
             return FailureClass.AMBIGUOUS
 
 
-def retry_after(error: AireiterError) -> float | None:
+def retry_after(error: Exception) -> float | None:
     """Return the seconds that the service asks to wait for, None if it does not say."""
     if isinstance(error, APIError | ProtocolError):
         return error.retry_after
@@ -143,95 +139,114 @@ def retry_after(error: AireiterError) -> float | None:
 
 
 def refused(error: AireiterError) -> bool:
-    """Tell whether the service has certainly not accepted what it was sent."""
+    """Return whether the service has certainly not accepted what it was sent."""
     return isinstance(error, ConnectError) or (
         isinstance(error, APIError) and error.code in REFUSED
     )
 
 
 def transient(error: BaseException) -> bool:
-    """Tell whether the same exchange may well succeed later."""
+    """Return whether the same exchange may well succeed later."""
     if isinstance(error, APIError):
         return isinstance(error, RateLimitError) or error.code not in REFUSED
     return isinstance(error, TransportError | ProtocolError)
 
 
 @define
-class _Failures:
-    """What one call that has failed goes on with: its first error, and its waits."""
+class Repetition:
+    """One call that has failed: how often, and the wait before its next attempt."""
 
-    first: AireiterError | None
-    waits: Generator[float, AireiterError, None]
+    retry: "Retry"
+    retries: int = 0
+    seconds: float = 0.0
 
-
-def retrying(
-    attempt: Callable[P, Awaitable[R]],
-    policy: RetryPolicy,
-    on_retry: Callable[[AireiterError], None],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Callable[P, Awaitable[R]]:
-    """Make *attempt* try again while its errors are transient.
-
-    Args:
-        attempt: A coroutine function; what it raises besides our own errors,
-            cancellation first of all, passes at once.
-        policy: How often, and how long to wait in between.
-        on_retry: Told of each error that is going to be retried.
-        sleep: Waits for a number of seconds; what it raises passes at once.
-
-    Returns:
-        A coroutine function that raises the last error when it gives up.
-    """
-
-    def final(error: Exception) -> bool:
-        asked = retry_after(error) if isinstance(error, AireiterError) else None
-        return not transient(error) or (asked is not None and asked > policy.max_retry_after)
-
-    # backoff's own sleep cannot be woken: it is asked for none, and the wait takes place here.
-    async def pause(details: Any) -> None:
-        error: AireiterError = details["exception"]
-        failures: _Failures = details["args"][0]
-        seconds = failures.waits.send(error)
-        on_retry(error)
-        logger.info(
+    def failed(self, error: AireiterError) -> None:
+        policy = self.retry.policy
+        self.seconds = policy.wait(error, self.retries)
+        self.retries += 1
+        _log.info(
             "attempt %d of %d failed, the next is in %.2f s: %s",
-            details["tries"],
+            self.retries,
             policy.attempts,
-            seconds,
+            self.seconds,
             error,
         )
-        await sleep(seconds)
+        self.retry.on_retry(error, self.seconds)
 
-    async def resume(failures: _Failures, *args: P.args, **kwargs: P.kwargs) -> R:
-        if failures.first is not None:
-            try:
-                raise failures.first
-            finally:
-                failures.first = None  # or the error's own traceback would hold it
-        return await attempt(*args, **kwargs)
+    async def run(self, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Wait, then await ``attempt(*args)``, until it succeeds or fails for good."""
+        result: R = await self.retry.repeat(self, attempt, *args)
+        return result
 
-    resumed = backoff.on_exception(
-        backoff.constant,
-        AireiterError,
-        interval=0,
-        max_tries=policy.attempts,
-        jitter=None,
-        giveup=final,
-        on_backoff=pause,
-        logger=None,
-    )(resume)
 
-    # Nearly every call succeeds at once: backoff is brought in with the first failure, which
-    # `resume` raises once more, and not before, since it costs as much as reading an answer.
-    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+class Retry:
+    """Repeats an attempt while it fails for a passing reason.
+
+    Nearly every call succeeds at once: backoff, which costs as much as reading a
+    response, takes over after the first failure.
+
+    Args:
+        policy: How often, and how long to wait in between.
+        sleep: Waits for a number of seconds; what it raises passes at once.
+        on_retry: Called with each error that is followed by another attempt, and
+            with the seconds until then.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        on_retry: Callable[[AireiterError, float], None],
+    ) -> None:
+        self.policy = policy
+        self.sleep = sleep
+        self.on_retry = on_retry
+        # backoff's own waits cannot be woken when the client closes, and its ``runtime`` shortens
+        # a Retry-After: its interval is 0, and the wait takes place in `_wait_and_try`.
+        self.repeat = backoff.on_exception(
+            backoff.constant,
+            AireiterError,
+            interval=0,
+            jitter=None,
+            max_tries=max(1, policy.attempts - 1),
+            giveup=policy.gives_up,
+            on_backoff=_note_failure,
+            logger=None,
+        )(_wait_and_try)
+
+    async def call(self, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
+        """Await ``attempt(*args)`` until it succeeds.
+
+        Raises:
+            AireiterError: The last error: final, or of the last attempt allowed. What is not
+                ours, cancellation first of all, passes at once.
+        """
         try:
-            return await attempt(*args, **kwargs)
+            return await attempt(*args)
         except AireiterError as error:
-            failures = _Failures(error, policy.waits())
-        next(failures.waits)
-        try:
-            return await resumed(failures, *args, **kwargs)
-        finally:
-            failures.waits.close()  # it holds the last error, whose traceback holds it
+            repetition = self.repetition(error)
+        return await repetition.run(attempt, *args)
 
-    return call
+    def repetition(self, error: AireiterError) -> "Repetition":
+        """Return what repeats an attempt that failed with *error*.
+
+        Raises:
+            AireiterError: *error*, if there is to be no other attempt.
+        """
+        if self.policy.attempts == 1 or self.policy.gives_up(error):
+            raise error
+        repetition = Repetition(self)
+        repetition.failed(error)
+        return repetition
+
+
+async def _wait_and_try(
+    repetition: Repetition, attempt: Callable[..., Awaitable[R]], *args: Any
+) -> R:
+    await repetition.retry.sleep(repetition.seconds)
+    return await attempt(*args)
+
+
+def _note_failure(details: Any) -> None:
+    details["args"][0].failed(details["exception"])

@@ -8,7 +8,7 @@ from typing import Final
 
 from aireiter_async import RetryPolicy, SubmitRequest, models
 from aireiter_async._envelope import Reply
-from aireiter_async._retry import retrying
+from aireiter_async._retry import Retry
 from aireiter_async._throttle import Throttle
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async._wire import (
@@ -95,7 +95,11 @@ async def _in_loop(times: int) -> dict[str, float]:
         async with asyncio.timeout(60):
             await nothing()
 
-    wrapped = retrying(nothing, RetryPolicy(), lambda _error: None)
+    retry = Retry(RetryPolicy(), sleep=asyncio.sleep, on_retry=lambda *_: None)
+
+    async def wrapped() -> None:
+        await retry.call(nothing)
+
     steps: dict[str, Callable[[], Awaitable[None]]] = {
         "await nothing": nothing,
         "the retry wrapper": wrapped,

@@ -1,67 +1,57 @@
-"""A client that lives by another clock, and whose waits move it."""
+"""A clock that only sleeping moves, and clients that live by it."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 
 from aireiter_async import AsyncClient
-from aireiter_async._client._api import Shared
-from aireiter_async._client._settings import Settings
-from aireiter_async._client._sleeping import Sleeping
-from aireiter_async._throttle import Throttle
+from aireiter_async._client import _shared
 
 
 @attrs.define(slots=False)
 class Clock:
-    """Time that passes by sleeping, and by nothing else."""
+    """Time that passes by sleeping, and by nothing else.
+
+    Attributes:
+        slept: The seconds of each sleep.
+        held: Whether time stands still: no sleep ends, unless its client is closed.
+    """
 
     now: float = 1000.0
+    slept: list[float] = attrs.field(factory=list[float])
+    held: bool = False
 
     def __call__(self) -> float:
-        """Tell the time."""
         return self.now
 
     def pass_by(self, seconds: float) -> float:
-        """Let time pass, and return for how many real seconds to sleep: none."""
-        self.now += max(0.0, seconds)
+        """Let time pass, and return for how many real seconds to sleep."""
+        if seconds <= 0:
+            return 0.0
+        self.slept.append(seconds)
+        self.now += seconds
         return 0.0
 
 
-class ClockedSleeping(Sleeping):
-    """Sleeps of a clock's seconds."""
+class ClientClock(_shared.Clock):
+    """One client's view of a `Clock`."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__()
+        super().__init__(clock)
         self._clock = clock
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        while self._clock.held and seconds > 0:
+            await super().sleep(0)
         await super().sleep(self._clock.pass_by(seconds))
-
-
-class ClockedClient(AsyncClient):
-    """A client that lives by a clock; subclasses say by which."""
-
-    clock: ClassVar[Clock]
-
-    def _assemble(self, shared: Shared, settings: Settings, *, owner: bool) -> None:
-        assert owner  # views are not made of it
-        shared.sleeping = ClockedSleeping(self.clock)
-        shared.throttle = Throttle(
-            shared.transport._limit,
-            shared.throttle.rate,
-            clock=self.clock,
-            sleep=shared.sleeping.sleep,
-        )
-        super()._assemble(shared, settings, owner=owner)
-        self._waiting._clock = self.clock
 
 
 def clocked(clock: Clock, api_key: str | None, **options: Any) -> AsyncClient:
     """Make a client that lives by *clock*."""
 
-    class Client(ClockedClient):
-        pass
+    class Client(AsyncClient):
+        @staticmethod
+        def _new_clock() -> ClientClock:
+            return ClientClock(clock)
 
-    Client.clock = clock
     return Client(api_key, **options)

@@ -15,6 +15,7 @@ from aireiter_async import (
     TaskStatus,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_time import Clock
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -85,21 +86,22 @@ async def test_a_slot_is_free_while_its_caller_backs_off(
 
 
 async def test_a_429_cools_the_whole_client_down(
-    service: FakeService, connect: Connect, until: Until, slept: list[float]
+    service: FakeService, connect: Connect, clock: Clock, until: Until
 ) -> None:
-    """After one call was told to wait, another, of a view too, leaves only when the time is over."""
+    """After one call was told to wait, another one, of a view too, waits as long."""
     client = connect(max_concurrency=1)
     assert client.stats.rate is None
     service.script("submit", Fault.too_many_requests(100))
-    told = asyncio.create_task(client.submit(request()))
+    clock.held = True
+    waiting = asyncio.create_task(client.submit(request()))
     await until(lambda: client.stats.retries)
     assert client.stats.rate is not None
-    assert (client.stats.rate_limited, client.stats.in_flight, slept) == (1, 0, [])
+    assert (client.stats.rate_limited, client.stats.in_flight) == (1, 0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    clock.held = False
     await client.with_options(timeout=5).balance()
-    assert sum(slept) == pytest.approx(100, abs=1)
-    told.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await told
+    assert sum(clock.slept) == pytest.approx(100, abs=1)
 
 
 async def test_the_rate_grows_back(
@@ -131,7 +133,6 @@ async def test_many_refusals_are_one_cut(service: FakeService, connect: Connect)
 async def test_a_pace_that_the_service_grants_is_found(
     connect: Connect, slept: list[float]
 ) -> None:
-    """Against a service that lets 20 a second through, 300 calls end in little more than 15 seconds."""
     clock = connect()._shared.throttle._clock
     async with FakeService(max_rate=20, clock=clock) as service:
         client = connect(
@@ -210,7 +211,6 @@ async def test_some_who_queue_are_cancelled_as_others_leave(
 async def test_cancelled_at_any_turn_of_the_loop(
     service: FakeService, connect: Connect, until: Until, tmp_path: Path
 ) -> None:
-    """Wherever a task is cancelled on its way to a file, nothing leaks and its id is charged once."""
     client = connect(max_concurrency=1)
     through = False
     turns = 0

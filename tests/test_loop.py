@@ -26,8 +26,7 @@ from aireiter_async import (
     TaskStatus,
     TransportError,
 )
-from aireiter_async._client import _sleeping
-from aireiter_async._client._sleeping import Sleeping
+from aireiter_async._client import _shared
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async.testing import FakeService, Fault
 
@@ -409,18 +408,18 @@ async def test_closing_deadlines_twice_ends_a_block_once() -> None:
 
 async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
     """A sleep that was cancelled just before its client closes stays cancelled."""
-    sleeping = Sleeping()
-    [task] = begin(sleeping.sleep(LONG))
+    clock = _shared.Clock()
+    [task] = begin(clock.sleep(LONG))
     await asyncio.sleep(0)
     task.cancel()
-    sleeping.close()
+    clock.close()
     await asyncio.wait([task])
     assert task.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
-        await sleeping.sleep(LONG)
+        await clock.sleep(LONG)
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     over.cancel()
-    _sleeping._wake(over)
+    _shared._wake(over)
     assert over.cancelled()
 
 

@@ -141,7 +141,7 @@ async def test_the_key_is_nowhere(
         if not isinstance(thing, AsyncClient) and thing not in things[:4]:
             assert key.encode() not in pickle.dumps(thing)
             assert key not in repr(copy.deepcopy(thing))
-    assert "aireiter_async INFO" in log.getvalue()
+    assert "aireiter_async._client._submission INFO" in log.getvalue()
     assert key not in log.getvalue()
     assert [str(each.message) for each in told] == []
     assert service.leaks == []
@@ -282,3 +282,40 @@ async def test_debugging_the_loop_tells_no_key(
     await running
     assert "took" in log.getvalue()
     assert str(service.api_key) not in log.getvalue() + "".join(shown)
+
+
+@pytest.mark.parametrize("key", ["x", "sk", "1", "data", "png", "status", "output", "pending"])
+async def test_a_short_key_changes_no_response(
+    service: FakeService, connect: Connect, key: str
+) -> None:
+    service.api_key, service.price = key, 2.5
+    client = connect(api_key=key)
+    task = await client.run(SubmitRequest("nano_banana", {"prompt": "a kitten"}))
+    assert (task.credits_used, task.raw["data"]["status"]) == (2.5, "completed")
+    assert task.url is not None
+    assert task.url.startswith(service.results_url)
+    assert len(service.charges) == 1
+
+
+@pytest.mark.parametrize("key", ["statusCode", "completed", "created_at"])
+async def test_a_key_that_is_a_word_of_the_api_loses_no_task(
+    service: FakeService, connect: Connect, key: str
+) -> None:
+    service.api_key = key
+    task = await connect(api_key=key).run(SubmitRequest("nano_banana", {"prompt": "a kitten"}))
+    assert task.succeeded
+    assert task.created_at is not None
+    assert task.urls
+
+
+@pytest.mark.parametrize("length", [190, 195, 199])
+async def test_an_excerpt_ends_without_a_part_of_the_key(
+    connect: Connect, listen: Listen, length: int
+) -> None:
+    page = b"<" + b"x" * length + KEY.encode()
+    url = await listen(
+        lambda _: b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % len(page) + page
+    )
+    with pytest.raises(AireiterError) as caught:
+        await connect(api_key=KEY, base_url=url, retry=ONCE).balance()
+    assert "sk-0" not in str(caught.value)

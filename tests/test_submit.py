@@ -35,9 +35,12 @@ from aireiter_async import (
     TransportError,
     models,
 )
-from aireiter_async._client._api import Counters
+from aireiter_async._client._api import Api, Endpoint
+from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
+from aireiter_async._transport import Transport
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_time import Clock as VirtualClock
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -395,48 +398,40 @@ async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
     assert len(service.charges) == 1
 
 
-class Played:
-    """An API whose submits end one after another as they are told to; it knows no task."""
+class Played(Api):
+    """An API whose submits end one after another as scripted; it knows no task."""
 
-    def __init__(self, *ends: Task | Exception, looks: Exception) -> None:
+    def __init__(self, *ends: Task | Exception, found: Exception) -> None:
+        settings = AsyncClient("sk-test-0123", retry=RetryPolicy(base=0, settle=0))._settings
+        super().__init__(Shared(Transport(None, limit=1), Clock(), 1, None), settings)
         self.ends = list(ends)
-        self.looks = looks
-        self.asked = 0
+        self.found = found
+        self.queries = 0
 
-    async def submit(self, _request: SubmitRequest, _body: bytes) -> Task:
-        """End as told."""
+    async def exchange(self, endpoint: Endpoint[Any], *_: Any) -> Any:
+        if endpoint is self.query:
+            self.queries += 1
+            raise self.found
         end = self.ends.pop(0)
         if isinstance(end, Exception):
             raise end
         return end
-
-    async def query(self, _out_task_id: str, _model: str | None) -> Task:
-        """Count the look."""
-        self.asked += 1
-        raise self.looks
-
-
-async def play(played: Any, wanted: SubmitRequest) -> Task:
-    """Submit over an API that is played."""
-    retry = RetryPolicy(base=0, settle=0)
-    submission = Submission(played, played.query, retry, Counters(), asyncio.sleep)
-    return await submission.submit(wanted, maybe_sent=False)
 
 
 async def test_a_refused_connection_after_doubt_adds_none() -> None:
     wanted = request()
     accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
     ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
-    played = Played(*ends, looks=TaskNotFoundError(404, "task not found"))
-    assert await play(played, wanted) is accepted
-    assert played.asked == 4  # all of them after the first
+    played = Played(*ends, found=TaskNotFoundError(404, "task not found"))
+    assert await Submission(played, wanted).submit() is accepted
+    assert played.queries == 4  # all of them after the first
 
 
 async def test_closed_while_it_is_looked_for_is_said() -> None:
     """A client that was closed could not ask for a lost submit: it is not that it was not found."""
-    played = Played(TransportError("lost"), looks=RuntimeError("it is closed"))
+    played = Played(TransportError("lost"), found=RuntimeError("it is closed"))
     with pytest.raises(AmbiguousSubmitError, match=r"could not be asked \(it is closed\)"):
-        await play(played, request())
+        await Submission(played, request()).submit()
 
 
 async def test_a_pace_asked_for_after_doubt_is_kept(
@@ -672,21 +667,23 @@ async def test_a_connection_that_takes_too_long_is_no_doubt(
 
 
 @pytest.mark.parametrize("gone", ["service", "client"])
-async def test_doubt_outlives_what_comes_after(
-    service: FakeService, client: AsyncClient, until: Until, gone: str
+async def test_ambiguity_outlives_what_comes_after(
+    service: FakeService, client: AsyncClient, clock: VirtualClock, until: Until, gone: str
 ) -> None:
-    """After a lost answer, not even a refused connection or a closed client makes it certain."""
-    wait = {"Retry-After": "0.2"}
-    service.script("submit", Fault.reply(502, "<html>", headers=wait, accepted=True))
+    """After a lost response, not even a refused connection or a closed client makes it certain."""
+    clock.held = True
+    service.script("submit", Fault.html(502, accepted=True))
     service.visible_after_looks = 4
     wanted = request()
-    running = asyncio.create_task(client.submit(wanted))
+    running = asyncio.create_task(client.with_options(retry=RetryPolicy(settle=0)).submit(wanted))
     await until(lambda: client.stats.retries)
     await (service if gone == "service" else client).close()
+    clock.held = False
     with pytest.raises(AmbiguousSubmitError) as caught:
         await running
     assert caught.value.out_task_id == wanted.out_task_id
-    assert type(caught.value.__cause__) is (ConnectError if gone == "service" else RuntimeError)
+    kind = TransportError if gone == "service" else RuntimeError
+    assert isinstance(caught.value.__cause__, kind)
 
 
 @pytest.mark.parametrize("envelope", ["plain", "ok", "code", "list"])
@@ -981,7 +978,7 @@ async def test_retries_are_logged(
     told = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "aireiter_async" and record.levelno == logging.INFO
+        if record.name.startswith("aireiter_async.") and record.levelno == logging.INFO
     ]
-    assert any(wanted.out_task_id in text and "asking" in text for text in told)
+    assert any(wanted.out_task_id in text and "querying" in text for text in told)
     assert any("attempt 1 of 5 failed" in text for text in told)

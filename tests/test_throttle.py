@@ -87,9 +87,7 @@ def simulate(
     dice = random.Random(seed)  # noqa: S311 - a simulation
     batch = Batch()
     order = itertools.count()
-    queue = deque((task, RetryPolicy().waits(dice.random)) for task in range(tasks))
-    for _, waits in queue:
-        next(waits)
+    queue = deque(range(tasks))
     events: list[tuple[float, int, Any]] = []
     now, done, in_flight = 0.0, 0, 0
     while done < tasks:
@@ -107,8 +105,9 @@ def simulate(
                 continue
             rate.refused(now, left_at, asked)
             batch.refused_at.append(now)
-            batch.tries[caller[0]] = batch.tries.get(caller[0], 0) + 1
-            wait = caller[1].send(RateLimitError(429, "slow", asked))
+            batch.tries[caller] = batch.tries.get(caller, 0) + 1
+            error = RateLimitError(429, "slow", asked)
+            wait = RetryPolicy().wait(error, batch.tries[caller] - 1, dice.random)
             heapq.heappush(events, (now + wait, next(order), ("ready", caller)))
             continue
         now = leaves
@@ -139,7 +138,6 @@ def simulate(
 def test_a_batch_finishes_at_the_pace_that_is_granted(
     burst: float, asked: float | None, most: float, latency: float
 ) -> None:
-    """64 slots on 20 requests per second: little time is lost and hardly a request refused twice."""
     service = Bucket(20.0, burst)
     batch = simulate(
         AdaptiveRate(), service.grants, latency=latency, retry_after=lambda _now: asked
@@ -166,7 +164,6 @@ def test_a_limit_that_is_used_up_already_is_found() -> None:
 
 
 def test_refusals_after_a_pause_do_not_end_in_a_crawl() -> None:
-    """Nothing is accepted while a client cools down: that is no measure of what the service grants."""
     rate = AdaptiveRate()
     for n in range(100):
         rate.accepted(n / 50)
@@ -179,7 +176,6 @@ def test_refusals_after_a_pause_do_not_end_in_a_crawl() -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_limit_per_minute_is_lived_with(*, told: bool) -> None:
-    """Sixty per minute, all at once or not: the batch takes its minutes, told when to return or not."""
     batch = simulate(
         AdaptiveRate(),
         Window(60, 60.0).grants,
@@ -371,7 +367,6 @@ def test_a_timers_lateness_is_made_up_for(late: float, delay: float) -> None:
 )
 @settings(deadline=None)
 def test_the_ceiling_holds_over_any_time(ceiling: float, pauses: list[float]) -> None:
-    """Over any span no more requests leave than the rate allows, one and a timer's lateness aside."""
     rate = AdaptiveRate(ceiling)
     now, left = 1000.0, []
     for pause in pauses:
@@ -588,7 +583,6 @@ async def test_the_rate_is_told() -> None:
 @pytest.mark.parametrize("asleep", [False, True], ids=["slot", "turn"])
 @pytest.mark.parametrize("victims", [[3], [0], [9], [0, 1, 2, 3], [1, 3, 5, 7, 9], list(range(10))])
 async def test_a_cancelled_caller_leaks_nothing(victims: list[int], *, asleep: bool) -> None:
-    """Whoever gives up in the queue, for a slot or a turn, takes nothing along, and the rest go on."""
     gate = Gate(2 if asleep else 1, 1.0)
     await gate.throttle.acquire()
     callers = [asyncio.ensure_future(gate.exchange(n)) for n in range(10)]

@@ -8,12 +8,14 @@ that price instead.
 """
 
 import asyncio
+import logging
 import math
 from collections import Counter, defaultdict
 from typing import Final
 
-from aireiter_async._retry import logger
 from aireiter_async.errors import BudgetExceededError
+
+_log = logging.getLogger(__name__)
 
 _SLACK: Final = 1e-9  # credits: sums of fractions are not exact
 # Tasks that go alone and tell no price before a model is taken to have none: an answer that was
@@ -183,7 +185,7 @@ class Budget:
         )
 
     def resume(self, model: str, estimate: float | None) -> Reservation:
-        """Take over a task of an earlier run, counted already: at its estimate, or without a price."""
+        """Take over a task of an earlier run, which is counted already."""
         return Reservation(self, model, estimate or None)
 
     async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
@@ -205,7 +207,7 @@ class Budget:
             return
         self._silent[model] += 1
         if self._silent[model] == _FIRSTS:
-            logger.warning(
+            _log.warning(
                 "the service does not say what a %s task costs: max_credits cannot count it", model
             )
 

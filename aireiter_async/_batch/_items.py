@@ -239,7 +239,11 @@ class Items:
             # It may be there and paid for, whatever the limit is: asking costs nothing.
             request = item.request
             wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
-            task = await self._client.find(wanted)
+            try:
+                task = await self._client.find(wanted)
+            except AireiterError as error:
+                text = f"it may have been sent, and the service cannot be asked ({error.summary})"
+                raise AmbiguousSubmitError(request.out_task_id, text) from error
             if task is None:
                 raise
         return await self._adopt(item, task)

@@ -1,81 +1,51 @@
-"""Each endpoint, once: a slot, an exchange, and the answer read.
+"""The endpoints of the service: a slot, one exchange, and the response read."""
 
-Here, and only here, the throttle, the transport and the wire meet.
-"""
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
-from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
-from typing import Any, TypeVar
-
-from attrs import define, field
+from attrs import frozen
 
 from aireiter_async import _wire
 from aireiter_async._client._settings import Settings
-from aireiter_async._client._sleeping import Sleeping
-from aireiter_async._poll import Durations
+from aireiter_async._client._shared import Shared
 from aireiter_async._redact import Redactor, Secret
-from aireiter_async._requests import SubmitRequest
-from aireiter_async._retry import refused
+from aireiter_async._retry import Retry, refused
 from aireiter_async._tasks import Balance, Task
-from aireiter_async._throttle import Throttle
-from aireiter_async._transport import Route, Stream, Transport
+from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
-    AireiterError,
     APIError,
     ProtocolError,
     RateLimitError,
+    TaskNotFoundError,
     TransportError,
 )
 
 T = TypeVar("T")
 
 
-@define
-class Counters:
-    """What has happened so far; `ClientStats` is its snapshot and says what each means."""
+@frozen(eq=False)
+class Endpoint(Generic[T]):
+    """Where requests of one kind go, and how their responses are read."""
 
-    requests: int = 0
-    retries: int = 0
-    submitted: int = 0
-    settled: int = 0
-    completed: int = 0
-    failed: int = 0
-    rate_limited: int = 0
-    credits_estimated: float = 0.0
-    credits_unknown: int = 0
-    credits_used: float = 0.0
-    bytes_downloaded: int = 0
-    estimated_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
-    used_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
-
-    def count_retry(self, _error: AireiterError) -> None:
-        """Count an error that is going to be retried."""
-        self.retries += 1
-
-
-@define
-class Shared:
-    """What a client shares with its views: the pool, the throttle, and what was learned."""
-
-    transport: Transport
-    throttle: Throttle
-    sleeping: Sleeping
-    counters: Counters = field(factory=Counters)
-    durations: Durations = field(factory=Durations)
+    route: Route
+    read: Callable[..., T]
 
 
 class Api:
-    """The endpoints of the service, one attempt each.
+    """The endpoints, with the settings of one view.
 
     Args:
-        shared: The pool and the pace.
-        settings: The key, the base URL and the timeouts.
+        shared: The pool and the throttle.
+        settings: The key, the base URL, the timeouts and the policies.
+
+    Attributes:
+        retry: Repeats exchanges that fail for a passing reason.
     """
 
     def __init__(self, shared: Shared, settings: Settings) -> None:
-        self._shared = shared
-        self._settings = settings
+        self.shared = shared
+        self.settings = settings
+        self.retry = Retry(settings.retry, sleep=shared.clock.sleep, on_retry=shared.note_retry)
         self._redactor = Redactor(settings.api_key)
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
@@ -83,85 +53,107 @@ class Api:
             "User-Agent": settings.user_agent,
         }
         json_headers = {**headers, "Content-Type": "application/json"}
+        self.submit = Endpoint[Task](
+            self._route("POST", _wire.SUBMIT_PATH, json_headers), _wire.read_submit
+        )
+        self.query = Endpoint[Task](
+            self._route("POST", _wire.QUERY_PATH, json_headers), _wire.read_query
+        )
+        self.balance = Endpoint[Balance](
+            self._route("GET", _wire.BALANCE_PATH, headers), _wire.read_balance
+        )
         # No key here: results live on other hosts than the API's.
         result_headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
+        self._result_route = self._route("GET", "", result_headers)
 
-        def route(method: str, path: str, headers: Mapping[str, str]) -> Route:
-            return shared.transport.route(
-                method,
-                settings.base_url + path if path else "",
-                headers=headers,
-                timeout=settings.timeout,
-                connect_timeout=settings.connect_timeout,
-            )
-
-        self._submit_route = route("POST", _wire.SUBMIT_PATH, json_headers)
-        self._query_route = route("POST", _wire.QUERY_PATH, json_headers)
-        self._balance_route = route("GET", _wire.BALANCE_PATH, headers)
-        self._result_route = route("GET", "", result_headers)
-
-    def submit(self, request: SubmitRequest, body: bytes) -> Coroutine[Any, Any, Task]:
-        """Send *body*, the encoded *request*, and return the task that was accepted."""
-        about = request.out_task_id
-        return self._exchange(self._submit_route, body, about, _wire.read_submit, request)
-
-    def query(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
-        """Ask for the task once."""
-        body = _wire.encode_query(out_task_id)
-        about = out_task_id
-        return self._exchange(self._query_route, body, about, _wire.read_query, about, model)
-
-    def balance(self) -> Coroutine[Any, Any, Balance]:
-        """Ask for the balance once."""
-        return self._exchange(self._balance_route, None, None, _wire.read_balance)
+    def _route(self, method: str, path: str, headers: Mapping[str, str]) -> Route:
+        settings = self.settings
+        return self.shared.transport.route(
+            method,
+            settings.base_url + path if path else "",
+            headers=headers,
+            timeout=settings.timeout,
+            connect_timeout=settings.connect_timeout,
+        )
 
     def result(self, url: str) -> Stream:
         """Get a result from its host, without the key; the caller holds a slot."""
-        return self._shared.transport.stream(self._result_route, url)
+        return self.shared.transport.stream(self._result_route, url)
 
-    async def _exchange(
+    async def exchange(
         self,
-        route: Route,
-        body: bytes | None,
-        about: str | None,
-        read: Callable[..., T],
-        *args: object,
+        endpoint: Endpoint[T],
+        body: bytes | None = None,
+        out_task_id: str | None = None,
+        *args: Any,
     ) -> T:
-        try:
-            return await self._exchange_once(route, body, read, *args)
-        except (TransportError, ProtocolError, APIError) as error:
-            if about is not None:
-                error.out_task_id = about
-            raise
+        """Send one request, once, and read the response.
 
-    async def _exchange_once(
-        self, route: Route, body: bytes | None, read: Callable[..., T], *args: object
-    ) -> T:
-        throttle = self._shared.throttle
+        Args:
+            endpoint: Where to.
+            body: JSON, None for none.
+            out_task_id: The task that it is about: errors name it.
+            *args: What the endpoint's reader takes besides the reply.
+
+        Raises:
+            AireiterError: There was no response, or it is not the one hoped for.
+        """
+        throttle, counters = self.shared.throttle, self.shared.counters
         left_at = await throttle.acquire()
+        reply = None
         try:
-            self._shared.counters.requests += 1
-            reply = await self._shared.transport.exchange(route, body)
-        except TransportError:
-            if route is not self._submit_route:  # which may have been accepted
-                self._shared.transport.open()  # it says so if the client was closed meanwhile
-            raise
-        finally:
-            throttle.release()
-        if self._redactor.finds_key(reply):
-            reply = self._redactor.redact(reply)
-        try:
-            answer = read(reply, *args)
-        except RateLimitError as error:
-            self._shared.counters.rate_limited += 1
-            asked = error.retry_after
-            # A wait that is refused, not waited, must not hold up the callers that come next.
-            longest = self._settings.retry.max_retry_after
-            throttle.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
-            raise
-        except APIError as error:
-            if refused(error):  # and not for its pace: a task that is not found is an answer, too
+            try:
+                counters.requests += 1
+                reply = await self.shared.transport.exchange(endpoint.route, body)
+            finally:
+                throttle.release()
+            value = endpoint.read(reply, *args)
+            for form in self._redactor.forms:
+                if form in reply.body:
+                    value = self._redactor.redact(value)
+        except (TransportError, ProtocolError, APIError) as error:
+            if reply is not None and self._redactor.finds_key(reply):
+                self._redactor.redact_error(error)
+            if out_task_id is not None:
+                error.out_task_id = out_task_id
+            if isinstance(error, RateLimitError):
+                counters.rate_limited += 1
+                asked = error.retry_after
+                # A wait that is refused, not waited, must not hold up the callers that come next.
+                longest = self.settings.retry.max_retry_after
+                throttle.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
+            elif isinstance(error, APIError) and refused(error):
+                # Not for its rate: a task that is not found is a response, too.
                 throttle.accepted()
+            elif isinstance(error, TransportError) and endpoint is not self.submit:
+                self.shared.transport.open()  # raises if the client was closed meanwhile
             raise
         throttle.accepted()
-        return answer
+        return value
+
+    async def find(self, out_task_id: str, model: str | None) -> Task | None:
+        """Query a task over the policy's ``settle`` seconds; None: it was not found throughout.
+
+        Raises:
+            AireiterError: The service could not be asked.
+        """
+        for seconds in self.settings.retry.settle_waits():
+            if seconds:
+                await self.shared.clock.sleep(seconds)
+            try:
+                return await self.ask(out_task_id, model)
+            except TaskNotFoundError:
+                continue
+        return None
+
+    async def ask(self, out_task_id: str, model: str | None) -> Task:
+        """Query a task, with retries.
+
+        Raises:
+            TaskNotFoundError: The service knows no such task.
+            AireiterError: The service could not be asked, or refused.
+        """
+        body = _wire.encode_query(out_task_id)
+        return await self.retry.call(
+            self.exchange, self.query, body, out_task_id, out_task_id, model
+        )

@@ -1,20 +1,35 @@
-"""The client's verbs: one task done right."""
+"""The client: its construction and lifecycle, and the verbs for one task."""
 
-from asyncio import CancelledError
+import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack
 
-from aireiter_async._arguments import check_number
-from aireiter_async._client._base import ClientBase
-from aireiter_async._client._waiting import OnUpdate
+import attrs
+
+from aireiter_async._arguments import check_count, check_number
+from aireiter_async._client._api import Api
+from aireiter_async._client._downloading import Downloading
+from aireiter_async._client._settings import Settings, read_settings
+from aireiter_async._client._shared import Clock, Shared
+from aireiter_async._client._submission import Submission
+from aireiter_async._client._waiting import OnUpdate, Waiting
+from aireiter_async._poll import PollPolicy
+from aireiter_async._redact import hide
 from aireiter_async._requests import SubmitRequest, as_request, check_id
-from aireiter_async._tasks import Balance, Output, Task, TaskStatus
+from aireiter_async._retry import RetryPolicy
+from aireiter_async._tasks import Balance, ClientStats, Output, Task, TaskStatus
+from aireiter_async._transport import Transport
 from aireiter_async.models._base import Model
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from aiohttp import ClientSession
+
     from aireiter_async._batch import Batch
     from aireiter_async._batch._budget import Budget
     from aireiter_async._batch._items import Request
@@ -23,9 +38,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _UNKNOWN_AGE = float("inf")
+_SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
+_VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
-class AsyncClient(ClientBase):
+class Options(TypedDict, total=False):
+    """The options that a view of a client may have for itself."""
+
+    api_key: str | None
+    base_url: str | None
+    timeout: float
+    connect_timeout: float
+    retry: RetryPolicy
+    polling: PollPolicy
+    user_agent: str | None
+    allow_http: bool
+
+
+class AsyncClient:
     """A client of the AIReiter generation API; an async context manager.
 
     All calls share one connection pool and one pace. Call as many of its
@@ -65,6 +95,143 @@ class AsyncClient(ClientBase):
         TypeError: An argument is of the wrong type.
         ValueError: An argument is out of its range, or no key was given.
     """
+
+    def __init__(  # noqa: PLR0913 - each is an option on its own
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        max_concurrency: int = 64,
+        max_rate: float | None = None,
+        timeout: float = 120.0,
+        connect_timeout: float = 10.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        polling: PollPolicy = PollPolicy(),  # noqa: B008 - frozen
+        proxy: str | None = None,
+        trust_env: bool = True,
+        ssl: "SSLContext | bool | None" = None,
+        session: "ClientSession | None" = None,
+        user_agent: str | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        api_key, proxy = hide(api_key), hide(proxy)
+        settings = read_settings(
+            api_key=api_key,
+            base_url=base_url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retry=retry,
+            polling=polling,
+            user_agent=user_agent,
+            allow_http=allow_http,
+        )
+        check_count("max_concurrency", max_concurrency)
+        if max_rate is not None:
+            check_number("max_rate", max_rate, above=0)
+        transport = Transport(
+            session, limit=max_concurrency, proxy=proxy, trust_env=trust_env, ssl=ssl
+        )
+        self._shared = Shared(transport, self._new_clock(), max_concurrency, max_rate)
+        self._owner = True
+        self._set_up(settings)
+
+    @staticmethod
+    def _new_clock() -> Clock:
+        """Make the clock: tests return one of their own."""
+        return Clock()
+
+    def _set_up(self, settings: Settings) -> None:
+        self._settings = settings
+        self._api = Api(self._shared, settings)
+        self._waiting = Waiting(self._api)
+        self._downloading = Downloading(self._api)
+
+    async def __aenter__(self) -> Self:
+        """Make the pool, in the running event loop."""
+        self._shared.transport.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the pool."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the pool, if this client owns it; closing again does nothing.
+
+        Calls under way end at once: submits that may have arrived in an
+        `AmbiguousSubmitError`, everything else in a RuntimeError. A borrowed
+        session stays open. Closing a view does nothing.
+        """
+        if self._owner:
+            self._shared.clock.close()
+            await asyncio.shield(self._shared.transport.close())
+
+    def __repr__(self) -> str:
+        """Show where the client points; never the key."""
+        settings = getattr(self, "_settings", None)  # none where its options were refused
+        return f"<{type(self).__name__} of {settings.base_url if settings else 'nothing'}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a pool and a key do not travel."""
+        raise TypeError("an AsyncClient cannot be pickled: make one in each process")
+
+    def with_options(self, **options: Unpack[Options]) -> Self:
+        """Make a view of this client with some options changed.
+
+        The view shares pool, throttle, statistics and session; closing it leaves
+        them open.
+
+        Args:
+            **options: ``api_key``, ``base_url``, ``timeout``,
+                ``connect_timeout``, ``retry``, ``polling``, ``user_agent``,
+                ``allow_http``, as in the constructor.
+
+        Raises:
+            TypeError: There is no such option, or it is of the wrong type.
+            ValueError: An option is out of its range, or is one of
+                ``max_concurrency``, ``max_rate``, ``proxy``, ``trust_env``, ``ssl`` and
+                ``session``, which belong to what the views share.
+        """
+        if "api_key" in options:
+            options["api_key"] = hide(options["api_key"])
+        fixed = sorted(_SHARED_OPTIONS & options.keys())
+        if fixed:
+            raise ValueError(
+                f"{', '.join(fixed)} belong to what all views share: make another AsyncClient"
+            )
+        unknown = sorted(options.keys() - _VIEW_OPTIONS)
+        if unknown:
+            known = ", ".join(sorted(_VIEW_OPTIONS))
+            raise TypeError(f"no such option: {', '.join(unknown)}; there are {known}")
+        view = object.__new__(type(self))
+        view._shared = self._shared
+        view._owner = False
+        view._set_up(read_settings(**{**attrs.asdict(self._settings, recurse=False), **options}))
+        return view
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many HTTP exchanges may be in flight at once."""
+        return self._shared.max_concurrency
+
+    @property
+    def stats(self) -> ClientStats:
+        """What the client and its views have done so far: a frozen snapshot."""
+        throttle, counters = self._shared.throttle, self._shared.counters
+        done = attrs.asdict(counters, recurse=False)
+        done["estimated_by_model"] = dict(counters.estimated_by_model)
+        done["used_by_model"] = dict(counters.used_by_model)
+        return ClientStats(
+            **done,
+            in_flight=throttle.in_flight,
+            waiting=throttle.waiting,
+            rate=throttle.rate,
+        )
 
     async def submit(
         self,
@@ -114,7 +281,7 @@ class AsyncClient(ClientBase):
             callback_url=callback_url,
             metadata=metadata,
         )
-        return await self._submission.submit(made, maybe_sent=maybe_sent)
+        return await Submission(self._api, made).submit(maybe_sent=maybe_sent)
 
     async def query(self, task_or_id: Task | str) -> Task:
         """Ask for a task once, whatever its status.
@@ -128,7 +295,25 @@ class AsyncClient(ClientBase):
             AireiterError: The service could not be asked, or refused.
         """
         task = _as_task(task_or_id)
-        return await self._query(task.out_task_id, task.model)
+        return await self._api.ask(task.out_task_id, task.model)
+
+    async def find(self, task_or_id: Task | str) -> Task | None:
+        """Look up a task that may or may not exist, such as after an ambiguous submit.
+
+        A task may become visible only some time after its submit: the service is asked
+        for as long as the retry policy's ``settle``.
+
+        Args:
+            task_or_id: A task, or an ``out_task_id``.
+
+        Returns:
+            The task, None if it was not found throughout.
+
+        Raises:
+            AireiterError: The service could not be asked, or refused.
+        """
+        task = _as_task(task_or_id)
+        return await self._api.find(task.out_task_id, task.model)
 
     async def wait(
         self,
@@ -202,14 +387,7 @@ class AsyncClient(ClientBase):
             metadata=metadata,
             maybe_sent=maybe_sent,
         )
-        await self._waiting.report(task, on_update)
-        if task.done:  # found so when its submit was settled
-            self._waiting.count(task, _UNKNOWN_AGE)
-        try:
-            return await self._waiting.wait(task, elapsed=0.0, timeout=limit, on_update=on_update)
-        except (CancelledError, RuntimeError) as error:
-            error.add_note(f"the task {task.out_task_id} was accepted, and goes on")
-            raise
+        return await self._waiting.follow(task, timeout=limit, on_update=on_update)
 
     async def balance(self) -> Balance:
         """Ask for the credits that are left.
@@ -217,7 +395,7 @@ class AsyncClient(ClientBase):
         Raises:
             AireiterError: The service could not be asked, or refused.
         """
-        return await self._balance()
+        return await self._api.retry.call(self._api.exchange, self._api.balance)
 
     async def download(
         self,
@@ -247,20 +425,6 @@ class AsyncClient(ClientBase):
             ValueError: The task has not completed, or *name* is no file name.
         """
         return await self._downloading.download(task_or_output, Path(directory), name)
-
-    async def find(self, task_or_id: Task | str) -> Task | None:
-        """Look for a task that may have been submitted, and submit nothing.
-
-        Returns:
-            The task; None if the service did not know it all through the policy's
-            ``settle`` seconds.
-
-        Raises:
-            AireiterError: The service could not be asked.
-        """
-        task = _as_task(task_or_id)
-        request = SubmitRequest(task.model or "unknown", {}, task.out_task_id)
-        return await self._submission.look_for(request)
 
     def submit_many(
         self,

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from aireiter_async._client._api import Api, Shared
+from aireiter_async._client._api import Api
 from aireiter_async._envelope import Reply, protocol_error
 from aireiter_async._media import (
     file_suffix,
@@ -16,7 +16,6 @@ from aireiter_async._media import (
     save_text,
     stem_of_url,
 )
-from aireiter_async._retry import RetryPolicy, retrying
 from aireiter_async._tasks import Output, Task, TaskStatus
 from aireiter_async.errors import AireiterError, DownloadError, TransportError
 
@@ -29,17 +28,11 @@ class Downloading:
 
     Args:
         api: Opens a result's URL.
-        shared: The slots: a download is one exchange.
-        policy: How failures are met.
     """
 
-    def __init__(self, api: Api, shared: Shared, policy: RetryPolicy) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._shared = shared
-        # Not the bound method: a client that is forgotten is freed, and warns of it, at once.
-        self._fetching = retrying(
-            Downloading._fetch, policy, shared.counters.count_retry, shared.sleeping.sleep
-        )
+        self._shared = api.shared
 
     async def download(
         self, task_or_output: Task | Output, directory: Path, name: str | None
@@ -84,7 +77,7 @@ class Downloading:
             elif is_data_url(url):
                 path, length = await save_data_url(url, directory, stem)
             else:
-                path, length = await self._fetching(self, url, directory, stem)
+                path, length = await self._api.retry.call(self._fetch, url, directory, stem)
         except (AireiterError, OSError, ValueError) as error:
             what = f"the result could not be saved ({error})"
             raise DownloadError(_shown(url or ""), what, out_task_id) from error

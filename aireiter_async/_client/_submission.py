@@ -1,81 +1,49 @@
-"""Exactly one task for one id, whatever happens to the answers.
+"""Exactly one task for one ID, whatever happens to the responses.
 
-A submit whose answer was lost may have been accepted and paid for. It is
-*settled*: the service is asked for the id before anything is sent again, and
-a refusal that comes after is not believed before that either, since the service
-may be refusing the id that it took the first time.
+A submit whose response was lost may have been accepted and charged. It is
+*settled*: the service is asked for the ID before anything is sent again, and
+a rejection that comes after is not believed before that either, since the service
+may be rejecting the ID that it accepted the first time.
 """
 
-from collections.abc import Awaitable, Callable
-
-from attrs import define
+import logging
 
 from aireiter_async import _wire
-from aireiter_async._client._api import Api, Counters
+from aireiter_async._client._api import Api
 from aireiter_async._requests import SubmitRequest
-from aireiter_async._retry import RetryPolicy, logger, refused, retrying
+from aireiter_async._retry import refused
 from aireiter_async._tasks import Task
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
     APIError,
-    TaskNotFoundError,
     TransportError,
 )
 
-
-@define
-class _Call:
-    """One submit that was not answered at once: what is sent is fixed, what is doubtful remembered.
-
-    Attributes:
-        request: What is submitted.
-        body: The same, as it is sent each time.
-        first: What the first attempt met, until it is dealt with; None: it was an
-            earlier call's, which did not live to see its answer.
-        doubt: Why it is not certain that the service has accepted nothing.
-    """
-
-    request: SubmitRequest
-    body: bytes
-    first: AireiterError | None = None
-    doubt: AireiterError | None = None
+_log = logging.getLogger(__name__)
 
 
 class Submission:
-    """Submits requests over an `Api`.
+    """One submit, until the service has answered for certain.
 
     Args:
-        api: One attempt of each endpoint.
-        query: Asks for a task by its id and model, with retries.
-        policy: How failures are met.
-        counters: Told what happens.
-        sleep: Waits for a number of seconds.
+        api: The endpoints.
+        request: What to submit.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        query: Callable[[str, str | None], Awaitable[Task]],
-        policy: RetryPolicy,
-        counters: Counters,
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
+    def __init__(self, api: Api, request: SubmitRequest) -> None:
         self._api = api
-        self._query = query
-        self._policy = policy
-        self._counters = counters
-        self._sleep = sleep
-        # Not the bound method: a client that is forgotten is freed, and warns of it, at once.
-        self._retrying = retrying(Submission._attempt, policy, counters.count_retry, sleep)
+        self._request = request
+        self._body = b""
+        # Why the task may exist although no response says so; None while it certainly does not.
+        self._ambiguity: AireiterError | None = None
 
-    async def submit(self, request: SubmitRequest, *, maybe_sent: bool) -> Task:
-        """Submit *request* until the service has answered for certain.
+    async def submit(self, *, maybe_sent: bool = False) -> Task:
+        """Submit the request until the service has answered for certain.
 
         Args:
-            request: What to submit.
-            maybe_sent: Whether an earlier call may have sent it, and not lived
-                to see the answer: it is then looked for first.
+            maybe_sent: Whether an earlier call may have sent it without seeing
+                the response: then the service is asked for it first.
 
         Raises:
             AmbiguousSubmitError: It may or may not have been accepted.
@@ -83,107 +51,83 @@ class Submission:
             TypeError: The parameters are not JSON values.
             ValueError: The parameters cannot be sent as JSON.
         """
-        body = _wire.encode_submit(request)
-        task = call = None
-        if not maybe_sent:
-            # Nearly every submit ends here: what a failure takes is made when there is one.
-            try:
-                task = await self._api.submit(request, body)
-            except AireiterError as error:
-                call = _Call(request, body, error)
-        if task is None:
-            task = await self._insist(call or _Call(request, body))
-        counters = self._counters
+        self._body = _wire.encode_submit(self._request)
+        try:
+            task = None
+            if maybe_sent:
+                out_task_id = self._request.out_task_id
+                self._ambiguity = TransportError("an earlier response was lost", out_task_id)
+                task = await self._settle(self._ambiguity)
+            if task is None:
+                # `Retry.call` would do this, too, for two more calls of every submit.
+                try:
+                    task = await self._attempt()
+                except AireiterError as error:
+                    repetition = self._api.retry.repetition(error)
+            if task is None:
+                task = await repetition.run(self._attempt)
+        except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
+            if self._ambiguity is None or _is_conclusive(error):
+                raise
+            raise AmbiguousSubmitError(
+                self._request.out_task_id,
+                f"no attempt was answered, though the task was not found either ({_cause(error)})",
+            ) from error
+        finally:
+            self._ambiguity = None  # or the error's own traceback would hold it
+        counters = self._api.shared.counters
         counters.submitted += 1
         if task.estimated_credits is None:
             counters.credits_unknown += 1
         else:
             counters.credits_estimated += task.estimated_credits
-            counters.estimated_by_model[request.model] += task.estimated_credits
+            counters.estimated_by_model[self._request.model] += task.estimated_credits
         return task
 
-    async def look_for(self, request: SubmitRequest) -> Task | None:
-        """Look for a task that an earlier call may have submitted, and submit nothing.
-
-        Returns:
-            The task; None: it was not found all through the policy's ``settle`` seconds.
-
-        Raises:
-            AmbiguousSubmitError: The service could not be asked, or the policy
-                does not let it be believed (``resubmit=False``).
-        """
-        return await self._settle_earlier(_Call(request, b""))
-
-    async def _insist(self, call: _Call) -> Task:
-        """Go on from what the first attempt met, until the service has answered for certain."""
+    async def _attempt(self) -> Task:
+        api, request = self._api, self._request
         try:
-            task = await self._settle_earlier(call) if call.first is None else None
-            return task or await self._retrying(self, call)
-        except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
-            if call.doubt is None or _believed(error):
-                raise
-            raise AmbiguousSubmitError(
-                call.request.out_task_id,
-                f"no attempt was answered, though the task was not found either ({_said(error)})",
-            ) from error
-        finally:
-            call.first = call.doubt = None  # or the errors' own tracebacks would hold them
-
-    async def _settle_earlier(self, call: _Call) -> Task | None:
-        out_task_id = call.request.out_task_id
-        call.doubt = TransportError("an earlier submit did not see its answer", out_task_id)
-        return await self._settle(call, call.doubt)
-
-    async def _attempt(self, call: _Call) -> Task:
-        try:
-            if call.first is not None:
-                raise call.first
-            return await self._api.submit(call.request, call.body)
+            return await api.exchange(api.submit, self._body, request.out_task_id, request)
         except AireiterError as error:
-            call.first = None
             if not refused(error):
-                call.doubt = error
-            elif call.doubt is None or not isinstance(error, APIError):
+                self._ambiguity = error
+            elif self._ambiguity is None or not isinstance(error, APIError):
                 raise
-            task = await self._settle(call, error)
+            task = await self._settle(error)
             if task is None:
                 raise
             return task
 
-    async def _settle(self, call: _Call, cause: AireiterError) -> Task | None:
-        """Look for the task over a few seconds; None: it was not found all through."""
-        out_task_id = call.request.out_task_id
-        logger.info("submit of %s was not answered for certain, asking: %s", out_task_id, cause)
-        for seconds in self._policy.settle_waits():
-            if seconds:
-                await self._sleep(seconds)
-            try:
-                task = await self._query(out_task_id, call.request.model)
-            except TaskNotFoundError:
-                continue
-            except (AireiterError, RuntimeError) as error:
-                raise AmbiguousSubmitError(
-                    out_task_id,
-                    f"the submit was not answered for certain ({cause.summary}), "
-                    f"and the service could not be asked ({_said(error)})",
-                ) from cause
-            self._counters.settled += 1
-            return task
-        if not self._policy.resubmit:
+    async def _settle(self, cause: AireiterError) -> Task | None:
+        """Poll for the task over a few seconds; None: it was not found throughout."""
+        api, out_task_id = self._api, self._request.out_task_id
+        _log.info("submit of %s has an ambiguous outcome, querying it: %s", out_task_id, cause)
+        try:
+            task = await api.find(out_task_id, self._request.model)
+        except (AireiterError, RuntimeError) as error:
             raise AmbiguousSubmitError(
                 out_task_id,
-                f"the submit was not answered for certain ({cause.summary}), "
-                f"and the task was not found for {self._policy.settle:g} s",
+                f"the outcome of the submit is unknown ({cause.summary}), "
+                f"and the service could not be asked ({_cause(error)})",
+            ) from cause
+        if task is not None:
+            api.shared.counters.settled += 1
+            return task
+        if not api.settings.retry.resubmit:
+            raise AmbiguousSubmitError(
+                out_task_id,
+                f"the outcome of the submit is unknown ({cause.summary}), "
+                f"and the task was not found for {api.settings.retry.settle:g} s",
             ) from cause
         return None
 
 
-def _believed(error: Exception) -> bool:
-    """Tell whether the service itself has refused, or the answer is final already."""
+def _is_conclusive(error: Exception) -> bool:
+    """Return whether the service itself has rejected it, or the error says all already."""
     return isinstance(error, AmbiguousSubmitError) or (
         isinstance(error, APIError) and refused(error)
     )
 
 
-def _said(error: AireiterError | RuntimeError) -> str:
+def _cause(error: AireiterError | RuntimeError) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)

@@ -2,18 +2,18 @@
 
 import asyncio
 import inspect
+import logging
 import math
 import reprlib
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from attrs import define, evolve
 
-from aireiter_async import models
-from aireiter_async._client._api import Api, Counters
-from aireiter_async._poll import Durations, Expectation, PollPolicy
-from aireiter_async._retry import logger, retry_after, transient
+from aireiter_async import _wire, models
+from aireiter_async._client._api import Api
+from aireiter_async._poll import Expectation
+from aireiter_async._retry import retry_after, transient
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
     AireiterError,
@@ -22,6 +22,8 @@ from aireiter_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
+
+_log = logging.getLogger(__name__)
 
 OnUpdate = Callable[[Task], Awaitable[None] | None]
 
@@ -36,30 +38,33 @@ class Waiting:
     """Waits for tasks over an `Api`.
 
     Args:
-        api: One attempt of each endpoint: the looks themselves are the retries.
-        policy: When to look.
-        durations: How long tasks have been taking, by model.
-        counters: Told what ended, and what it cost.
-        clock: Seconds that only go up.
-        sleep: Waits for a number of seconds.
+        api: The endpoints: the polls themselves are the retries.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        policy: PollPolicy,
-        durations: Durations,
-        counters: Counters,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, api: Api) -> None:
         self._api = api
-        self._policy = policy
-        self._durations = durations
-        self._counters = counters
-        self._clock = clock
-        self._sleep = sleep
+        self._policy = api.settings.polling
+        self._durations = api.shared.durations
+        self._counters = api.shared.counters
+        self._clock = api.shared.clock.now
+        self._sleep = api.shared.clock.sleep
+
+    async def follow(
+        self,
+        task: Task,
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - after it comes one final poll
+        on_update: OnUpdate | None,
+    ) -> Task:
+        """Report *task*, which this client has just submitted, then wait for it as `wait` does."""
+        try:
+            await self._report(task, on_update)
+            if task.done:  # found so when its submit was settled
+                self._count(task, math.inf)
+            return await self.wait(task, elapsed=0.0, timeout=timeout, on_update=on_update)
+        except (asyncio.CancelledError, RuntimeError) as error:
+            error.add_note(f"the task {task.out_task_id} was accepted, and goes on")
+            raise
 
     async def wait(
         self,
@@ -99,10 +104,10 @@ class Waiting:
             left = None if last or timeout is None else deadline - self._clock()
             seen, trouble = await self._look(task, missing, left)
             if seen.status is not task.status or (_unseen(task) and not trouble):
-                await self.report(seen, on_update)
+                await self._report(seen, on_update)
             task = seen
             if task.done:
-                self.count(task, elapsed + self._clock() - started)
+                self._count(task, elapsed + self._clock() - started)
                 return _completed(task)
             if last:
                 if isinstance(trouble, TaskNotFoundError) and _unseen(task):
@@ -120,9 +125,12 @@ class Waiting:
         self, task: Task, missing: "_Missing", seconds: float | None
     ) -> tuple[Task, AireiterError | None]:
         """Look once: the task as it is now, or as it was and why it could not be seen in time."""
+        id_ = task.out_task_id
         try:
             async with asyncio.timeout(seconds):
-                seen = await self._api.query(task.out_task_id, task.model)
+                seen = await self._api.exchange(
+                    self._api.query, _wire.encode_query(id_), id_, id_, task.model
+                )
         except TaskNotFoundError as error:
             if missing.too_long(self._clock()):
                 raise
@@ -137,24 +145,24 @@ class Waiting:
         else:
             missing.since = None
             return _with_what_was_known(seen, task), None
-        logger.info("a look for %s failed, the wait goes on: %s", task.out_task_id, trouble)
+        _log.info("a look for %s failed, the wait goes on: %s", task.out_task_id, trouble)
         return task, trouble
 
     def _expect(self, model: str | None) -> Expectation:
         known = models.MODELS.get(model) if model else None
         return self._durations.expect(model, known.MEDIUM if known else None)
 
-    async def report(self, task: Task, on_update: OnUpdate | None) -> None:
+    async def _report(self, task: Task, on_update: OnUpdate | None) -> None:
         """Tell of a status that is new."""
         if task.status is TaskStatus.UNKNOWN:
             shown = _short.repr(task.raw)  # it may repeat the task's input
-            logger.warning("task %s has a status that is not known: %s", task.out_task_id, shown)
+            _log.warning("task %s has a status that is not known: %s", task.out_task_id, shown)
         if on_update is not None:
             told = on_update(task)
             if inspect.isawaitable(told):
                 await told
 
-    def count(self, task: Task, seconds: float) -> None:
+    def _count(self, task: Task, seconds: float) -> None:
         """Count a task that has ended, *seconds* after its submit if it has no times itself."""
         counters = self._counters
         if task.credits_used is not None:

@@ -1,0 +1,104 @@
+"""What a client and its views share: the pool, the throttle, the clock, and what was learned."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+
+from attrs import define, field
+
+from aireiter_async._poll import Durations
+from aireiter_async._throttle import Throttle
+from aireiter_async._transport import CLOSED, Transport
+from aireiter_async.errors import AireiterError
+
+
+class Clock:
+    """Monotonic time, and sleeps that end when the client closes.
+
+    Args:
+        now: Returns seconds that never go back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self._wakers: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for *seconds*.
+
+        Raises:
+            RuntimeError: The client is closed, or is being closed meanwhile.
+        """
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        waker: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, waker)
+        self._wakers.add(waker)
+        try:
+            await waker
+        finally:
+            self._wakers.discard(waker)
+            timer.cancel()
+
+    def close(self) -> None:
+        """End all sleeps, and those to come."""
+        self._closed = True
+        for waker in self._wakers:
+            if not waker.done():
+                waker.set_exception(RuntimeError(CLOSED))
+
+
+def _wake(waker: asyncio.Future[None]) -> None:
+    if not waker.done():
+        waker.set_result(None)
+
+
+@define
+class Counters:
+    """Running totals; `ClientStats` is a snapshot of them and documents each."""
+
+    requests: int = 0
+    retries: int = 0
+    submitted: int = 0
+    settled: int = 0
+    completed: int = 0
+    failed: int = 0
+    rate_limited: int = 0
+    credits_estimated: float = 0.0
+    credits_unknown: int = 0
+    credits_used: float = 0.0
+    bytes_downloaded: int = 0
+    estimated_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
+    used_by_model: defaultdict[str, float] = field(factory=partial(defaultdict, float))
+
+
+class Shared:
+    """The state that a client has in common with its views.
+
+    Args:
+        transport: The connection pool.
+        clock: The only source of time, and the only way to sleep.
+        max_concurrency: HTTP exchanges in flight at most.
+        max_rate: Requests per second at most, None for no limit.
+    """
+
+    def __init__(
+        self, transport: Transport, clock: Clock, max_concurrency: int, max_rate: float | None
+    ) -> None:
+        self.transport = transport
+        self.clock = clock
+        self.max_concurrency = max_concurrency
+        self.throttle = Throttle(max_concurrency, max_rate, clock=clock.now, sleep=clock.sleep)
+        self.counters = Counters()
+        self.durations = Durations()
+
+    def note_retry(self, _error: AireiterError, _seconds: float) -> None:
+        """Count an attempt that is going to be repeated."""
+        self.counters.retries += 1
