@@ -35,6 +35,16 @@ class Slots:
         self._free = number
         self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
+    @property
+    def taken(self) -> int:
+        """How many are taken."""
+        return self._number - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for one."""
+        return len(self._queue)
+
     def take(self) -> bool:
         """Take a slot if one is free; none is while anybody waits."""
         if self._free:

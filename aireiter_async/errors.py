@@ -296,12 +296,19 @@ class DownloadError(AireiterError):
     Attributes:
         url: Where the result is; of one of many thousand characters, the beginning.
         out_task_id: The task that the result belongs to.
+        expired: Whether the host no longer serves the URL.
     """
 
     advice = "the result is still at its URL: download it again"
     url: str
     message: str
     out_task_id: str | None = None
+    expired: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.expired:
+            self.advice = "query the task for a fresh URL: client.query(out_task_id)"
+        super().__attrs_post_init__()
 
     def _text(self) -> str:
         return f"{self.message}: {self.url}"

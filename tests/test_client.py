@@ -351,7 +351,7 @@ async def test_views_share_what_is_costly(service: FakeService, connect: Connect
     assert client.stats.requests == 2
     connector = client._shared.transport.open().connector
     assert connector is not None
-    assert connector.limit == 3
+    assert connector.limit == 6  # as many again for downloads
     assert [seen.headers["User-Agent"][:5] for seen in service.requests] == ["airei", "view/"]
 
 

@@ -2,9 +2,13 @@
 
 import asyncio
 import base64
+import functools
 import gzip
 import json
 import pickle
+import resource
+import threading
+import zlib
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import partial
@@ -12,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
+import brotli
 import pytest
 
 from aireiter_async import (
@@ -117,34 +123,63 @@ async def test_lyrics_are_saved_as_text(
     assert client.stats.bytes_downloaded == path.stat().st_size
 
 
-async def test_one_output_is_saved_under_the_name_in_its_url(
+async def test_each_output_has_a_name_of_its_own(client: AsyncClient, tmp_path: Path) -> None:
+    """That of its task and its number; that of its URL where it was made by hand."""
+    tasks = [await finished(client) for _ in range(3)]
+    paths = [path for each in tasks for path in await client.download(each.outputs[0], tmp_path)]
+    assert [path.name for path in paths] == [f"{each.out_task_id}-1.mp4" for each in tasks]
+    assert len({path.read_bytes() for path in paths}) == 3
+    bare = Output(url=tasks[0].outputs[0].url)
+    assert [path.name for path in await client.download(bare, tmp_path)] == ["item-0.mp4"]
+    assert [path.name for path in await client.download(bare, tmp_path, name="a.b")] == ["a.b.mp4"]
+    assert len(files(tmp_path)) == 5
+
+
+async def test_ids_that_look_like_numbered_ones(
+    service: FakeService, connect: Connect, tmp_path: Path
+) -> None:
+    """The second output of one task and the only one of another do not overwrite each other."""
+    client = connect()
+    service.outputs = 2
+    both = await client.run(SubmitRequest("veo3_1", {}, out_task_id="scene"))
+    service.outputs = 1
+    one = await client.run(SubmitRequest("veo3_1", {}, out_task_id="scene-1"))
+    service.outputs = 2  # or the host would not have the second file any more
+    for each in (client, connect()):  # whoever has saved the first time
+        names = [path.name for task in (both, one) for path in await each.download(task, tmp_path)]
+        assert names == ["scene-1.mp4", "scene-2.mp4", "scene-1-2.mp4"]
+    assert files(tmp_path) == ["scene-1-2.mp4", "scene-1.mp4", "scene-2.mp4"]
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 3
+
+
+async def test_a_repeated_download_replaces_its_own_file(
     client: AsyncClient, tmp_path: Path
 ) -> None:
-    """An output alone has the name that its URL has, or the one that is given."""
-    [output] = (await finished(client)).outputs
-    assert [path.name for path in await client.download(output, tmp_path)] == ["item-0.mp4"]
-    assert [path.name for path in await client.download(output, tmp_path, name="a.b")] == [
-        "a.b.mp4"
-    ]
+    """Under the default name even a damaged one, of another process."""
+    task = await finished(client)
+    (tmp_path / f"{task.out_task_id}.mp4").write_bytes(b"cut short")
+    [path] = await client.download(task, tmp_path)
+    assert await client.download(task, tmp_path) == [path]
+    assert path.read_bytes() == await client.read(task.outputs[0])
+    assert files(tmp_path) == [path.name]
 
 
-async def test_a_file_of_that_name_is_replaced(client: AsyncClient, tmp_path: Path) -> None:
-    """A file that is there already is replaced as a whole."""
+async def test_a_name_that_is_taken_gets_a_number(client: AsyncClient, tmp_path: Path) -> None:
     (tmp_path / "kitten.mp4").write_bytes(b"old")
-    [path] = await client.download(await finished(client), tmp_path, name="kitten")
-    assert path.read_bytes() != b"old"
-    assert files(tmp_path) == ["kitten.mp4"]
+    tasks = [await finished(client), await finished(client)]
+    saving = (client.download(task, tmp_path, name="kitten") for task in [*tasks, *tasks])
+    names = sorted(path.name for [path] in await asyncio.gather(*saving))
+    assert names == ["kitten-2.mp4", "kitten-2.mp4", "kitten-3.mp4", "kitten-3.mp4"]
+    assert (tmp_path / "kitten.mp4").read_bytes() == b"old"
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 2
 
 
-@pytest.mark.parametrize("name", ["a/b", "/etc/passwd", "../a", "a/", "", ".", ".."])
-async def test_a_name_is_no_path(
-    service: FakeService, client: AsyncClient, tmp_path: Path, name: str
-) -> None:
+async def test_a_name_is_no_path(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
     """A name with a directory in it is refused before anything is asked for."""
     task = await finished(client)
     before = len(service.requests)
     with pytest.raises(ValueError, match="name must be a file name without a directory"):
-        await client.download(task, tmp_path, name=name)
+        await client.download(task, tmp_path, name="a/b")
     assert len(service.requests) == before
     assert files(tmp_path) == []
 
@@ -169,7 +204,26 @@ async def test_only_tasks_and_outputs_are_downloaded(
 
 # aiohttp itself asks once more for what it gets no answer to at all, since a GET may be repeated.
 ASKED_TWICE = {"reset", "lost answer"}
+JSON = b'{"error": {"code": 404, "message": "no such file"}}'
 BAD_RESULTS: dict[str, tuple[Fault, type[Exception]]] = {
+    "nothing": (Fault.reply(200, b"", headers={"Content-Type": "video/mp4"}), ProtocolError),
+    "JSON": (Fault.reply(200, JSON, headers={"Content-Type": "application/json"}), ProtocolError),
+    "JSON as a video": (
+        Fault.reply(200, JSON, headers={"Content-Type": "video/mp4"}),
+        ProtocolError,
+    ),
+    "XML without a type": (
+        Fault.reply(200, b"<?xml version='1.0'?><Error/>", headers={"Content-Type": ""}),
+        ProtocolError,
+    ),
+    "HTML as a picture": (
+        Fault.reply(200, b"<!DOCTYPE html><html>", headers={"Content-Type": "image/png"}),
+        ProtocolError,
+    ),
+    "text": (
+        Fault.reply(200, b"error code: 1015", headers={"Content-Type": "binary/octet-stream"}),
+        ProtocolError,
+    ),
     "truncated": (Fault.truncated(), TransportError),
     "reset": (Fault.reset(), TransportError),
     "lost answer": (Fault.lost_answer(), TransportError),
@@ -203,7 +257,7 @@ async def test_a_bad_answer_is_retried(
 async def test_nothing_is_left_of_a_result_that_does_not_come(
     service: FakeService, connect: Connect, tmp_path: Path, name: str
 ) -> None:
-    """When the attempts are over, DownloadError says of which task, where and why; no file is left."""
+    """When the attempts are over, DownloadError says which task's, where and why."""
     client = connect(retry=RetryPolicy(base=0, attempts=2))
     task = await finished(client)
     fault, kind = BAD_RESULTS[name]
@@ -218,15 +272,16 @@ async def test_nothing_is_left_of_a_result_that_does_not_come(
     assert client.stats.bytes_downloaded == 0
 
 
-async def test_an_empty_result_is_no_result(
-    service: FakeService, client: AsyncClient, tmp_path: Path
+async def test_what_the_host_sent_instead_is_named(
+    service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """A result of no bytes is an error, and no file."""
-    task = await finished(client)
-    service.script("result", Fault.reply(200, b"", headers={"Content-Type": "video/mp4"}))
-    with pytest.raises(DownloadError, match="empty"):
+    client = connect(retry=RetryPolicy(attempts=1))
+    task = await finished(client, "nano_banana")
+    service.script("result", Fault.reply(200, JSON, headers={"Content-Type": "image/png"}))
+    with pytest.raises(DownloadError) as caught:
         await client.download(task, tmp_path)
-    assert files(tmp_path) == []
+    assert "the result's host sent a JSON document instead of the image" in str(caught.value)
+    assert "no such file" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -253,23 +308,23 @@ async def test_whatever_a_results_host_sends_is_an_error(
     assert files(tmp_path) == []
 
 
-async def test_the_results_before_a_failure_are_kept(
+async def test_the_results_beside_a_failure_are_kept(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """When the second of three results fails, the first is there."""
     service.outputs = 3
     client = connect(retry=RetryPolicy(attempts=1))
     task = await finished(client)
-    service.script("result", Fault.ok(), Fault.truncated())
+    service.script("result", Fault.truncated())
     with pytest.raises(DownloadError):
         await client.download(task, tmp_path, name="a")
-    assert files(tmp_path) == ["a-1.mp4"]
+    assert len(files(tmp_path)) == 2
+    assert set(files(tmp_path)) < {"a-1.mp4", "a-2.mp4", "a-3.mp4"}
 
 
 async def test_a_large_result_that_breaks_off_is_retried(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """What was already on disk of a result that broke off is gone; the next attempt is whole."""
+    """Without a validator it begins anew, and what was on disk is gone."""
     seen: list[list[str]] = []
     body = bytes(range(256)) * 4096 * 3
 
@@ -288,11 +343,11 @@ async def test_a_download_that_is_cancelled_leaves_no_file(
     client: AsyncClient, listen: Listen, until: Until, tmp_path: Path
 ) -> None:
     """Cancelled half way, with bytes on disk, a download leaves nothing, and no slot taken."""
-    body = b"x" * (MEGABYTE * 3)
+    body = bytes(MEGABYTE * 3)
     url = await listen(lambda _: (answer(body, length=2 * len(body)), b""))
     running = asyncio.create_task(client.download(Output(url=f"{url}/a.mp4"), tmp_path))
     await until(lambda: files(tmp_path))
-    assert files(tmp_path)[0].startswith(".a-")
+    assert files(tmp_path) == [".a.part"]
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -339,7 +394,7 @@ async def test_a_slow_result_is_not_cut_short(
 async def test_the_key_does_not_go_to_the_results_host(
     service: FakeService, client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """No request for a result has the key, on whatever host, nor after a redirect; each has a name."""
+    """No request for a result has it, on whatever host, nor after a redirect."""
     heard: list[bytes] = []
 
     def reply(request: bytes) -> bytes:
@@ -435,7 +490,7 @@ async def test_a_result_within_its_url_is_saved(
     before = service.counts["/upload"]
     [path] = await client.download(task, tmp_path)
     [other] = await client.download(task.outputs[0], tmp_path)
-    assert (path.name, other.name) == (f"{task.out_task_id}.png", "output.png")
+    assert (path.name, other.name) == (f"{task.out_task_id}.png", f"{task.out_task_id}-1.png")
     assert path.read_bytes() == other.read_bytes() == png
     assert client.stats.bytes_downloaded == 2 * len(png)
     assert service.counts["/upload"] == before == 0
@@ -475,7 +530,7 @@ async def test_a_result_within_its_url_is_cancelled_anywhere(
 async def test_an_error_does_not_carry_megabytes(
     connect: Connect, tmp_path: Path, url: str
 ) -> None:
-    """A URL of megabytes that cannot be saved is shortened in the error, and in all of its causes."""
+    """A URL of megabytes is shortened in the error, and in all of its causes."""
     client = connect(retry=RetryPolicy(attempts=1))
     with pytest.raises(DownloadError) as caught:
         await client.download(Output(url=url), tmp_path)
@@ -524,14 +579,38 @@ async def test_the_suffix_is_what_the_file_is(
     assert path.name == "clip.png"
 
 
-async def test_a_lent_session_that_does_not_unpack(listen: Listen, tmp_path: Path) -> None:
-    """A result that comes packed all the same is unpacked, whatever a lent session is set to."""
-    packed = gzip.compress(b"GIF89a" * 1000)
-    url = await listen(lambda _: answer(packed, b"Content-Encoding: gzip"))
+PLAIN = b"GIF89a" * 1000
+PACKED = {
+    b"gzip": gzip.compress(PLAIN),
+    b"deflate": zlib.compress(PLAIN),
+    b"br": brotli.compress(PLAIN),
+}
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+@pytest.mark.parametrize("lent", [False, True])
+async def test_a_packed_result_is_unpacked(
+    connect: Connect, listen: Listen, tmp_path: Path, encoding: bytes, *, lent: bool
+) -> None:
+    """It was not asked for so, and comes so all the same; one that ends early is fetched again."""
+    replies = [
+        answer(packed, b"Content-Encoding: " + encoding)
+        for packed in (PACKED[encoding][:-1], b"\xff" * 99, PACKED[encoding])
+    ]
+    url = await listen(lambda _: replies.pop(0))
     async with aiohttp.ClientSession(auto_decompress=False) as session:
-        client = AsyncClient("sk-test", base_url=url, session=session)
+        client = connect(base_url=url, session=session if lent else None)
         [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
-        assert path.read_bytes() == b"GIF89a" * 1000
+    assert path.read_bytes() == PLAIN
+    assert client.stats.retries == 2
+
+
+async def test_an_unknown_packing_is_an_error(
+    connect: Connect, listen: Listen, tmp_path: Path
+) -> None:
+    url = await listen(lambda _: answer(b"?", b"Content-Encoding: rot13"))
+    with pytest.raises(DownloadError, match="packed with 'rot13'"):
+        await connect().download(Output(url=f"{url}/a"), tmp_path)
 
 
 async def test_a_compressed_result_is_not_asked_for(
@@ -559,19 +638,317 @@ async def test_a_date_to_come_back_at_is_kept_without_a_clock_of_the_host(
     assert path.name == "a.gif"
 
 
-async def test_a_download_takes_a_slot(
+async def test_downloads_have_slots_of_their_own(
     service: FakeService, connect: Connect, until: Until, tmp_path: Path
 ) -> None:
-    """A download counts as an exchange in flight, and another call queues behind it."""
+    """As many as the client has beside them: downloads never hold up the API's calls."""
     client = connect(max_concurrency=1)
     task = await finished(client)
     service.script("result", Fault.hang())
     running = asyncio.create_task(client.download(task, tmp_path))
     await until(lambda: service.counts["/upload"])
-    queued = asyncio.create_task(client.balance())
+    queued = asyncio.create_task(client.download(task, tmp_path))
     await until(lambda: client.stats.waiting)
-    assert client.stats.in_flight == 1
+    assert (client.stats.in_flight, client.stats.waiting) == (1, 1)
+    await client.balance()
     running.cancel()
     await queued
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_busy_default_executor_holds_up_no_download(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    release = threading.Event()
+    blocked = [loop.run_in_executor(None, release.wait) for _ in range(64)]
+    try:
+        assert await client.download(await finished(client), tmp_path)
+    finally:
+        release.set()
+        await asyncio.gather(*blocked)
+
+
+async def test_a_full_disk_is_an_error_that_says_so(client: AsyncClient, tmp_path: Path) -> None:
+    task = await finished(client)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(DownloadError, match="File too large") as caught:
+            await client.download(task, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert files(tmp_path) == []
+    assert await client.download(task, tmp_path)
+
+
+async def test_an_output_is_read(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
+    """A medium, a text, and a result within its URL."""
+    task = await finished(client)
+    [path] = await client.download(task, tmp_path)
+    assert await client.read(task.outputs[0]) == path.read_bytes()
+    assert await client.read(Output(title="Rain", text="\u96e8")) == b"Rain\n\n\xe9\x9b\xa8"
+    assert await client.read(Output(url="data:image/gif;base64,R0lGODlh")) == b"GIF89a"
+    with pytest.raises(TypeError, match="output must be an Output, got Task"):
+        await client.read(task)  # type: ignore[arg-type]
+    service.script("result", *[Fault.html(200)] * 5)
+    with pytest.raises(DownloadError, match="an HTML page instead of the video"):
+        await client.read(task.outputs[0])
+
+
+EXPIRED = [400, 401, 403, 404, 410]
+
+
+def completed(url: str | None) -> Fault:
+    """Make a query's reply: a completed task whose result is at *url*."""
+    output = [] if url is None else [{"url": url}]
+    told = {"status": "completed", "output": output}
+    return Fault.reply(200, json.dumps({"statusCode": 200, "data": told}))
+
+
+@pytest.mark.parametrize("status", EXPIRED)
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_url_that_has_expired_is_refreshed(
+    service: FakeService, client: AsyncClient, tmp_path: Path, status: int, *, alone: bool
+) -> None:
+    """The task, which an output knows, is queried once more, and the fresh URL used at once."""
+    task, other = await finished(client), await finished(client)
+    service.script("result", Fault.reply(status, b"<Error/>"))
+    service.script("query", completed(other.outputs[0].url))
+    before = service.counts["/api/openapi/query"]
+    [path] = await client.download(task.outputs[0] if alone else task, tmp_path)
+    assert path.read_bytes() == await client.read(other.outputs[0])
+    assert service.counts["/api/openapi/query"] == before + 1
+    assert client.stats.retries == 0
+
+
+@pytest.mark.parametrize("status", EXPIRED)
+async def test_a_url_that_stays_expired_is_said_to_be_so(
+    service: FakeService, connect: Connect, tmp_path: Path, status: int
+) -> None:
+    client = connect(retry=RetryPolicy(base=0, settle=0, attempts=2))
+    task, other = await finished(client), await finished(client)
+    refused = Fault.reply(status, b"<Error>Request has expired</Error>")
+    cases: list[tuple[Task | Output, list[Fault], str]] = [
+        (task, [], "the service has no fresh one"),
+        (task, [completed(None)], "the service has no fresh one"),
+        (task, [completed(other.outputs[0].url)], "so has the fresh one that the service gave"),
+        (task, [Fault.html(503)] * 2, r"the task could not be queried for a fresh one \(.*503"),
+        (Output(url=task.outputs[0].url), [], rf"expired \(HTTP {status}\): http"),
+    ]
+    for what, queries, text in cases:
+        service.script("query", *queries)
+        service.script("result", *[refused] * (3 if "so has" in text else 2))
+        with pytest.raises(DownloadError, match=text) as caught:
+            await client.download(what, tmp_path)
+        assert f"the result's URL has expired (HTTP {status})" in str(caught.value)
+        assert caught.value.expired
+        assert "query the task" in caught.value.advice
+        assert pickle.loads(pickle.dumps(caught.value)).advice == caught.value.advice  # noqa: S301
+        assert service.scripted("query") == service.scripted("result") == 0
+    assert files(tmp_path) == []
+
+
+DATED = (b"Last-Modified: Mon, 02 Nov 2026 10:00:00 GMT", b"Date: Mon, 02 Nov 2026 10:00:01 GMT")
+FRESH = (b"Last-Modified: Mon, 02 Nov 2026 10:00:00 GMT", b"Date: Mon, 02 Nov 2026 10:00:00 GMT")
+TAGGED = (b'ETag: "a"',)
+
+
+@attrs.define
+class Host:
+    """A host of one file whose connections all break; it knows ranges.
+
+    Attributes:
+        content: The file.
+        headers: Sent with each response.
+        share: Of what is asked for, sent before the connection breaks.
+        once: Whether only the first breaks.
+        partial: Makes the responses to ranges, if they are not as they should be.
+    """
+
+    content: bytes
+    headers: tuple[bytes, ...] = TAGGED
+    share: float = 0.4
+    once: bool = False
+    partial: Callable[[int], bytes] | None = None
+    ranges: list[tuple[int, bytes]] = attrs.field(factory=list)
+    sent: int = 0
+
+    def __call__(self, request: bytes) -> bytes:
+        fields = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if line)
+        asked = fields.get(b"Range")
+        start = int(asked[6:-1]) if asked else 0
+        self.ranges.append((start, fields.get(b"If-Range", b"")))
+        rest = self.content[start:]
+        broken = not self.once or len(self.ranges) == 1
+        sent = rest[: max(1, int(len(rest) * self.share))] if broken else rest
+        self.sent += len(sent)
+        if not asked:
+            return answer(sent, *self.headers, length=len(rest))
+        if self.partial is not None:
+            return self.partial(start)
+        return answer(sent, *self.headers, self.range(start), length=len(rest), status=206)
+
+    def range(self, start: int) -> bytes:
+        length = len(self.content)
+        return b"Content-Range: bytes %d-%d/%d" % (start, length - 1, length)
+
+
+FILE = b"GIF89a" + bytes(range(256)) * 12_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "validator"), [(TAGGED, b'"a"'), (DATED, DATED[0].partition(b": ")[2])]
+)
+async def test_a_result_that_breaks_off_is_resumed(
+    client: AsyncClient,
+    listen: Listen,
+    tmp_path: Path,
+    headers: tuple[bytes, ...],
+    validator: bytes,
+) -> None:
+    """However often, as long as it moves on."""
+    host = Host(FILE, headers)
+    url = await listen(host)
+    [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
+    assert path.read_bytes() == FILE
+    assert files(tmp_path) == ["a.gif"]
+    # aiohttp drops what it has not handed over when a connection breaks.
+    assert host.sent < 1.3 * len(FILE)
+    assert client.stats.bytes_downloaded == len(FILE)
+    starts = [start for start, _ in host.ranges]
+    assert starts == sorted(set(starts))
+    assert len(starts) > 20
+    assert {tag for _, tag in host.ranges[1:]} == {validator}
+    assert client.stats.retries == len(starts) - 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        FRESH,
+        DATED[:1],
+        (b'ETag: W/"a"',),
+        (b'ETag: W/"a"', *DATED),
+        (b"ETag: a",),
+        (b"Last-Modified: yesterday", DATED[1]),
+    ],
+)
+async def test_without_a_strong_validator_a_result_begins_anew(
+    client: AsyncClient, listen: Listen, tmp_path: Path, headers: tuple[bytes, ...]
+) -> None:
+    host = Host(FILE, headers, once=True)
+    [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
+    assert path.read_bytes() == FILE
+    assert host.ranges == [(0, b"")] * 2
+
+
+NEW = b"GIF89a" + bytes(len(FILE))
+
+
+@pytest.mark.parametrize(
+    "partial",
+    [
+        lambda _host, _start: answer(NEW, b'ETag: "b"'),
+        lambda host, start: answer(NEW[start:], b'ETag: "b"', host.range(start), status=206),
+        lambda host, start: answer(FILE[start + 1 :], *TAGGED, host.range(start + 1), status=206),
+        lambda _host, start: answer(FILE[start:], *TAGGED, status=206),
+        lambda _host, start: answer(
+            FILE[start:],
+            *TAGGED,
+            b"Content-Range: bytes %d-%d/%d" % (start, 9**9, 9**9),
+            status=206,
+        ),
+        lambda host, start: answer(
+            FILE[start:], *TAGGED, host.range(start), b"Content-Encoding: gzip", status=206
+        ),
+        lambda _host, _start: answer(b"", status=416),
+        lambda _host, _start: answer(b"", status=403),
+    ],
+)
+async def test_a_rest_that_does_not_fit_is_not_appended(
+    client: AsyncClient,
+    listen: Listen,
+    tmp_path: Path,
+    partial: Callable[[Host, int], bytes],
+) -> None:
+    """A file that has changed, or a host that cannot count: the result begins anew."""
+    host = Host(FILE, once=True)
+    host.partial = functools.partial(partial, host)
+    [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
+    assert path.read_bytes() == FILE
+    assert [start > 0 for start, _ in host.ranges] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [answer(b"", status=503)],
+        [answer(b"", b"Retry-After: 0", status=429), answer(b"", status=408)],
+        [b"", b""],
+        [answer(b"", *TAGGED, b"Content-Range: bytes %d-%d/*", length=9, status=206)],
+        [answer(b"", *TAGGED, b"Content-Range: bytes %d-%d/*", status=206)],
+    ],
+)
+async def test_what_fails_while_resuming_is_retried(
+    client: AsyncClient, listen: Listen, tmp_path: Path, failures: list[bytes]
+) -> None:
+    """Nothing that has arrived is thrown away for it."""
+    host = Host(FILE, once=True)
+    left = list(failures)
+
+    def partial(start: int) -> bytes:
+        if left:
+            return left.pop(0).replace(b"%d-%d", b"%d-%d" % (start, start + 9))
+        return answer(FILE[start:], *TAGGED, host.range(start), status=206)
+
+    host.partial = partial
+    [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
+    assert path.read_bytes() == FILE
+    assert [start for start, _ in host.ranges].count(0) == 1
+
+
+async def test_a_rest_in_parts(client: AsyncClient, listen: Listen, tmp_path: Path) -> None:
+    """A host may send less than the range that is asked for, and may not know the length."""
+    host = Host(FILE, once=True)
+
+    def partial(start: int) -> bytes:
+        end = min(start + 700_000, len(FILE))
+        told = b"Content-Range: bytes %d-%d/%d" % (start, end - 1, len(FILE))
+        return answer(FILE[start:end], *TAGGED, told, status=206)
+
+    host.partial = partial
+    [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
+    assert path.read_bytes() == FILE
+    assert len(host.ranges) == 4
+
+
+async def test_a_host_that_stays_away_ends_the_resuming(
+    connect: Connect, listen: Listen, tmp_path: Path
+) -> None:
+    """With one attempt there is no second request."""
+    for attempts, requests in ((1, 1), (2, 2 * (1 + 2 * 2)), (3, 3 * (1 + 2 * 3))):
+        client = connect(retry=RetryPolicy(base=0, attempts=attempts))
+        host = Host(FILE, partial=lambda _start: b"")
+        with pytest.raises(DownloadError):
+            await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
+        assert len(host.ranges) == requests
+        assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_resumed_download_is_cancelled_anywhere(
+    client: AsyncClient, listen: Listen, tmp_path: Path, *, late: bool
+) -> None:
+    """It leaves all or nothing, and no slot taken."""
+    url = await listen(Host(FILE, share=0.7))
+    for step in (sweep := Sweep()):
+        folder = tmp_path / str(step)
+        call = partial(client.download, Output(url=f"{url}/a"), folder)
+        sweep.struck = await cancel_at(call, step, late=late)
+        assert files(folder) in ([], ["a.gif"])
+        assert client.stats.in_flight == 0
+    assert (folder / "a.gif").read_bytes() == FILE

@@ -264,6 +264,7 @@ def test_no_field_could_hold_a_key(cls: type[AireiterError]) -> None:
         "advice",
         "code",
         "excerpt",
+        "expired",
         "message",
         "out_task_id",
         "path",

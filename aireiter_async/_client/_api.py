@@ -1,6 +1,7 @@
 """The endpoints of the service: a slot, one exchange, and the response read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -76,9 +77,20 @@ class Api:
             connect_timeout=settings.connect_timeout,
         )
 
-    def result(self, url: str) -> Stream:
-        """Get a result from its host, without the key; the caller holds a slot."""
-        return self.shared.transport.stream(self._result_route, url)
+    @asynccontextmanager
+    async def result(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """Get a result from its host, without the key."""
+        shared = self.shared
+        await shared.downloads.acquire()
+        try:
+            shared.counters.requests += 1
+            async with shared.transport.stream(self._result_route, url, headers) as stream:
+                yield stream
+        except TransportError:
+            shared.transport.open()  # raises if the client was closed meanwhile
+            raise
+        finally:
+            shared.downloads.release()
 
     async def exchange(
         self,

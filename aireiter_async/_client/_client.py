@@ -128,9 +128,9 @@ class AsyncClient:
         check_count("max_concurrency", max_concurrency)
         if max_rate is not None:
             check_number("max_rate", max_rate, above=0)
-        transport = Transport(
-            session, limit=max_concurrency, proxy=proxy, trust_env=trust_env, ssl=ssl
-        )
+        # Downloads have slots of their own, and may need as many connections again.
+        connections = 2 * max_concurrency
+        transport = Transport(session, limit=connections, proxy=proxy, trust_env=trust_env, ssl=ssl)
         self._shared = Shared(transport, self._new_clock(), max_concurrency, max_rate)
         self._owner = True
         self._set_up(settings)
@@ -169,6 +169,7 @@ class AsyncClient:
         """
         if self._owner:
             self._shared.clock.close()
+            self._shared.files.close()
             await asyncio.shield(self._shared.transport.close())
 
     def __repr__(self) -> str:
@@ -222,14 +223,15 @@ class AsyncClient:
     @property
     def stats(self) -> ClientStats:
         """What the client and its views have done so far: a frozen snapshot."""
-        throttle, counters = self._shared.throttle, self._shared.counters
+        throttle, downloads = self._shared.throttle, self._shared.downloads
+        counters = self._shared.counters
         done = attrs.asdict(counters, recurse=False)
         done["estimated_by_model"] = dict(counters.estimated_by_model)
         done["used_by_model"] = dict(counters.used_by_model)
         return ClientStats(
             **done,
-            in_flight=throttle.in_flight,
-            waiting=throttle.waiting,
+            in_flight=throttle.in_flight + downloads.taken,
+            waiting=throttle.waiting + downloads.waiting,
             rate=throttle.rate,
         )
 
@@ -407,24 +409,37 @@ class AsyncClient:
         """Save the results of a completed task, each whole or not at all.
 
         Covers of songs are not among them; lyrics are saved as text, and a
-        result within its URL (``data:``) is decoded.
+        result within its URL (``data:``) is decoded. A connection that breaks is
+        resumed where the host can, and where a URL has expired, the task is
+        queried for a fresh one.
 
         Args:
             task_or_output: A completed task, or one of its outputs.
             directory: Where to; made if it is missing.
-            name: The files' name without suffix; None: the task's id, or for an
-                output the name in its URL. Several outputs are numbered from 1.
-                The suffix comes from the content. A file of that name is replaced.
+            name: The files' name without suffix; None: the task's ID, with the
+                output's number where there are several. The suffix comes from
+                the content. The same result replaces its earlier file; a name
+                that another file has gets ``-2``.
 
         Returns:
-            The paths, in the order of the outputs.
+            The paths, in the order of the outputs. The files are on disk, not
+            only in the system's cache.
 
         Raises:
-            DownloadError: A result could not be saved; those before it are there.
+            DownloadError: A result could not be saved; the others are there.
             TypeError: An argument is of the wrong type.
             ValueError: The task has not completed, or *name* is no file name.
         """
         return await self._downloading.download(task_or_output, Path(directory), name)
+
+    async def read(self, output: Output) -> bytes:
+        """Return the content of an output, the text of one without a URL in UTF-8.
+
+        Raises:
+            DownloadError: It could not be read.
+            TypeError: *output* is none.
+        """
+        return await self._downloading.read(output)
 
     def submit_many(
         self,

@@ -8,8 +8,9 @@ from functools import partial
 
 from attrs import define, field
 
+from aireiter_async._media import Files
 from aireiter_async._poll import Durations
-from aireiter_async._throttle import Throttle
+from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
 from aireiter_async.errors import AireiterError
 
@@ -96,6 +97,9 @@ class Shared:
         self.clock = clock
         self.max_concurrency = max_concurrency
         self.throttle = Throttle(max_concurrency, max_rate, clock=clock.now, sleep=clock.sleep)
+        # Of their own: slow downloads never hold up a submit or a poll.
+        self.downloads = Slots(max_concurrency)
+        self.files = Files()
         self.counters = Counters()
         self.durations = Durations()
 

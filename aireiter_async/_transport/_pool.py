@@ -355,6 +355,7 @@ class Transport:
         session = self.open()
         await self._resolver.check(url.raw_host or "")
         options = _options(url, headers, self._find_proxy(url))
+        options["auto_decompress"] = False  # aiohttp takes a truncated gzip for a complete one
         return await session.get(url, timeout=limits, **options)
 
 

@@ -1,7 +1,7 @@
 """Results, read piece by piece from whatever host they are on."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -88,8 +88,8 @@ class Stream:
         # A response that was not read to its end closes its connection.
         self._response.release()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives.
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the body as it arrives, still packed if it has a ``Content-Encoding``.
 
         Raises:
             TransportError: The body ended before its announced length.

@@ -1,0 +1,106 @@
+"""Content encodings: unpacked here, because aiohttp takes a truncated one for complete."""
+
+import importlib
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+
+class Decoder(Protocol):
+    """Unpacks a body piece by piece."""
+
+    def decode(self, data: bytes) -> bytes:
+        """Return what *data* unpacks to.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+
+    @property
+    def complete(self) -> bool:
+        """Whether the packed data has come to its end."""
+
+
+class _Zlib:
+    """Gzip of any number of members (RFC 1952), or deflate with or without its zlib header."""
+
+    def __init__(self, *, gzip: bool) -> None:
+        self._gzip = gzip
+        self._members = 0
+        self._inflate: Any = None
+
+    def decode(self, data: bytes) -> bytes:
+        parts = []
+        try:
+            while data:
+                if self._inflate is None or self._inflate.eof:
+                    data = data.lstrip(b"\0") if self._members else data  # padding
+                    if not data:
+                        break
+                    self._inflate = zlib.decompressobj(self._window(data))
+                    self._members += 1
+                parts.append(self._inflate.decompress(data))
+                data = self._inflate.unused_data
+        except zlib.error as error:
+            raise ValueError(f"the result is damaged: {error}") from error
+        return b"".join(parts)
+
+    @property
+    def complete(self) -> bool:
+        return self._inflate is not None and self._inflate.eof
+
+    def _window(self, data: bytes) -> int:
+        if self._gzip:
+            return zlib.MAX_WBITS | 16
+        return zlib.MAX_WBITS if data[0] & 15 == zlib.DEFLATED else -zlib.MAX_WBITS
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._module = _import_brotli()
+        self._decompressor = self._module.Decompressor()
+
+    def decode(self, data: bytes) -> bytes:
+        try:
+            unpacked: bytes = self._decompressor.process(data)
+        except self._module.error as error:
+            raise ValueError(f"the result is damaged: {error}") from error
+        return unpacked
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._decompressor.is_finished())
+
+
+def _import_brotli() -> Any:
+    for name in ("brotli", "brotlicffi"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ValueError("the result is packed with brotli: install Brotli")
+
+
+_DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
+    "gzip": lambda: _Zlib(gzip=True),
+    "x-gzip": lambda: _Zlib(gzip=True),
+    "deflate": lambda: _Zlib(gzip=False),
+    "br": _Brotli,
+}
+
+
+def decoder(content_encoding: str) -> Decoder | None:
+    """Return what unpacks a body, None for one that is as it is.
+
+    Raises:
+        ValueError: It is packed in a way that cannot be unpacked here.
+    """
+    encoding = content_encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return None
+    try:
+        return _DECODERS[encoding]()
+    except KeyError:
+        raise ValueError(
+            f"the result is packed with {encoding[:40]!r}, which was not asked for"
+        ) from None

@@ -1,0 +1,248 @@
+"""Results in folders: each file whole or absent, and never over another result."""
+
+import itertools
+import os
+import stat
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+from aireiter_async._media._threads import Threads
+
+if sys.platform != "win32":  # pragma: no branch
+    import fcntl
+
+_BLOCK: Final = 1024 * 1024  # bytes that are written at once, off the event loop
+
+
+class Files:
+    """Saves results in folders, for a client and its views.
+
+    Args:
+        link: Gives a file a second name, and fails where that name is taken.
+        remembered: Of how many files at most it is known which result they are.
+    """
+
+    def __init__(
+        self, link: Callable[[Path, Path], None] = os.link, remembered: int = 4096
+    ) -> None:
+        self.threads = Threads()
+        self._link = link
+        self._remembered = remembered
+        self._lock = threading.Lock()
+        self._owners: OrderedDict[Path, Hashable] = OrderedDict()
+
+    def close(self) -> None:
+        """Accept no more work."""
+        self.threads.close()
+
+    async def save(
+        self,
+        chunks: AsyncIterator[bytes],
+        folder: Path,
+        stem: str,
+        suffix: str,
+        *,
+        owner: Hashable,
+        replace: bool,
+    ) -> Path:
+        """Write *chunks* to a file, under a temporary name until it is complete and on disk.
+
+        A file of that name is replaced if it is the same result: the one that *owner* saved
+        before or, where this client has not saved it, an equal file. Otherwise a number
+        is appended.
+
+        Args:
+            chunks: The content.
+            folder: Made if it is missing.
+            stem: The file's name without its suffix, safe.
+            suffix: With its dot.
+            owner: Identifies the result.
+            replace: Whether a file of that name that this client has not saved is an earlier
+                copy of the result.
+
+        Raises:
+            OSError: The file could not be written.
+        """
+        partial = _Partial(folder, stem)
+        buffer = bytearray()
+        try:
+            async for chunk in chunks:
+                buffer += chunk
+                if len(buffer) >= _BLOCK:
+                    await self.threads.run(partial.write, bytes(buffer))
+                    buffer.clear()
+            names = _names(folder, stem, suffix)
+            return await self.threads.run(
+                self._finish, partial, bytes(buffer), names, owner, replace=replace
+            )
+        finally:
+            partial.discard()
+
+    def _finish(
+        self,
+        partial: "_Partial",
+        rest: bytes,
+        names: Iterator[Path],
+        owner: Hashable,
+        *,
+        replace: bool,
+    ) -> Path:
+        partial.write(rest)
+        partial.sync()
+        for target in names:
+            with self._lock:
+                if self._take(partial.path, target, owner, replace=replace):
+                    partial.finished = True
+                    self._owners[target] = owner
+                    self._owners.move_to_end(target)
+                    if len(self._owners) > self._remembered:
+                        self._owners.popitem(last=False)
+                    break
+            replace = False
+        _sync_folder(target.parent)
+        return target
+
+    def _take(self, partial: Path, target: Path, owner: Hashable, *, replace: bool) -> bool:
+        """Give a complete file its name, unless that is another result's."""
+        if self._claim(partial, target):
+            return True
+        known = self._owners.get(target)
+        own = replace or _same_content(partial, target) if known is None else known == owner
+        if not own or target.is_dir():
+            return False
+        partial.replace(target)
+        return True
+
+    def _claim(self, partial: Path, target: Path) -> bool:
+        """Give a complete file a name that is free."""
+        try:
+            self._link(partial, target)
+        except FileExistsError:
+            return False
+        except OSError:  # this file system has no links
+            try:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return False
+            partial.replace(target)
+        else:
+            partial.unlink()
+        return True
+
+
+class _Partial:
+    """A file under a temporary name; its methods block.
+
+    The name depends on the result's alone, so what a killed process has left is found and
+    removed. A lock shows which files are in use.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.finished = False
+        self._names = _names(folder, f".{stem}", ".part")
+        self._folder = folder
+        self._file: FileIO | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._file is None:
+            _make_folder(self._folder)
+            self.path, self._file = next(filter(None, map(_create, self._names)))
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def sync(self) -> None:
+        assert self._file is not None  # noqa: S101 - it was written
+        os.fsync(self._file.fileno())
+        if sys.platform == "win32":  # pragma: no cover - an open file cannot be renamed there
+            self._file.close()
+
+    def discard(self) -> None:
+        """Remove a file that was not finished; the error that led here is what counts."""
+        if self._file is None:
+            return
+        if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
+            self._file.close()
+        if not self.finished:
+            with suppress(OSError):
+                self.path.unlink()
+        with suppress(OSError):  # the lock goes last: nobody else removes the file meanwhile
+            self._file.close()
+
+
+def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    yield folder / f"{stem}{suffix}"
+    for number in itertools.count(2):
+        yield folder / f"{stem}-{number}{suffix}"
+
+
+def _create(path: Path) -> tuple[Path, FileIO] | None:
+    """Make a file that only this object writes to; None if the name is in use."""
+    with suppress(OSError):
+        _remove_leftover(path)
+    try:
+        file = FileIO(path, "x")
+    except FileExistsError:
+        return None
+    if sys.platform != "win32" and not _lock(file.fileno(), path):  # pragma: no branch
+        file.close()
+        return None
+    return path, file
+
+
+def _remove_leftover(path: Path) -> None:
+    if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
+        path.unlink()
+        return
+    leftover = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if _lock(leftover, path):
+            path.unlink()
+    finally:
+        os.close(leftover)
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file, and tell whether *path* is still its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    try:
+        found = other.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != one.stat().st_size:
+            return False
+        with one.open("rb") as left, other.open("rb") as right:
+            while block := left.read(_BLOCK):
+                if block != right.read(_BLOCK):
+                    return False
+    except OSError:  # it cannot be read, or leads nowhere: it is not ours
+        return False
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,246 @@
+"""A result at a URL: its content is checked, and a connection that breaks is resumed."""
+
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from aireiter_async._envelope import Reply, protocol_error
+from aireiter_async._media._encodings import Decoder, decoder
+from aireiter_async._media._formats import HEAD, describe_page, file_type, is_web_url
+from aireiter_async._retry import Retry
+from aireiter_async.errors import AireiterError, ProtocolError, TransportError
+
+# The statuses of a URL that has expired: S3 and its like answer 403, Google 400.
+EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
+
+_RETRIED: Final = frozenset({408, 425, 429})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.IGNORECASE)
+_STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
+_SECOND: Final = timedelta(seconds=1)
+
+
+class Response(Protocol):
+    """A host's response to a GET."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the body as it arrives, still packed."""
+
+
+Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Response]]
+
+
+@asynccontextmanager
+async def open_result(open_url: Open, retry: Retry, url: str, kind: str) -> AsyncIterator["Result"]:
+    """Open the result at *url*, and read enough of it to know what it is.
+
+    Args:
+        open_url: Sends a GET with headers.
+        retry: How often a broken connection is resumed.
+        url: Where it is.
+        kind: The kind of output that is expected.
+
+    Raises:
+        ProtocolError: The host sent something else.
+        TransportError: No complete response arrived.
+        ValueError: It is no URL, or the result cannot be unpacked.
+    """
+    if not is_web_url(url):
+        raise ValueError("the result is not at an http or https URL of reasonable length")
+    async with AsyncExitStack() as stack:
+        result = Result(open_url, retry, url, stack)
+        await result.start(kind)
+        yield result
+
+
+class Result:
+    """A result that is being read.
+
+    Attributes:
+        suffix: The suffix for its file, with the dot.
+        content_type: What it is.
+        length: How many bytes were read.
+        failure: Why it could not be read to its end, None if it could.
+    """
+
+    suffix: str
+    content_type: str
+
+    def __init__(self, open_url: Open, retry: Retry, url: str, stack: AsyncExitStack) -> None:
+        self._open = open_url
+        self._retry = retry
+        self._url = url
+        self._stack = stack
+        self._chunks: AsyncGenerator[bytes]
+        self._next = b""
+        self._decoder: Decoder | None = None
+        self._validator: str | None = None
+        self._received = 0
+        self._total: int | None = None
+        self._head = b""
+        self.length = 0
+        self.failure: Exception | None = None
+
+    async def start(self, kind: str) -> None:
+        """Read the beginning, and refuse what is no result."""
+        response = await self._get({})
+        headers = response.headers
+        if response.status != HTTPStatus.OK:
+            raise await self._refusal(response)
+        self._decoder = decoder(headers.get("Content-Encoding", ""))
+        if self._decoder is None:
+            self._validator = _strong_validator(headers)
+            length = headers.get("Content-Length", "")
+            self._total = int(length) if length.isdecimal() else None
+        while len(self._head) < HEAD and (chunk := await self._read()):
+            self._head += chunk
+        if not self._head:
+            raise protocol_error("the result's host sent nothing", _reply(response, b""))
+        label = headers.get("Content-Type", "")
+        if page := describe_page(label, self._head, self._url, kind):
+            wanted = "result" if kind == "file" else kind
+            what = f"the result's host sent {page} instead of the {wanted}"
+            raise protocol_error(what, _reply(response, self._head))
+        self.suffix, self.content_type = file_type(label, self._head, self._url)
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Yield the content.
+
+        Raises:
+            AireiterError: It breaks off and cannot be resumed.
+        """
+        try:
+            chunk = self._head
+            while chunk:
+                self.length += len(chunk)
+                yield chunk
+                chunk = await self._read()
+        except Exception as error:
+            self.failure = error
+            raise
+
+    async def _read(self) -> bytes:
+        """Return the next piece of the content, empty at its end."""
+        while True:
+            packed, self._next = self._next, b""
+            try:
+                packed = packed or await anext(self._chunks, b"")
+                if not packed and self._total is not None and self._received < self._total:
+                    raise TransportError("the host sent a part of the result only")  # noqa: TRY301 - resumed like a break
+            except TransportError as error:
+                await self._resume(error)
+                continue
+            self._received += len(packed)
+            if self._decoder is None:
+                return packed
+            if not packed and not self._decoder.complete:
+                raise TransportError("the packed result ends early")
+            content = self._unpack(self._decoder, packed)
+            if content or not packed:
+                return content
+
+    async def _resume(self, error: TransportError) -> None:
+        """Continue after a break where the host can send the rest of the very same file."""
+        policy = self._retry.policy
+        if self._validator is None or not self._received or policy.attempts == 1:
+            raise error
+        await self._close(error)
+        # The rest arrives bit by bit if need be: only breaks without any progress are counted.
+        seconds = policy.wait(error, 0)
+        self._retry.on_retry(error, seconds)
+        await self._retry.sleep(seconds)
+        if not await self._retry.call(self._get_rest, self._validator):
+            raise error
+
+    async def _get_rest(self, validator: str) -> bool:
+        """Ask for the rest, and tell whether that is what the host sends."""
+        try:
+            headers = {"Range": f"bytes={self._received}-", "If-Range": validator}
+            response = await self._get(headers)
+            if response.status in _RETRIED or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise await self._refusal(response)
+            if response.status != HTTPStatus.PARTIAL_CONTENT or not self._fits(response.headers):
+                return False
+            self._next = await anext(self._chunks, b"")
+            if not self._next:
+                raise TransportError("the host sent nothing more")
+        except AireiterError as error:
+            await self._close(error)
+            raise
+        return True
+
+    def _fits(self, headers: Mapping[str, str]) -> bool:
+        """Tell whether a partial response continues what was received."""
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        if found is None or int(found[1]) != self._received:
+            return False
+        if headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
+            return False
+        if any(value != self._validator for value in _same_kind(headers, self._validator)):
+            return False
+        total = None if found[2] == "*" else int(found[2])
+        if self._total is None:
+            self._total = total
+        return total in {None, self._total}
+
+    async def _get(self, headers: Mapping[str, str]) -> Response:
+        response = await self._stack.enter_async_context(self._open(self._url, headers))
+        self._chunks = await self._stack.enter_async_context(aclosing(response.chunks()))
+        return response
+
+    async def _close(self, error: AireiterError) -> None:
+        """Give connection and slot back; what they know better about *error* is raised."""
+        await self._stack.__aexit__(type(error), error, error.__traceback__)
+
+    async def _refusal(self, response: Response) -> ProtocolError:
+        excerpt = b""
+        if not response.headers.get("Content-Encoding"):
+            with suppress(TransportError):
+                excerpt = await anext(self._chunks, b"")
+        return protocol_error(
+            "the result's host did not send the result", _reply(response, excerpt)
+        )
+
+    @staticmethod
+    def _unpack(packing: Decoder, data: bytes) -> bytes:
+        try:
+            return packing.decode(data)
+        except ValueError as error:
+            raise TransportError(str(error)) from error
+
+
+def _reply(response: Response, body: bytes) -> Reply:
+    return Reply(response.status, response.headers, body, time.time())
+
+
+def _strong_validator(headers: Mapping[str, str]) -> str | None:
+    """Return what identifies a file byte for byte (RFC 9110, 8.8), if the host sent it."""
+    etag = headers.get("ETag", "").strip()
+    if _STRONG_ETAG.fullmatch(etag):
+        return etag
+    modified = headers.get("Last-Modified", "").strip()
+    try:
+        # A file that was modified in the second in which it was sent may have been once more.
+        age = parsedate_to_datetime(headers.get("Date", "")) - parsedate_to_datetime(modified)
+    except (TypeError, ValueError):
+        return None
+    return modified if not etag and age >= _SECOND else None
+
+
+def _same_kind(headers: Mapping[str, str], validator: str | None) -> Iterator[str]:
+    name = "ETag" if validator and validator.startswith('"') else "Last-Modified"
+    if name in headers:
+        yield headers[name].strip()

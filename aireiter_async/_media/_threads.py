@@ -1,0 +1,38 @@
+"""Threads for work on files, which blocks."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_THREADS: Final = 4
+
+
+class Threads:
+    """An executor of its own: where the event loop's default one is busy, files do not wait."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="aireiter-files")
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run *function* off the loop, and to its end even when cancelled: it holds a file."""
+        call = functools.partial(function, *args, **kwargs)
+        # No task, or the end of asyncio.run would cancel it and leave the thread behind.
+        running = asyncio.get_running_loop().run_in_executor(self._executor, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                with suppress(asyncio.CancelledError):  # the first one is raised below
+                    await asyncio.wait([running])
+            running.exception()  # the cancellation is what the caller sees
+            raise
+
+    def close(self) -> None:
+        """Accept no more work, and let the threads end."""
+        self._executor.shutdown(wait=False)
