@@ -1,34 +1,20 @@
-"""What is asked of the service: a request with the id that it keeps, frozen, no I/O."""
+"""Requests: frozen values with the ID and the bytes that they keep, no I/O."""
 
 import os
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, Self
 
 import attrs
 from attrs import field, frozen
 
-from aireiter_async.models import with_channel
+from aireiter_async import models
+from aireiter_async._encoding import Encoded, encode_mapping, quote
 from aireiter_async.models._base import Model
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class DrawnId(str):
-    """An id that nobody has chosen: a ledger may put a stable one in its place."""
-
-    __slots__ = ()
-
-
-def draw_id() -> DrawnId:
-    """Draw an ``out_task_id`` that collides with no other.
-
-    Returns:
-        32 hexadecimal characters from the system's random source: timestamps
-        collided in the wild.
-    """
-    return DrawnId(os.urandom(16).hex())
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_URL: Final = re.compile(r"https?://[!-~]+")
 
 
 def check_id(out_task_id: object) -> str:
@@ -48,66 +34,162 @@ def check_id(out_task_id: object) -> str:
     return out_task_id
 
 
-@frozen
+@frozen(init=False, repr=False)
 class SubmitRequest:
-    """One task to be submitted, with the id that it keeps on every attempt.
+    """One task to be submitted: a value that keeps its ID and its bytes on every attempt.
+
+    The params are encoded when the request is made: later changes of the mapping,
+    or of a list in it, change neither what is sent nor `params`.
 
     Attributes:
         model: The model's name, a channel's suffix included. Names that this
             release does not know are passed on.
-        params: A mapping, passed on unchecked, or an instance of a class in
-            `aireiter_async.models`.
-        out_task_id: 1 to 64 characters of ``[A-Za-z0-9_-]``, drawn when not
+        out_task_id: 1 to 64 characters of ``[A-Za-z0-9_-]``, generated when not
             given; the only handle on the task, and used once per API key.
         callback_url: Where the service reports the end of the task; documented
             for five models only.
+
+    Args:
+        model: See above.
+        params: A mapping of JSON values, passed on unchecked, or an instance of a
+            class in `aireiter_async.models`.
+        out_task_id: See above; None generates one.
+        callback_url: See above.
         metadata: Echoed back by the service; documented for five models only.
+        generated_id: Internal: the ID that was generated, which `generated` remembers.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: An argument is of the wrong type, or JSON has no form for it.
         ValueError: An argument is out of its range.
     """
 
     model: str
-    params: Mapping[str, Any] | Model = field(repr=reprlib.repr, hash=False)
-    out_task_id: str = field(factory=draw_id)
-    callback_url: str | None = None
-    metadata: Mapping[str, Any] | None = field(default=None, repr=reprlib.repr, hash=False)
+    _params: Encoded | Model = field(eq=False)
+    out_task_id: str
+    callback_url: str | None
+    _metadata: Encoded | None = field(hash=False)
+    _generated_id: str | None = field(eq=False)
+    _body: Encoded = field(init=False, hash=False)
 
-    # All in one: a validator for each attribute would be a call for each, of every request.
-    def __attrs_post_init__(self) -> None:
-        """Check what was given."""
-        model, params = self.model, self.params
-        if not _is_name(model):
-            raise _wrong_model(model)
-        if isinstance(params, Model):
+    def __init__(
+        self,
+        model: str,
+        params: Mapping[str, Any] | Model,
+        out_task_id: str | None = None,
+        callback_url: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        generated_id: str | None = None,
+    ) -> None:
+        if type(model) is not str and not isinstance(model, str):
+            raise TypeError(f"model must be a str, got {type(model).__name__}")
+        if not model or not model.isprintable() or " " in (model[0], model[-1]):
+            raise ValueError(
+                f"model must be a model's name such as 'nano_banana', got {reprlib.repr(model)}"
+            )
+        kept: Encoded | Model
+        if type(params) is dict:  # nearly always: spares the questions below
+            kept = body = encode_mapping("params", params)
+        elif isinstance(params, Model):
             if model not in params.VARIANTS:
                 raise _wrong_class(model, params)
-        elif not isinstance(
-            params, (dict, Mapping)
-        ):  # a dict needs no look at Mapping's subclasses
-            raise TypeError(
-                "params must be a mapping or an instance of a class in aireiter_async.models, "
-                f"got {type(params).__name__}"
-            )
-        if type(self.out_task_id) is not DrawnId:
-            check_id(self.out_task_id)
+            kept, body = params, encode_mapping("params", params.to_params())
+        else:
+            kept = body = _encoded("params", params)
+        if out_task_id is None:
+            # From the system's random source: timestamps collided in the wild.
+            out_task_id = generated_id = os.urandom(16).hex()
+        elif out_task_id != generated_id:
+            check_id(out_task_id)
+        if callback_url is not None:
+            _check_url(callback_url)
+        set_ = _SET.__get__(self)
+        set_("model", model)
+        set_("_params", kept)
+        set_("out_task_id", out_task_id)
+        set_("callback_url", callback_url)
+        set_("_metadata", None if metadata is None else _encoded("metadata", metadata))
+        set_("_generated_id", generated_id)
+        set_("_body", body)
+
+    @property
+    def params(self) -> Mapping[str, Any] | Model:
+        """The models instance, or the params as they were given, as a copy of its own."""
+        return self._params if isinstance(self._params, Model) else self._body.load()
+
+    @property
+    def metadata(self) -> Mapping[str, Any] | None:
+        """The metadata as they were given, as a copy of its own."""
+        return None if self._metadata is None else self._metadata.load()
+
+    @property
+    def generated(self) -> bool:
+        """Whether the ID was generated, so that a ledger may put a stable one in its place."""
+        return self.out_task_id == self._generated_id
+
+    @property
+    def large(self) -> bool:
+        """Whether encoding takes long enough to be left to a thread: over 64 KB of text."""
+        return self._body.text is None or (
+            self._metadata is not None and self._metadata.text is None
+        )
+
+    def with_id(self, out_task_id: str, *, generated: bool = False) -> Self:
+        """Return the same request under another ID.
+
+        Raises:
+            TypeError: The ID is not a string.
+            ValueError: The ID is malformed.
+        """
+        twin = object.__new__(type(self))
+        for each in attrs.fields(type(self)):
+            _SET(twin, each.name, getattr(self, each.name))
+        _SET(twin, "out_task_id", check_id(out_task_id))
+        _SET(twin, "_generated_id", out_task_id if generated else None)
+        return twin
+
+    def encode(self) -> bytes:
+        """Return the body of the submit: the same bytes for every attempt."""
+        head = f'{{"model":{quote(self.model)},"out_task_id":"{self.out_task_id}"'
         if self.callback_url is not None:
-            _check_url(self.callback_url)
-        if self.metadata is not None and not isinstance(self.metadata, Mapping):
-            raise TypeError(f"metadata must be a mapping, got {type(self.metadata).__name__}")
+            head += f',"callback_url":{quote(self.callback_url)}'
+        params = self._body.text or self._body.encode()
+        if self._metadata is None:
+            return b'%b,"params":%b}' % (head.encode(), params)
+        return b'%b,"metadata":%b,"params":%b}' % (head.encode(), self._metadata.encode(), params)
+
+    def encode_content(self) -> str:
+        """Return what identifies the content: canonical JSON of model, params and metadata.
+
+        Keys are sorted, and a data URI is replaced by its digest; the ID and the
+        callback URL, which may hold a secret, are left out.
+        """
+        more = b"" if self._metadata is None else b'"metadata":%b,' % self._metadata.digest_media()
+        names = more, quote(self.model).encode(), self._body.digest_media()
+        return (b'{%b"model":%b,"params":%b}' % names).decode()
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_body"):  # seen in a traceback's variables while it is made
+            return "<SubmitRequest>"
+        params = self._body.values if self._body.text is None else self.params
+        shown = {"model": self.model, "params": params, "out_task_id": self.out_task_id}
+        if self.callback_url is not None:
+            shown["callback_url"] = self.callback_url
+        if self._metadata is not None:
+            shown["metadata"] = self.metadata
+        return f"SubmitRequest({', '.join(f'{k}={reprlib.repr(v)}' for k, v in shown.items())})"
 
 
-def _is_name(model: object) -> bool:
-    return isinstance(model, str) and model == model.strip() != ""
+_SET: Final = object.__setattr__  # the class is frozen
 
 
-def _wrong_model(model: object) -> Exception:
-    if not isinstance(model, str):
-        return TypeError(f"model must be a str, got {type(model).__name__}")
-    return ValueError(
-        f"model must be a model's name such as 'nano_banana', got {reprlib.repr(model)}"
-    )
+def _encoded(name: str, mapping: object) -> Encoded:
+    if isinstance(mapping, Encoded):  # from attrs.evolve
+        return mapping
+    if not isinstance(mapping, (dict, Mapping)):
+        instead = " or an instance of a class in aireiter_async.models" if name == "params" else ""
+        raise TypeError(f"{name} must be a mapping{instead}, got {type(mapping).__name__}")
+    return encode_mapping(name, mapping)
 
 
 def _wrong_class(model: str, params: Model) -> ValueError:
@@ -120,14 +202,16 @@ def _wrong_class(model: str, params: Model) -> ValueError:
 def _check_url(callback_url: object) -> None:
     if not isinstance(callback_url, str):
         raise TypeError(f"callback_url must be a str, got {type(callback_url).__name__}")
-    if not callback_url.startswith(("http://", "https://")):
+    if not _URL.fullmatch(callback_url):
         raise ValueError(
-            f"callback_url must be an http or https URL, got {reprlib.repr(callback_url)}"
+            "callback_url must be an http or https URL of ASCII characters, "
+            f"got {reprlib.repr(callback_url)}"
         )
 
 
 def as_request(
-    request: SubmitRequest | Model,
+    request: SubmitRequest | Model | str,
+    params: Mapping[str, Any] | None = None,
     *,
     out_task_id: str | None = None,
     channel: str | None = None,
@@ -136,30 +220,45 @@ def as_request(
 ) -> SubmitRequest:
     """Make the request that `submit` sends from what it was given.
 
+    Args:
+        request: A request, a models instance, or a model's name. A name that the
+            catalogue has makes a checked models instance; another one is passed on.
+        params: What goes with a name, and only with a name.
+        out_task_id: In place of the request's own, as the next three.
+        channel: The model's channel.
+        callback_url: Where the service reports the end.
+        metadata: Echoed back by the service.
+
     Raises:
-        TypeError: *request* is neither a request nor a models instance.
-        ValueError: The model has no such *channel*, or an id is malformed.
+        TypeError: *request* is none of these, or *params* do not fit it.
+        ValueError: The model has no such *channel*, an ID is malformed, or the
+            params are not as documented.
     """
-    unchanged = out_task_id is None and channel is None and callback_url is None
-    if type(request) is SubmitRequest and unchanged and metadata is None:
-        return request
-    changes: dict[str, Any] = {}
-    if out_task_id is not None:
-        changes["out_task_id"] = out_task_id
-    if callback_url is not None:
-        changes["callback_url"] = callback_url
-    if metadata is not None:
-        changes["metadata"] = metadata
-    if isinstance(request, Model):
-        model = request.model_name
-        if channel is not None:
-            model = with_channel(model, channel)
-        return SubmitRequest(model, request, **changes)
-    if not isinstance(request, SubmitRequest):
-        raise TypeError(
-            "request must be a SubmitRequest or an instance of a class in "
-            f"aireiter_async.models, got {type(request).__name__}"
-        )
-    if channel is not None:
-        changes["model"] = with_channel(request.model, channel)
-    return attrs.evolve(request, **changes) if changes else request
+    if params is not None and not isinstance(request, str):
+        raise TypeError("params go with a model's name; a request has its own")
+    options: dict[str, Any] = {
+        "out_task_id": out_task_id,
+        "callback_url": callback_url,
+        "metadata": metadata,
+    }
+    match request:  # which is cheaper than isinstance
+        case SubmitRequest():
+            if channel is not None:
+                options["model"] = models.with_channel(request.model, channel)
+            elif out_task_id is None and callback_url is None and metadata is None:
+                return request
+            changes = {name: value for name, value in options.items() if value is not None}
+            return attrs.evolve(request, **changes)
+        case Model():
+            name = request.model_name
+            model = name if channel is None else models.with_channel(name, channel)
+            return SubmitRequest(model, request, **options)
+        case str():
+            given: Any = params  # checked by what it is given to
+            known = request in models.MODELS
+            made = models.build(request, given) if known else SubmitRequest(request, given)
+            return as_request(made, channel=channel, **options)
+    raise TypeError(
+        "request must be a SubmitRequest, an instance of a class in aireiter_async.models "
+        f"or a model's name, got {type(request).__name__}"
+    )

@@ -6,14 +6,9 @@ public programs saw: the envelopes differ by page, a refusal may travel in an
 HTTP 200, and HTML means a wrong route or the CDN.
 """
 
-import functools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
-
-from cattrs import Converter
-from cattrs.gen import make_dict_unstructure_fn, override
 
 from aireiter_async._envelope import (
     ERRORS,
@@ -27,7 +22,6 @@ from aireiter_async._envelope import (
 from aireiter_async._outputs import read_outputs
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Balance, ErrorDetail, FreeQuota, Task, TaskStatus
-from aireiter_async.models._base import Model
 
 SUBMIT_PATH: Final = "/api/openapi/submit"
 QUERY_PATH: Final = "/api/openapi/query"
@@ -36,72 +30,8 @@ BALANCE_PATH: Final = "/api/openapi/balance"
 _OK: Final = 200
 _OTHER_TASK: Final = "the answer is about another task"
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_encode_sorted = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-).encode
-
-
-@functools.cache
-def _request_hook() -> Callable[[SubmitRequest], dict[str, Any]]:
-    """Make the hook at first use: building it costs more than a thousand calls of it."""
-    return make_dict_unstructure_fn(
-        SubmitRequest,
-        Converter(),
-        params=override(unstruct_hook=_params),
-        callback_url=override(omit_if_default=True),
-        metadata=override(omit_if_default=True, unstruct_hook=_named),
-    )
-
-
-def _params(params: Mapping[str, Any] | Model) -> Mapping[str, Any]:
-    return params.to_params() if isinstance(params, Model) else _named(params)
-
-
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy *values*, if their names are names: json would make the text "1" of the number 1."""
-    copy = dict(values)
-    try:
-        "".join(copy)  # the cheapest way to ask whether all of them are str
-    except TypeError as error:
-        raise TypeError(f"the names in params and metadata must be str: {error}") from None
-    return copy
-
-
-def encode_submit(request: SubmitRequest) -> bytes:
-    """Encode the body of a submit: the same bytes for every attempt.
-
-    Raises:
-        TypeError: The params or metadata hold what JSON has no form for.
-        ValueError: They hold NaN, an infinity, a lone surrogate or themselves.
-    """
-    return _to_json(_encode, _request_hook()(request), request.model)
-
-
-def encode_content(request: SubmitRequest) -> str:
-    """Encode all of *request* but its id, the same text for equal requests.
-
-    Raises:
-        TypeError: The params or metadata hold what JSON has no form for.
-        ValueError: They hold NaN, an infinity, a lone surrogate or themselves.
-    """
-    content = _request_hook()(request)
-    del content["out_task_id"]
-    return _to_json(_encode_sorted, content, request.model).decode()
-
-
-def _to_json(encode: Callable[[Any], str], content: dict[str, Any], model: str) -> bytes:
-    try:
-        return encode(content).encode()
-    except TypeError as error:
-        raise TypeError(
-            f"the params and metadata of {model} must be JSON values "
-            f"(str, int, float, bool, None, list, dict with str keys): {error}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"the params and metadata of {model} cannot be sent as JSON: {error}"
-        ) from error
+encode_submit: Final = SubmitRequest.encode
+encode_content: Final = SubmitRequest.encode_content
 
 
 def encode_query(out_task_id: str) -> bytes:

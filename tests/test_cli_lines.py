@@ -104,7 +104,7 @@ BAD: list[tuple[str | bytes, str]] = [
     (f'{GOOD[:-1]}, "out_task_id": "a b"}}', "out_task_id must be 1 to 64"),
     (f'{GOOD[:-1]}, "out_task_id": 7}}', "out_task_id must be a str"),
     ('{"model": "suno", "params": {"promt": "x"}}', "promt is not a parameter of this model; did"),
-    ('{"model": "new", "params": {"x": "\\ud800"}}', "cannot be sent as JSON"),
+    ('{"model": "new", "params": {"x": "\\ud800"}}', "params.x must be Unicode text"),
 ]
 
 

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, closing
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -1020,18 +1019,6 @@ async def test_the_clock_decides_nothing(
     assert select(path, "number") == list(range(1, 31))
     years = {int(moment[:4]) for moment in select(path, "updated_at")}
     assert years <= {(now + jump).year for jump in jumps}
-
-
-async def test_broken_content_is_an_outcome(
-    service: FakeService, client: AsyncClient, path: Path
-) -> None:
-    """Parameters that are no JSON are the outcome of their line alone."""
-    requests = [SubmitRequest("m", {"a": {1, 2}}), SubmitRequest("m", {"a": float("nan")})]
-    outcomes = await run(client, path, [*requests, one("a")])
-    errors = [type(outcome.error) for outcome in outcomes]
-    assert errors == [TypeError, ValueError, type(None)]
-    assert Counter(service.posts(task) for task in service.tasks) == {1: 1}
-    assert outcomes[0].request is requests[0]
 
 
 def test_a_digest_of_each_line_shows_its_place() -> None:

@@ -1,10 +1,8 @@
-"""The wire: requests to bytes, answers to values."""
+"""The wire: answers to values."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -44,145 +42,6 @@ def seen(data: Any, model: str | None = None) -> Task:
     """Read the answer to a query."""
     payload = {"statusCode": 200, "message": "", "data": data}
     return _wire.read_query(reply(payload), ID, model)
-
-
-def test_the_documented_request_leaves_as_documented() -> None:
-    """The example of seedance_1_5_pro makes exactly the documented JSON, and no space more."""
-    request = SubmitRequest(
-        "seedance_1_5_pro",
-        models.Seedance15Pro(
-            prompt="A cute kitten playing under the sunlight, fluffy fur, bright eyes",
-            video_length=5,
-            aspect_ratio="16:9",
-            resolution="720p",
-        ),
-        "my_task_123456",
-    )
-    body = _wire.encode_submit(request)
-    assert json.loads(body) == {
-        "model": "seedance_1_5_pro",
-        "params": {
-            "prompt": "A cute kitten playing under the sunlight, fluffy fur, bright eyes",
-            "video_length": 5,
-            "aspect_ratio": "16:9",
-            "resolution": "720p",
-        },
-        "out_task_id": "my_task_123456",
-    }
-    assert list(json.loads(body)) == ["model", "params", "out_task_id"]
-    assert b": " not in body
-    assert b'"video_length":5,' in body
-
-
-def test_the_bytes_of_a_request_are_always_the_same() -> None:
-    """Each attempt of one request sends the same bytes."""
-    request = SubmitRequest("m", {"b": 1, "a": [1.5, None, True], "c": {"z": 1, "y": 2}}, ID)
-    expected = (
-        b'{"model":"m","params":{"b":1,"a":[1.5,null,true],"c":{"z":1,"y":2}},'
-        b'"out_task_id":"kitten-1"}'
-    )
-    assert [_wire.encode_submit(request) for _ in range(3)] == [expected] * 3
-
-
-def test_nothing_is_sent_that_was_not_given() -> None:
-    """What is left at None in a models class, callback_url and metadata are not on the wire."""
-    model = models.Seedance15Pro(prompt="x", aspect_ratio="9:16")
-    assert json.loads(_wire.encode_submit(SubmitRequest("seedance_1_5_pro", model, ID))) == {
-        "model": "seedance_1_5_pro",
-        "params": {"prompt": "x", "aspect_ratio": "9:16"},
-        "out_task_id": ID,
-    }
-
-
-def test_what_was_given_is_sent() -> None:
-    request = SubmitRequest("m", {"seed": None}, ID, "https://example.com/done", {})
-    assert json.loads(_wire.encode_submit(request)) == {
-        "model": "m",
-        "params": {"seed": None},
-        "out_task_id": ID,
-        "callback_url": "https://example.com/done",
-        "metadata": {},
-    }
-
-
-def test_any_mapping_will_do() -> None:
-    """A read-only view is as good as a dict."""
-    view = MappingProxyType({"prompt": "\u4e00\u53ea\u5c0f\u732b"})
-    body = _wire.encode_submit(SubmitRequest("m", view, ID, metadata=view))
-    assert body.decode() == (
-        '{"model":"m","params":{"prompt":"\u4e00\u53ea\u5c0f\u732b"},"out_task_id":"kitten-1",'
-        '"metadata":{"prompt":"\u4e00\u53ea\u5c0f\u732b"}}'
-    )
-
-
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object(), MappingProxyType({}), 1j])
-@pytest.mark.parametrize("where", ["params", "metadata"])
-def test_what_json_has_no_form_for_is_a_type_error(value: object, where: str) -> None:
-    """A value that is no JSON is named before anything is sent."""
-    fields: dict[str, Any] = {"params": {}} | {where: {"image_url": [value]}}
-    request = SubmitRequest("gpt_4o", out_task_id=ID, **fields)
-    for encode in (_wire.encode_submit, _wire.encode_content):
-        with pytest.raises(TypeError, match=f"of gpt_4o must be JSON.*{type(value).__name__}"):
-            encode(request)
-
-
-@pytest.mark.parametrize("name", [1, None, True, ("a",), b"a"])
-@pytest.mark.parametrize("where", ["params", "metadata"])
-def test_a_name_that_is_no_str_is_a_type_error(name: Any, where: str) -> None:
-    """The name 1 does not silently become "1"."""
-    fields: dict[str, Any] = {"params": {}} | {where: {"a": 1, name: 2}}
-    request = SubmitRequest("gpt_4o", out_task_id=ID, **fields)
-    for encode in (_wire.encode_submit, _wire.encode_content):
-        with pytest.raises(TypeError, match="the names in params and metadata must be str: "):
-            encode(request)
-
-
-def endless() -> dict[str, Any]:
-    """Make a dict that contains itself."""
-    values: dict[str, Any] = {}
-    values["self"] = [values]
-    return values
-
-
-def deep() -> list[Any]:
-    """Make a list that is nested more deeply than Python can follow."""
-    value: list[Any] = []
-    for _ in range(200_000):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    "value",
-    [math.nan, math.inf, "\ud800", endless(), {"\udfff": 1}, [-math.inf]],
-    ids=ascii,
-)
-def test_what_json_cannot_say_is_a_value_error(value: object) -> None:
-    """NaN, infinities, half a surrogate pair and a dict within itself cannot be sent."""
-    request = SubmitRequest("gpt_4o", {"seed": value}, ID)
-    for encode in (_wire.encode_submit, _wire.encode_content):
-        with pytest.raises(ValueError, match="of gpt_4o cannot be sent as JSON"):
-            encode(request)
-
-
-def test_what_is_nested_too_deeply_is_a_value_error() -> None:
-    """The end of Python's stack is no reason to crash."""
-    with pytest.raises(ValueError, match="cannot be sent as JSON"):
-        _wire.encode_submit(SubmitRequest("m", {"x": deep()}, ID))
-
-
-def test_a_name_of_a_model_that_cannot_be_sent_is_a_value_error() -> None:
-    """Even a model's name may be no text that JSON can carry."""
-    with pytest.raises(ValueError, match="cannot be sent as JSON"):
-        _wire.encode_submit(SubmitRequest("m\ud800", {}, ID))
-
-
-def test_the_content_is_all_but_the_id() -> None:
-    """Requests that ask for the same have the same content, whatever their ids and orders."""
-    first = SubmitRequest("m", {"a": 1, "b": {"d": 1, "c": 2}}, metadata={"x": "\xe9"})
-    second = SubmitRequest("m", {"b": {"c": 2, "d": 1}, "a": 1}, metadata={"x": "\xe9"})
-    expected = '{"metadata":{"x":"\xe9"},"model":"m","params":{"a":1,"b":{"c":2,"d":1}}}'
-    assert _wire.encode_content(first) == _wire.encode_content(second) == expected
 
 
 def test_a_query_is_its_id() -> None:
@@ -556,26 +415,3 @@ def test_any_envelope_makes_a_value_or_one_of_our_errors(
     """What looks like an envelope, with anything at any place, is read or is one of our errors."""
     body = json.dumps(payload, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     check(Reply(status, headers, body, 0.0), model)
-
-
-NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-SENDABLE = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | NAMES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.dictionaries(NAMES, SENDABLE), st.none() | st.dictionaries(NAMES, SENDABLE))
-@settings(deadline=None)
-def test_what_is_sent_is_what_was_given(
-    params: dict[str, Any], metadata: dict[str, Any] | None
-) -> None:
-    """JSON values arrive as they were, in UTF-8."""
-    body = json.loads(_wire.encode_submit(SubmitRequest("m", params, ID, metadata=metadata)))
-    assert body.pop("metadata", None) == metadata
-    assert body == {"model": "m", "params": params, "out_task_id": ID}

@@ -59,10 +59,7 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
 
 def _make(make: Callable[[Any], Request], value: Any) -> SubmitRequest:
     made = _call(make, value)
-    if isinstance(made, tuple):
-        model, params = made
-        return SubmitRequest(model, params)
-    return as_request(made)
+    return as_request(*made) if isinstance(made, tuple) else as_request(made)
 
 
 @frozen(kw_only=True)

@@ -6,6 +6,7 @@ a rejection that comes after is not believed before that either, since the servi
 may be rejecting the ID that it accepted the first time.
 """
 
+import asyncio
 import logging
 
 from aireiter_async import _wire
@@ -48,10 +49,9 @@ class Submission:
         Raises:
             AmbiguousSubmitError: It may or may not have been accepted.
             AireiterError: It was certainly not accepted.
-            TypeError: The parameters are not JSON values.
-            ValueError: The parameters cannot be sent as JSON.
         """
-        self._body = _wire.encode_submit(self._request)
+        request, encode = self._request, _wire.encode_submit
+        self._body = await asyncio.to_thread(encode, request) if request.large else encode(request)
         try:
             task = None
             if maybe_sent:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from aireiter_async._ledger import _store
 from aireiter_async._ledger._file import explain
 from aireiter_async._ledger._store import Change, Entry, Group, LedgerState, Store, Update
-from aireiter_async._requests import DrawnId, SubmitRequest
+from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import encode_content
 from aireiter_async.errors import AireiterError, APIError, LedgerError
@@ -173,8 +173,8 @@ class Ledger:
             ValueError: The request's params cannot be sent as JSON.
         """
         content = encode_content(request)
-        if isinstance(request.out_task_id, DrawnId):
-            request = _with_id(request, self._draw(position, content))
+        if request.generated:
+            request = request.with_id(self._draw(position, content))
         return request, _row(request, position, content)
 
     async def claim(self, entry: Entry) -> Entry | None:
@@ -208,7 +208,7 @@ class Ledger:
         Returns:
             The request with the new id, to which the old row is linked.
         """
-        again = _with_id(request, self._draw(entry.position, entry.out_task_id))
+        again = request.with_id(self._draw(entry.position, entry.out_task_id))
         row = _row(again, entry.position, entry.request)
         await self._ask(_store.replace(entry.out_task_id, row))
         return again
@@ -339,12 +339,6 @@ class _Held:
 
     async def __aexit__(self, *_error: object) -> None:
         self._held.pop(self._out_task_id).set()
-
-
-def _with_id(request: SubmitRequest, out_task_id: str) -> SubmitRequest:
-    return SubmitRequest(
-        request.model, request.params, out_task_id, request.callback_url, request.metadata
-    )
 
 
 def _row(request: SubmitRequest, position: int, content: str) -> Entry:

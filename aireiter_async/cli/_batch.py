@@ -9,7 +9,6 @@ from signal import default_int_handler
 from typing import Any, Final, TextIO
 
 from aireiter_async import Ledger, LedgerError, SubmitRequest
-from aireiter_async._requests import DrawnId
 from aireiter_async.cli import _failure
 from aireiter_async.cli._connection import Connection
 from aireiter_async.cli._failure import UsageError
@@ -110,7 +109,7 @@ def _check(lines: Lines, report: Report) -> Counter[str]:
 
 def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str | None:
     """Say so if the id was given before."""
-    if isinstance(request.out_task_id, DrawnId):
+    if request.generated:
         return None
     first = ids.setdefault(request.out_task_id, number)
     return None if first == number else f"out_task_id {request.out_task_id} is that of line {first}"

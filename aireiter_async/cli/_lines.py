@@ -21,7 +21,6 @@ from typing import IO, Any, Final, cast
 from attrs import evolve, frozen
 
 from aireiter_async import SubmitRequest
-from aireiter_async._wire import encode_content
 from aireiter_async.cli._failure import UsageError, sentence
 from aireiter_async.cli._request import (
     STDIN,
@@ -93,7 +92,6 @@ class Lines:
         for number, make in read():
             try:
                 request = make(once)
-                encode_content(request)  # what JSON cannot say is found now
             except (TypeError, ValueError) as error:
                 told_so = sentence(error) if isinstance(error, InvalidParamsError) else str(error)
                 yield Line(number, error=told_so)

@@ -10,7 +10,6 @@ from typing import Any, Final, NoReturn, cast
 from attrs import frozen
 
 from aireiter_async import SubmitRequest, models
-from aireiter_async._wire import encode_content
 from aireiter_async.cli._failure import UsageError, usage
 from aireiter_async.models import Model, UnknownModelError
 
@@ -71,9 +70,7 @@ class Order:
         if self.maybe_sent and self.id is None:
             raise UsageError("--maybe-sent takes --id, the id that was submitted before")
         with usage():
-            request = self._make(model, note)
-            encode_content(request)  # what JSON cannot say is found now
-        return request
+            return self._make(model, note)
 
     def _make(self, model: str, note: Callable[[str], None]) -> SubmitRequest:
         name = model if self.channel is None else models.with_channel(model, self.channel)

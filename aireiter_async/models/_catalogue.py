@@ -49,12 +49,7 @@ def loaded() -> bool:
     return load.cache_info().currsize > 0
 
 
-def find(name: str) -> type["Model"]:
-    """Find the class of a model.
-
-    Raises:
-        UnknownModelError: The catalogue of this release has no such model.
-    """
+def _find(name: str) -> type["Model"]:
     models = load()
     if name in models:
         return models[name]
@@ -66,15 +61,16 @@ def build(model: str, params: Mapping[str, Any]) -> "Model":
 
     Args:
         model: A model's name or one of its variants, under which it will be submitted.
-        params: The parameters, as on the wire; those that are None are not sent.
+        params: The parameters, as on the wire or with local media; those that are None are not
+            sent.
 
     Raises:
-        UnknownModelError: The catalogue of this release has no such model.
+        UnknownModelError: This release does not know the model.
         InvalidParamsError: Something is missing, unknown or not as documented; all is named.
-        TypeError: *params* is no mapping.
+        TypeError: *params* is not a mapping.
     """
     _require_mapping(model, params)
-    cls = find(model)
+    cls = _find(model)
     known = {parameter.name: parameter for parameter in cls.PARAMETERS}
     unknown = [_unknown(name, tuple(known)) for name in params if name not in known]
     values: dict[str, Any] = dict.fromkeys(name for name in known if known[name].required)
@@ -90,7 +86,7 @@ def build(model: str, params: Mapping[str, Any]) -> "Model":
 
 def _require_mapping(model: str, params: object) -> None:
     if not isinstance(params, Mapping):
-        raise TypeError(f"the parameters of {model} must be a mapping, not {short(params)}")
+        raise TypeError(f"the parameters of {model} must be a mapping, got {short(params)}")
 
 
 def _unknown(name: object, known: Sequence[str]) -> Problem:
@@ -101,24 +97,24 @@ def _unknown(name: object, known: Sequence[str]) -> Problem:
 
 
 def with_channel(model_name: str, channel: str) -> str:
-    """Name a model on one of its channels.
+    """Return the name of a model on one of its channels.
 
-    A model that the catalogue does not know may be on any documented channel.
+    A model that this release does not know may be on any documented channel.
 
     Args:
         model_name: The name without a channel, or already with this one.
         channel: "base", "plus", "advanced" or "max".
 
     Raises:
-        ValueError: The model has no such channel, or its name has another one already.
+        ValueError: The model does not have the channel, or its name has another one already.
     """
     if channel not in CHANNELS:
-        raise ValueError(f"a channel is one of {', '.join(CHANNELS)}, not {short(channel)}")
-    carried = model_name.rpartition("_")[2]
-    if carried in CHANNELS:
-        if carried == channel:
+        raise ValueError(f"channel must be one of {', '.join(CHANNELS)}, got {short(channel)}")
+    present = model_name.rpartition("_")[2]
+    if present in CHANNELS:
+        if present == channel:
             return model_name
-        raise ValueError(f"{model_name} is on channel {carried} already, not on {channel}")
+        raise ValueError(f"{model_name} already names a channel, got {channel} as well")
     models = load()
     if model_name not in models:
         return f"{model_name}_{channel}"
@@ -126,23 +122,23 @@ def with_channel(model_name: str, channel: str) -> str:
     if f"{model_name}_{channel}" in variants:
         return f"{model_name}_{channel}"
     has = ", ".join(each for each in CHANNELS if f"{model_name}_{each}" in variants)
-    raise ValueError(f"{model_name} has no channel {channel}; it has {has or 'none at all'}")
+    raise ValueError(f"{model_name} has no channel {channel}; it has {has or 'none'}")
 
 
 def describe(model: str) -> tuple["Parameter", ...]:
-    """Give what is documented of a model's parameters.
+    """Return what is documented about a model's parameters.
 
     Raises:
-        UnknownModelError: The catalogue of this release has no such model.
+        UnknownModelError: This release does not know the model.
     """
-    return find(model).PARAMETERS
+    return _find(model).PARAMETERS
 
 
 def example(model: str) -> dict[str, Any]:
-    """Make the parameters of a small valid request, to begin from.
+    """Return the parameters of a small valid request, to start from.
 
     Raises:
-        UnknownModelError: The catalogue of this release has no such model.
+        UnknownModelError: This release does not know the model.
     """
     samples = import_module("aireiter_async.models._vocabulary").SAMPLES
     params: dict[str, Any] = {}

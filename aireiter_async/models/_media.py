@@ -18,7 +18,7 @@ MEGABYTE: Final = 1024 * 1024
 
 _SCHEME = re.compile(r"\s*(https?|data|[\w+.-]+(?=://)):", re.IGNORECASE)
 _HOST = re.compile(r"https?://(?:[^/?#]*@)?(\[[^\]/?#]*\]|[^/?#:]*)", re.IGNORECASE)
-_SEVERAL = re.compile(r"[,;|\s]\s*(?:https?://|data:)", re.IGNORECASE)
+_SEVERAL = re.compile(r"\S[,;|\s]\s*(?:https?://|data:)", re.IGNORECASE)
 _NOT_IN_URL = re.compile(r"[\s\x00-\x1f\x7f]")
 _PRIVATE = re.compile(
     r"[^.]*|.*\.(localhost|local|localdomain|internal|lan|home\.arpa|test)", re.IGNORECASE
@@ -176,6 +176,8 @@ class Url(Limit):
         if isinstance(value, MediaOutput):
             return None if value.url else "this output has no URL"
         if not isinstance(value, Path | bytes | BinaryFile):
+            if isinstance(value, bytearray | memoryview):
+                return "convert it to bytes"
             return conversion_hint(value) or f"pass {_FORMS[self.accepts == 'url']}"
         if self.accepts == "url":
             return _UPLOAD
