@@ -125,7 +125,18 @@ if not TYPE_CHECKING:  # or any name would do for a type checker
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
         globals()[name] = value
+        _show_public_path(value)
         return value
+
+
+def _show_public_path(value: object) -> None:
+    """Let a public class name the module that users import it from: in reprs, docs, pickles."""
+    if isinstance(value, type) and value.__module__.startswith(f"{__name__}._"):
+        value.__module__ = __name__
+
+
+for _name in __all__:
+    _show_public_path(globals().get(_name))
 
 
 def __dir__() -> list[str]:

@@ -84,7 +84,7 @@ class AireiterError(Exception):
 
     def __attrs_post_init__(self) -> None:
         if self.advice:
-            self.__notes__ = [self.advice]
+            self.__notes__: list[str] = [self.advice]
 
     def __str__(self) -> str:
         out_task_id: str | None = getattr(self, "out_task_id", None)

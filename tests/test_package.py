@@ -186,3 +186,11 @@ async def test_every_example_runs(
         ids = [charge.out_task_id for charge in service.charges]
         assert len(ids) == len(set(ids))
         assert service.leaks == []
+
+
+def test_public_classes_name_the_module_that_users_import_them_from() -> None:
+    for name in aireiter_async.__all__:
+        value = getattr(aireiter_async, name)
+        if isinstance(value, type):
+            assert value.__module__ in {"aireiter_async", "aireiter_async.errors"}
+            assert pickle.loads(pickle.dumps(value)) is value  # noqa: S301 - our own

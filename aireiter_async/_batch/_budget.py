@@ -117,14 +117,14 @@ class Budget:
     """
 
     def __init__(self, limit: float | None) -> None:
-        self.limited = limit is not None
+        self.limited: bool = limit is not None
         self._limit = math.inf if limit is None else limit
         self._prices: dict[str, float] = {}
         self._silent: Counter[str] = Counter()
         self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.committed = 0.0
+        self.committed: float = 0.0
         self.uncounted: Counter[str] = Counter()
-        self.exceeded = False
+        self.exceeded: bool = False
 
     def take_over(self, model: str, spent: float, uncounted: int, price: float | None) -> None:
         """Take in what earlier runs have left of *model*.

@@ -204,7 +204,7 @@ class FakeService(Options):
         if self._site.running:
             raise RuntimeError(f"the service is running already, at {self.url}")
         try:
-            self.port = await self._site.start(self.port)
+            self.port: int = await self._site.start(self.port)
             self._account.results_url = self.url
             if self.separate_results:
                 self._results_port = await self._results.start(self._results_port)
