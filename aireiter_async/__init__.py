@@ -49,6 +49,7 @@ from aireiter_async.errors import (
     RateLimitError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TaskError,
     TaskFailedError,
     TaskNotFoundError,
@@ -59,6 +60,7 @@ from aireiter_async.errors import (
 if TYPE_CHECKING:
     from aireiter_async._batch import Batch, BatchProgress, Failure, Outcome, Success
     from aireiter_async._ledger import Ledger, LedgerState
+    from aireiter_async.stores import IdempotencyStore, PostgresStore, SQLiteStore, stable_id
 
 __all__ = [
     "APIError",
@@ -77,6 +79,7 @@ __all__ = [
     "Failure",
     "FreeQuota",
     "IDInUseError",
+    "IdempotencyStore",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "Ledger",
@@ -86,11 +89,14 @@ __all__ = [
     "Outcome",
     "Output",
     "PollPolicy",
+    "PostgresStore",
     "ProtocolError",
     "RateLimitError",
     "RequestTimeoutError",
     "RetryPolicy",
+    "SQLiteStore",
     "ServerError",
+    "StoreError",
     "SubmitRequest",
     "Success",
     "Task",
@@ -103,6 +109,7 @@ __all__ = [
     "__version__",
     "errors",
     "models",
+    "stable_id",
 ]
 
 # Batches bring SQLite and more along: they are imported when they are asked for.
@@ -114,6 +121,10 @@ _LATER = {
     "LedgerState": "_ledger",
     "Outcome": "_batch",
     "Success": "_batch",
+    "IdempotencyStore": "stores",
+    "PostgresStore": "stores",
+    "SQLiteStore": "stores",
+    "stable_id": "stores",
 }
 
 

@@ -22,7 +22,8 @@
     ├── DownloadError
     ├── BudgetExceededError
     ├── NotSubmittedError                 the batch stopped before its turn
-    └── LedgerError                       the record of a batch cannot be used
+    ├── LedgerError                       the record of a batch cannot be used
+    └── StoreError                        an idempotency store cannot be used
 
 Bad arguments are `ValueError` or `TypeError`, raised before any I/O. A client
 that is used after `close`, or from a second event loop, raises `RuntimeError`.
@@ -56,6 +57,7 @@ __all__ = [
     "RateLimitError",
     "RequestTimeoutError",
     "ServerError",
+    "StoreError",
     "TaskError",
     "TaskFailedError",
     "TaskNotFoundError",
@@ -359,6 +361,15 @@ class LedgerError(AireiterError):
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
+@define(slots=False)
+class StoreError(AireiterError):
+    """An idempotency store cannot be used; nothing was sent that needed its claim."""
+
+    advice = "check the store, then make the same call again"
+    message: str
+    out_task_id: str | None = None
+
+
 # The first match counts, so subclasses stand before their bases.
 _HTTP_STATUSES: Final[Mapping[type[Exception], int]] = {
     IDInUseError: 409,
@@ -368,6 +379,7 @@ _HTTP_STATUSES: Final[Mapping[type[Exception], int]] = {
     RateLimitError: 503,
     BudgetExceededError: 503,
     NotSubmittedError: 503,
+    StoreError: 503,
     TimeoutError: 504,  # RequestTimeoutError and TaskTimeoutError as well
     AireiterError: 502,
     ValueError: 422,  # bad arguments, models.InvalidParamsError among them

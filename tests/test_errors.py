@@ -29,6 +29,7 @@ from aireiter_async.errors import (
     RateLimitError,
     RequestTimeoutError,
     ServerError,
+    StoreError,
     TaskError,
     TaskFailedError,
     TaskNotFoundError,
@@ -103,6 +104,7 @@ EVERY = [
         "the API key was rejected [task kitten-1]",
     ),
     (LedgerError("the disk is full", "run.db"), "run.db: the disk is full"),
+    (StoreError("the disk is full", "kitten-1"), "the disk is full [task kitten-1]"),
 ]
 ERRORS = [error for error, _ in EVERY]
 

@@ -192,5 +192,7 @@ def test_public_classes_name_the_module_that_users_import_them_from() -> None:
     for name in aireiter_async.__all__:
         value = getattr(aireiter_async, name)
         if isinstance(value, type):
-            assert value.__module__ in {"aireiter_async", "aireiter_async.errors"}
+            assert value.__module__ in {
+                f"aireiter_async{module}" for module in ("", ".errors", ".stores")
+            }
             assert pickle.loads(pickle.dumps(value)) is value  # noqa: S301 - our own
