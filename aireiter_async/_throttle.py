@@ -1,7 +1,7 @@
-"""Admission control: concurrency slots, the request rate, the cool-down after a 429.
+"""Admission control: concurrency slots, the request rate, the pause after an outage.
 
-A caller takes a slot, first in, first out; where a rate is set or was learned, it first waits
-for its turn. The slot covers one HTTP exchange, never the wait between two of them.
+A caller takes a slot, first in, first out; where a rate is set or was learned, it first waits for
+that. The slot covers one HTTP exchange, never the wait between two of them.
 """
 
 import asyncio
@@ -11,20 +11,38 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-_SPAN: Final = 1.0  # seconds over which the accepted rate is measured
-_CUT: Final = 0.8  # of the accepted rate is left after a refusal
-_DEEPEST: Final = 0.5  # of the last good rate: a single refusal does not cut below
-_SCALE: Final = 0.0003  # of the curve: about ten seconds from a cut back to the last good rate
-_HEADWAY: Final = 10.0  # requests
+# `benchmarks/rate.py` shows what these achieve against many kinds of services.
+_CUT: Final = 0.85  # of the last good rate is left after a cut
+_DEEPEST: Final = 0.4  # of the rate a cut takes for good at least: few exchanges measure badly
+_CLEAN: Final = 0.95  # of the rate at which rejections began is taken for good
+_RECOVERY: Final = 2.4  # seconds from a cut back to the last good rate
+_SCALE: Final = (1.0 - _CUT) / _RECOVERY**3
+_FIRST: Final = 1.0  # requests per second, where nothing was accepted yet
 _SLOWEST: Final = 0.2  # requests per second
-_START: Final = 1.0  # requests per second that a search begins with at least
-_COOL_DOWN: Final = 1.0  # seconds, where a refusal says no time
 _UNBOUND: Final = 10_000.0  # requests per second beyond which a learned rate limits nothing
-_LATE: Final = 0.01  # seconds that a turn taken late is made up for: timers are that coarse
+_SLOW: Final = 20.0  # requests per second: below, the rate grows with fewer requests, so slower
+_LATE: Final = 0.01  # seconds that a request sent late is made up for: timers are that coarse
+_IDLE: Final = 1.0  # seconds without traffic that count as traffic at most
+
+_SPAN: Final = 0.5  # seconds of exchanges that are judged together, or a few requests
+_FEW: Final = 10  # requests
+_INSTANT: Final = 0.01  # seconds: no rate is measured over less
+
+_ALWAYS: Final = 2  # rejections are tolerated, and besides these shares of the latest exchanges:
+_SHARE: Final = 0.15
+_SHARE_ABOVE: Final = 0.05  # at or above the last good rate
+_BUSY_ABOVE: Final = 1.5  # times the share that is rejected for other reasons, above it as well
+_BUSIEST: Final = 0.15
+
+_RUN: Final = 5  # rejections without an acceptance pause all requests
+_PAUSE: Final = 1.0  # seconds, where the service gives no time
+_LONGER: Final = 1.5  # times, with each rejection after a pause
+_LONGEST_PAUSE: Final = 5.0
+_PROBE: Final = 0.25  # seconds between requests after a pause
 
 
 class Slots:
-    """Slots that are taken and given back; one given back goes to whoever has waited longest.
+    """A semaphore, first in, first out, whose release takes constant time however many wait.
 
     Args:
         number: How many there are.
@@ -56,65 +74,69 @@ class Slots:
         """Wait for a slot, and take it."""
         if self.take():
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue[turn] = None
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue[granted] = None
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._queue.pop(turn, None)
-            else:  # it came just before the cancellation
+            if granted.cancelled():
+                self._queue.pop(granted, None)
+            else:  # it was granted just before the cancellation
                 self.release()
             raise
 
     def release(self) -> None:
-        """Give a slot back.
+        """Release a slot: to whoever has waited longest, if anybody waits.
 
         Raises:
-            RuntimeError: None was taken.
+            RuntimeError: No slot was taken.
         """
         while self._queue:
-            turn, _ = self._queue.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
+            granted, _ = self._queue.popitem(last=False)
+            if not granted.done():
+                granted.set_result(None)
                 return
         if self._free >= self._number:
-            raise RuntimeError("a slot was given back that nobody had taken")
+            raise RuntimeError("release() without acquire(): no slot is taken")
         self._free += 1
 
 
 class AdaptiveRate:
-    """The rate at which requests may leave: a ceiling, and what refusals teach.
+    """The request rate: a ceiling, and a limit that rejections reveal.
 
-    Turns are spaced evenly (the generic cell rate algorithm). A refusal sets
-    the rate to what the service has been accepting, less a margin. While only one
-    has come, nothing is known of the limit, and success doubles the rate every
-    second; from the next on success grows it along a cubic curve, slowly around
-    the last good rate and faster beyond, as in botocore's adaptive mode. Time is
-    what the caller says.
+    Requests are spaced evenly (the generic cell rate algorithm). A single rejection says little,
+    since a service also rejects requests because it is busy. Only when rejections exceed a share
+    of the latest exchanges is the rate cut, to what the service has been accepting. It then grows
+    along a cubic curve, like botocore's adaptive mode but relative to the rate: it is back at the
+    last good rate in 2.4 seconds, and at four times that in ten.
+
+    What is rejected below the last good rate is rejected for other reasons. That share is learned
+    once two cuts have not changed it, and tolerated from then on. When the service accepts nothing
+    at all, requests pause, then leave one at a time until one is accepted.
+
+    The caller passes the time.
 
     Args:
         ceiling: Requests per second that are never exceeded; infinite: no limit.
+
+    Attributes:
+        limited: Whether requests may have to wait.
     """
 
-    def __init__(self, ceiling: float = float("inf")) -> None:
+    def __init__(self, ceiling: float = math.inf) -> None:
+        self.limited = ceiling != math.inf
         self._ceiling = ceiling
-        self._learned = float("inf")
-        self._turn_at = float("-inf")
-        self._cool_until = float("-inf")
-        self._cut_at = float("-inf")
-        self._searching = False
+        self._learned = math.inf
+        self._searching = True  # no second cut has confirmed the first
         self._good = 0.0
-        self._grown = 0.0
-        self._accepted_at = float("-inf")
-        self._span_from = float("-inf")
-        self._span_count = 0
-        self._span_before = 0
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a rate at all."""
-        return self._learned != math.inf or self._ceiling != math.inf
+        self._growth = 0.0  # seconds of traffic since the cut, or requests where they are few
+        self._cut_at = self._grown_at = self._next_at = -math.inf
+        self._latest = _Exchanges()
+        self._clean = 0.0  # the rate at which rejections began
+        self._busy = self._busy_before = 0.0
+        self._run = 0
+        self._pause = 0.0  # seconds, while nothing is accepted
+        self._paused_at = self._resume_at = -math.inf
 
     @property
     def rate(self) -> float:
@@ -123,70 +145,176 @@ class AdaptiveRate:
 
     def delay(self, now: float) -> float:
         """Return the seconds until the next request may leave; 0 or less: now."""
-        return max(self._turn_at, self._cool_until) - now
+        return max(self._next_at, self._resume_at) - now
 
-    def leave(self, now: float) -> None:
-        """Take the turn that `delay` granted."""
-        turn_at = self._turn_at if now - self._turn_at <= _LATE else now
-        self._turn_at = turn_at + 1.0 / self.rate
+    def note_sent(self, now: float) -> None:
+        """Record that a request has left."""
+        due = self._next_at if now - self._next_at <= _LATE else now
+        self._next_at = due + 1.0 / self.rate
+        if self._pause:
+            self._resume_at = now + _PROBE
 
-    def accepted(self, now: float) -> None:
-        """Count a request that was not refused, and let a learned rate grow."""
-        if now - self._span_from >= _SPAN:
-            self._roll(now)
-        self._span_count += 1
-        if self._learned != float("inf"):
-            grown = self._grow(now - self._accepted_at)
-            self._learned = grown if grown < _UNBOUND else float("inf")
-        self._accepted_at = now
+    def accepted(self, sent_at: float, now: float) -> None:
+        """Record that a request was not rejected for its rate, and let a learned rate grow."""
+        self._run = 0
+        if self._pause:
+            self._pause = 0.0
+            self._resume_at = now
+        if sent_at <= self._cut_at:
+            return
+        latest = self._latest
+        if now >= latest.ends_at:
+            latest.roll(now)
+        latest.accepted += 1
+        if self._learned != math.inf:
+            self._grow(now)
 
-    def refused(self, now: float, left_at: float, retry_after: float | None) -> None:
-        """Cool down, and cut the rate.
+    def rejected(self, sent_at: float, now: float, retry_after: float | None) -> None:
+        """Record a rejection, and pause requests or cut the rate where it is one too many.
 
         Args:
-            now: The time of the refusal.
-            left_at: When the refused request left: what left before the last
-                cut says nothing about the rate since.
-            retry_after: Seconds; None where the refusal says no time.
+            sent_at: When the request left: one that left before the last cut says nothing about
+                the rate since.
+            now: The time of the rejection.
+            retry_after: Seconds; None or 0: the service gives no time.
         """
-        pause = _COOL_DOWN if retry_after is None else retry_after
-        self._cool_until = max(self._cool_until, now + pause)
-        if left_at <= self._cut_at:
+        self._run += 1
+        pausing = self._run >= _RUN and not self._pause
+        if pausing or (self._pause and sent_at > self._paused_at):
+            self._pause = min(self._pause * _LONGER, _LONGEST_PAUSE) or _PAUSE
+            self._paused_at = now
+        if self._pause:
+            self._resume_at = max(self._resume_at, now + (retry_after or self._pause))
+        if sent_at <= self._cut_at or (self._pause and not pausing):
             return
-        self._searching = self._learned == float("inf")
-        # Little is accepted in a cool-down: what was good before it bounds each cut.
-        slowest = _START if self._searching else max(_SLOWEST, self._good * _DEEPEST)
-        self._good = max(slowest, min(self._measure(now), self.rate))
-        self._learned = self._good * _CUT
-        self._cut_at = self._accepted_at = now
-        self._grown = 0.0
+        latest = self._latest
+        if now >= latest.ends_at:
+            latest.roll(now)
+        latest.rejected += 1
+        if latest.rejected == 1:
+            # After a few acceptances only: else the rate was too high from the start.
+            self._clean = self._rate_at(now - sent_at) if latest.accepted >= _FEW else 0.0
+        if self._good <= self._learned < math.inf:
+            share = _SHARE_ABOVE + _BUSY_ABOVE * self._busy
+        else:
+            share = _SHARE + self._busy
+        if pausing or latest.rejected > _ALWAYS + share * latest.total:
+            self._cut(sent_at, now)
 
-    def _grow(self, passed: float) -> float:
-        """Return the rate after *passed* seconds without a refusal."""
-        # Time without traffic proves nothing: it does not count.
+    def _cut(self, sent_at: float, now: float) -> None:
+        measured = self._latest.accepted_per_second(sent_at, now)
+        if self._learned < self._good:
+            self._learn_busy()
+        self._searching = self._learned == math.inf
         if self._searching:
-            return self._learned * math.exp2(min(passed, _SPAN) / _SPAN)
-        self._grown += min(passed, max(_SPAN, 1.0 / self.rate))
-        scale = _SCALE * (self._good + _HEADWAY)
-        return self._good + scale * (self._grown - math.cbrt(self._good * (1 - _CUT) / scale)) ** 3
+            self._good = max(_FIRST, measured)
+        else:
+            # A service that saves up nothing accepts half of what comes a little too fast: what it
+            # accepted before is the better measure, unless it accepts nothing now.
+            clean = 0.0 if self._pause else _CLEAN * self._clean
+            rate = self.rate
+            self._good = max(_SLOWEST, min(rate, max(_DEEPEST * rate, measured, clean)))
+        self._learned = _CUT * self._good
+        self.limited = True
+        self._growth = 0.0
+        self._cut_at = self._grown_at = now
+        self._latest.restart(max(_SPAN, _FEW / self._learned))
+        if self._pause:
+            self._latest.include_pause(now, self._resume_at)
 
-    def _roll(self, now: float) -> None:
-        """Begin a new span of time once the current one is over."""
-        passed = now - self._span_from
-        if passed >= _SPAN:
-            self._span_before = self._span_count if passed < 2 * _SPAN else 0
-            self._span_count = 0
-            self._span_from = now if passed >= 2 * _SPAN else self._span_from + _SPAN
+    def _grow(self, now: float) -> None:
+        # Time without traffic proves nothing: it does not count.
+        passed = min(now - self._grown_at, max(_IDLE, 1.0 / self.rate))
+        self._grown_at = now
+        below = self._learned < self._good
+        if self._searching:
+            self._learned *= math.exp2(passed)
+        else:
+            self._growth += passed * math.sqrt(min(1.0, self._learned / _SLOW))
+            self._learned = self._rate_at(0.0)
+        if below and self._learned >= self._good:
+            self._learn_busy()
+            self._latest.restart(max(_SPAN, _FEW / self._learned))
+        if self._learned >= _UNBOUND:
+            self._learned = math.inf
+            self._searching = True
+            self.limited = self._ceiling != math.inf
 
-    def _measure(self, now: float) -> float:
-        """Return the requests per second that were accepted over the last span."""
-        self._roll(now)
-        share = 1.0 - (now - self._span_from) / _SPAN
-        return (self._span_count + self._span_before * share) / _SPAN
+    def _rate_at(self, ago: float) -> float:
+        """Return the learned rate *ago* seconds before now."""
+        if self._searching:
+            return self._learned / math.exp2(ago)
+        growth = max(0.0, self._growth - ago)
+        return self._good * (1.0 + _SCALE * (growth - _RECOVERY) ** 3)
+
+    def _learn_busy(self) -> None:
+        latest = self._latest
+        if latest.total >= _FEW:
+            share = latest.rejected / latest.total
+            self._busy = min(_BUSIEST, share, self._busy_before)
+            self._busy_before = share
+
+
+class _Exchanges:
+    """Counts of the latest exchanges, over one to two spans of time.
+
+    Attributes:
+        accepted: Acceptances.
+        rejected: Rejections.
+        ends_at: When the current span ends, and `roll` begins the next one.
+    """
+
+    __slots__ = (
+        "_accepted_before",
+        "_from",
+        "_from_before",
+        "_rejected_before",
+        "_span",
+        "accepted",
+        "ends_at",
+        "rejected",
+    )
+
+    def __init__(self) -> None:
+        self.restart(_SPAN)
+
+    @property
+    def total(self) -> int:
+        return self.accepted + self.rejected
+
+    def restart(self, span: float) -> None:
+        """Forget everything; the next exchange begins a span."""
+        self._span = span
+        self.accepted = self._accepted_before = 0
+        self.rejected = self._rejected_before = 0
+        self._from = self._from_before = self.ends_at = -math.inf
+
+    def include_pause(self, since: float, until: float) -> None:
+        """Begin with a span that includes a pause, which lowers the rate that is measured."""
+        self._from = self._from_before = since
+        self.ends_at = until + self._span
+
+    def roll(self, now: float) -> None:
+        """End a span: forget the one before it, and begin the next one."""
+        if now - self.ends_at >= self._span:
+            self.restart(self._span)
+            self._from = now
+        self.accepted -= self._accepted_before
+        self.rejected -= self._rejected_before
+        self._accepted_before, self._rejected_before = self.accepted, self.rejected
+        self._from_before, self._from = self._from, now
+        self.ends_at = now + self._span
+
+    def accepted_per_second(self, sent_at: float, now: float) -> float:
+        """Return the rate of acceptances; the latest exchange was sent at *sent_at*."""
+        seconds = now - self._from_before
+        if seconds < self._span / 2:  # the first responses come together: what they took counts
+            seconds = max(seconds, now - sent_at)
+        return self.accepted / max(seconds, _INSTANT)
 
 
 class Throttle:
-    """The one gate of a client: slots for what is in flight, turns where a rate is.
+    """Admits the exchanges of a client: a slot for each, at the rate that is set or learned.
 
     Args:
         max_concurrency: Exchanges in flight, at least 1.
@@ -204,8 +332,8 @@ class Throttle:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._slots = Slots(max_concurrency)
-        self._turns = asyncio.Lock()
-        self._rate = AdaptiveRate(float("inf") if max_rate is None else max_rate)
+        self._rate_lock = asyncio.Lock()
+        self._rate = AdaptiveRate(math.inf if max_rate is None else max_rate)
         self._clock = clock
         self._sleep = sleep
         self.waiting = 0
@@ -215,53 +343,48 @@ class Throttle:
     def rate(self) -> float | None:
         """Requests per second that are allowed now, None for no limit."""
         rate = self._rate.rate
-        return None if rate == float("inf") else rate
+        return None if rate == math.inf else rate
 
-    async def acquire(self, *, shaped: bool = True) -> float:
-        """Wait for a slot, first in, first out, and for a turn.
+    def enter(self) -> float | None:
+        """Take a slot without waiting, and return the time; None: `acquire` waits for one."""
+        if self._rate.limited or not self._slots.take():
+            return None
+        self.in_flight += 1
+        return self._clock()
 
-        Args:
-            shaped: Whether the rate applies; it does not to result downloads,
-                which go to other hosts.
-
-        Returns:
-            The time at which the exchange may begin, by the clock.
-        """
-        limited = shaped and self._rate.limited
-        if not limited and self._slots.take():
-            self.in_flight += 1
-            return self._clock()
+    async def acquire(self) -> float:
+        """Wait for a slot, first in, first out, and for the rate, and return the time."""
         self.waiting += 1
         try:
             await self._slots.acquire()
-            if shaped and self._rate.limited:
+            if self._rate.limited:
                 self._slots.release()
-                await self._take_turn()
+                await self._wait_for_rate()
         finally:
             self.waiting -= 1
         self.in_flight += 1
         return self._clock()
 
     def release(self) -> None:
-        """Give the slot back."""
+        """Release the slot."""
         self.in_flight -= 1
         self._slots.release()
 
-    def accepted(self) -> None:
-        """Tell that the service took a request without asking for a slower pace."""
-        self._rate.accepted(self._clock())
+    def accepted(self, sent_at: float) -> None:
+        """Record that a request sent at *sent_at* was not rejected for its rate."""
+        self._rate.accepted(sent_at, self._clock())
 
-    def refused(self, left_at: float, retry_after: float | None) -> None:
-        """Tell that a request that left at *left_at* was refused for its pace."""
-        self._rate.refused(self._clock(), left_at, retry_after)
+    def rejected(self, sent_at: float, retry_after: float | None) -> None:
+        """Record that a request sent at *sent_at* was rejected for its rate."""
+        self._rate.rejected(sent_at, self._clock(), retry_after)
 
-    async def _take_turn(self) -> None:
-        """Wait for a turn, then for a slot: nobody holds one while the service wants a pause."""
+    async def _wait_for_rate(self) -> None:
+        """Wait until the rate allows a request, then for a slot: no slot is held meanwhile."""
         # One sleeper at a time, in order: whoever wakes sees the rate as it is by then.
-        async with self._turns:
+        async with self._rate_lock:
             await self._slots.acquire()
             while (delay := self._rate.delay(self._clock())) > 0:
                 self._slots.release()
                 await self._sleep(delay)
                 await self._slots.acquire()
-            self._rate.leave(self._clock())
+            self._rate.note_sent(self._clock())

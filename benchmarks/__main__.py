@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from benchmarks import imports, latency, ledger, micro, scale, submit, trouble, waiting
+from benchmarks import imports, latency, ledger, micro, rate, scale, submit, trouble, waiting
 from benchmarks.report import Section, draw, render
 
 SECTIONS: Final[dict[str, Callable[[float], Section]]] = {
     "submit": submit.measure,
     "trouble": trouble.measure,
+    "rate": rate.measure,
     "waiting": waiting.measure,
     "scale": scale.measure,
     "ledger": ledger.measure,

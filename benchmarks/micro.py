@@ -83,9 +83,9 @@ async def _in_loop(times: int) -> dict[str, float]:
         pass
 
     async def slot() -> None:
-        await throttle.acquire()
+        sent_at = throttle.enter() or await throttle.acquire()
         throttle.release()
-        throttle.accepted()
+        throttle.accepted(sent_at)
 
     async def deadline() -> None:
         with deadlines:

@@ -111,7 +111,9 @@ class Api:
             AireiterError: There was no response, or it is not the one hoped for.
         """
         throttle, counters = self.shared.throttle, self.shared.counters
-        left_at = await throttle.acquire()
+        sent_at = throttle.enter()
+        if sent_at is None:
+            sent_at = await throttle.acquire()
         reply = None
         try:
             try:
@@ -131,16 +133,16 @@ class Api:
             if isinstance(error, RateLimitError):
                 counters.rate_limited += 1
                 asked = error.retry_after
-                # A wait that is refused, not waited, must not hold up the callers that come next.
+                # This call raises instead of waiting that long: the others need not wait for it.
                 longest = self.settings.retry.max_retry_after
-                throttle.refused(left_at, 0.0 if asked is not None and asked > longest else asked)
+                throttle.rejected(sent_at, None if asked is not None and asked > longest else asked)
             elif isinstance(error, APIError) and refused(error):
                 # Not for its rate: a task that is not found is a response, too.
-                throttle.accepted()
+                throttle.accepted(sent_at)
             elif isinstance(error, TransportError) and endpoint is not self.submit:
                 self.shared.transport.open()  # raises if the client was closed meanwhile
             raise
-        throttle.accepted()
+        throttle.accepted(sent_at)
         return value
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
