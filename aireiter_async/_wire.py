@@ -28,7 +28,7 @@ QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
-_OTHER_TASK: Final = "the answer is about another task"
+OTHER_TASK: Final = "the answer is about another task"
 
 encode_submit: Final = SubmitRequest.encode
 encode_content: Final = SubmitRequest.encode_content
@@ -61,7 +61,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
     ):
         raise protocol_error("the submit was answered without a task", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
-        raise protocol_error(_OTHER_TASK, reply)
+        raise protocol_error(OTHER_TASK, reply)
     return _read_task(payload, data, out_task_id, request.model)
 
 
@@ -82,7 +82,7 @@ def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise protocol_error("the query was answered without a status", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
-        raise protocol_error(_OTHER_TASK, reply)
+        raise protocol_error(OTHER_TASK, reply)
     return _read_task(payload, data, out_task_id, model)
 
 

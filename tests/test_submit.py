@@ -403,7 +403,7 @@ class Played(Api):
 
     def __init__(self, *ends: Task | Exception, found: Exception) -> None:
         settings = AsyncClient("sk-test-0123", retry=RetryPolicy(base=0, settle=0))._settings
-        super().__init__(Shared(Transport(None, limit=1), Clock(), 1, None), settings)
+        super().__init__(Shared(Transport(None), Clock(), 1, None), settings)
         self.ends = list(ends)
         self.found = found
         self.queries = 0

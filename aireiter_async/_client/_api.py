@@ -14,6 +14,7 @@ from aireiter_async._retry import Retry, refused
 from aireiter_async._tasks import Balance, Task
 from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
+    AireiterError,
     APIError,
     ProtocolError,
     RateLimitError,
@@ -130,20 +131,29 @@ class Api:
                 self._redactor.redact_error(error)
             if out_task_id is not None:
                 error.out_task_id = out_task_id
-            if isinstance(error, RateLimitError):
-                counters.rate_limited += 1
-                asked = error.retry_after
-                # This call raises instead of waiting that long: the others need not wait for it.
-                longest = self.settings.retry.max_retry_after
-                throttle.rejected(sent_at, None if asked is not None and asked > longest else asked)
-            elif isinstance(error, APIError) and refused(error):
-                # Not for its rate: a task that is not found is a response, too.
-                throttle.accepted(sent_at)
-            elif isinstance(error, TransportError) and endpoint is not self.submit:
-                self.shared.transport.open()  # raises if the client was closed meanwhile
+            self._learn(error, endpoint, sent_at)
             raise
         throttle.accepted(sent_at)
         return value
+
+    def _learn(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
+        """Tell throttle, counters and transport what an error means for them."""
+        if isinstance(error, RateLimitError):
+            self.shared.counters.rate_limited += 1
+            asked = error.retry_after
+            # This call raises instead of waiting that long: the others need not wait for it.
+            longest = self.settings.retry.max_retry_after
+            self.shared.throttle.rejected(
+                sent_at, None if asked is not None and asked > longest else asked
+            )
+        elif isinstance(error, APIError) and refused(error):
+            # Not for its rate: a task that is not found is a response, too.
+            self.shared.throttle.accepted(sent_at)
+        elif isinstance(error, ProtocolError) and error.message == _wire.OTHER_TASK:
+            # A response was duplicated or lost: those to come may be others' as well.
+            self.shared.transport.close_idle()
+        elif isinstance(error, TransportError) and endpoint is not self.submit:
+            self.shared.transport.open()  # raises if the client was closed meanwhile
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
         """Query a task over the policy's ``settle`` seconds; None: it was not found throughout.

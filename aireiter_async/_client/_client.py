@@ -128,9 +128,7 @@ class AsyncClient:
         check_count("max_concurrency", max_concurrency)
         if max_rate is not None:
             check_number("max_rate", max_rate, above=0)
-        # Downloads have slots of their own, and may need as many connections again.
-        connections = 2 * max_concurrency
-        transport = Transport(session, limit=connections, proxy=proxy, trust_env=trust_env, ssl=ssl)
+        transport = Transport(session, proxy=proxy, trust_env=trust_env, ssl=ssl)
         self._shared = Shared(transport, self._new_clock(), max_concurrency, max_rate)
         self._owner = True
         self._set_up(settings)

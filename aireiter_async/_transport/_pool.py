@@ -1,13 +1,14 @@
 """The connection pool, and one exchange over it.
 
-aiohttp is tuned here for many small exchanges with one host: a pool as large as the client's own
-semaphore (so that its unfair queue is never used), idle connections dropped well before a CDN
-drops them (a POST on a connection that the other side has just closed is ambiguous), one DNS
+aiohttp is tuned here for many small exchanges with one host: a pool without a limit (the client's
+slots are the limit, and first come, first served), idle connections closed well before a CDN
+closes them (a POST on a connection that the other side has just closed is ambiguous), one DNS
 lookup for all connects, no cookies, no redirects where the key travels.
 """
 
 import asyncio
 import io
+import logging
 import os
 import socket
 import ssl as tls
@@ -26,6 +27,7 @@ from aireiter_async._envelope import Reply, protocol_error
 from aireiter_async._transport._addresses import GuardedResolver
 from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
+from aireiter_async._transport._leases import Leases, Prepared
 from aireiter_async._transport._proxies import Proxies, Proxy
 from aireiter_async._transport._results import Stream
 from aireiter_async.errors import ConnectError
@@ -40,6 +42,8 @@ _LARGE_BODY: Final = 1024 * 1024
 _READ_SIZE: Final = 64 * 1024
 # Bytes of one header, and of the status line: a CDN's may be longer than aiohttp's 8,190.
 _MAX_HEADER: Final = 64 * 1024
+
+_log = logging.getLogger("aireiter_async")
 
 _AddressInfo = tuple[int, int, int, str, Any]
 
@@ -97,6 +101,7 @@ class Route:
             stream between two reads.
         limits: Timeouts of a stream, for aiohttp.
         options: Of an exchange, for aiohttp.
+        prepared: For the short path; None where it cannot be taken, or before the first exchange.
     """
 
     method: str
@@ -105,6 +110,7 @@ class Route:
     deadlines: Deadlines
     limits: aiohttp.ClientTimeout
     options: Mapping[str, Any]
+    prepared: Prepared | None = None
 
 
 class Transport:
@@ -113,10 +119,12 @@ class Transport:
     Args:
         session: A session to borrow: it is neither reconfigured nor closed. None: `open` makes
             one in the running loop.
-        limit: The maximum number of connections per host.
         proxy: URL of a proxy for all requests, with or without credentials.
         trust_env: Whether a proxy may come from the environment.
         ssl: How to verify certificates: a context, False for not at all, None for the default.
+
+    Attributes:
+        path: What POSTs take: ``short``, ``session``, or None before the first one.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -128,17 +136,17 @@ class Transport:
         self,
         session: aiohttp.ClientSession | None,
         *,
-        limit: int,
         proxy: str | None = None,
         trust_env: bool = True,
         ssl: tls.SSLContext | bool | None = None,
     ) -> None:
         self._session = session
         self._lent = session is not None
-        self._limit = limit
         self._proxies = Proxies(proxy, trust_env=trust_env and not self._lent)
         self._ssl = True if ssl is None else ssl
         self._resolver = GuardedResolver()
+        self._leases: Leases | None = None
+        self.path: str | None = None
         self._deadlines: weakref.WeakValueDictionary[float, Deadlines] = (
             weakref.WeakValueDictionary()
         )
@@ -204,7 +212,7 @@ class Transport:
             if self._session is None:
                 self._session = aiohttp.ClientSession(
                     connector=_Connector(
-                        limit=self._limit,
+                        limit=0,  # the client's slots are the limit, and idle leases would count
                         keepalive_timeout=_KEEPALIVE,
                         resolver=self._resolver,
                         ssl=self._ssl,
@@ -212,6 +220,7 @@ class Transport:
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                 )
+                self._leases = Leases(self._session, keepalive=_KEEPALIVE)
             self._loop, self._process = loop, process
         assert self._session is not None  # noqa: S101 - it was made for this loop
         return self._session
@@ -234,6 +243,8 @@ class Transport:
             return
         for deadlines in list(self._deadlines.values()):
             deadlines.close()
+        if self._leases is not None:
+            self._leases.close()
         if not self._lent and self._session is not None:
             await self._session.close()
         await self._resolver.close()
@@ -249,6 +260,8 @@ class Transport:
             return False
         if self._forked() and isinstance(connector, _Connector):
             connector.abandon()
+        if self._leases is not None:
+            self._leases.close()
         self._session.detach()  # or it warns as well, in words that say nothing of us
         with suppress(StopIteration):  # its first step closes; nobody can await the rest
             next(connector.close().__await__())
@@ -279,13 +292,49 @@ class Transport:
             RuntimeError: The pool is closed, or belongs to another event loop.
             ValueError: A borrowed session has credentials of its own.
         """
-        session = self.open()
+        # What `open` does, without the call that nearly every exchange would make for nothing.
+        if (
+            self._loop is not asyncio.get_running_loop()
+            or self._process != os.getpid()
+            or self._closed
+        ):
+            self.open()
         try:
             with route.deadlines:
-                return await self._request(session, route, body)
+                leases, prepared = self._leases, route.prepared
+                if leases is not None and body is not None and len(body) <= _LARGE_BODY:
+                    if prepared is None:
+                        prepared = await self._prepare(leases, route)
+                    if prepared is not None:
+                        return await leases.exchange(prepared, body)
+                return await self._request(route, body)
         except ConnectError:
             self.forget_address(route.url)
             raise
+
+    async def _prepare(self, leases: Leases, route: Route) -> Prepared | None:
+        """Choose the path at the first exchange of a route."""
+        if "proxy" in route.options:
+            self._report("session", "there is a proxy")
+            return None
+        route.prepared = await leases.prepare(route)
+        if route.prepared is None:
+            self._leases = None
+            leases.close()
+            self._report("session", "this aiohttp does not support the short path")
+        else:
+            self._report("short", "")
+        return route.prepared
+
+    def _report(self, path: str, reason: str) -> None:
+        if self.path != path:
+            self.path = path
+            _log.debug("API requests take the %s path%s", path, reason and f": {reason}")
+
+    def close_idle(self) -> None:
+        """Close the idle connections, since one of them responds to an earlier request."""
+        if self._leases is not None:
+            self._leases.close_idle()
 
     def forget_address(self, url: str) -> None:
         """Have the host of *url*, or its proxy, looked up anew: its address may have changed."""
@@ -303,10 +352,9 @@ class Transport:
             self._resolver.add_proxy(URL(proxy.url).raw_host or "")
         return proxy
 
-    async def _request(
-        self, session: aiohttp.ClientSession, route: Route, body: bytes | None
-    ) -> Reply:
+    async def _request(self, route: Route, body: bytes | None) -> Reply:
         """Have aiohttp's session make the exchange."""
+        session = self.open()
         response: aiohttp.ClientResponse | None = None
         data: bytes | io.BytesIO | None = body
         if body is not None and len(body) > _LARGE_BODY:

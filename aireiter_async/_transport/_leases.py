@@ -1,0 +1,264 @@
+"""The short path: aiohttp's connections and its parser, without its session.
+
+aiohttp's session makes each request anew: its headers, its body, a task that writes it, a
+response. Here aiohttp makes the head of a route's requests once, and a connection is leased from
+aiohttp's pool, written to, read from, and kept for the next request. Only names without an
+underscore are used; `Leases.prepare` checks that they do what is expected of them.
+"""
+
+import asyncio
+import contextlib
+import select
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+from attrs import define, field
+
+from aireiter_async._envelope import Reply, protocol_error
+from aireiter_async._transport._body import read_body
+
+if TYPE_CHECKING:
+    from aireiter_async._transport._pool import Route
+
+_SWITCHING: Final = 101
+_OK: Final = 200
+
+
+@define(eq=False, repr=False)
+class Lease:
+    """A connection, taken out of aiohttp's pool.
+
+    Attributes:
+        since: When its last exchange began, by the monotonic clock.
+        poll: Returns whether the socket has bytes, or its end, that the loop has not read yet.
+    """
+
+    connection: aiohttp.connector.Connection
+    protocol: ResponseHandler
+    transport: asyncio.Transport
+    poll: Callable[[int], object]
+    since: float = 0.0
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@define(eq=False, repr=False)
+class Prepared:
+    """What all requests of a route have in common.
+
+    Attributes:
+        head: The request's head up to the value of Content-Length; the key is in it.
+        request: aiohttp's own, which knows where to connect to.
+        parsing: How responses are parsed.
+        idle: Connections to its host that are not in use, the last used last.
+    """
+
+    head: bytes
+    request: aiohttp.ClientRequest
+    limits: aiohttp.ClientTimeout
+    parsing: Mapping[str, Any]
+    idle: deque[Lease]
+
+
+class Leases:
+    """The connections that are leased from a session's pool.
+
+    Args:
+        session: The session; its pool must not limit the number of connections.
+        keepalive: Seconds after which an idle connection is closed.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, *, keepalive: float) -> None:
+        self._session = session
+        self._keepalive = keepalive
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[object, deque[Lease]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def prepare(self, route: "Route") -> Prepared | None:
+        """Have aiohttp make a request of *route*, and keep its head; None: this aiohttp cannot.
+
+        Raises:
+            aiohttp.ClientError: The URL is none.
+        """
+        try:
+            request = await self._make_request(route)
+            lines = [f"{request.method} {request.url.raw_path_qs} HTTP/1.1"]
+            lines += [
+                f"{name}: {value}"
+                for name, value in request.headers.items()
+                if name != hdrs.CONTENT_LENGTH
+            ]
+            parsing = {
+                "read_until_eof": True,
+                "max_line_size": route.options["max_line_size"],
+                "max_field_size": route.options["max_field_size"],
+            }
+            idle = self._idle.setdefault(request.connection_key, deque())
+            if not all(line.isprintable() for line in lines) or not await _works(parsing):
+                return None
+        except (AttributeError, TypeError):
+            return None
+        return Prepared(
+            head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
+            request=request,
+            limits=route.options["timeout"],
+            parsing=parsing,
+            idle=idle,
+        )
+
+    async def _make_request(self, route: "Route") -> aiohttp.ClientRequest:
+        made: list[aiohttp.ClientRequest] = []
+
+        async def stop(request: aiohttp.ClientRequest, _handler: object) -> aiohttp.ClientResponse:
+            made.append(request)
+            raise _StopRequest
+
+        with contextlib.suppress(_StopRequest):
+            response = await self._session.request(
+                route.method, route.url, data=b"{}", middlewares=(stop,), **route.options
+            )
+            response.close()
+            raise TypeError("this aiohttp ignores middlewares")
+        return made[0]
+
+    async def exchange(self, prepared: Prepared, body: bytes) -> Reply:
+        """Send *body* and read the whole response.
+
+        Raises:
+            aiohttp.ClientError: There is none.
+            ProtocolError: It is too long.
+        """
+        now, idle = monotonic(), prepared.idle
+        while idle:
+            lease = idle.pop()
+            protocol, transport = lease.protocol, lease.transport
+            # Bytes that are here before the request is sent are no response to it.
+            if (
+                now - lease.since <= self._keepalive
+                and not protocol.should_close
+                and not transport.is_closing()
+                and not lease.poll(0)
+            ):
+                break
+            lease.close()
+        else:
+            lease = await self._connect(prepared)
+            protocol, transport = lease.protocol, lease.transport
+        message = None
+        try:
+            # A new parser each time: what an old one holds back would become part of the response.
+            protocol.set_response_params(**prepared.parsing)
+            transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
+            message, content = await protocol.read()
+            while message.code < _OK and message.code != _SWITCHING:
+                message, content = await protocol.read()
+            answer = content.read_nowait() if content.is_eof() else await read_body(content)
+            reply = Reply(message.code, message.headers, answer or b"", time())
+        except BaseException as error:
+            message = None  # its repr shows headers, in which a relay may have echoed the key
+            lease.close()
+            if isinstance(error, HttpProcessingError):
+                raise aiohttp.ClientPayloadError from error
+            raise
+        if answer is None or protocol.should_close or self._closed:
+            lease.close()
+        else:
+            lease.since = now
+            idle.append(lease)
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._keepalive, self._sweep)
+        if answer is None:
+            message = None
+            raise protocol_error("the response is too long", reply)
+        return reply
+
+    async def _connect(self, prepared: Prepared) -> Lease:
+        connector = self._session.connector
+        assert connector is not None  # noqa: S101 - the session is open
+        try:
+            connection = await connector.connect(prepared.request, [], prepared.limits)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("no connection in time") from error
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or transport.is_closing():
+            connection.close()
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        return Lease(connection, protocol, transport, _poll_of(transport))
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long, and come again while anything is idle."""
+        self._timer = None
+        oldest = monotonic() - self._keepalive
+        for idle in self._idle.values():
+            while idle and idle[0].since <= oldest:
+                idle.popleft().close()
+        if any(self._idle.values()):
+            self._timer = self._loop.call_later(self._keepalive, self._sweep)
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
+
+    def close(self) -> None:
+        """Close what is idle, and what comes back from now on."""
+        self._closed = True
+        if self._timer is not None and not self._loop.is_closed():
+            self._timer.cancel()
+        self.close_idle()
+
+
+class _StopRequest(Exception):  # noqa: N818 - it is the expected end
+    """Ends a request just before aiohttp sends it."""
+
+
+def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
+    """Return what looks for unread bytes, where the platform can."""
+    socket = transport.get_extra_info("socket")
+    if socket is None or not hasattr(select, "poll"):
+        return lambda _timeout: None
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return poll.poll
+
+
+@define
+class _NoTransport(asyncio.Transport):
+    """A connection to nowhere."""
+
+    closing: bool = field(default=False)
+
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        return default
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+
+async def _works(parsing: Mapping[str, Any]) -> bool:
+    """Return whether aiohttp's protocol does what the short path expects of it."""
+    protocol = ResponseHandler(asyncio.get_running_loop())
+    protocol.connection_made(_NoTransport())
+    for _ in range(2):
+        protocol.set_response_params(**parsing)
+        protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        message, content = await protocol.read()
+        if (message.code, content.is_eof(), content.read_nowait()) != (_OK, True, b"{}"):
+            return False
+        if protocol.should_close:
+            return False
+    protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    return bool(protocol.should_close)
