@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import inspect
 import logging
 import pickle
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, RetryPolicy, Task
+from aireiter_async.cli import main
 from aireiter_async.testing import FakeService
+from tests.command import KEY, Ran, serving
 from tests.hostile_time import ClientClock, Clock
 
 QUICK = RetryPolicy(base=0, settle=0)
@@ -249,3 +252,31 @@ async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
             return f"http{'s' if tls else ''}://127.0.0.1:{port}"
 
         yield start
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
+    """Run a service that the environment points to, and work in an empty directory.
+
+    Its options may be assigned to; its clock stands still.
+    """
+    with serving(FakeService(clock=Clock())) as service:
+        monkeypatch.setenv("AIREITER_API_KEY", KEY)
+        monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+        monkeypatch.chdir(tmp_path)
+        yield service
+
+
+@pytest.fixture
+def aireiter(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Return what runs the command in this process, with a client that polls without waits."""
+    polling = PollPolicy(first=0, step=0.001, cap=0.001)
+    quick = functools.partial(AsyncClient, polling=polling, retry=QUICK)
+    monkeypatch.setattr("aireiter_async.cli._options.AsyncClient", quick)
+
+    def aireiter(*argv: str) -> Ran:
+        return Ran(main(argv), *capsys.readouterr())
+
+    return aireiter

@@ -20,8 +20,8 @@ from aireiter_async import (
     SubmitRequest,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.command import serving
 from tests.hostile_steps import Blow, Sweep, counting, stepped
-from tests.test_cli import serving
 
 LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 

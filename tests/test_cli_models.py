@@ -25,7 +25,6 @@ def document(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
 
 
 def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each model has one line, aligned, images first; channels and required parameters stand in it."""
     header, *lines = shown(capsys).splitlines()
     assert header.split("  ")[0] == "model"
     assert {line.split()[0] for line in lines} == {cls.MODEL for cls in models.MODELS.values()}
@@ -66,7 +65,7 @@ def test_one_model_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert "true" in row["generate_audio"]
     assert "only with type=first_last_frame" in row["end_image_url"]
     assert "models.Seedance25(prompt=" in row["python"]
-    assert "aireiter submit seedance2_5 --param " in row["command"]
+    assert "aireiter run seedance2_5 prompt='A calm" in row["command"]
 
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
@@ -112,15 +111,14 @@ def test_a_parameter_that_is_gone_from_the_documentation_is_shown_as_such(
 
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
-def test_the_shown_command_submits_the_example(
-    capsys: pytest.CaptureFixture[str], model: str
-) -> None:
-    """The line to paste into a shell builds the example."""
+def test_the_shown_command_runs_the_example(capsys: pytest.CaptureFixture[str], model: str) -> None:
     words = shlex.split(document(capsys, model)["example"]["command"])
-    assert words[:3] == ["aireiter", "submit", model]
-    action: Any = parse(words[1:]).action
-    _, name, order = action.args
-    made = order.request(name, pytest.fail)
+    assert words[:3] == ["aireiter", "run", model]
+    command = parse(words[1:])
+    assert command is not None
+    action: Any = command.action
+    _, name, pairs, options = action.args
+    made = options.request(name, pairs, pytest.fail)
     assert made.params == models.build(model, models.example(model))
     assert made.model == model
 

@@ -1,8 +1,8 @@
 """The ``aireiter`` command; needs the extra ``cli`` (cyclopts and rich).
 
-`main` parses (``_app``, the room with cyclopts), then runs what was asked for
-(``_run``) with a `Report` that knows where things are said: documents on
-standard output, messages on standard error (``_display`` is the room with rich).
+``_run`` runs one command line: ``_app`` parses it, and the command it names (in ``_tasks``,
+``_models``, ``_batch`` or ``_demo``) writes through an `Output`. ``_app`` and ``_options`` import
+cyclopts, ``_display`` imports rich.
 """
 
 import sys
@@ -15,21 +15,25 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line, and return its exit status.
+    """Run one command line and return its exit status.
 
     Args:
-        argv: What follows the program's name; None: what this process was given.
+        argv: The arguments; None for those of this process.
 
     Returns:
-        0 when it is done, 1 when the service or a task failed, 2 for bad usage
-        or input, 3 when a batch was interrupted, 4 when it has reached its
-        budget, 130 when anything else was interrupted, 141 when nobody reads
-        the output.
+        0: done; of a batch, all tasks succeeded.
+        1: the service or a task failed.
+        2: invalid usage or input; nothing was sent.
+        3: a batch was interrupted.
+        4: a batch reached ``--max-credits``.
+        5: the account or this machine stopped a batch (key, credits, disk).
+        130: interrupted (Ctrl-C or SIGTERM).
+        141: standard output was closed (SIGPIPE).
     """
     try:
         from aireiter_async.cli._run import run  # noqa: PLC0415 - it needs the extra
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "aireiter_async":
+        if error.name is None or error.name.partition(".")[0] not in {"cyclopts", "rich"}:
             raise
         hint = 'pip install "aireiter-async[cli]"'
         sys.stderr.write(f"aireiter: {error.name} is missing: {hint}\n")

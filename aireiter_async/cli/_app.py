@@ -1,6 +1,7 @@
-"""The commands and their options. The room with cyclopts.
+"""The commands; with ``_options``, the only module that imports cyclopts.
 
-Parsing does nothing yet: it ends in a `Command`, or in a `UsageError` of one line.
+Parsing runs nothing: it ends in a `Command` or in a `UsageError` of one line. Commands import
+what they need when they are called, so that the others work without it.
 """
 
 import sys
@@ -10,22 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 from attrs import frozen
-from cyclopts import (
-    App,
-    CycloptsError,
-    Group,
-    Parameter,
-    UnknownCommandError,
-    UnusedCliTokensError,
-)
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError, UnusedCliTokensError
 
 from aireiter_async import __version__
-from aireiter_async.cli import _batch, _demo, _display, _models, _tasks
-from aireiter_async.cli._connection import Connection
-from aireiter_async.cli._failure import UsageError
-from aireiter_async.cli._report import Manner, Report
-from aireiter_async.cli._request import Order
-from aireiter_async.cli._running import BatchOptions
+from aireiter_async.cli import _display
+from aireiter_async.cli._errors import UsageError
+from aireiter_async.cli._options import BatchOptions, Connection, SubmitOptions
+from aireiter_async.cli._output import Output, OutputOptions
 
 
 @frozen
@@ -34,79 +26,83 @@ class Command:
 
     Attributes:
         action: Does it, and returns the exit status.
-        manner: How it is told.
+        options: How it reports.
     """
 
-    action: Callable[[Report], Coroutine[Any, Any, int]]
-    manner: Manner
+    action: Callable[[Output], Coroutine[Any, Any, int]]
+    options: OutputOptions
 
 
 _Connection: TypeAlias = Annotated[
     Connection, Parameter(name="*", group=Group("Connection", sort_key=8))
 ]
-_Manner: TypeAlias = Annotated[Manner, Parameter(name="*", group=Group("Output", sort_key=9))]
-_Order: TypeAlias = Annotated[Order, Parameter(name="*")]
-_BatchOptions: TypeAlias = Annotated[BatchOptions, Parameter(name="*")]
+_Output: TypeAlias = Annotated[
+    OutputOptions, Parameter(name="*", group=Group("Output", sort_key=9))
+]
+_Submit: TypeAlias = Annotated[SubmitOptions, Parameter(name="*")]
+_Batch: TypeAlias = Annotated[BatchOptions, Parameter(name="*")]
+_Model: TypeAlias = Annotated[str, Parameter(name=("--model", "-m"))]
+_Download: TypeAlias = Annotated[Path, Parameter(name=("--download", "-o"))]
 
-# cyclopts wants a default where all of a class's options have one.
+# cyclopts wants a default where all fields of a class have one.
 _CONNECTION: Final = Connection()
-_MANNER: Final = Manner()
-_ORDER: Final = Order()
-_BATCH_OPTIONS: Final = BatchOptions()
+_OUTPUT: Final = OutputOptions()
+_SUBMIT: Final = SubmitOptions()
+_BATCH: Final = BatchOptions()
+_HERE: Final = Path()
 
 _app = App(
     name="aireiter",
     help="""
     Images, videos, music and lyrics from the AIReiter API: one task, or many.
 
-    The API key is read from AIREITER_API_KEY. Without one, begin with: aireiter demo
+    The API key is read from AIREITER_API_KEY. Without one, start with: aireiter demo
 
-    Exit status: 0 done, 1 the service or a task failed, 2 bad usage or input, 3 a batch was
-    interrupted, 4 a batch has reached its budget, 130 interrupted, 141 nobody reads the output.
+    Exit status: 0 done, 1 the service or a task failed, 2 invalid usage or input, 3 a batch was
+    interrupted, 4 a batch reached --max-credits, 5 the account or this machine stopped a batch,
+    130 interrupted, 141 standard output was closed.
     """,
     version=f"aireiter_async {__version__}",
     default_parameter=Parameter(negative=(), show_default=False),
+    group_parameters=Group("Options", sort_key=7),
     help_format="markdown",
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+_app.register_install_completion_command()
+_FIRST: Final = {"--help", "-h", "--version", "--install-completion"}
 
 
-def parse(argv: Sequence[str]) -> Command:
-    """Find out what *argv* asks for.
+def parse(argv: Sequence[str]) -> Command | None:
+    """Parse *argv*; None if help or the version was asked for, and printed.
 
     Raises:
         UsageError: It cannot be understood.
     """
-    if argv and argv[0].startswith("-") and argv[0] not in {"--help", "-h", "--version"}:
-        raise UsageError(f"options come after a command: aireiter query ID {argv[0]}")
-    command: Command | None = None
-
-    def read(console: Any) -> None:
-        nonlocal command
-        command = _app(argv, console=console, exit_on_error=False, print_error=False, verbose=False)
-
+    if argv and argv[0].startswith("-") and argv[0] not in _FIRST:
+        raise UsageError(f"options go after a command, as in: aireiter query ID {argv[0]}")
     try:
-        text = _display.capture(read, sys.stdout)
+        command: Command | None = _app(
+            argv,
+            console=_display.console(sys.stdout),
+            exit_on_error=False,
+            print_error=False,
+            verbose=False,
+        )
     except CycloptsError as error:
-        raise UsageError(_told(error, argv)) from error
-    return command or Command(partial(_answer, text), _MANNER)
+        raise UsageError(_format_usage_error(error, argv)) from error
+    return command
 
 
-def _told(error: CycloptsError, argv: Sequence[str]) -> str:
+def _format_usage_error(error: CycloptsError, argv: Sequence[str]) -> str:
     match error:
         case UnknownCommandError():
             return f"{error} See: aireiter --help"
         case UnusedCliTokensError(unused_tokens=list() as tokens):
-            what = f"What is {' '.join(tokens)!r}? It is one too many."
+            text = f"Unexpected argument: {' '.join(tokens)!r}."
         case _:
-            what = str(error)
-    return f"{what} See: aireiter {argv[0]} --help"
-
-
-async def _answer(text: str, report: Report) -> int:
-    report.text(text)
-    return 0
+            text = str(error)
+    return f"{text} See: aireiter {argv[0]} --help"
 
 
 @_app.command(sort_key=1)
@@ -117,157 +113,201 @@ def demo(
     seed: int = 0,
     concurrency: int = 32,
     window: int = 64,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
-    """Run a batch against a service that misbehaves, without a key.
+    """Run a batch against a service that fails in many ways; needs no key.
 
-    The service is a FakeService in this process: it loses answers, resets connections, refuses,
-    and charges again for a used id. The demo has succeeded, and exits with 0, if every task was
-    charged once and its result is on disk.
+    The service is a FakeService in this process. It loses responses, resets connections, rejects
+    requests and charges again for a used ID. The demo succeeds if every task is charged once and
+    its result is on disk.
 
     Args:
-        tasks: How many; 200 unless told otherwise.
-        directory: Where to save the results; else aireiter-demo, or aireiter-demo-2 and so on,
-            whichever is new.
+        tasks: Number of tasks; default 200.
+        directory: Where to save the results; default: aireiter-demo, or aireiter-demo-2 and so on.
         seed: Decides what goes wrong, and when.
-        concurrency: HTTP exchanges at once; 32 unless told otherwise.
-        window: Tasks that are submitted and have not ended; 64 unless told otherwise.
-        manner: How it tells its outcome.
+        concurrency: HTTP exchanges at once; default 32.
+        window: Tasks submitted and not ended; default 64.
+        output: How it reports.
     """
-    plan = _demo.Plan(
+    from aireiter_async.cli import _demo  # noqa: PLC0415 - needs SQLite
+
+    options = _demo.DemoOptions(
         tasks=tasks, directory=directory, seed=seed, concurrency=concurrency, window=window
     )
-    return Command(partial(_demo.demo, plan), manner)
+    return Command(partial(_demo.demo, options), output)
 
 
 @_app.command(sort_key=2)
-def models(name: str | None = None, /, *, manner: _Manner = _MANNER) -> Command:
+def models(name: str | None = None, /, *, output: _Output = _OUTPUT) -> Command:
     """List the models, or show one: parameters, defaults, an example.
 
     Args:
         name: The model to show.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
+    from aireiter_async.cli import _models  # noqa: PLC0415 - loads the catalogue
+
     if name is None:
-        return Command(_models.list_models, manner)
-    return Command(partial(_models.show_model, name), manner)
+        return Command(_models.list_models, output)
+    return Command(partial(_models.show_model, name), output)
 
 
 @_app.command(sort_key=3)
 def submit(
-    model: str,
-    /,
-    *,
-    order: _Order = _ORDER,
-    wait: bool = False,
-    download: Path | None = None,
+    model: _Model,
+    *parameters: str,
+    options: _Submit = _SUBMIT,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
     """Submit a task, and print it.
 
-    Its id is on standard error before anything is sent: with it nothing is lost, whatever happens.
-    What this release knows of the model is checked before anything is spent.
+    Example: aireiter submit nano_banana_v2 prompt="a cat"
+
+    Its ID is printed to standard error before anything is sent: with it, nothing is lost. What
+    this release knows of the model is checked before anything is spent.
 
     Args:
         model: The model's name; see: aireiter models
-        wait: Wait until the task has completed.
-        download: Wait, and save the results in this folder.
-        timeout: Seconds that all of it may take before the results are saved.
-        order: What to submit.
+        parameters: The model's parameters, NAME=VALUE; a repeated NAME makes an array. For a model
+            that this release does not know, a VALUE that is a number, true, false, an array or an
+            object of JSON is sent as that, any other as text.
+        options: What to submit.
+        timeout: Seconds that the command may take.
         connection: How to reach the service.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
-    action = partial(
-        _tasks.submit, connection, model, order, wait=wait, download=download, timeout=timeout
-    )
-    return Command(action, manner)
+    from aireiter_async.cli import _tasks  # noqa: PLC0415
+
+    action = partial(_tasks.submit, connection, model, parameters, options, timeout=timeout)
+    return Command(action, output)
 
 
 @_app.command(sort_key=4)
-def batch(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    /,
-    *,
-    options: _BatchOptions = _BATCH_OPTIONS,
+def run(
+    model: _Model,
+    *parameters: str,
+    options: _Submit = _SUBMIT,
+    download: _Download = _HERE,
+    timeout: float | None = None,
     connection: _Connection = _CONNECTION,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
-    """Run the requests in a file, each paid for once whatever happens.
+    """Submit a task, wait for it and save its results.
 
-    All lines are checked before the first is sent. What was ended by anything is finished by the
-    same command: lines are known by where they stand and what they say, so append to the file, and
-    do not insert, or give each line an out_task_id.
-
-    Ctrl-C stops taking new lines and ends when no submit is under way; twice ends at once.
+    Example: aireiter run nano_banana_v2 prompt="a cat" -o results
 
     Args:
-        file: JSON Lines, one request per line: model, params, and optionally out_task_id,
-            callback_url, metadata. Or CSV (.csv), whose columns are parameters, and optionally
-            out_task_id; an empty cell is not sent. Or - for JSON Lines from standard input.
-        options: What to do with them.
+        model: The model's name; see: aireiter models
+        parameters: The model's parameters, NAME=VALUE, as for: aireiter submit
+        options: What to submit.
+        download: Where to save the results; default: the current directory.
+        timeout: Seconds to wait for the task; it keeps running after them.
         connection: How to reach the service.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
-    return Command(partial(_batch.batch, file, options, connection), manner)
+    from aireiter_async.cli import _tasks  # noqa: PLC0415
+
+    action = partial(
+        _tasks.run, connection, model, parameters, options, download=download, timeout=timeout
+    )
+    return Command(action, output)
 
 
 @_app.command(sort_key=5)
+def batch(
+    file: Annotated[str, Parameter(name="FILE", allow_leading_hyphen=True)],
+    /,
+    *parameters: str,
+    options: _Batch = _BATCH,
+    connection: _Connection = _CONNECTION,
+    output: _Output = _OUTPUT,
+) -> Command:
+    """Run the requests in a file, each paid for once whatever happens.
+
+    Every row is checked before anything is sent. If a run is interrupted, even by kill -9, run the
+    same command again to finish it.
+
+    Ctrl-C submits nothing more and ends when no submit is in flight; a second one ends at once.
+
+    Args:
+        file: The requests. JSON Lines or a JSON array of objects: model, params, and optionally
+            out_task_id, callback_url, metadata. CSV, with any separator, or TSV: the columns are
+            parameters, and optionally model and out_task_id; an empty cell is not sent. Text: one
+            prompt per line; lines beginning with # are comments, and a prompt's own # needs a
+            backslash before it. UTF-8 or UTF-16, also compressed with gzip; - is standard input.
+        parameters: Parameters of all rows that do not set them, NAME=VALUE.
+        options: What to do with them.
+        connection: How to reach the service.
+        output: How it reports.
+    """
+    from aireiter_async.cli import _batch  # noqa: PLC0415 - needs SQLite
+
+    return Command(partial(_batch.batch, file, parameters, options, connection), output)
+
+
+@_app.command(sort_key=6)
 def wait(
     out_task_id: str,
     /,
     *,
-    download: Path | None = None,
+    download: Annotated[Path | None, Parameter(name=("--download", "-o"))] = None,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
-    """Wait until a task has completed, and print it.
+    """Wait until a task has ended, and print it.
 
     Args:
-        out_task_id: The task's id.
-        download: Save the results in this folder.
-        timeout: Seconds to wait; the task itself goes on.
+        out_task_id: The task's ID.
+        download: Save the results in this directory.
+        timeout: Seconds to wait; the task keeps running after them.
         connection: How to reach the service.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
+    from aireiter_async.cli import _tasks  # noqa: PLC0415
+
     action = partial(_tasks.wait, connection, out_task_id, download=download, timeout=timeout)
-    return Command(action, manner)
+    return Command(action, output)
 
 
-@_app.command(sort_key=6)
+@_app.command(sort_key=7)
 def query(
     out_task_id: str,
     /,
     *,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
-    """Ask for a task once, and print it as it is now.
+    """Query a task once, and print it.
 
     Args:
-        out_task_id: The task's id.
-        timeout: Seconds that it may take, retries included.
+        out_task_id: The task's ID.
+        timeout: Seconds that the command may take, retries included.
         connection: How to reach the service.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
-    return Command(partial(_tasks.query, connection, out_task_id, timeout=timeout), manner)
+    from aireiter_async.cli import _tasks  # noqa: PLC0415
+
+    return Command(partial(_tasks.query, connection, out_task_id, timeout=timeout), output)
 
 
-@_app.command(sort_key=7)
+@_app.command(sort_key=8)
 def balance(
     *,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
-    manner: _Manner = _MANNER,
+    output: _Output = _OUTPUT,
 ) -> Command:
     """Print the credits that are left.
 
     Args:
-        timeout: Seconds that it may take, retries included.
+        timeout: Seconds that the command may take, retries included.
         connection: How to reach the service.
-        manner: How it tells its outcome.
+        output: How it reports.
     """
-    return Command(partial(_tasks.balance, connection, timeout=timeout), manner)
+    from aireiter_async.cli import _tasks  # noqa: PLC0415
+
+    return Command(partial(_tasks.balance, connection, timeout=timeout), output)

@@ -1,29 +1,40 @@
-"""What ``aireiter batch`` does: a file of requests, checked, then run to its end."""
+"""The batch command: a file of requests, checked, then run to its end."""
 
+import csv
 import os
+import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, TextIO
 
-from aireiter_async import Ledger, LedgerError, SubmitRequest
-from aireiter_async.cli import _failure
-from aireiter_async.cli._connection import Connection
-from aireiter_async.cli._failure import UsageError
-from aireiter_async.cli._lines import Lines, open_lines
-from aireiter_async.cli._report import Report
-from aireiter_async.cli._running import BatchOptions, Run, Source
-from aireiter_async.cli._stop import Stop, catching
-from aireiter_async.cli._tally import check_view
-from aireiter_async.cli._tasks import make_folder
+from attrs import define, field
 
-_TOLD: Final = 20  # bad lines
+from aireiter_async import (
+    AsyncClient,
+    Batch,
+    BatchProgress,
+    BudgetExceededError,
+    Ledger,
+    LedgerError,
+    SubmitRequest,
+)
+from aireiter_async.cli import _display, _errors
+from aireiter_async.cli._errors import CommandError, UsageError
+from aireiter_async.cli._options import BatchOptions, Connection, make_directory
+from aireiter_async.cli._output import Output, encode
+from aireiter_async.cli._rows import Rows, detect, mark_text, open_input
+from aireiter_async.cli._signals import Stop, catching
+from aireiter_async.cli._summary import Summary, batch_view, check_view, result_document
+
+_SHOWN: Final = 20  # invalid rows
+_RERUN: Final = "run the same command again"
 
 
-class BadLinesError(UsageError):
-    """A file has lines that cannot be submitted.
+class InvalidRowsError(UsageError):
+    """A file has rows that cannot be submitted.
 
     Attributes:
         lines: The first of them, for a program.
@@ -34,12 +45,18 @@ class BadLinesError(UsageError):
         self.lines = lines
 
 
-async def batch(name: str, options: BatchOptions, connection: Connection, report: Report) -> int:
+async def batch(
+    name: str,
+    pairs: tuple[str, ...],
+    options: BatchOptions,
+    connection: Connection,
+    output: Output,
+) -> int:
     """Run the requests in the file *name*.
 
     Raises:
-        UsageError: An option or a line is not as it must be; nothing was sent.
-        LedgerError: The ledger could not be written on the way.
+        UsageError: An option or a row is invalid; nothing was sent.
+        LedgerError: The ledger could not be written during the batch.
     """
     options.check()
     client = None
@@ -47,95 +64,305 @@ async def batch(name: str, options: BatchOptions, connection: Connection, report
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
     async with AsyncExitStack() as stack:
         try:
-            # Nothing runs yet that would have to end well.
-            with catching(default_int_handler):
-                file, regular = stack.enter_context(open_lines(name))
-                lines = Lines(
+            with catching(default_int_handler):  # nothing has started that must end well
+                file, regular = stack.enter_context(open_input(name))
+                kind, encoding = detect(name, file, options.format)
+                rows = Rows(
                     name=name,
                     file=file,
-                    is_csv=name.lower().endswith(".csv"),
+                    format=kind,
+                    encoding=encoding,
                     model=options.model,
+                    pairs=pairs,
                     unchecked=options.unchecked,
+                    keep_columns=options.keep_columns,
                 )
-                models = _check(lines, report)
+                models = _check(rows, output)
         except KeyboardInterrupt:
-            report.fail(_failure.Interrupted("interrupted; nothing was sent"))
-            return _failure.BATCH_INTERRUPTED
+            output.fail(_errors.Interrupted("interrupted; nothing was sent"))
+            return _errors.BATCH_INTERRUPTED
         if client is None:
-            found = {"file": name, "requests": models.total(), "models": dict(models)}
-            report.answer(found, check_view)
+            checked = {
+                "file": name,
+                "format": kind,
+                "requests": models.total(),
+                "models": dict(models),
+                "skipped": dict(rows.skipped),
+            }
+            output.answer(checked, check_view)
             return 0
         path = _ledger_path(name, options, regular=regular)
-        make_folder(options.download)
-        # From here to the very end: what is closed last must be closed well, too.
-        stop = Stop(report.note)
-        stack.enter_context(catching(stop.on_signal))
+        make_directory("--download", options.download)
+        stop = Stop(output.note)
+        stack.enter_context(catching(stop.on_signal))  # until everything is closed
         await stack.enter_async_context(client)
         try:
             ledger = await stack.enter_async_context(Ledger(path))
         except LedgerError as error:
-            raise UsageError(f"--ledger: {error}") from error
-        results = stack.enter_context(_open_results(options.results))
-        run = Run(name, options, client, ledger, results, report)
-        return await run.run(Source(lines, models.total(), stop))
+            raise UsageError(f"--ledger: {_errors.describe(error)}") from error
+        write = stack.enter_context(_open_results(options.results, output))
+        source = Source(rows, models.total(), stop)
+        return await _run(source, options, client, ledger, write, output)
 
 
-def _check(lines: Lines, report: Report) -> Counter[str]:
-    """Check all lines, and count the requests by model."""
+def _check(rows: Rows, output: Output) -> Counter[str]:
+    """Check all rows, and count the requests by model."""
     models: Counter[str] = Counter()
-    ids: dict[str, int] = {}
-    bad: list[dict[str, Any]] = []
-    wrong = 0
-    for line in lines.read(report.note):
-        error = line.error
-        if line.request is not None:
-            models[line.request.model] += 1
-            error = _repeated(line.request, line.number, ids)
+    first: dict[str, int] = {}
+    invalid: list[dict[str, Any]] = []
+    count = 0
+    for row in rows.read(output.note):
+        error = row.error
+        if row.request is not None:
+            models[row.request.model] += 1
+            error = _repeated_id(row.request, row.number, first)
         if error is not None:
-            wrong += 1
-            if wrong <= _TOLD:
-                bad.append({"line": line.number, "message": error})
-    for each in bad:
-        report.note(f"{lines.name}, line {each['line']}: {each['message']}")
-    if wrong > _TOLD:
-        report.note(f"and {wrong - _TOLD} more")
-    if wrong:
-        what = "1 bad line" if wrong == 1 else f"{wrong} bad lines"
-        raise BadLinesError(f"{lines.name} has {what}; nothing was sent", bad)
+            count += 1
+            if count <= _SHOWN:
+                invalid.append({"line": row.number, "message": error})
+    for each in invalid:
+        output.note(f"{rows.name}, line {each['line']}: {each['message']}")
+    if count > _SHOWN:
+        output.note(f"and {count - _SHOWN} more")
+    if count:
+        what = _display.plural(count, "invalid row")
+        raise InvalidRowsError(f"{rows.name} has {what}; nothing was sent", invalid)
     if not models:
-        raise UsageError(f"{lines.name} has no requests")
+        raise UsageError(f"{rows.name} has no requests")
     return models
 
 
-def _repeated(request: SubmitRequest, number: int, ids: dict[str, int]) -> str | None:
-    """Say so if the id was given before."""
+def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
     if request.generated:
         return None
-    first = ids.setdefault(request.out_task_id, number)
-    return None if first == number else f"out_task_id {request.out_task_id} is that of line {first}"
+    line = first.setdefault(request.out_task_id, number)
+    return None if line == number else f"out_task_id {request.out_task_id} is that of line {line}"
 
 
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
-    """Find out where the ledger is to be, and that nothing is in anything's place."""
+    """Return where the ledger is, after checking that no file would overwrite another."""
     if options.ledger is None and not regular:
-        raise UsageError(f"--ledger must say where the ledger is to be, as {name} is read once")
+        raise UsageError(f"--ledger must name the ledger, because {name} can be read only once")
     path = Path(f"{name}.db") if options.ledger is None else options.ledger
-    places = {"the file of requests": Path(name), "the ledger": path}
     if options.results is not None:
-        for what, place in places.items():
-            if os.path.realpath(place) == os.path.realpath(options.results):
-                raise UsageError(f"--results is {what}")
+        for what, other in (("input file", Path(name)), ("ledger", path)):
+            if os.path.realpath(other) == os.path.realpath(options.results):
+                raise UsageError(f"--results is the {what}")
     return path
 
 
 @contextmanager
-def _open_results(path: Path | None) -> Generator[TextIO | None, None, None]:
+def _open_results(
+    path: Path | None, output: Output
+) -> Generator[Callable[[Mapping[str, Any]], None], None, None]:
+    """Open the results; yields a function that writes one row."""
     if path is None:
-        yield None
+        yield lambda _row: None
         return
     try:
-        file = path.open("w", encoding="utf-8", errors="backslashreplace")
+        file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise UsageError(f"--results cannot be written: {error}") from error
     with file:
-        yield file
+        if path.suffix.lower() == ".csv":
+            yield _csv_writer(file, output)
+        else:
+            yield lambda row: output.write(f"{encode(row, None)}\n", file)
+
+
+def _csv_writer(file: TextIO, output: Output) -> Callable[[Mapping[str, Any]], None]:
+    """Return a function that writes rows whose cells no spreadsheet runs as formulas."""
+    names: list[str] = []
+
+    @define
+    class Line:
+        def write(self, text: str) -> None:
+            output.write(text, file)
+
+    writer = csv.writer(Line(), lineterminator="\n")
+
+    def write(row: Mapping[str, Any]) -> None:
+        cells = {**row, **row.get("columns", {})}
+        cells.pop("columns", None)
+        if not names:
+            names.extend(cells)
+            writer.writerow(map(mark_text, names))
+        writer.writerow(_cell(cells.get(name)) for name in names)
+
+    return write
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case str():
+            return mark_text(value)
+        case None | int() | float():
+            return value
+        case _:
+            return encode(value, None)
+
+
+@define
+class Source:
+    """The requests of a file, until the batch is to stop.
+
+    Attributes:
+        rows: The file.
+        total: How many requests there are.
+        stop: Whether to stop.
+        pending: Line and kept columns of the requests that have not ended, by their index.
+
+    Raises:
+        CommandError: The file has changed since it was checked.
+    """
+
+    rows: Rows
+    total: int
+    stop: Stop
+    pending: dict[int, tuple[int, Mapping[str, Any]]] = field(factory=dict)
+
+    def __length_hint__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[SubmitRequest]:
+        name, rows = self.rows.name, self.rows.read()
+        for index in range(self.total):  # rows appended meanwhile were not checked
+            if self.stop.requested:
+                return
+            row = next(rows, None)
+            if row is None:
+                raise CommandError(
+                    f"{name} has fewer rows than when the batch began; restore it and {_RERUN}"
+                )
+            if row.request is None:
+                raise CommandError(
+                    f"{name}, line {row.number}: {row.error}; it was valid when the batch began; "
+                    f"restore it and {_RERUN}"
+                )
+            self.pending[index] = row.number, row.columns
+            yield row.request
+
+
+async def _run(
+    source: Source,
+    options: BatchOptions,
+    client: AsyncClient,
+    ledger: Ledger,
+    write: Callable[[Mapping[str, Any]], None],
+    output: Output,
+) -> int:
+    """Run a batch whose rows are all valid, report it, and return the exit status.
+
+    Raises:
+        Exception: What ended it early, after the report.
+    """
+    summary, total = Summary(), source.total
+
+    def on_progress(now: BatchProgress) -> None:
+        source.stop.on_progress(now.submitting)
+        step()
+
+    batch = client.run_many(
+        source,
+        window=options.window,
+        ledger=ledger,
+        max_credits=options.max_credits,
+        timeout=options.timeout,
+        download_to=options.download,
+        retry_failed=options.retry_failed,
+        on_progress=on_progress,
+    )
+
+    async def consume() -> None:
+        async with batch:
+            async for outcome in batch:
+                line, columns = source.pending.pop(outcome.index)
+                summary.add(outcome, line)
+                write(result_document(outcome, line, columns))
+                step()
+
+    failure: Exception | None = None
+    with _display.following(total, lambda: _progress_view(batch, total), sys.stderr) as step:
+        try:
+            await source.stop.guard(consume())
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = error
+    if batch.stopped is not None:  # the rest was not even read
+        summary.not_submitted = total - summary.succeeded - summary.failed
+    progress = batch.progress
+    spent, unpriced = await ledger.spent()
+    document = {
+        "file": source.rows.name,
+        "requests": total,
+        "succeeded": summary.succeeded,
+        "known": summary.known,
+        "failed": summary.failed,
+        "not_submitted": summary.not_submitted,
+        "unfinished": total - summary.ended,
+        "running": progress.outstanding,
+        "reasons": [reason.document() for reason in summary.reasons.values()],
+        "requests_sent": client.stats.requests,
+        "retries": client.stats.retries,
+        "settled": client.stats.settled,
+        "seconds": round(progress.seconds, 3),
+        "credits_estimated": progress.credits_estimated,
+        "credits_used": progress.credits_used,
+        "credits_of_ledger": spent,
+        "unpriced": unpriced,
+        "files": summary.files,
+        "directory": None if options.download is None else str(options.download),
+        "ledger": str(ledger.path),
+        "results": None if options.results is None else str(options.results),
+    }
+    cause = failure or batch.stopped
+    if cause is not None:
+        document["error"] = _errors.error_document(cause)
+    output.answer(document, batch_view)
+    if failure is not None:
+        raise failure
+    return _conclude(summary, total, batch.stopped, output)
+
+
+def _progress_view(batch: Batch[SubmitRequest], total: int) -> _display.ProgressView:
+    now = batch.progress
+    used, estimated = map(_display.number, (now.credits_used, now.credits_estimated))
+    return _display.ProgressView(
+        total=total,
+        done=now.succeeded + now.failed + now.not_submitted,
+        seconds=now.seconds,
+        left=now.expected_end,
+        counts={
+            "failed": str(now.failed),
+            "running": str(now.outstanding),
+            "credits": f"{used} of {estimated}",
+            "rate": f"{now.rate:.1f}/s",
+            "succeeded": str(now.succeeded),
+        },
+    )
+
+
+def _conclude(summary: Summary, total: int, stopped: Exception | None, output: Output) -> int:
+    """Report what to do next, and return the exit status."""
+    rest = _display.plural(summary.not_submitted, "request")
+    if stopped is not None and not isinstance(stopped, BudgetExceededError):
+        output.note(
+            f"aireiter: the batch was stopped, {rest} not submitted: {_errors.summarize(stopped)}; "
+            f"{_errors.advice(stopped) or 'fix the cause'}, then {_RERUN}"
+        )
+        return _errors.BATCH_STOPPED
+    if summary.ended < total:
+        output.note(f"aireiter: interrupted; to resume, {_RERUN}: nothing is lost")
+        return _errors.BATCH_INTERRUPTED
+    if summary.not_submitted:
+        output.note(
+            f"aireiter: --max-credits is reached, {rest} not submitted; to continue, "
+            f"{_RERUN} with a higher limit"
+        )
+        return _errors.BUDGET_REACHED
+    if summary.failed:
+        output.note(
+            f"aireiter: {summary.failed} of {total} requests failed; the same command resumes what "
+            "is unfinished, and with --retry-failed also retries what failed"
+        )
+        return _errors.FAILED
+    return 0

@@ -1,36 +1,42 @@
-"""What ``aireiter demo`` does: a batch on a service that misbehaves."""
+"""The demo command: a batch against a service that fails in many ways."""
 
 import os
 import sys
-import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
-from aireiter_async import AsyncClient, Ledger, Outcome, PollPolicy, RetryPolicy, SubmitRequest
+from aireiter_async import (
+    AsyncClient,
+    Ledger,
+    Outcome,
+    PollPolicy,
+    RetryPolicy,
+    SubmitRequest,
+)
 from aireiter_async.cli import _display
-from aireiter_async.cli._account import Account, account_view
-from aireiter_async.cli._failure import CommandError, UsageError
-from aireiter_async.cli._report import Report
-from aireiter_async.cli._trouble import Trouble, requests
-from aireiter_async.testing import FakeService
+from aireiter_async.cli._errors import CommandError
+from aireiter_async.cli._faults import LOST, FaultScript, requests
+from aireiter_async.cli._options import check_numbers, make_directory
+from aireiter_async.cli._output import Output
+from aireiter_async.testing import Charge, FakeService
 
-# As patient as the defaults, at the speed of a service that makes a video in a second.
+# The defaults, at the speed of a service that makes a video in a second.
 _RETRY: Final = RetryPolicy(attempts=8, base=0.1, cap=1.0, settle=1.5)
 _POLLING: Final = PollPolicy(first=1.0, step=0.25, cap=1.0)
-_FOLDER: Final = Path("aireiter-demo")
+_DIRECTORY: Final = Path("aireiter-demo")
 _LEDGER: Final = "run.db"
+_NAMED: Final = 3
+_NEXT: Final = 'aireiter run nano_banana_v2 prompt="a lighthouse in a storm"'
 
 
 @frozen(kw_only=True)
-class Plan:
-    """The options of the demo, as ``_app`` describes them.
-
-    Raises:
-        UsageError: One is out of its range.
-    """
+class DemoOptions:
+    """The options of the demo, as ``_app`` describes them."""
 
     tasks: int
     directory: Path | None
@@ -38,92 +44,167 @@ class Plan:
     concurrency: int
     window: int
 
-    def __attrs_post_init__(self) -> None:
-        """Check the counts."""
-        for name in ("tasks", "concurrency", "window"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}")
 
-
-async def demo(plan: Plan, report: Report) -> int:
+async def demo(options: DemoOptions, output: Output) -> int:
     """Run the demo.
 
     Raises:
-        CommandError: A task was not charged exactly once, not completed or not saved.
-        UsageError: There can be no such folder.
+        CommandError: A task was not charged exactly once, did not succeed or was not saved.
+        UsageError: An option is invalid.
     """
-    trouble = Trouble(plan.tasks, plan.seed)
-    return await run_demo(plan, trouble, trouble.service(), report)
+    check_numbers(tasks=options.tasks, concurrency=options.concurrency, window=options.window)
+    script = FaultScript(options.tasks, options.seed)
+    return await run_demo(options, script, script.service(), output)
 
 
-async def run_demo(plan: Plan, trouble: Trouble, service: FakeService, report: Report) -> int:
-    """Run the demo on *service*, as `demo` does on the one that *trouble* makes."""
-    directory = _make(plan.directory)
-    report.note(f"{plan.tasks} videos, one client, a service that misbehaves; no key needed")
-    ended: list[Outcome[SubmitRequest]] = []
-    began = time.monotonic()
+async def run_demo(
+    options: DemoOptions, script: FaultScript, service: FakeService, output: Output
+) -> int:
+    """Run the demo on *service*."""
+    directory = options.directory or _unused(_DIRECTORY)
+    make_directory("--directory", directory)
+    tasks = _display.plural(options.tasks, "video")
+    output.note(f"{tasks} from a service that loses responses: each must be paid for exactly once.")
+    outcomes: list[Outcome[SubmitRequest]] = []
     async with (
         service,
         AsyncClient(
             service.api_key,
             base_url=service.url,
-            max_concurrency=plan.concurrency,
+            max_concurrency=options.concurrency,
             retry=_RETRY,
             polling=_POLLING,
         ) as client,
-        Ledger(_fresh(directory / _LEDGER)) as ledger,
+        Ledger(_unused(directory / _LEDGER)) as ledger,
     ):
+        batch = client.run_many(
+            requests(options.tasks, options.seed),
+            window=options.window,
+            ledger=ledger,
+            download_to=directory,
+        )
 
-        def look() -> _display.Standing:
-            stats = client.stats
-            counts = {
-                "submitted": str(stats.submitted),
-                "faults": str(sum(trouble.struck(service).values())),
-                "retries": str(stats.retries),
-                "settled": str(stats.settled),
-            }
-            seconds = time.monotonic() - began
-            return _display.Standing(
-                total=plan.tasks, ended=len(ended), counts=counts, seconds=seconds
+        def view() -> _display.ProgressView:
+            now = batch.progress
+            return _display.ProgressView(
+                total=options.tasks,
+                done=now.succeeded + now.failed,
+                seconds=now.seconds,
+                left=now.expected_end,
+                counts={
+                    "lost responses": str(script.struck(service).get(LOST, 0)),
+                    "faults": str(sum(script.struck(service).values())),
+                    "retries": str(client.stats.retries),
+                    "submitted": str(client.stats.submitted),
+                },
             )
 
-        with _display.following(plan.tasks, look, sys.stderr) as step:
-            wanted = requests(plan.tasks, plan.seed)
-            batch = client.run_many(
-                wanted, window=plan.window, ledger=ledger, download_to=directory
-            )
+        with _display.following(options.tasks, view, sys.stderr) as step:
             async with batch:
                 async for outcome in batch:
-                    ended.append(outcome)
+                    outcomes.append(outcome)
                     step()
-        account = Account(
-            ended=ended,
-            charges=service.charges,
-            faults=trouble.struck(service),
-            stats=client.stats,
-            seconds=time.monotonic() - began,
-            directory=directory,
-            ledger=ledger.path,
-        )
-    report.note("")
-    document = account.document()
-    report.answer(document, account_view)
-    if document["problems"]:
-        raise CommandError(f"the demo has failed: {'; '.join(document['problems'])}")
+        seconds = batch.progress.seconds
+        succeeded = [each.task for each in outcomes if each.ok is True]
+        faults = script.struck(service)
+        problems = find_problems(outcomes, service.charges)
+        document = {
+            "tasks": len(outcomes),
+            "succeeded": len(succeeded),
+            "charges": len(service.charges),
+            "charges_if_resent": len(service.charges) + faults.get(LOST, 0),
+            "faults": faults,
+            "requests": client.stats.requests,
+            "retries": client.stats.retries,
+            "settled": client.stats.settled,
+            "seconds": round(seconds, 3),
+            "tasks_per_second": round(len(succeeded) / seconds, 3),
+            "credits": sum(task.credits_used or 0.0 for task in succeeded),
+            "files": sum(len(each.paths) for each in outcomes),
+            "directory": str(directory),
+            "ledger": str(ledger.path),
+            "problems": problems,
+        }
+    output.note("")
+    output.answer(document, demo_view)
+    if problems:
+        raise CommandError(f"the demo failed: {'; '.join(problems)}")
     return 0
 
 
-def _make(directory: Path | None) -> Path:
-    """Make the folder for the results: the one that was asked for, else a new one."""
-    path = _fresh(_FOLDER) if directory is None else directory
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--directory: there can be no such folder: {error}") from error
-    return path
+def find_problems(
+    outcomes: Sequence[Outcome[SubmitRequest]], charges: Sequence[Charge]
+) -> list[str]:
+    """Return what is wrong: each task must have one charge, have succeeded and be on disk."""
+    wanted = Counter(each.item.out_task_id for each in outcomes)
+    charged = Counter(charge.out_task_id for charge in charges)
+    lacking = {
+        "not charged exactly once": [
+            each for each in wanted | charged if wanted[each] != charged[each]
+        ],
+        "not completed": [each.item.out_task_id for each in outcomes if not each.ok],
+        "not on disk": [each.item.out_task_id for each in outcomes if not _on_disk(each.paths)],
+    }
+    found = [f"{len(ids)} {what} ({_listed(sorted(ids))})" for what, ids in lacking.items() if ids]
+    errors = [f"the first error: {each.error}" for each in outcomes if each.error is not None]
+    return [*found, *errors[:1]]
 
 
-def _fresh(path: Path) -> Path:
-    """Return *path*, with a number in its name if there is something already."""
+def demo_view(document: Mapping[str, Any]) -> _display.View:
+    """Show the demo's document."""
+    sums = _display.sums(_rows(document))
+    if document["problems"]:
+        return sums
+    lost = document["faults"].get(LOST, 0)
+    resent, paid = document["charges_if_resent"], document["charges"]
+    answers = "1 answer was" if lost == 1 else f"{lost:,} answers were"
+    return _display.page(
+        sums,
+        _display.verdict(
+            f"{answers} lost after the task was accepted. A client that resends would have paid "
+            f"{resent:,} times; this one paid {paid:,} times.",
+            good=True,
+        ),
+        _display.facts(
+            [
+                ("pictures", document["directory"]),
+                ("next", "export AIREITER_API_KEY=...   (from https://aireiter.com/keys)"),
+                ("next", _NEXT),
+            ]
+        ),
+    )
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    faults: Mapping[str, int] = document["faults"]
+    yield "tasks", f"{document['tasks']:,}", f"{document['succeeded']:,} succeeded"
+    yield "charges", f"{document['charges']:,}", "on the service's own list"
+    yield "faults", f"{sum(faults.values()):,}", "that the service was told to produce:"
+    for what, times in faults.items():
+        yield "", f"{times:,}", what
+    yield "requests", f"{document['requests']:,}", "submits, polls and downloads"
+    yield "retries", f"{document['retries']:,}", "of requests that failed"
+    yield "settled", f"{document['settled']:,}", "lost responses, recovered without paying again"
+    yield (
+        "seconds",
+        f"{document['seconds']:.1f}",
+        f"{document['tasks_per_second']:.1f} tasks a second",
+    )
+    yield "credits", _display.number(document["credits"]), "at invented prices"
+    yield "files", f"{document['files']:,}", document["directory"]
+    yield "ledger", "", f"{document['ledger']}, an SQLite file with a row per task"
+
+
+def _on_disk(paths: Sequence[Path]) -> bool:
+    return bool(paths) and all(path.is_file() and path.stat().st_size for path in paths)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = "" if len(ids) <= _NAMED else f" and {len(ids) - _NAMED} more"
+    return f"{', '.join(ids[:_NAMED])}{more}"
+
+
+def _unused(path: Path) -> Path:
+    """Return *path*, with a number in its name if it is taken."""
     names = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in count(1))
     return next(each for each in names if not os.path.lexists(each))

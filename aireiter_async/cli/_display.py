@@ -1,15 +1,17 @@
-"""How things look: aligned text, tables and the live display. The room with rich.
+"""Aligned text, tables and live progress; the only module that imports rich.
 
-On a terminal rich wraps and colours as the terminal can (and as ``NO_COLOR``
-says); anywhere else lines stay whole, for ``grep`` and for logs.
+On a terminal, rich wraps and colours as the terminal allows (and ``NO_COLOR`` demands). Elsewhere
+lines stay whole, for ``grep`` and for logs.
 """
 
 import io
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final, TextIO, TypeAlias
 
 from attrs import frozen
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,54 +21,64 @@ from rich.text import Text
 
 View: TypeAlias = RenderableType
 
-# Wider than any line of ours: off a terminal nothing is wrapped.
-_UNWRAPPED: Final = 20_000
-_BAR: Final = 44
+_UNWRAPPED: Final = 20_000  # columns: wider than any line of ours
+_BAR: Final = 40
+_SMALLEST_BAR: Final = 8
 _REFRESH: Final = 12  # times per second
 _PLAIN_LINES: Final = 10
-_PLAIN_SECONDS: Final = 60.0  # between two lines at most, as long as anything happens
+_PLAIN_SECONDS: Final = 60.0  # at most between two lines, while anything happens
+# Not "printable" for Python, yet harmless: emoji sequences are made with it.
+_JOINER: Final = "\u200d"
 
 
 def clean(text: str) -> str:
-    """Make one line of *text* that cannot steer a terminal."""
+    """Return *text* as one line without characters that could steer a terminal."""
     line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else _escaped(char) for char in line)
+    return line if line.isprintable() else escape(line)
 
 
-def _escaped(char: str) -> str:
+def escape(text: str, keep: str = "") -> str:
+    """Replace control, bidi and other invisible characters, but for those in *keep*."""
+    harmless = keep + _JOINER
+    return "".join(
+        char if char in harmless or char.isprintable() else _escape(char) for char in text
+    )
+
+
+def _escape(char: str) -> str:
     return (
-        char.encode("ascii", "backslashreplace").decode() if char > "~" else f"\\x{ord(char):02x}"
+        f"\\x{ord(char):02x}"
+        if char.isascii()
+        else char.encode("ascii", "backslashreplace").decode()
+    )
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command report it; rich would end the process."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
+
+
+def console(stream: TextIO, width: int | None = None) -> Console:
+    """Return a console on *stream* that prints text as it is."""
+    return _Console(
+        file=stream,
+        width=width,
+        force_terminal=stream.isatty() or None,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
 
 
 def render(view: View, stream: TextIO) -> str:
-    """Turn *view* into text for *stream*, colours included where it shows them."""
-    width = None if stream.isatty() else _UNWRAPPED
-    text = capture(
-        lambda console: console.print(view, soft_wrap=isinstance(view, Text)), stream, width
-    )
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-def capture(show: Callable[[Console], None], stream: TextIO, width: int | None = None) -> str:
-    """Return what *show* prints on a console of *stream*'s kind.
-
-    Not with rich's own capture, which writes to the stream though there is nothing to write.
-    """
+    """Return *view* as text for *stream*, with colours where it shows them."""
     buffer = io.StringIO()
-    show(
-        Console(
-            file=buffer,
-            force_terminal=stream.isatty() or None,
-            width=width,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-    )
-    return buffer.getvalue()
+    target = console(stream, None if stream.isatty() else _UNWRAPPED)
+    with target.capture() as captured:
+        target.print(view, soft_wrap=isinstance(view, Text))
+    buffer.write(captured.get())
+    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> View:
@@ -103,115 +115,139 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
     return grid
 
 
-def page(*parts: View | str) -> View:
-    """Put views below each other, an empty line between two."""
+def page(*parts: View) -> View:
+    """Put views below each other, with an empty line between two."""
     shown: list[View] = []
     for part in parts:
-        shown += [Text(part) if isinstance(part, str) else part, Text()]
+        shown += [part, Text()]
     return Group(*shown[:-1])
 
 
-def _alive(console: Console) -> bool:
-    """Tell whether lines can be drawn over: FORCE_COLOR makes no terminal of a file."""
-    return console.file.isatty() and not console.is_dumb_terminal
+def verdict(text: str, *, good: bool) -> View:
+    """Show a conclusion: green or red on a terminal."""
+    return Text(clean(text), style="bold green" if good else "bold red")
+
+
+def number(value: float) -> str:
+    """Write an amount of credits or tasks with no more digits than it has."""
+    return f"{value:,.6f}".rstrip("0").rstrip(".")
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, such as "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _is_live(target: Console) -> bool:
+    """Return whether lines can be redrawn: FORCE_COLOR does not make a file a terminal."""
+    return target.file.isatty() and not target.is_dumb_terminal
 
 
 @contextmanager
 def waiting(what: str, stream: TextIO) -> Generator[Callable[[str], None], None, None]:
-    """Show for how long *what* has been going on.
-
-    Yields:
-        What takes each new status.
-    """
-    console = Console(file=stream, highlight=False)
-    if not _alive(console):
+    """Show how long *what* has been running; yields a function that takes each new status."""
+    target = console(stream)
+    if not _is_live(target):
         yield lambda status: print(f"{what} is {clean(status)}", file=stream, flush=True)
         return
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=target, transient=True) as progress:
         shown = progress.add_task(what, total=None)
         yield lambda status: progress.update(shown, description=f"{what} is {clean(status)}")
 
 
 @frozen(kw_only=True)
-class Standing:
-    """How far a batch has come.
+class ProgressView:
+    """The progress of a batch as it is shown.
 
     Attributes:
         total: Requests in all.
-        ended: Requests that are done with, well or not.
-        counts: What else is counted, by its name, as it is shown.
-        seconds: Since it began.
+        done: Requests that have ended, either way.
+        seconds: Elapsed so far.
+        left: Seconds left, None while that is unknown.
+        counts: Other figures by their names, the most important first.
     """
 
     total: int
-    ended: int
-    counts: Mapping[str, str]
+    done: int
     seconds: float
+    left: float | None
+    counts: Mapping[str, str]
 
 
 @contextmanager
 def following(
-    total: int, look: Callable[[], Standing], stream: TextIO
+    total: int, view: Callable[[], ProgressView], stream: TextIO
 ) -> Generator[Callable[[], None], None, None]:
-    """Follow a batch: live on a terminal, a line for each tenth or minute of it elsewhere.
+    """Show the progress of a batch: live on a terminal, elsewhere a line per tenth or minute.
 
     Args:
         total: Requests in all.
-        look: Tells how far it is; a thread calls it, too.
+        view: Returns the current progress; also called from another thread.
         stream: Where to show it.
 
     Yields:
-        What is to be called whenever a request has ended, or anything else has changed.
+        A function to call after every change.
     """
-    console = Console(file=stream, highlight=False)
-    if _alive(console):
+    target = console(stream)
+    if _is_live(target):
         live = Live(
-            get_renderable=lambda: _drawn(look()),
-            console=console,
+            get_renderable=lambda: progress_lines(view(), target.width),
+            console=target,
             refresh_per_second=_REFRESH,
             transient=True,
         )
         with live:
-            yield _nothing
+            yield lambda: None  # the live display polls
         return
-    tenths, said = 0, 0.0
+    tenths, printed_at = 0, 0.0
 
     def step() -> None:
-        nonlocal tenths, said
-        standing = look()
-        reached = standing.ended * _PLAIN_LINES // total
-        if reached > tenths or standing.seconds - said >= _PLAIN_SECONDS:
-            tenths, said = reached, standing.seconds
-            print(_spelled(standing), file=stream, flush=True)
+        nonlocal tenths, printed_at
+        now = view()
+        reached = now.done * _PLAIN_LINES // total
+        if reached > tenths or now.seconds - printed_at >= _PLAIN_SECONDS:
+            tenths, printed_at = reached, now.seconds
+            print(_plain_line(now), file=stream, flush=True)
 
     yield step
 
 
-def _nothing() -> None:
-    """The live display looks by itself."""
+def progress_lines(now: ProgressView, width: int) -> View:
+    """Show progress in two lines of at most *width* columns; what does not fit is left out."""
+    left = "" if now.left is None else f"{timedelta(seconds=round(now.left))} left"
+    count = f"{now.done}/{now.total}"
+    head = _fitting([(count, ""), (left, "dim"), (f"{now.seconds:.0f} s", "dim")], width)
+    bar = min(_BAR, width - cell_len(head.plain) - 2)
+    lines: list[View] = [head]
+    if bar >= _SMALLEST_BAR:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_row(
+            ProgressBar(
+                total=now.total,
+                completed=now.done,
+                width=bar,
+                complete_style="cyan",
+                finished_style="cyan",
+            ),
+            head,
+        )
+        lines = [grid]
+    counts = [(f"{name} {text}", "") for name, text in now.counts.items()]
+    return Group(*lines, _fitting(counts, width))
 
 
-def _drawn(standing: Standing) -> View:
-    head = Table.grid(padding=(0, 2))
-    head.add_row(
-        ProgressBar(
-            total=standing.total,
-            completed=standing.ended,
-            width=_BAR,
-            complete_style="cyan",
-            finished_style="cyan",
-        ),
-        f"{standing.ended}/{standing.total}",
-        Text(f"{standing.seconds:.1f} s", style="dim"),
-    )
-    counts = Table.grid(padding=(0, 3, 0, 0))
-    cells = [Text.assemble((f"{name} ", "dim"), text) for name, text in standing.counts.items()]
-    counts.add_row(*cells)
-    return Group(head, counts)
+def _fitting(cells: Iterable[tuple[str, str]], width: int) -> Text:
+    """Join the cells that fit into *width* columns, in order of priority."""
+    text = Text(no_wrap=True, overflow="crop")
+    for cell, style in cells:
+        gap = "  " if text.plain else ""
+        if cell and cell_len(text.plain) + len(gap) + cell_len(cell) <= width:
+            text.append(gap).append(cell, style=style)
+    return text
 
 
-def _spelled(standing: Standing) -> str:
-    width = len(str(standing.total))
-    counts = "  ".join(f"{name} {text:>{width}}" for name, text in standing.counts.items())
-    return f"{standing.seconds:5.1f} s  {standing.ended:{width}}/{standing.total}  {counts}"
+def _plain_line(now: ProgressView) -> str:
+    width = len(str(now.total))
+    counts = "  ".join(f"{name} {text:>{width}}" for name, text in now.counts.items())
+    return f"{now.seconds:5.1f} s  {now.done:{width}}/{now.total}  {counts}"

@@ -1,4 +1,4 @@
-"""What ``aireiter models`` shows: the catalogue, or one model of it."""
+"""The models command: the catalogue, or one model of it."""
 
 import inspect
 import json
@@ -10,7 +10,7 @@ import attrs
 
 from aireiter_async import models
 from aireiter_async.cli import _display
-from aireiter_async.cli._report import Report
+from aireiter_async.cli._output import Output
 from aireiter_async.models import Model
 from aireiter_async.models._catalogue import CHANNELS
 
@@ -23,22 +23,22 @@ _CASES: Final = {
 }
 
 
-async def list_models(report: Report) -> int:
+async def list_models(output: Output) -> int:
     """Show all models."""
     classes = sorted(
         {*models.MODELS.values()}, key=lambda cls: (_MEDIA.index(cls.MEDIUM), cls.MODEL)
     )
-    report.answer([_summary(cls) for cls in classes], _list_view)
+    output.answer([_summary(cls) for cls in classes], _list_view)
     return 0
 
 
-async def show_model(name: str, report: Report) -> int:
+async def show_model(name: str, output: Output) -> int:
     """Show one model.
 
     Raises:
         UnknownModelError: The catalogue of this release has no such model.
     """
-    report.answer(_details(name), _model_view)
+    output.answer(_details(name), _model_view)
     return 0
 
 
@@ -83,11 +83,12 @@ def _python(cls: type[Model], name: str, params: Mapping[str, Any]) -> str:
 
 
 def _command(name: str, params: Mapping[str, str | float | list[str]]) -> str:
-    words = ["aireiter", "submit", name]
-    for key, value in params.items():
-        for each in value if isinstance(value, list) else [value]:
-            words += ["--param", f"{key}={each}"]
-    return shlex.join([*words, "--download", "results"])
+    pairs = [
+        f"{key}={shlex.quote(str(each))}"
+        for key, value in params.items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
+    return " ".join(["aireiter run", name, *pairs, "-o results"])
 
 
 def _list_view(document: Sequence[Mapping[str, Any]]) -> _display.View:

@@ -1,4 +1,4 @@
-"""One run of the command: parse, do, and turn what happened into an exit status."""
+"""One run of the command: parse, execute, and turn the outcome into an exit status."""
 
 import asyncio
 import io
@@ -8,75 +8,87 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
-from aireiter_async.cli import _failure
+from aireiter_async.cli import _errors
 from aireiter_async.cli._app import Command, parse
-from aireiter_async.cli._report import Report
-from aireiter_async.cli._stop import catching
+from aireiter_async.cli._output import Output
+from aireiter_async.cli._signals import catching
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line *argv* and return its exit status."""
+    _fill_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A reply that was paid for must not be lost to a console's code page.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        status = _attempt(argv, Report.of(argv))
-    except BrokenPipeError:  # nobody reads on: no reason to complain
-        status = _failure.UNREAD
-    except OSError:  # there is no way left to complain
-        status = _failure.FAILED
+        status = _attempt(argv, Output.of(argv))
+    except BrokenPipeError:  # nobody reads the output: not worth a message
+        status = _errors.OUTPUT_CLOSED
+    except OSError:  # a message could not be written either
+        status = _errors.FAILED
+    finally:
+        for number, handler in before.items():  # a loop that closes resets them
+            signal.signal(number, handler)
     for stream in (sys.stdout, sys.stderr):
-        _give_up_unwritable(stream)
+        _discard_unwritable(stream)
     return status
 
 
-def _attempt(argv: Sequence[str], report: Report) -> int:
+def _attempt(argv: Sequence[str], output: Output) -> int:
     try:
         command = parse(argv)
-        report.manner = command.manner
-        with _log(report):
-            return asyncio.run(_act(command, report))
+        if command is None:  # help or the version, which are printed
+            return 0
+        output.options = command.options
+        with _logging(output):
+            return asyncio.run(_execute(command, output))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return report.interrupted()
+        return output.interrupted()
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - every failure is told in one line
-        return report.fail(error)
+    except Exception as error:  # noqa: BLE001 - every failure is reported in one line
+        return output.fail(error)
 
 
-async def _act(command: Command, report: Report) -> int:
-    """Do what was asked for, until that is done or SIGTERM comes; asyncio knows Ctrl-C only."""
-    loop, acting = asyncio.get_running_loop(), cast("asyncio.Task[int]", asyncio.current_task())
+async def _execute(command: Command, output: Output) -> int:
+    """Run the command until it has ended or a signal cancels it."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    signals = 0
 
-    def end(*_: Any) -> None:
-        loop.call_soon_threadsafe(acting.cancel)
+    def cancel(*_: Any) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1 or task is None:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
 
-    with catching(end, signal.SIGTERM):
-        return await command.action(report)
+    with catching(cancel):
+        return await command.action(output)
 
 
 class _Handler(logging.Handler):
-    def __init__(self, report: Report) -> None:
-        super().__init__(logging.DEBUG if report.manner.debug else logging.WARNING)
-        self._report = report
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.DEBUG if output.options.debug else logging.WARNING)
+        self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._report.note(f"{record.levelname.lower()}: {record.getMessage()}")
-        except OSError:  # a log that nobody can read must not break off what is paid for
+            self._output.note(f"{record.levelname.lower()}: {record.getMessage()}")
+        except OSError:  # a log that cannot be written must not end what is paid for
             self.handleError(record)
 
 
 @contextmanager
-def _log(report: Report) -> Generator[None, None, None]:
-    """Let the log of the library pass the report, which knows what is not to be shown."""
+def _logging(output: Output) -> Generator[None, None, None]:
+    """Route the library's log through *output*, which redacts the key."""
     logger = logging.getLogger("aireiter_async")
-    handler, before = _Handler(report), logger.level
+    handler, before = _Handler(output), logger.level
     logger.addHandler(handler)
-    if report.manner.debug:
+    if output.options.debug:
         logger.setLevel(logging.DEBUG)
     try:
         yield
@@ -85,8 +97,23 @@ def _log(report: Report) -> Generator[None, None, None]:
         logger.setLevel(before)
 
 
-def _give_up_unwritable(stream: TextIO) -> None:
-    """Keep the interpreter from complaining, on its way out, about what cannot be written."""
+def _fill_closed_descriptors() -> None:
+    """Let closed standard streams (``>&-``) behave like /dev/null.
+
+    Otherwise the next file that is opened, such as the ledger, would get their descriptors.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
+
+
+def _discard_unwritable(stream: TextIO) -> None:
+    """Avoid the interpreter's complaint at exit about output that cannot be written."""
     try:
         stream.flush()
     except OSError:

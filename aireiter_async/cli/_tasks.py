@@ -1,10 +1,8 @@
-"""What the commands about tasks do: submit, query, wait, balance."""
+"""The commands for single tasks: submit, run, wait, query, balance."""
 
 import asyncio
-import math
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,172 +14,155 @@ from aireiter_async import (
     RequestTimeoutError,
     Task,
     TaskFailedError,
-    TaskStatus,
 )
 from aireiter_async._requests import check_id
 from aireiter_async.cli import _display
-from aireiter_async.cli._connection import Connection
-from aireiter_async.cli._documents import balance_document, task_document
-from aireiter_async.cli._failure import UsageError, usage
-from aireiter_async.cli._report import Report
-from aireiter_async.cli._request import Order
-from aireiter_async.cli._views import balance_view, task_view
+from aireiter_async.cli._errors import usage
+from aireiter_async.cli._options import Connection, SubmitOptions, check_numbers, make_directory
+from aireiter_async.cli._output import (
+    Output,
+    balance_document,
+    balance_view,
+    task_document,
+    task_view,
+)
 
 T = TypeVar("T")
-
-
-class Deadline:
-    """The end of the time that a command has.
-
-    Args:
-        seconds: From now; None for as long as it takes.
-
-    Raises:
-        UsageError: It is no number of seconds.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-            raise UsageError(f"--timeout must be a number of seconds, at least 0, got {seconds}")
-        self._seconds = seconds
-        self._at = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left, None for no limit."""
-        return None if self._at is None else max(0.0, self._at - time.monotonic())
-
-    async def hold(self, call: Awaitable[T], late: Callable[[str], AireiterError]) -> T:
-        """Wait for *call* as long as there is time.
-
-        Args:
-            call: What takes time.
-            late: Makes the error for when it takes too long.
-        """
-        timer = asyncio.timeout(self.left)
-        try:
-            async with timer:
-                return await call
-        except TimeoutError as error:
-            if not timer.expired():  # the client's own, which says more
-                raise
-            raise late(f"no answer for certain within {self._seconds:g} s of --timeout") from error
 
 
 async def submit(
     connection: Connection,
     model: str,
-    order: Order,
-    report: Report,
+    pairs: Sequence[str],
+    options: SubmitOptions,
+    output: Output,
     *,
-    wait: bool,
-    download: Path | None,
-    timeout: float | None,  # noqa: ASYNC109 - for the submit and the wait together
+    timeout: float | None,  # noqa: ASYNC109 - the command's, over all attempts
 ) -> int:
-    """Submit one task, and see it through if asked to."""
-    deadline = Deadline(timeout)
-    request = order.request(model, report.note)
+    """Submit one task."""
+    check_numbers(timeout=timeout)
+    request = options.request(model, pairs, output.note)
     async with connection.client() as client:
-        make_folder(download)
         out_task_id = request.out_task_id
-        # Before the POST leaves: it is the only handle on what may be paid for.
-        report.note(f"submitting task {out_task_id}")
-        report.running, report.submitting = out_task_id, True
-        accepted = client.submit(request, maybe_sent=order.maybe_sent)
-        late = partial(AmbiguousSubmitError, out_task_id)
-        task = report.task = await deadline.hold(accepted, late)
-        report.submitting = False
-        if wait or download is not None:
-            task, files = await _see_through(client, task, report, deadline, download)
-        else:
-            files = []
-    report.running = None
-    report.answer(task_document(task, files), task_view)
+        # Before the POST is sent: it is the only handle on a task that may be charged.
+        output.note(f"submitting task {out_task_id}")
+        output.running, output.submitting = out_task_id, True
+        accepted = client.submit(request, maybe_sent=options.maybe_sent)
+        task = await _within(timeout, accepted, partial(AmbiguousSubmitError, out_task_id))
+    output.running = None
+    output.answer(task_document(task), task_view)
+    return 0
+
+
+async def run(
+    connection: Connection,
+    model: str,
+    pairs: Sequence[str],
+    options: SubmitOptions,
+    output: Output,
+    *,
+    download: Path,
+    timeout: float | None,  # noqa: ASYNC109 - until the task has ended
+) -> int:
+    """Submit one task, wait for it and save its results."""
+    check_numbers(timeout=timeout)
+    request = options.request(model, pairs, output.note)
+    async with connection.client() as client:
+        make_directory("--download", download)
+        output.note(f"submitting task {request.out_task_id}")
+        output.running, output.submitting = request.out_task_id, True
+        with _display.waiting(f"task {request.out_task_id}", sys.stderr) as show:
+            task = await client.run(
+                request,
+                timeout=timeout,
+                on_update=partial(_on_update, output, show),
+                maybe_sent=options.maybe_sent,
+            )
+        await _finish(client, task, output, download)
     return 0
 
 
 async def wait(
     connection: Connection,
     out_task_id: str,
-    report: Report,
+    output: Output,
     *,
     download: Path | None,
-    timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
+    timeout: float | None,  # noqa: ASYNC109 - one final poll follows it
 ) -> int:
     """Wait for a task that was submitted before."""
-    deadline = Deadline(timeout)
+    check_numbers(timeout=timeout)
     with usage():
         check_id(out_task_id)
     async with connection.client() as client:
-        make_folder(download)
-        report.running = out_task_id
-        task, files = await _see_through(client, out_task_id, report, deadline, download)
-    report.running = None
-    report.answer(task_document(task, files), task_view)
+        make_directory("--download", download)
+        output.running = out_task_id
+        with _display.waiting(f"task {out_task_id}", sys.stderr) as show:
+            on_update = partial(_on_update, output, show)
+            task = await client.wait(out_task_id, timeout=timeout, on_update=on_update)
+        await _finish(client, task, output, download)
     return 0
 
 
 async def query(
     connection: Connection,
     out_task_id: str,
-    report: Report,
+    output: Output,
     *,
-    timeout: float | None,  # noqa: ASYNC109 - over all attempts
+    timeout: float | None,  # noqa: ASYNC109 - the command's, over all attempts
 ) -> int:
-    """Ask for a task once."""
-    deadline = Deadline(timeout)
+    """Query a task once."""
+    check_numbers(timeout=timeout)
     with usage():
         check_id(out_task_id)
     async with connection.client() as client:
-        task = await deadline.hold(
-            client.query(out_task_id), lambda text: RequestTimeoutError(text, out_task_id)
+        task = await _within(
+            timeout,
+            client.query(out_task_id),
+            lambda text: RequestTimeoutError(text, out_task_id),
         )
-    report.answer(task_document(task), task_view)
-    if task.status is TaskStatus.FAILED:
+    if task.failed:
         raise TaskFailedError(task=task)
+    output.answer(task_document(task), task_view)
     return 0
 
 
 async def balance(
     connection: Connection,
-    report: Report,
+    output: Output,
     *,
-    timeout: float | None,  # noqa: ASYNC109 - over all attempts
+    timeout: float | None,  # noqa: ASYNC109 - the command's, over all attempts
 ) -> int:
-    """Ask for the credits that are left."""
-    deadline = Deadline(timeout)
+    """Query the credits that are left."""
+    check_numbers(timeout=timeout)
     async with connection.client() as client:
-        left = await deadline.hold(client.balance(), RequestTimeoutError)
-    report.answer(balance_document(left), balance_view)
+        left = await _within(timeout, client.balance(), RequestTimeoutError)
+    output.answer(balance_document(left), balance_view)
     return 0
 
 
-def make_folder(directory: Path | None) -> None:
-    """Make the folder now: after the task is paid for is a bad time to find that it cannot be."""
-    if directory is None:
-        return
+def _on_update(output: Output, show: Callable[[str], None], task: Task) -> None:
+    output.task, output.submitting = task, False
+    show(task.status)
+
+
+async def _finish(client: AsyncClient, task: Task, output: Output, directory: Path | None) -> None:
+    """Save the results of a task that succeeded, and print it."""
+    output.task, output.submitting = task, False
+    files = [] if directory is None else await client.download(task, directory)
+    output.running = None
+    output.answer(task_document(task, files), task_view)
+
+
+async def _within(
+    seconds: float | None, call: Awaitable[T], error: Callable[[str], AireiterError]
+) -> T:
+    """Await *call* for at most *seconds*; after them raise what *error* makes of a message."""
+    scope = asyncio.timeout(seconds)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--download: there can be no such folder: {error}") from error
-
-
-async def _see_through(
-    client: AsyncClient,
-    task_or_id: Task | str,
-    report: Report,
-    deadline: Deadline,
-    directory: Path | None,
-) -> tuple[Task, list[Path]]:
-    """Wait for the task, for the report to know, and save its results where asked to."""
-    name = task_or_id if isinstance(task_or_id, str) else task_or_id.out_task_id
-    with _display.waiting(f"task {name}", sys.stderr) as show:
-
-        def on_update(seen: Task) -> None:
-            report.task = seen
-            show(seen.status)
-
-        task = report.task = await client.wait(
-            task_or_id, timeout=deadline.left, on_update=on_update
-        )
-    return task, [] if directory is None else await client.download(task, directory)
+        async with scope:
+            return await call
+    except TimeoutError as late:
+        if not scope.expired():  # the client's own, which says more
+            raise
+        raise error(f"no certain answer within the {seconds:g} s of --timeout") from late

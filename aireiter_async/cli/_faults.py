@@ -1,4 +1,4 @@
-"""The demo's service: what is asked of it, and what goes wrong there, decided by a seed."""
+"""The demo's service: its requests and its faults, decided by a seed."""
 
 import math
 import random
@@ -13,31 +13,31 @@ from aireiter_async.testing import FakeService, Fault
 
 _Endpoint = Literal["submit", "query", "result"]
 
-_LOST: Final = "tasks accepted, the answer lost"
-_UNHEARD: Final = "submits lost or broken off before that"
-_BLIND: Final = "looks at a task that went wrong"
-_CUT: Final = "downloads broken off"
-_PACED: Final = "refusals for pace (429)"
+LOST: Final = "tasks accepted, the response lost"
+_REFUSED: Final = "submits that failed before that"
+_POLLS: Final = "polls that failed"
+_CUT: Final = "downloads cut off"
+_LIMITED: Final = "rate limits (429)"
 
 _FAULTS: Final[Mapping[_Endpoint, tuple[tuple[str, Fault], ...]]] = {
     "submit": (
-        (_LOST, Fault.lost_answer(accepted=True)),
-        (_UNHEARD, Fault.lost_answer()),
-        (_LOST, Fault.reset(accepted=True)),
-        (_LOST, Fault.truncated(accepted=True)),
-        (_UNHEARD, Fault.server_error(503)),
-        (_LOST, Fault.html(502, accepted=True)),
-        (_UNHEARD, Fault.reset()),
-        (_LOST, Fault.no_data(accepted=True)),
-        (_UNHEARD, Fault.html(502)),
-        (_LOST, Fault.broken_json(accepted=True)),
+        (LOST, Fault.lost_answer(accepted=True)),
+        (_REFUSED, Fault.lost_answer()),
+        (LOST, Fault.reset(accepted=True)),
+        (LOST, Fault.truncated(accepted=True)),
+        (_REFUSED, Fault.server_error(503)),
+        (LOST, Fault.html(502, accepted=True)),
+        (_REFUSED, Fault.reset()),
+        (LOST, Fault.no_data(accepted=True)),
+        (_REFUSED, Fault.html(502)),
+        (LOST, Fault.broken_json(accepted=True)),
     ),
     "query": (
-        (_BLIND, Fault.lost_answer()),
-        (_BLIND, Fault.server_error(500)),
-        (_BLIND, Fault.html(502)),
-        (_BLIND, Fault.broken_json()),
-        (_BLIND, Fault.reset()),
+        (_POLLS, Fault.lost_answer()),
+        (_POLLS, Fault.server_error(500)),
+        (_POLLS, Fault.html(502)),
+        (_POLLS, Fault.broken_json()),
+        (_POLLS, Fault.reset()),
     ),
     "result": ((_CUT, Fault.truncated()), (_CUT, Fault.reset())),
 }
@@ -58,7 +58,7 @@ _STYLES: Final = ("handheld, close up", "a slow pan, wide", "from above", "in so
 
 
 def requests(tasks: int, seed: int) -> list[SubmitRequest]:
-    """Make *tasks* requests with prompts of all sorts, under ids that read well."""
+    """Make *tasks* requests with varied prompts and readable IDs."""
     chance = _chance(seed)
     digits = len(str(tasks))
     return [
@@ -79,12 +79,12 @@ def _video(chance: random.Random) -> Seedance15Pro:
     )
 
 
-class Trouble:
-    """What goes wrong in one demo.
+class FaultScript:
+    """The faults of one demo.
 
     Args:
-        tasks: How many are going to be submitted.
-        seed: Decides which request is struck by what.
+        tasks: How many will be submitted.
+        seed: Decides which request gets which fault.
     """
 
     def __init__(self, tasks: int, seed: int) -> None:
@@ -93,13 +93,13 @@ class Trouble:
             name: _script(name, tasks, chance) for name in _FAULTS
         }
         for share in _TOO_MANY_AT:
-            self._scripts["submit"].insert(math.ceil(share * tasks), (_PACED, _TOO_MANY))
+            self._scripts["submit"].insert(math.ceil(share * tasks), (_LIMITED, _TOO_MANY))
         self._seed = seed
 
     def service(self) -> FakeService:
-        """Make the service: with invented prices, late to show a task, quick to make a video.
+        """Create the service: its prices are invented, and tasks become visible late.
 
-        A used id is charged again, the worst that a service can do.
+        A used ID is charged again, the worst that a service can do.
         """
         service = FakeService(
             durations=1.25,
@@ -115,7 +115,7 @@ class Trouble:
         return service
 
     def struck(self, service: FakeService) -> dict[str, int]:
-        """Count what has gone wrong so far, by its name."""
+        """Count the faults so far, by their names."""
         counts: Counter[str] = Counter()
         for name, script in self._scripts.items():
             counts.update(
@@ -125,7 +125,7 @@ class Trouble:
 
 
 def _script(endpoint: _Endpoint, tasks: int, chance: random.Random) -> list[tuple[str, Fault]]:
-    """Spread faults over as many requests as are certain to come: one for each task."""
+    """Spread faults over the requests that are certain to come: one for each task."""
     count = math.ceil(_SHARES[endpoint] * tasks)
     script = list(islice(cycle(_FAULTS[endpoint]), count))
     script += [("", Fault.ok())] * (tasks - count)

@@ -1,7 +1,0 @@
-"""``python -m aireiter_async.cli``: the command where no script is installed."""
-
-import sys
-
-from aireiter_async.cli import main
-
-sys.exit(main())

@@ -1,0 +1,165 @@
+"""Exceptions as the command reports them: exit status, one line, JSON document."""
+
+import errno
+import re
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from aireiter_async import (
+    AireiterError,
+    AmbiguousSubmitError,
+    APIError,
+    RequestTimeoutError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from aireiter_async.models import InvalidParamsError, UnknownModelError
+
+FAILED: Final = 1
+BAD_USAGE: Final = 2
+BATCH_INTERRUPTED: Final = 3
+BUDGET_REACHED: Final = 4
+BATCH_STOPPED: Final = 5
+INTERRUPTED: Final = 130
+OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, what a shell reports for a program that SIGPIPE ended
+
+# Attributes of errors that a program can act on.
+_CARRIED: Final = ("code", "failure_code", "retry_after", "out_task_id", "status", "url", "lines")
+
+_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+# Keywords of the library that are options of the command line.
+_OPTIONS: Final[Mapping[str, str]] = {
+    "allow_http=True": "--allow-http",
+    "api_key": "--api-key",
+    "base_url": "--base-url",
+    "max_concurrency": "--concurrency",
+    "max_credits": "--max-credits",
+    "max_rate": "--max-rate",
+    "proxy must": "--proxy must",
+    "retry_failed": "--retry-failed",
+    "retry_failed=True": "--retry-failed",
+    "user_agent": "--user-agent",
+}
+_KEYWORD: Final = re.compile(
+    rf"\b(?:{'|'.join(sorted(map(re.escape, _OPTIONS), reverse=True))})(?![\w=])"
+)
+
+
+class UsageError(ValueError):
+    """Invalid command-line usage or input; nothing was sent."""
+
+
+class CommandError(Exception):
+    """The command ran, and its outcome is not what was asked for."""
+
+
+class Interrupted(CommandError):  # noqa: N818 - the name that programs read
+    """SIGINT or SIGTERM ended the command.
+
+    Attributes:
+        out_task_id: The task that is left running, if any.
+    """
+
+    def __init__(self, message: str, out_task_id: str | None = None) -> None:
+        super().__init__(message)
+        self.out_task_id = out_task_id
+
+
+@contextmanager
+def usage() -> Generator[None, None, None]:
+    """Turn ValueErrors that the library raises for its arguments into UsageErrors."""
+    try:
+        yield
+    except (UsageError, InvalidParamsError, UnknownModelError):
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(with_options(str(error))) from error
+
+
+def exit_status(error: Exception) -> int:
+    """Return the exit status for *error*."""
+    match error:
+        case UsageError() | InvalidParamsError() | UnknownModelError() | ModuleNotFoundError():
+            return BAD_USAGE
+        case Interrupted():
+            return INTERRUPTED
+        case _:
+            return FAILED
+
+
+def describe(error: Exception) -> str:
+    """Return one line: what happened and what to do about it."""
+    hint = advice(error)
+    return f"{summarize(error)}; {hint}" if hint else summarize(error)
+
+
+def summarize(error: Exception) -> str:
+    """Return what happened, in the terms of the command line."""
+    match error:
+        case APIError() | TaskFailedError():  # the service's own words stay as they are
+            return str(error)
+        case InvalidParamsError():
+            return f"{error.model}: {'; '.join(map(str, error.problems))}"
+        case AireiterError():
+            return with_options(str(error))
+        case UsageError() | OSError() | CommandError() | UnknownModelError():
+            return str(error)
+        case ModuleNotFoundError(name="sqlite3" | "_sqlite3"):
+            return "this Python has no SQLite, which batch and demo need"
+        case _:
+            return f"internal error: {type(error).__name__}: {error}"
+
+
+def advice(error: Exception) -> str:
+    """Return what to do about *error*, in the terms of the command line; "" if nothing."""
+    if any(getattr(each, "errno", None) in _OUT_OF_FILES for each in _causes(error)):
+        return "raise the limit on open files (ulimit -n 4096), or lower --concurrency"
+    match error:
+        case TaskTimeoutError(out_task_id=out_task_id):
+            text = f"the task is still running; resume with: aireiter wait {out_task_id}"
+        case AmbiguousSubmitError(out_task_id=out_task_id):
+            text = recovery_hint(out_task_id)
+        case RequestTimeoutError():  # --timeout is for the whole command
+            text = "try again"
+        case AireiterError():
+            text = with_options(error.advice)
+        case UnknownModelError():
+            text = "list them with: aireiter models"
+        case ModuleNotFoundError(name="sqlite3" | "_sqlite3"):
+            text = "use a Python that was built with SQLite, or install libsqlite3-dev and rebuild"
+        case UsageError() | OSError() | CommandError() | InvalidParamsError():
+            text = ""
+        case _:
+            text = "please report it with the output of --debug"
+    return text
+
+
+def recovery_hint(out_task_id: str) -> str:
+    """Return what to do about a submit that may have been accepted."""
+    return (
+        f"check with: aireiter query {out_task_id}, "
+        f"or submit the same request again with --id {out_task_id} --maybe-sent"
+    )
+
+
+def with_options(text: str) -> str:
+    """Replace the library's keywords in *text* by the command's options."""
+    return _KEYWORD.sub(lambda found: _OPTIONS[found[0]], text)
+
+
+def error_document(error: Exception) -> dict[str, Any]:
+    """Return *error* as a JSON object."""
+    carried = {name: getattr(error, name, None) for name in _CARRIED}
+    return {
+        "type": type(error).__name__,
+        "message": describe(error),
+        **{name: value for name, value in carried.items() if value is not None},
+    }
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,213 @@
+"""Options that several commands share."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from attrs import field, frozen
+from cyclopts import Parameter
+
+from aireiter_async import AsyncClient, SubmitRequest, models
+from aireiter_async.cli._errors import UsageError, usage
+from aireiter_async.cli._params import check_params, parameter_types, read_object, read_pairs
+
+Format: TypeAlias = Literal["jsonl", "json", "csv", "tsv", "txt"]
+
+_PROMPT: Final = Parameter(name=("--prompt", "-p"), allow_leading_hyphen=True)
+_MODEL: Final = Parameter(name=("--model", "-m"))
+_DOWNLOAD: Final = Parameter(name=("--download", "-o"))
+
+
+@frozen(kw_only=True)
+class Connection:
+    """How a command reaches the service.
+
+    Attributes:
+        api_key: The API key. Safer in the environment, as AIREITER_API_KEY:
+            other users see the options of a process.
+        base_url: The service; default: AIREITER_BASE_URL, or
+            https://aireiter.com.
+        user_agent: The User-Agent, should the CDN reject this package's own.
+        proxy: URL of an http or https proxy; default: the environment's
+            HTTPS_PROXY or HTTP_PROXY, but for hosts in NO_PROXY and this machine.
+        allow_http: Allow an http:// base URL on another machine, to which the
+            key travels unencrypted.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    user_agent: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    allow_http: bool = False
+
+    def client(self, **options: Any) -> AsyncClient:
+        """Create the client; *options* are those of `AsyncClient`.
+
+        Raises:
+            UsageError: An option is missing or invalid.
+        """
+        with usage():
+            return AsyncClient(
+                self.api_key,
+                base_url=self.base_url,
+                user_agent=self.user_agent,
+                proxy=self.proxy,
+                allow_http=self.allow_http,
+                **options,
+            )
+
+
+@frozen(kw_only=True)
+class SubmitOptions:
+    """What to submit.
+
+    Attributes:
+        prompt: The parameter prompt.
+        param: A parameter, NAME=VALUE: the same as without the option.
+        params: The parameters as a JSON object, or @FILE, or @- for standard
+            input; NAME=VALUE and --prompt override it.
+        id: The task's ID: 1 to 64 characters of A-Z, a-z, 0-9, _ and -, never
+            used before. Default: a random one.
+        maybe_sent: An earlier command may have submitted this --id: look for
+            that task first.
+        channel: base, plus, advanced or max, where the model has it.
+        callback_url: Where the service reports the end of the task.
+        metadata: A JSON object, or @FILE, that the service echoes.
+        unchecked: Do not check the parameters, for what this release does not
+            know of the model.
+    """
+
+    prompt: Annotated[str | None, _PROMPT] = None
+    param: tuple[str, ...] = ()
+    params: str | None = None
+    id: str | None = None
+    maybe_sent: bool = False
+    channel: str | None = None
+    callback_url: str | None = None
+    metadata: str | None = None
+    unchecked: bool = False
+
+    def request(
+        self, model: str, pairs: Sequence[str], note: Callable[[str], None]
+    ) -> SubmitRequest:
+        """Make the request, checked as far as *model* is known.
+
+        Args:
+            model: The model's name.
+            pairs: Parameters, NAME=VALUE.
+            note: Called with what the user should know.
+
+        Raises:
+            InvalidParamsError: The parameters are not as documented.
+            UsageError: Another option is invalid.
+        """
+        if self.maybe_sent and self.id is None:
+            raise UsageError("--maybe-sent needs --id, the ID that may have been submitted")
+        with usage():
+            return self._make(model, (*pairs, *self.param), note)
+
+    def _make(self, model: str, pairs: Sequence[str], note: Callable[[str], None]) -> SubmitRequest:
+        name = model if self.channel is None else models.with_channel(model, self.channel)
+        given = {} if self.params is None else read_object("--params", self.params)
+        given |= read_pairs(pairs, parameter_types(name))
+        if self.prompt is not None:
+            given["prompt"] = self.prompt
+        changes: dict[str, Any] = {"callback_url": self.callback_url}
+        if self.id is not None:
+            changes["out_task_id"] = self.id
+        if self.metadata is not None:
+            changes["metadata"] = read_object("--metadata", self.metadata)
+        params = given if self.unchecked else check_params(name, given, note)
+        return SubmitRequest(name, params, **changes)
+
+
+@frozen(kw_only=True)
+class BatchOptions:
+    """The options of a batch.
+
+    Attributes:
+        model: The model of rows that do not name one.
+        format: jsonl, json, csv, tsv or txt; default: by the file's name, then by
+            its content.
+        keep_columns: Accept columns and keys that are not of the request, and
+            carry them to --results.
+        unchecked: Do not check the parameters, for what this release does not
+            know of a model.
+        ledger: The record of the batch, an SQLite file; default: the file's name
+            and .db, beside it. The same command with the same ledger finishes
+            the rest.
+        results: Write a row per request here as it ends: CSV if the name ends
+            in .csv, else JSON Lines. It is written anew on each run, rows that
+            the ledger knows included.
+        download: Save the results in this directory.
+        concurrency: HTTP exchanges at once; default 64.
+        window: Tasks submitted and not ended; default: four for each of
+            --concurrency, at least 256.
+        max_rate: Requests per second at most.
+        max_credits: Credits that are not exceeded, earlier runs with the same
+            ledger included.
+        timeout: Seconds to wait for each task.
+        retry_failed: Submit again, under a new ID, what an earlier run left
+            failed or rejected.
+        dry_run: Check every row and send nothing; needs no key.
+    """
+
+    model: Annotated[str | None, _MODEL] = None
+    format: Format | None = None
+    keep_columns: bool = False
+    unchecked: bool = False
+    ledger: Path | None = None
+    results: Path | None = None
+    download: Annotated[Path | None, _DOWNLOAD] = None
+    concurrency: int = 64
+    window: int | None = None
+    max_rate: float | None = None
+    max_credits: float | None = None
+    timeout: float | None = None
+    retry_failed: bool = False
+    dry_run: bool = False
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: One is out of its range.
+        """
+        check_numbers(
+            concurrency=self.concurrency,
+            window=self.window,
+            max_credits=self.max_credits,
+            timeout=self.timeout,
+        )
+        if self.max_rate is not None and not 0 < self.max_rate < float("inf"):
+            raise UsageError(f"--max-rate must be more than 0, got {self.max_rate:g}")
+
+
+def check_numbers(**numbers: float | None) -> None:
+    """Check options that must be at least 0, or 1 if they are integers.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for name, value in numbers.items():
+        if value is None:
+            continue
+        least = 1 if isinstance(value, int) else 0
+        if not (math.isfinite(value) and value >= least):
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} must be at least {least}, got {value:g}")
+
+
+def make_directory(option: str, path: Path | None) -> None:
+    """Create a directory for results, before anything is paid for.
+
+    Raises:
+        UsageError: It cannot be created.
+    """
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option}: the directory cannot be created: {error}") from error

@@ -1,0 +1,160 @@
+"""Parameters as text: NAME=VALUE, cells, JSON objects and files."""
+
+import json
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NoReturn, cast
+
+from aireiter_async import models
+from aireiter_async.cli._errors import UsageError
+from aireiter_async.models import Model, UnknownModelError
+
+STDIN: Final = "-"
+_BOOLEANS: Final = {"true": True, "false": False}
+_ANY: Final[tuple[type, ...]] = (bool, int, float, list, dict)
+# The JSON types that a value's text is read as, by the parameter's type; all else stays text.
+_READ: Final[Mapping[str | None, tuple[type, ...]]] = {
+    "integer": (int, float),
+    "number": (int, float),
+    "string[]": (list,),
+    "string | string[]": (list,),
+}
+
+
+@cache
+def parameter_types(model: str) -> Mapping[str, str]:
+    """Return the types of the parameters of *model* by their names; none if it is not known."""
+    try:
+        return {parameter.name: parameter.type for parameter in models.describe(model)}
+    except UnknownModelError:
+        return {}
+
+
+def read_pairs(pairs: Iterable[str], types: Mapping[str, str]) -> dict[str, Any]:
+    """Read parameters given as NAME=VALUE; a repeated NAME makes an array.
+
+    Raises:
+        UsageError: A pair has no name or no "=", or a single value is repeated.
+    """
+    given: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}")
+        given.setdefault(name, []).append(text)
+    return {name: _read_values(name, texts, types.get(name)) for name, texts in given.items()}
+
+
+def _read_values(name: str, texts: Sequence[str], kind: str | None) -> Any:
+    if len(texts) == 1:
+        return read_value(texts[0], kind)
+    if kind is not None and kind.endswith("[]"):
+        return list(texts)
+    raise UsageError(
+        f"{name} is given {len(texts)} times and takes one value; write an array as JSON"
+    )
+
+
+def read_value(text: str, kind: str | None) -> Any:
+    """Read *text* as the parameter's type; what does not fit stays text, for the check to name."""
+    if kind == "string":
+        return text
+    if kind == "boolean":
+        return _BOOLEANS.get(text.lower(), text)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+    return value if type(value) in _READ.get(kind, _ANY) else text
+
+
+def check_params(
+    model: str, given: Mapping[str, Any], note: Callable[[str], None]
+) -> Mapping[str, Any] | Model:
+    """Check *given* as far as this release knows *model*.
+
+    Args:
+        model: The model's name.
+        given: The parameters.
+        note: Called if the model is not known; *given* is then returned as it is.
+
+    Raises:
+        InvalidParamsError: A parameter is not as documented.
+    """
+    try:
+        return models.build(model, given)
+    except UnknownModelError as error:
+        hint = f" (did you mean {' or '.join(error.nearest)}?)" if error.nearest else ""
+        note(f"{model} is not in this release's catalogue{hint}: its parameters are not checked")
+        return given
+
+
+def read_object(option: str, text: str) -> dict[str, Any]:
+    """Read a JSON object from an option: the text itself, or ``@FILE``.
+
+    Raises:
+        UsageError: There is no such file, or it is not a JSON object.
+    """
+    if text.startswith("@"):
+        option, text = f"{option} {text}", _read_file(option, text[1:])
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise UsageError(f"{option} is {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f'{option} must be a JSON object such as \'{{"prompt": "a kitten"}}\'')
+    return cast("dict[str, Any]", value)
+
+
+def _read_file(option: str, name: str) -> str:
+    try:
+        raw = stdin().read() if name == STDIN else Path(name).read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} cannot be read from {name!r}: {error}") from error
+
+
+def stdin() -> Any:
+    """Return standard input as a binary file.
+
+    Raises:
+        UsageError: It is closed.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
+    return sys.stdin.buffer
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly.
+
+    Raises:
+        ValueError: It is not JSON, has a repeated key, NaN, Infinity or a huge number.
+    """
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {reprlib.repr(repeated)} is there twice")
+    return found
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
+)

@@ -1,0 +1,185 @@
+"""The outcomes of a batch: a document for each, and the totals."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from attrs import define, field
+
+from aireiter_async import (
+    AmbiguousSubmitError,
+    APIError,
+    BudgetExceededError,
+    InvalidRequestError,
+    NotSubmittedError,
+    Outcome,
+    SubmitRequest,
+    TaskError,
+    TaskFailedError,
+    TaskTimeoutError,
+)
+from aireiter_async.cli import _display, _errors
+from aireiter_async.cli._output import task_document
+
+_EXAMPLES: Final = 3
+
+# The status of a request whose error does not carry its task.
+_STATUS: Final[Mapping[type, str]] = {
+    AmbiguousSubmitError: "uncertain",
+    BudgetExceededError: "not submitted",
+    InvalidRequestError: "rejected",
+    NotSubmittedError: "not submitted",
+}
+_NOT_SUBMITTED: Final = (BudgetExceededError, NotSubmittedError)
+
+
+@define
+class Reason:
+    """Why requests failed.
+
+    Attributes:
+        text: The reason, in short.
+        message: The message of the first.
+        count: How many there are.
+        lines: The lines of the first.
+    """
+
+    text: str
+    message: str
+    count: int = 0
+    lines: list[int] = field(factory=list[int])
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        several = "lines" if len(self.lines) > 1 else "line"
+        more = " and others" if self.count > len(self.lines) else ""
+        where = f"{several} {', '.join(map(str, self.lines))}{more}"
+        text = f"{self.text}, {where}: {self.message}"
+        return {"count": self.count, "lines": self.lines, "text": text}
+
+
+@define
+class Summary:
+    """Counts outcomes, and keeps none of them.
+
+    Attributes:
+        succeeded: Requests whose tasks succeeded.
+        known: Of these, those that the ledger had already.
+        failed: Requests that failed.
+        not_submitted: Requests that the budget or a stop kept from being submitted.
+        files: Files that were saved.
+        reasons: Why requests failed, by the short reason.
+    """
+
+    succeeded: int = 0
+    known: int = 0
+    failed: int = 0
+    not_submitted: int = 0
+    files: int = 0
+    reasons: dict[str, Reason] = field(factory=dict[str, Reason])
+
+    @property
+    def ended(self) -> int:
+        """Requests with an outcome."""
+        return self.succeeded + self.failed + self.not_submitted
+
+    def add(self, outcome: Outcome[Any], line: int) -> None:
+        """Count the outcome of the request at *line*."""
+        self.files += len(outcome.paths)
+        if outcome.ok is True:
+            self.succeeded += 1
+            self.known += outcome.resumed
+            return
+        if isinstance(outcome.error, _NOT_SUBMITTED):
+            self.not_submitted += 1
+        else:
+            self.failed += 1
+        text = _reason(outcome.error)
+        if text not in self.reasons:
+            self.reasons[text] = Reason(text, _errors.describe(outcome.error))
+        reason = self.reasons[text]
+        reason.count += 1
+        if len(reason.lines) < _EXAMPLES:
+            reason.lines.append(line)
+
+
+def result_document(
+    outcome: Outcome[SubmitRequest], line: int, columns: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the outcome of the request at *line* as a row of the results."""
+    request, error = outcome.request or outcome.item, outcome.error
+    task = error.task if isinstance(error, TaskError) else outcome.task
+    known = {} if task is None else task_document(task)
+    document = {
+        "index": outcome.index,
+        "line": line,
+        "out_task_id": request.out_task_id,
+        "model": request.model,
+        "status": known.get("status", _STATUS.get(type(error))),
+        "outputs": known.get("outputs", []),
+        "files": [str(path) for path in outcome.paths],
+        "credits": known.get("credits_used"),
+        "error": None if error is None else _errors.error_document(error),
+    }
+    return {**document, "columns": dict(columns)} if columns else document
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case TaskFailedError(failure_code=code):
+            return f"task failed, {code or 'without a code'}"
+        case TaskTimeoutError():
+            return "task still running"
+        case BudgetExceededError():
+            return "over budget"
+        case NotSubmittedError():
+            return "batch stopped"
+        case APIError(code=code):
+            return f"rejected, code {code}"
+        case _:
+            return type(error).__name__
+
+
+def batch_view(document: Mapping[str, Any]) -> _display.View:
+    """Show the totals of a batch."""
+    return _display.sums(_rows(document))
+
+
+def check_view(document: Mapping[str, Any]) -> _display.View:
+    """Show the result of a dry run."""
+    what = "prompts" if document["format"] == "txt" else "requests"
+    rows = [(what, f"{document['requests']:,}", f"in {document['file']}; nothing was sent")]
+    rows += [("", f"{count:,}", model) for model, count in document["models"].items()]
+    skipped = [_display.plural(count, what) for what, count in document["skipped"].items()]
+    rows += [("skipped", "", ", ".join(skipped))] if skipped else []
+    return _display.sums(rows)
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    yield "requests", f"{document['requests']:,}", document["file"]
+    known = document["known"]
+    yield "succeeded", f"{document['succeeded']:,}", f"{known:,} of them before" if known else ""
+    yield "failed", f"{document['failed']:,}", ""
+    if document["not_submitted"]:
+        yield "not submitted", f"{document['not_submitted']:,}", ""
+    for reason in document["reasons"]:
+        yield "", f"{reason['count']:,}", reason["text"]
+    if document["unfinished"]:
+        remark = f"{document['running']:,} of them are running at the service"
+        yield "unfinished", f"{document['unfinished']:,}", remark
+    yield "retries", f"{document['retries']:,}", "of HTTP requests that failed"
+    yield "settled", f"{document['settled']:,}", "lost responses, recovered without paying again"
+    yield "seconds", f"{document['seconds']:.1f}", ""
+    yield "credits", _display.number(document["credits_used"]), _credits(document)
+    if document["directory"] is not None:
+        yield "files", f"{document['files']:,}", document["directory"]
+    yield "ledger", "", document["ledger"]
+    if document["results"] is not None:
+        yield "results", "", document["results"]
+
+
+def _credits(document: Mapping[str, Any]) -> str:
+    text = f"in this run; {_display.number(document['credits_of_ledger'])} in the ledger"
+    unknown = document["unpriced"]
+    return (
+        f"{text}; the price of {_display.plural(unknown, 'task')} is unknown" if unknown else text
+    )
