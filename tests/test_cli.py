@@ -470,12 +470,14 @@ def test_an_interrupted_program_names_the_task(
     assert (document["error"]["type"], document["error"]["out_task_id"]) == ("Interrupted", "mine")
 
 
-def test_an_interrupted_download_names_the_accepted_task(served: FakeService) -> None:
+def test_an_interrupted_download_names_the_accepted_task(
+    served: FakeService, aireiter: Run
+) -> None:
     served.script("result", Fault.hang())
-    process = start("run", *VIDEO, "--id", "mine", "-o", "out", "--json")
+    aireiter("submit", *VIDEO, "--id", "mine")
+    process = start("wait", "mine", "-o", "out", "--json")
     assert process.stderr is not None
-    while process.stderr.readline() != b"task mine is completed\n":
-        assert process.poll() is None
+    assert process.stderr.readline() == b"task mine is completed\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, json.loads(out)["status"]) == (130, "completed")
@@ -534,23 +536,18 @@ def test_a_log_that_cannot_be_written_ends_nothing(
     assert (ran.status, ran.document["out_task_id"]) == (0, "mine")
 
 
-@pytest.mark.parametrize(
-    "env", [{"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}]
-)
-def test_output_is_utf8_whatever_the_console(
-    served: FakeService, aireiter: Run, env: Mapping[str, str]
-) -> None:
+def test_output_is_utf8_whatever_the_console(served: FakeService, aireiter: Run) -> None:
     del served
     aireiter("submit", "suno_lyrics", "prompt=rain", "--id", "mine")
-    for option in ((), ("--json",)):
+    ascii_ = {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
+    for option, env in (((), {"PYTHONIOENCODING": "latin-1"}), (("--json",), ascii_)):
         out, err = start("query", "mine", *option, env=env).communicate()
         assert "末班列车" in out.decode()
         assert err == b""
 
 
-@pytest.mark.parametrize("argv", [("models",), ("models", "--json"), ("--help",)])
-def test_a_closed_pipe_is_silent(argv: tuple[str, ...]) -> None:
-    process = start(*argv)
+def test_a_closed_pipe_is_silent() -> None:
+    process = start("models")
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -572,7 +569,7 @@ def test_a_closed_pipe_is_silent_in_this_process(
         assert (ran.status, ran.err) == (141, "")
 
 
-@pytest.mark.parametrize("argv", [("models",), ("models", "--json"), ("--help",)])
+@pytest.mark.parametrize("argv", [("models", "--json"), ("--help",)])
 def test_a_full_disk_is_reported_in_one_line(argv: tuple[str, ...]) -> None:
     process = shell('"$@" >/dev/full', *argv)
     assert process.returncode == 1
@@ -591,11 +588,10 @@ def test_an_id_that_cannot_be_printed_is_not_submitted(
 
 @pytest.mark.parametrize("line", ['"$@" >&-', '"$@" 2>&-', '"$@" >&- 2>&-'])
 def test_closed_streams_are_like_dev_null(served: FakeService, line: str) -> None:
-    process = shell(line, "run", *VIDEO, "--id", "mine")
+    process = shell(line, "submit", *VIDEO, "--id", "mine")
     assert process.returncode == 0
     assert (b"submitting task mine" in process.stderr) == ("2>" not in line)
-    assert (b"saved" in process.stdout) == (line == '"$@" 2>&-')
-    assert [path.name for path in Path().iterdir()] == ["mine.mp4"]
+    assert (b"mine" in process.stdout) == (line == '"$@" 2>&-')
     assert len(served.charges) == 1
 
 

@@ -47,7 +47,7 @@ def test_each_task_is_charged_once() -> None:
     assert states == [("downloaded", 40)]
     title, *lines, last = err.splitlines()
     assert title == (
-        "40 videos from a service that loses responses: each must be paid for exactly once."
+        "40 tasks on a service that loses responses: each must be paid for exactly once."
     )
     assert 1 <= len(lines) <= 10
     assert "40/40" in lines[-1]

@@ -63,8 +63,8 @@ async def run_demo(
     """Run the demo on *service*."""
     directory = options.directory or _unused(_DIRECTORY)
     make_directory("--directory", directory)
-    tasks = _display.plural(options.tasks, "video")
-    output.note(f"{tasks} from a service that loses responses: each must be paid for exactly once.")
+    tasks = _display.plural(options.tasks, "task")
+    output.note(f"{tasks} on a service that loses responses: each must be paid for exactly once.")
     outcomes: list[Outcome[SubmitRequest]] = []
     async with (
         service,

@@ -5,10 +5,9 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from itertools import cycle, islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from aireiter_async import SubmitRequest
-from aireiter_async.models import Seedance15Pro
+from aireiter_async import SubmitRequest, models
 from aireiter_async.testing import FakeService, Fault
 
 _Endpoint = Literal["submit", "query", "result"]
@@ -45,6 +44,10 @@ _SHARES: Final[Mapping[_Endpoint, float]] = {"submit": 0.15, "query": 0.08, "res
 _TOO_MANY: Final = Fault.too_many_requests(1)
 _TOO_MANY_AT: Final = (0.5, 0.85)  # of the submits
 
+_SOUND_EVERY: Final = 40  # tasks; the others are pictures
+_SOUND: Final = "seed_audio_1_0"
+_PICTURES: Final = ("nano_banana_v2", "z_image_turbo")
+_PRICES: Final = {"nano_banana_v2": 3.0, "z_image_turbo": 1.25, _SOUND: 2.5}
 _SUBJECTS: Final = (
     "a kitten",
     "an old tram",
@@ -54,29 +57,24 @@ _SUBJECTS: Final = (
     "a baker",
 )
 _PLACES: Final = ("in the sun", "by the sea", "in the first snow", "over the harbour", "at dusk")
-_STYLES: Final = ("handheld, close up", "a slow pan, wide", "from above", "in soft focus")
+_STYLES: Final = ("close up", "wide", "from above", "in soft focus")
 
 
 def requests(tasks: int, seed: int) -> list[SubmitRequest]:
     """Make *tasks* requests with varied prompts and readable IDs."""
     chance = _chance(seed)
     digits = len(str(tasks))
-    return [
-        SubmitRequest("seedance_1_5_pro", _video(chance), f"demo-{number:0{digits}}")
-        for number in range(1, tasks + 1)
-    ]
-
-
-def _video(chance: random.Random) -> Seedance15Pro:
-    prompt = ", ".join(
-        (f"{chance.choice(_SUBJECTS)} {chance.choice(_PLACES)}", chance.choice(_STYLES))
-    )
-    return Seedance15Pro(
-        prompt=prompt,
-        aspect_ratio=chance.choice(("16:9", "9:16")),
-        video_length=chance.randint(4, 12),
-        resolution=chance.choice(("720p", "1080p")),
-    )
+    made: list[SubmitRequest] = []
+    for number in range(1, tasks + 1):
+        words = map(chance.choice, (_SUBJECTS, _PLACES, _STYLES))
+        params = {"prompt": "{} {}, {}".format(*words)}
+        if number % _SOUND_EVERY:
+            name = chance.choice(_PICTURES)
+            params["aspect_ratio"] = chance.choice(("1:1", "16:9", "9:16"))
+        else:
+            name = _SOUND
+        made.append(SubmitRequest(name, models.build(name, params), f"demo-{number:0{digits}}"))
+    return made
 
 
 class FaultScript:
@@ -104,7 +102,7 @@ class FaultScript:
         service = FakeService(
             durations=1.25,
             spread=0.2,
-            price=_price,
+            price=_PRICES,
             used_id="charge",
             visible_after=0.3,
             seed=self._seed,
@@ -131,11 +129,6 @@ def _script(endpoint: _Endpoint, tasks: int, chance: random.Random) -> list[tupl
     script += [("", Fault.ok())] * (tasks - count)
     chance.shuffle(script)
     return script
-
-
-def _price(_model: str, params: Mapping[str, Any]) -> float:
-    seconds: int = params["video_length"]
-    return seconds * (2.5 if params["resolution"] == "1080p" else 1.25)
 
 
 def _chance(seed: int) -> random.Random:
