@@ -78,7 +78,7 @@ async def churn(submits: int) -> tuple[int, int]:
             await asyncio.gather(*(work(times) for _ in range(16)))
             # What the service remembers is its own.
             service._account.tasks.clear()
-            service._traffic.posts.clear()
+            service._api.posts.clear()
             service.charges.clear()
 
         await all_work(1600)
@@ -94,7 +94,7 @@ async def churn(submits: int) -> tuple[int, int]:
 
 @NO_PROC
 async def test_submits() -> None:
-    """Thousands of submits, some of them through faults, leave memory and descriptors as they were."""
+    """Thousands of submits, some through faults, leave memory and descriptors as they were."""
     grown, opened = await churn(1600)
     assert grown < 300_000
     assert opened <= 16

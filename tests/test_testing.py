@@ -41,9 +41,15 @@ async def test_a_submit_is_answered_as_documented() -> None:
     assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
     assert MOMENT.fullmatch(data.pop("created_at"))
     assert reply.json | {"data": data} == {
+        "ok": True,
         "statusCode": 200,
         "message": "",
-        "data": {"out_task_id": "task-1", "status": "pending", "estimated_credits": 2.5},
+        "data": {
+            "out_task_id": "task-1",
+            "status": "pending",
+            "estimated_credits": 2.5,
+            "task_id": None,
+        },
     }
 
 
@@ -520,39 +526,44 @@ async def test_closing_while_clients_connect_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
+    ("name", "value"),
     [
-        ("envelope", "other", "one of 'plain', 'ok', 'code', 'list'"),
-        ("refusal_form", "other", "one of 'seen', 'http', 'envelope'"),
-        ("used_id", "Return", "one of 'refuse', 'return', 'charge'"),
-        ("estimates", "yes", "one of True, False, 'zero'"),
-        ("retry_after", 5, "one of 'seconds', 'date'"),
-        ("max_rate", 0, "a number above 0"),
-        ("max_rate", "5", "a number above 0"),
-        ("burst", 0, "a whole number of at least 1"),
-        ("outputs", 1.5, "a whole number of at least 1"),
-        ("spread", -1, "a number of at least 0"),
-        ("visible_after", "1", "a number of at least 0"),
-        ("visible_after_looks", -1, "a whole number of at least 0"),
-        ("port", "80", "a whole number of at least 0"),
-        ("seed", None, "a whole number"),
-        ("credits", "1", "a number"),
-        ("price", "1", "a number, a mapping from the model, or a function of model and params"),
-        ("durations", (1, 2), "a number of seconds or a mapping from the model"),
-        ("clock", 5, "a function without arguments"),
+        ("envelope", "other"),
+        ("refusal_form", "other"),
+        ("used_id", "Return"),
+        ("estimates", "yes"),
+        ("retry_after", 5),
+        ("max_rate", 0),
+        ("max_rate", "5"),
+        ("burst", 0),
+        ("outputs", 1.5),
+        ("spread", -1),
+        ("visible_after", "1"),
+        ("visible_after_looks", -1),
+        ("port", "80"),
+        ("seed", None),
+        ("credits", "1"),
+        ("price", "1"),
+        ("durations", (1, 2)),
+        ("clock", 5),
+        ("api_key", 5),
+        ("results_ssl", True),
+        ("callbacks", "soon"),
+        ("callbacks", ()),
+        ("faults", [Fault.reset()]),
+        ("faults", {"reset": 0.1}),
+        ("faults", {Fault.reset: 0.1}),
+        ("faults", {Fault.reset(): "5%"}),
+        ("faults", None),
     ],
 )
-def test_a_bad_option_is_refused(name: str, value: object, allowed: str) -> None:
-    """An option without a meaning raises ValueError at construction, in one clear line."""
-    options: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=name) as caught:
-        FakeService(**options)
-    assert str(caught.value) == f"{name} must be {allowed}, not {value!r}"
+def test_a_bad_option_is_rejected(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=name.removeprefix("_")):
+        FakeService(**{name: value})
 
 
-def test_a_bad_option_is_refused_when_it_is_assigned() -> None:
-    """What may change while it runs is checked as at construction, and kept if it is wrong."""
+def test_a_bad_option_is_rejected_when_it_is_assigned() -> None:
     service = FakeService()
-    with pytest.raises(ValueError, match="used_id must be one of 'refuse', 'return', 'charge'"):
+    with pytest.raises(ValueError, match="'used_id' must be in"):
         service.used_id = "again"  # type: ignore[assignment]
     assert service.used_id == "refuse"

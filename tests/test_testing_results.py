@@ -1,6 +1,8 @@
 """FakeService: what a finished task gives."""
 
 import io
+import struct
+import wave
 import zipfile
 import zlib
 from typing import Any
@@ -133,15 +135,44 @@ async def test_files_are_what_they_say(
         assert caller.service.counts["/upload"] == 3
 
 
-async def test_a_png_and_a_zip_can_be_opened() -> None:
-    """The chunks of a PNG check, its pixel unpacks; a ZIP has an entry."""
+def pixels(png: bytes) -> tuple[int, list[bytes]]:
+    """Return the width and the rows of a PNG with a palette, its checksums checked."""
+    chunks, at = {}, 8
+    while at < len(png):
+        size, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
+        data = png[at + 8 : at + 8 + size]
+        assert zlib.crc32(kind + data) == int.from_bytes(png[at + 8 + size : at + 12 + size])
+        chunks[kind] = data
+        at += 12 + size
+    width, height = struct.unpack_from(">II", chunks[b"IHDR"])
+    raw = zlib.decompress(chunks[b"IDAT"])
+    assert len(raw) == height * (width + 1)
+    assert max(raw) < len(chunks[b"PLTE"]) // 3
+    return width, [raw[y * (width + 1) + 1 : (y + 1) * (width + 1)] for y in range(height)]
+
+
+async def test_a_picture_shows_the_number_of_its_task() -> None:
+    async with calling(outputs=2) as caller:
+        pictures: dict[str, bytes] = {}
+        for name in "ab":
+            for index, item in enumerate(await output(caller, "gpt_4o", name)):
+                pictures[f"{name}{index}"] = (await fetch(caller, item["url"]))[2]
+    assert len(set(pictures.values())) == 4
+    assert all(len(png) < 3000 for png in pictures.values())
+    lit = {
+        name: sum(row.count(0) for row in rows) // 16**2
+        for name, (_, rows) in ((name, pixels(png)) for name, png in pictures.items())
+    }
+    assert (lit["a0"], lit["b0"]) == (8, 11)  # dots of a 1 and a 2, the only white there is
+    assert pixels(pictures["a1"])[1] != pixels(pictures["b1"])[1]
+
+
+async def test_a_sound_and_a_zip_can_be_opened() -> None:
     async with calling() as caller:
-        png = (await fetch(caller, await result(caller, "gpt_4o")))[2]
+        sound = (await fetch(caller, str((await output(caller, "seed_audio_1_0"))[0]["audio"])))[2]
         archive = (await fetch(caller, await result(caller, "flow_music_stems", "b")))[2]
-    at = png.index(b"IDAT")
-    size = int.from_bytes(png[at - 4 : at])
-    assert zlib.crc32(png[at : at + 4 + size]) == int.from_bytes(png[at + 4 + size :][:4])
-    assert len(zlib.decompress(png[at + 4 : at + 4 + size])) == 4
+    with wave.open(io.BytesIO(sound)) as opened_sound:
+        assert opened_sound.getnframes() > 1000
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.testzip() is None
         assert opened.namelist() == ["stem.txt"]

@@ -1,12 +1,17 @@
 """The API in miniature, for tests and demonstrations without a key.
 
-`FakeService` knows nothing of the client beside it: the two must not share a
-misunderstanding. ``python -m aireiter_async.testing`` runs it as a program.
+`FakeService` shares no code with the client's side of the protocol: the two must not share a
+misunderstanding. ``python -m aireiter_async.testing`` runs it as a program, and a pytest plugin
+provides the fixtures ``aireiter_service`` and ``aireiter_client``.
 """
 
 from aireiter_async.testing._account import Charge, FakeTask
+from aireiter_async.testing._api import RecordedRequest
+from aireiter_async.testing._callbacks import Callback
 from aireiter_async.testing._faults import Fault
 from aireiter_async.testing._service import FakeService
-from aireiter_async.testing._traffic import RecordedRequest
 
-__all__ = ["Charge", "FakeService", "FakeTask", "Fault", "RecordedRequest"]
+__all__ = ["Callback", "Charge", "FakeService", "FakeTask", "Fault", "RecordedRequest"]
+
+for _public in (Callback, Charge, FakeService, FakeTask, Fault, RecordedRequest):
+    _public.__module__ = __name__

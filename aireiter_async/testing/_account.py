@@ -1,4 +1,4 @@
-"""The service's books: its tasks, what was charged and what is left."""
+"""The service's state: its tasks, what was charged and what is left."""
 
 import heapq
 import itertools
@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import attrs
 
-from aireiter_async.testing import _answers, _results
-from aireiter_async.testing._answers import RefusalError
+from aireiter_async.testing import _replies, _results
 from aireiter_async.testing._options import Options
+from aireiter_async.testing._replies import RejectionError
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -22,12 +22,12 @@ _QUEUED = 0.2
 
 @attrs.frozen
 class Charge:
-    """One accepted task; a second one with the same id is a task paid twice.
+    """One accepted task; a second one with the same ID is a task paid twice.
 
     Args:
-        out_task_id: The id it was submitted under.
+        out_task_id: The ID it was submitted under.
         model: The model's name as submitted.
-        credits: What it was charged with, even if refunded later.
+        credits: What was charged for it, even if refunded later.
         at: When, on the service's clock.
     """
 
@@ -42,13 +42,15 @@ class FakeTask:
     """One task as the service keeps it.
 
     Args:
-        out_task_id: Its id.
+        out_task_id: Its ID.
         model: The model's name as submitted.
-        credits: What it was charged with.
+        credits: What was charged for it.
         accepted_at: When, on the service's clock.
         duration: Seconds on that clock from acceptance to its end.
         failure: The error's code and message if it is going to fail.
-        looks: How often it was asked for.
+        looks: How often it was queried.
+        number: Its place among all accepted tasks, from 1.
+        params: Its parameters; None where the service does not record requests.
     """
 
     out_task_id: str
@@ -58,31 +60,33 @@ class FakeTask:
     duration: float
     failure: tuple[str, str] | None = None
     looks: int = 0
+    number: int = 1
+    params: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
 
     @property
     def ends_at(self) -> float:
-        """When it is over, on the service's clock."""
+        """When it ends, on the service's clock."""
         return self.accepted_at + self.duration
 
     def status(self, now: float) -> str:
-        """Return pending, processing, completed or failed, as of *now*."""
+        """Return the status word at *now*."""
         if now >= self.ends_at:
             return "failed" if self.failure else "completed"
         return "pending" if now < self.accepted_at + self.duration * _QUEUED else "processing"
 
 
 class Account:
-    """Take tasks on and describe them; knows nothing of HTTP."""
+    """Accepts tasks and describes them; knows nothing about HTTP."""
 
     def __init__(self, options: Options, balance: float) -> None:
         self.charges: list[Charge] = []
         self.tasks: dict[str, FakeTask] = {}
-        self.results_url = ""
+        self.api_url = self.results_url = ""
         self._options = options
         self._balance = balance
         self._started = options.clock(), datetime.now(UTC).timestamp()
         # Tasks that will fail, soonest first, until they are refunded.
-        self._doomed: list[tuple[float, int, FakeTask]] = []
+        self._failing: list[tuple[float, int, FakeTask]] = []
         self._order = itertools.count()
 
     @property
@@ -91,7 +95,7 @@ class Account:
         self._refund()
         return self._balance
 
-    def refill(self, balance: float) -> None:
+    def set_balance(self, balance: float) -> None:
         """Set what is left to *balance*."""
         self._refund()
         self._balance = balance
@@ -99,17 +103,19 @@ class Account:
     def submit(
         self, document: Mapping[str, Any], failure: tuple[str, str] | None
     ) -> dict[str, Any]:
-        """Accept a task, or raise RefusalError; return the answer's data."""
+        """Accept a task, or raise RejectionError; return the reply's data."""
         model, params, out_task_id = _checked(document)
         options = self._options
+        if options.check_models:
+            self._check(model, params)
         used = self.tasks.get(out_task_id)
         if used and options.used_id == "refuse":
-            raise RefusalError(_answers.BAD_REQUEST, "out_task_id already exists")
+            raise RejectionError(_replies.BAD_REQUEST, "out_task_id already exists")
         if used and options.used_id == "return":
             return self._submitted(used)
         price = self._price(model, params)
         if price > self.credits:
-            raise RefusalError(_answers.NO_CREDITS)
+            raise RejectionError(_replies.NO_CREDITS)
         task = FakeTask(
             out_task_id=out_task_id,
             model=model,
@@ -117,16 +123,18 @@ class Account:
             accepted_at=options.clock(),
             duration=self._duration(model, out_task_id),
             failure=failure,
+            number=len(self.charges) + 1,
+            params=params if options.record else None,
         )
         self.tasks[out_task_id] = task
         self.charges.append(Charge(out_task_id, model, price, task.accepted_at))
         self._balance -= price
         if failure:
-            self._owe(task)
+            self._refund_later(task)
         return self._submitted(task)
 
     def query(self, document: Any, failure: tuple[str, str] | None, status: str) -> dict[str, Any]:
-        """Look at a task, or raise RefusalError; return the answer's data.
+        """Describe a task, or raise RejectionError; return the reply's data.
 
         Args:
             document: The request's body; empty if it was no JSON object.
@@ -135,14 +143,17 @@ class Account:
         """
         task = self.tasks.get(_checked_id(document))
         if task is None or not self._visible(task):
-            raise RefusalError(_answers.UNKNOWN_TASK)
-        now = self._options.clock()
+            raise RejectionError(_replies.UNKNOWN_TASK)
         if failure and not task.failure:
             task.failure = failure
-            task.duration = min(task.duration, now - task.accepted_at)
-            self._owe(task)
+            task.duration = min(task.duration, self._options.clock() - task.accepted_at)
+            self._refund_later(task)
+        return self.describe(task, status)
+
+    def describe(self, task: FakeTask, status: str = "") -> dict[str, Any]:
+        """Return the data of a query for *task*; *status* replaces its own unless empty."""
         data = {
-            "status": status or task.status(now),
+            "status": status or task.status(self._options.clock()),
             "created_at": self._moment(task.accepted_at),
         }
         if self._options.query_ids:
@@ -153,24 +164,57 @@ class Account:
         if data["status"] != "completed":
             return data
         count, root = self._options.outputs, self.results_url
+        seen = (
+            {} if task.params is None else {"input": {"model": task.model, "params": task.params}}
+        )
         return {
             **data,
+            "task_id": f"order_{task.number:08}",
+            **seen,
             "completed_at": self._moment(task.ends_at),
             "credits_used": task.credits,
             "output": _results.output(task.model, task.out_task_id, count, root),
         }
 
     def balance(self) -> dict[str, Any]:
-        """Return the balance answer's data."""
+        """Return the data of the balance."""
         return {"credits": self.credits, "free_quotas": list(self._options.free_quotas)}
 
-    def has_file(self, path: str) -> bool:
-        """Return whether a completed task has its result at *path*."""
+    def summary(self) -> dict[str, Any]:
+        """Return what was charged, for tests in other processes."""
+        return {
+            "charges": [attrs.asdict(charge) for charge in self.charges],
+            "charged": sum(charge.credits for charge in self.charges),
+            "credits": self.credits,
+        }
+
+    def number_of_file(self, path: str) -> int | None:
+        """Return the number of the completed task that has its result at *path*."""
         out_task_id, _, name = path.removeprefix(_results.FOLDER).partition("/")
         task = self.tasks.get(out_task_id)
         if task is None or task.status(self._options.clock()) != "completed":
-            return False
-        return _results.is_file(task.model, self._options.outputs, name)
+            return None
+        return task.number if _results.is_file(task.model, self._options.outputs, name) else None
+
+    def _check(self, model: str, params: Mapping[str, Any]) -> None:
+        from aireiter_async import models  # noqa: PLC0415 - 0.1 seconds that few tests need
+
+        try:
+            models.build(model, {name: self._published(value) for name, value in params.items()})
+        except models.UnknownModelError as error:
+            raise RejectionError(_replies.BAD_REQUEST, f"Invalid model: {error}") from None
+        except models.InvalidParamsError as error:
+            message = "; ".join(f"Invalid {each.param}: {each.text}" for each in error.problems)
+            raise RejectionError(_replies.BAD_REQUEST, message) from None
+
+    def _published(self, value: list[Any] | str | float | None) -> Any:
+        """Let this service's own results, on loopback, count as public."""
+        if isinstance(value, list):
+            return [self._published(each) for each in value]
+        for own in (self.results_url, self.api_url):
+            if isinstance(value, str) and value.startswith(f"{own}/"):
+                return "https://static.aireiter.com" + value.removeprefix(own)
+        return value
 
     def _submitted(self, task: FakeTask) -> dict[str, Any]:
         data = {
@@ -185,11 +229,11 @@ class Account:
 
     def _refund(self) -> None:
         now = self._options.clock()
-        while self._doomed and self._doomed[0][0] <= now:
-            self._balance += heapq.heappop(self._doomed)[2].credits
+        while self._failing and self._failing[0][0] <= now:
+            self._balance += heapq.heappop(self._failing)[2].credits
 
-    def _owe(self, task: FakeTask) -> None:
-        heapq.heappush(self._doomed, (task.ends_at, next(self._order), task))
+    def _refund_later(self, task: FakeTask) -> None:
+        heapq.heappush(self._failing, (task.ends_at, next(self._order), task))
 
     def _visible(self, task: FakeTask) -> bool:
         options = self._options
@@ -208,7 +252,7 @@ class Account:
         middle = options.durations
         if isinstance(middle, Mapping):
             middle = middle.get(model, 0.0)
-        # From the id and not from a generator: the order of arrival must not matter.
+        # From the ID and not from a generator: the order of arrival must not matter.
         chance = zlib.crc32(out_task_id.encode(), options.seed & 0xFFFFFFFF) / 0xFFFFFFFF
         return max(0.0, middle * (1 + options.spread * (2 * chance - 1)))
 
@@ -222,14 +266,14 @@ def _checked(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], str]:
     out_task_id = _checked_id(document)
     model, params = document.get("model"), document.get("params")
     if not isinstance(model, str) or not model:
-        raise RefusalError(_answers.BAD_REQUEST, "Invalid model")
+        raise RejectionError(_replies.BAD_REQUEST, "Invalid model")
     if not isinstance(params, dict):
-        raise RefusalError(_answers.BAD_REQUEST, "Invalid params")
+        raise RejectionError(_replies.BAD_REQUEST, "Invalid params")
     return model, cast("Mapping[str, Any]", params), out_task_id
 
 
 def _checked_id(document: Mapping[str, Any]) -> str:
     out_task_id = document.get("out_task_id")
     if not isinstance(out_task_id, str) or not _ID.fullmatch(out_task_id):
-        raise RefusalError(_answers.BAD_REQUEST, "Invalid out_task_id")
+        raise RejectionError(_replies.BAD_REQUEST, "Invalid out_task_id")
     return out_task_id

@@ -1,4 +1,4 @@
-"""How an answer leaves the socket, or does not."""
+"""How a reply leaves the socket, or does not."""
 
 import asyncio
 import contextlib
@@ -9,31 +9,31 @@ from typing import cast
 
 from aiohttp import web
 
-from aireiter_async.testing._answers import Answer, too_many
 from aireiter_async.testing._faults import Fault
+from aireiter_async.testing._replies import Reply, too_many
 
 # SO_LINGER on, for 0 seconds: closing then sends RST instead of FIN.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _PIECES = 8
 
-# What a truncated answer is cut from when the service never saw the request.
-UNFOUNDED = Answer(200, b'{"statusCode":200,"message":"","data":{"out_task_id":"","status":""}}')
+# What a truncated reply is cut from where the service never handled the request.
+UNHANDLED = Reply(200, b'{"statusCode":200,"message":"","data":{"out_task_id":"","status":""}}')
 
 
-def send(answer: Answer) -> web.Response:
-    """Return *answer* as aiohttp wants it."""
-    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+def send(reply: Reply) -> web.Response:
+    """Return *reply* as an aiohttp response."""
+    return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
 
 async def deliver(
-    request: web.BaseRequest, fault: Fault, answer: Answer, elsewhere: str
+    request: web.BaseRequest, fault: Fault, reply: Reply, elsewhere: str
 ) -> web.StreamResponse:
     """Let *fault* strike.
 
     Args:
-        request: The request that is answered or not.
+        request: The request.
         fault: What goes wrong.
-        answer: The service's real answer, or `UNFOUNDED`.
+        reply: The service's real reply, or `UNHANDLED`.
         elsewhere: The URL of another host, for redirects that name none.
     """
     match fault.kind:
@@ -45,30 +45,30 @@ async def deliver(
             never: asyncio.Future[web.Response] = asyncio.get_running_loop().create_future()
             return await never
         case "truncate":
-            response = await _stream(request, answer, [answer.body[: len(answer.body) // 2]])
+            response = await _stream(request, reply, [reply.body[: len(reply.body) // 2]])
             _hang_up(request)
             return response
         case "drip":
-            size = -(-len(answer.body) // _PIECES)
-            pieces = (answer.body[at : at + size] for at in range(0, len(answer.body), size))
-            return await _stream(request, answer, pieces, fault.seconds / _PIECES)
+            size = -(-len(reply.body) // _PIECES)
+            pieces = (reply.body[at : at + size] for at in range(0, len(reply.body), size))
+            return await _stream(request, reply, pieces, fault.seconds / _PIECES)
         case "reply":
-            answer = Answer(fault.http_status, fault.body, dict(fault.headers))
+            reply = Reply(fault.http_status, fault.body, dict(fault.headers))
         case "too_many":
-            answer = too_many(fault.form, fault.retry_after, fault.retry_form)
+            reply = too_many(fault.form, fault.retry_after, fault.retry_form)
         case "redirect":
-            answer = Answer(307, b"", {"Location": fault.text or elsewhere + request.path})
+            reply = Reply(307, b"", {"Location": fault.text or elsewhere + request.path})
         case _:
             pass
-    return send(answer)
+    return send(reply)
 
 
 async def _stream(
-    request: web.BaseRequest, answer: Answer, pieces: Iterable[bytes], pause: float = 0.0
+    request: web.BaseRequest, reply: Reply, pieces: Iterable[bytes], pause: float = 0.0
 ) -> web.StreamResponse:
-    headers = {**answer.headers, "Content-Length": str(len(answer.body))}
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    # A client that has gone is no error of the service's: aiohttp notices by itself.
+    headers = {**reply.headers, "Content-Length": str(len(reply.body))}
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    # A client that has disconnected is no error of the service: aiohttp notices by itself.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         for piece in pieces:

@@ -1,14 +1,15 @@
-"""What can go wrong on the way, as values."""
+"""What can go wrong between a client and the service, and when."""
 
+import random
+from collections import deque
 from collections.abc import Mapping
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import attrs
-from attrs.validators import optional
+from attrs.validators import and_, ge, in_, instance_of, optional
 
-from aireiter_async.testing import _answers
-from aireiter_async.testing._answers import Answer, RefusalForm, RetryAfterForm
-from aireiter_async.testing._checks import at_least, must_be, one_of, whole
+from aireiter_async.testing import _replies
+from aireiter_async.testing._replies import Reply, RetryAfterForm, StatusForm
 
 Endpoint = Literal["submit", "query", "balance", "result"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
@@ -17,6 +18,8 @@ _Kind = Literal[
     "pass", "reply", "close", "reset", "hang", "delay", "drip", "truncate",
     "task_status", "failed", "too_many", "redirect",
 ]  # fmt: skip
+
+_SECONDS: Any = and_(instance_of((int, float)), ge(0))
 
 # These leave the request to the service and change only how or what it answers.
 _PASSING = frozenset({"pass", "delay", "drip", "task_status", "failed"})
@@ -28,26 +31,24 @@ _NATURAL: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
 }
 
 
-def check_endpoint(name: str) -> None:
-    """Raise ValueError unless an endpoint has this *name*."""
+def _check_endpoint(name: str) -> None:
     if name not in ENDPOINTS:
-        raise ValueError(f"an endpoint is one of {', '.join(ENDPOINTS)}, not {name!r}")
+        raise ValueError(f"endpoint must be one of {', '.join(ENDPOINTS)}, got {name!r}")
 
 
 @attrs.frozen
 class Fault:
-    """One thing that goes wrong with one request; made by its named constructors.
+    """A fault of one request; made by one of the named constructors.
 
-    A value is hashable and can be a key of ``FakeService(faults={...})``. Unless
-    limited by `on`, a fault drawn by chance may strike submit, query and
-    balance, not result files.
+    It can be a key of ``FakeService(faults={...})``. Unless limited by `on`, a fault drawn by
+    chance may strike submit, query and balance, not result files.
 
     Args:
-        kind: What happens, in one word.
-        accepted: For a submit, whether the service takes the task, and charges
-            for it, before the fault strikes.
-        seconds: How long a wait or a drip takes, in real time.
-        http_status: The status of a made up answer.
+        kind: What happens.
+        accepted: For a submit, whether the service accepts the task, and charges for it, before
+            the fault strikes.
+        seconds: How long a delay or a drip takes, in real time.
+        http_status: The status of a made-up reply.
         headers: Its headers.
         body: Its bytes.
         text: A status word, an error's code or a location.
@@ -58,26 +59,24 @@ class Fault:
         only: The one endpoint it is limited to.
 
     Raises:
-        ValueError: Something cannot be so.
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument is out of its range.
     """
 
-    kind: _Kind = attrs.field(validator=one_of(_Kind))
+    kind: _Kind = attrs.field(validator=in_(get_args(_Kind)))
     accepted: bool = False
-    seconds: float = attrs.field(default=0.0, validator=at_least(0))
-    http_status: int = attrs.field(default=200, validator=whole(200))
+    seconds: float = attrs.field(default=0.0, validator=_SECONDS)
+    http_status: int = attrs.field(default=200, validator=and_(instance_of(int), ge(200)))
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = attrs.field(
-        default=b"", validator=must_be("bytes or a string", lambda value: isinstance(value, bytes))
-    )
+    body: bytes = attrs.field(default=b"", validator=instance_of(bytes))
     text: str = ""
     message: str = ""
-    retry_after: float | None = attrs.field(default=None, validator=optional(at_least(0)))
+    retry_after: float | None = attrs.field(default=None, validator=optional(_SECONDS))
     retry_form: RetryAfterForm = "seconds"
-    form: RefusalForm = "http"
+    form: StatusForm = "http"
     only: Endpoint | None = None
 
     def __repr__(self) -> str:
-        """Show what is not as usual."""
         shown = attrs.asdict(self, filter=lambda field, value: value != field.default)
         return f"Fault({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -88,25 +87,25 @@ class Fault:
 
     @classmethod
     def lost_answer(cls, *, accepted: bool = False) -> Self:
-        """Close the connection in good order without an answer."""
+        """Close the connection in order, without a reply."""
         return cls("close", accepted)
 
     @classmethod
     def reset(cls, *, accepted: bool = False) -> Self:
-        """Reset the connection (TCP RST) instead of answering."""
+        """Reset the connection (TCP RST) instead of replying."""
         return cls("reset", accepted)
 
     @classmethod
     def hang(cls, *, accepted: bool = False) -> Self:
-        """Never answer; ends when the client goes or the service closes."""
+        """Never reply, until the client disconnects or the service closes."""
         return cls("hang", accepted)
 
     @classmethod
     def delay(cls, seconds: float, *, accepted: bool = False) -> Self:
-        """Answer in full, but *seconds* of real time late.
+        """Reply in full, but *seconds* of real time late.
 
-        Without *accepted* the request is looked at only after the wait, so that
-        a client that has gone by then has submitted nothing.
+        Without *accepted*, the request is handled only after the delay, so that a client that has
+        disconnected by then has submitted nothing.
         """
         return cls("delay", accepted, seconds)
 
@@ -122,13 +121,13 @@ class Fault:
 
     @classmethod
     def broken_json(cls, *, accepted: bool = False) -> Self:
-        """Answer HTTP 200 with a complete body that is not JSON, though it says so."""
-        return cls._reply(Answer(200, b'{"statusCode":200,"message":"","data":{'), accepted)
+        """Reply with HTTP 200 and a complete body that claims to be JSON and is not."""
+        return cls._reply(Reply(200, b'{"statusCode":200,"message":"","data":{'), accepted)
 
     @classmethod
     def html(cls, status: int = 200, *, accepted: bool = False) -> Self:
-        """Answer with a page: 200 the marketing site, 403 or 502 the CDN."""
-        return cls._reply(_answers.page(status), accepted)
+        """Reply with an HTML page: 200 the marketing site, 403 or 502 the CDN's."""
+        return cls._reply(_replies.page(status), accepted)
 
     @classmethod
     def too_many_requests(
@@ -138,12 +137,12 @@ class Fault:
         as_date: bool = False,
         in_envelope: bool = False,
     ) -> Self:
-        """Refuse with 429.
+        """Reject with 429.
 
         Args:
             retry_after: Seconds to ask for; None sends no ``Retry-After``.
-            as_date: Send it as an HTTP date, counted from the moment of the answer.
-            in_envelope: Answer HTTP 200 with the code in the body only.
+            as_date: Send it as an HTTP date, counted from the moment of the reply.
+            in_envelope: Reply with HTTP 200 and the code in the body only.
         """
         return cls(
             "too_many",
@@ -154,59 +153,56 @@ class Fault:
 
     @classmethod
     def no_credits(cls, *, in_envelope: bool = True) -> Self:
-        """Refuse for want of credits: as seen, 433 in a 200 that says ``ok: true``.
+        """Reject for lack of credits: as seen, 433 in a 200 that says ``ok: true``.
 
-        Without *in_envelope* it is the documented HTTP 433.
+        Without *in_envelope*, it is the documented HTTP 433.
         """
-        form: RefusalForm = "envelope" if in_envelope else "http"
-        return cls._reply(_answers.refusal(_answers.NO_CREDITS, form))
+        form: StatusForm = "envelope" if in_envelope else "http"
+        return cls._reply(_replies.rejection(_replies.NO_CREDITS, form))
 
     @classmethod
     def payment_required(cls) -> Self:
-        """Refuse for want of credits as the gpt_image_2_official page has it: HTTP 402."""
-        return cls._reply(_answers.refusal(_answers.PAYMENT_REQUIRED, "http"))
+        """Reject for lack of credits as the gpt_image_2_official page documents it: HTTP 402."""
+        return cls._reply(_replies.rejection(_replies.PAYMENT_REQUIRED, "http"))
 
     @classmethod
     def bad_request(cls, message: str, *, in_envelope: bool = True, ok: bool = False) -> Self:
-        """Refuse with 400 and *message*: as seen, in an HTTP 200.
+        """Reject with 400 and *message*: as seen, in an HTTP 200.
 
-        With *ok* the body says ``ok: true`` all the same, which was seen as well.
+        With *ok*, the body says ``ok: true`` nevertheless, which was seen as well.
         """
         document = {"statusCode": 400, "message": message, "ok": ok}
-        return cls._reply(_answers.json_answer(document, 200 if in_envelope else 400))
+        return cls._reply(_replies.json_reply(document, 200 if in_envelope else 400))
 
     @classmethod
     def not_found(cls) -> Self:
-        """Answer "api task not found" as seen on query: 400 in a 200, ``ok: true``."""
-        return cls._reply(_answers.refusal(_answers.UNKNOWN_TASK, "envelope"))
+        """Reply "api task not found" as seen on query: 400 in a 200, ``ok: true``."""
+        return cls._reply(_replies.rejection(_replies.UNKNOWN_TASK, "envelope"))
 
     @classmethod
     def server_error(cls, status: int = 500, *, accepted: bool = False) -> Self:
-        """Answer the JSON envelope of a 5xx."""
+        """Reply with the JSON envelope of a 5xx."""
         document = {"error": {"code": status, "message": "Internal server error"}}
-        return cls._reply(_answers.json_answer(document, status), accepted)
+        return cls._reply(_replies.json_reply(document, status), accepted)
 
     @classmethod
     def no_data(cls, *, accepted: bool = False) -> Self:
-        """Answer success with ``data: null``, which says nothing about acceptance."""
-        return cls._reply(_answers.json_answer({"statusCode": 200, "data": None}), accepted)
+        """Reply success with ``data: null``, which says nothing about acceptance."""
+        return cls._reply(_replies.json_reply({"statusCode": 200, "data": None}), accepted)
 
     @classmethod
     def redirect(cls, location: str | None = None) -> Self:
-        """Answer 307 to *location*; None is the same path on the results' host."""
+        """Redirect with 307 to *location*; None: the same path on the results' host."""
         return cls("redirect", text=location or "")
 
     @classmethod
     def task_status(cls, status: str) -> Self:
-        """Answer with *status* in place of the task's own, known word or not."""
+        """Reply with *status* instead of the task's own, a known word or not."""
         return cls("task_status", text=status)
 
     @classmethod
     def failed(cls, code: str = "TIMEOUT", message: str = "upstream timed out") -> Self:
-        """Let the task fail with this error and refund it.
-
-        On submit it fails when its time is up; on query at once.
-        """
+        """Let the task fail with this error, and refund it: on submit at its end, on query now."""
         return cls("failed", text=code, message=message)
 
     @classmethod
@@ -218,33 +214,33 @@ class Fault:
         headers: Mapping[str, str] | None = None,
         accepted: bool = False,
     ) -> Self:
-        """Answer exactly this; headers default to those of JSON."""
+        """Reply exactly this; headers default to those of JSON."""
         raw = body.encode() if isinstance(body, str) else body
-        chosen = _answers.JSON_HEADERS if headers is None else headers
-        return cls._reply(Answer(status, raw, chosen), accepted)
+        chosen = _replies.JSON_HEADERS if headers is None else headers
+        return cls._reply(Reply(status, raw, chosen), accepted)
 
     @classmethod
-    def _reply(cls, answer: Answer, accepted: bool = False) -> Self:  # noqa: FBT001, FBT002 - private
+    def _reply(cls, reply: Reply, accepted: bool = False) -> Self:  # noqa: FBT001, FBT002 - private
         return cls(
             "reply",
             accepted,
-            http_status=answer.status,
-            headers=tuple(answer.headers.items()),
-            body=answer.body,
+            http_status=reply.status,
+            headers=tuple(reply.headers.items()),
+            body=reply.body,
         )
 
     def on(self, endpoint: Endpoint) -> Self:
         """Limit the fault to *endpoint*: submit, query, balance or result.
 
         Raises:
-            ValueError: The fault means nothing there, or there is no such endpoint.
+            ValueError: The fault is meaningless there, or there is no such endpoint.
         """
         self.check(endpoint)
         return attrs.evolve(self, only=endpoint)
 
     def check(self, endpoint: Endpoint) -> None:
-        """Raise ValueError unless there is such an *endpoint*, and the fault has a meaning on it."""
-        check_endpoint(endpoint)
+        """Raise ValueError unless the fault can strike *endpoint*."""
+        _check_endpoint(endpoint)
         possible = _NATURAL[self.kind][1] if self.kind in _NATURAL else ENDPOINTS
         if endpoint not in possible or self.only not in {None, endpoint}:
             raise ValueError(f"{self.kind!r} cannot strike {endpoint!r}")
@@ -255,9 +251,53 @@ class Fault:
             return self.only == endpoint
         return endpoint in (_NATURAL[self.kind][0] if self.kind in _NATURAL else _BY_CHANCE)
 
-    def needs_answer(self, endpoint: Endpoint) -> bool:
+    def needs_reply(self, endpoint: Endpoint) -> bool:
         """Return whether the service handles the request in spite of the fault."""
         if self.accepted or self.kind in _PASSING:
             return True
-        # Only a submit has an "accepted"; elsewhere it is the real answer that is cut.
+        # Only a submit has an "accepted"; elsewhere it is the real reply that is cut.
         return self.kind == "truncate" and endpoint != "submit"
+
+
+class FaultPlan:
+    """Decides which fault strikes next: scripts first, in order, then chance."""
+
+    def __init__(self, chances: Mapping[Fault, float], seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, guards nothing
+        self._scripts: dict[Endpoint, deque[Fault]] = {name: deque() for name in ENDPOINTS}
+        self._chances: dict[Endpoint, list[tuple[Fault, float]]] = {}
+        for endpoint in ENDPOINTS:
+            rows = [(fault, p) for fault, p in chances.items() if fault.by_chance_on(endpoint)]
+            if any(p < 0 for _, p in rows) or sum(p for _, p in rows) > 1:
+                raise ValueError(f"the probabilities of faults on {endpoint} must be in 0 to 1")
+            self._chances[endpoint] = rows
+
+    def script(self, endpoint: Endpoint, faults: tuple[object, ...]) -> None:
+        """Append *faults* to the script of *endpoint*, or none of them."""
+        _check_endpoint(endpoint)
+        checked: list[Fault] = []
+        for fault in faults:
+            if not isinstance(fault, Fault):
+                raise TypeError(
+                    f"a fault must be made by a call such as Fault.reset(), got {fault!r}"
+                )
+            fault.check(endpoint)
+            checked.append(fault)
+        self._scripts[endpoint].extend(checked)
+
+    def next(self, endpoint: Endpoint) -> Fault | None:
+        """Return the fault that strikes the request that has just arrived, if any."""
+        if script := self._scripts[endpoint]:
+            return script.popleft()
+        if rows := self._chances[endpoint]:
+            point = self._random.random()
+            for fault, probability in rows:
+                if point < probability:
+                    return fault
+                point -= probability
+        return None
+
+    def remaining(self, endpoint: Endpoint) -> int:
+        """Return how many scripted faults are still to come on *endpoint*."""
+        _check_endpoint(endpoint)
+        return len(self._scripts[endpoint])

@@ -2,64 +2,110 @@
 
 import argparse
 import asyncio
+import json
+import re
 import signal
+import ssl
 import sys
-from collections.abc import Sequence
-from typing import get_args
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from inspect import cleandoc
+from typing import Any, get_args
 
-from aireiter_async.testing._answers import Envelope
-from aireiter_async.testing._faults import Fault
-from aireiter_async.testing._options import API_KEY, UsedId
+import attrs
+
+from aireiter_async.testing._faults import ENDPOINTS, Fault
+from aireiter_async.testing._options import Callbacks, Options, UsedId
+from aireiter_async.testing._replies import Envelope, RetryAfterForm, StatusForm
 from aireiter_async.testing._service import FakeService
 
-_FAULTS: dict[str, Fault] = {
+_FAULTS: Mapping[str, Fault] = {
     "lost": Fault.lost_answer(accepted=True),
     "reset": Fault.reset(accepted=True),
+    "hang": Fault.hang(accepted=True),
+    "delay": Fault.delay(1.0),
+    "drip": Fault.drip(1.0),
     "truncated": Fault.truncated(accepted=True),
+    "broken-json": Fault.broken_json(accepted=True),
     "no-data": Fault.no_data(accepted=True),
     "html": Fault.html(502),
+    "html-200": Fault.html(200),
     "server-error": Fault.server_error(),
     "too-many": Fault.too_many_requests(1),
+    "no-credits": Fault.no_credits(),
+    "not-found": Fault.not_found(),
+    "redirect": Fault.redirect(),
+    "unknown-status": Fault.task_status("reviewing").on("query"),
     "failed": Fault.failed(),
     "cut-file": Fault.truncated().on("result"),
 }
+_CHOICES: Mapping[str, Any] = {
+    "envelope": Envelope,
+    "refusal_form": StatusForm,
+    "used_id": UsedId,
+    "retry_after": RetryAfterForm,
+}
+_TEXTS = ("api_key", *_CHOICES)
+# Options that take something that a command line cannot hold, or take it in another form.
+_OTHERS = ("results_ssl", "callbacks", "faults", "clock", "record")
 
 
-def _chance(text: str) -> tuple[Fault, float]:
+def _fault(text: str) -> tuple[Fault, float]:
     name, _, probability = text.partition("=")
+    name, _, endpoint = name.partition("@")
     try:
-        return _FAULTS[name], float(probability)
+        fault = _FAULTS[name]
+        return (fault.on(endpoint) if endpoint else fault), float(probability)  # type: ignore[arg-type]
     except (KeyError, ValueError):
-        known = ", ".join(_FAULTS)
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not NAME=PROBABILITY with a name of {known}"
+            f"a fault must be NAME=PROBABILITY or NAME@ENDPOINT=PROBABILITY, got {text!r}; names: "
+            f"{', '.join(_FAULTS)}; endpoints: {', '.join(ENDPOINTS)}"
         ) from None
 
 
+def _json(text: str) -> Any:
+    """Read a number, a mapping, true or null; anything else is text, for the option to reject."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _parser() -> argparse.ArgumentParser:
+    """Make a parser of the options of the class, with its documentation as help."""
     parser = argparse.ArgumentParser(
         prog="python -m aireiter_async.testing",
         description="Run the AIReiter API in miniature on 127.0.0.1 until Ctrl-C or SIGTERM.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--port", type=int, default=0, help="0 takes a free one")
-    add("--api-key", default=API_KEY, help="the only key that is let in")
-    add("--seed", type=int, default=0, help="decides what is drawn")
-    add("--credits", type=float, default=1e6, help="the balance to begin with")
-    add("--price", type=float, default=1.0, help="credits per task")
-    add("--duration", type=float, default=0.0, help="seconds that a task takes")
-    add("--spread", type=float, default=0.0, help="how far from that, as a share of it")
-    add("--outputs", type=int, default=1, help="results per task")
-    add("--max-rate", type=float, help="requests per second before a 429")
-    add("--envelope", choices=get_args(Envelope), default="plain", help="the form of success")
-    add("--used-id", choices=get_args(UsedId), default="refuse", help="what a used id does")
-    add(
+    found = re.findall(
+        r"^    (\w+): (.*?)(?=\n    \w|\n\n)",
+        cleandoc(str(FakeService.__doc__)),
+        re.DOTALL | re.MULTILINE,
+    )
+    helps = {name: " ".join(text.split()).replace("%", "%%") for name, text in found}
+    for field in attrs.fields(Options):
+        name = str(field.alias)
+        if name in _OTHERS:
+            continue
+        arguments: dict[str, Any] = {"default": field.default, "help": helps.get(name)}
+        if field.type is bool:
+            arguments["action"] = argparse.BooleanOptionalAction
+        else:
+            arguments["type"] = str if name in _TEXTS else _json
+            arguments["choices"] = get_args(_CHOICES.get(name)) or None
+        parser.add_argument(f"--{name.replace('_', '-')}", **arguments)
+    parser.add_argument(
+        "--callbacks", nargs="+", choices=get_args(Callbacks), default=["once"],
+        help=helps.get("callbacks"),
+    )  # fmt: skip
+    parser.add_argument("--results-cert", help="certificate and key (PEM): serve results by https")
+    parser.add_argument(
         "--fault",
-        type=_chance,
+        type=_fault,
         action="append",
         default=[],
-        metavar="NAME=PROBABILITY",
+        metavar="NAME[@ENDPOINT]=PROBABILITY",
         help="what goes wrong by chance, may be repeated: " + ", ".join(_FAULTS),
     )
     return parser
@@ -82,6 +128,15 @@ async def _serve(service: FakeService) -> None:
         )
         sys.stdout.flush()
         await stop.wait()
+    sys.stdout.write(_summary(service))
+
+
+def _summary(service: FakeService) -> str:
+    charged = sum(charge.credits for charge in service.charges)
+    line = f"charged {charged:g} credits for {len(service.charges)} tasks"
+    times = Counter(charge.out_task_id for charge in service.charges)
+    twice = [out_task_id for out_task_id, count in times.items() if count > 1]
+    return f"{line}; more than once: {', '.join(twice) or 'none'}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,24 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command line after the program's name; None: that of the process.
     """
     parser = _parser()
-    given = parser.parse_args(argv)
+    options = vars(parser.parse_args(argv))
+    faults, certificate = dict(options.pop("fault")), options.pop("results_cert")
     try:
-        service = FakeService(
-            port=given.port,
-            api_key=given.api_key,
-            seed=given.seed,
-            credits=given.credits,
-            price=given.price,
-            durations=given.duration,
-            spread=given.spread,
-            outputs=given.outputs,
-            max_rate=given.max_rate,
-            envelope=given.envelope,
-            used_id=given.used_id,
-            faults=dict(given.fault),
-            record=False,
-        )
-        asyncio.run(_serve(service))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+        if certificate is not None:
+            options["results_ssl"] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            options["results_ssl"].load_cert_chain(certificate)
+        asyncio.run(_serve(FakeService(**options, faults=faults, record=False)))
+    except (OSError, TypeError, ValueError) as error:
+        parser.error(str(error.args[0] if isinstance(error, TypeError | ValueError) else error))
     return 0

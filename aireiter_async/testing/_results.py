@@ -1,4 +1,4 @@
-"""What a finished task gives: the shape of its output, and its files.
+"""The results of a completed task: the shape of its output, and its files.
 
 A small table stands in for the catalogue: the longest prefix of the model's
 name decides, and what no row knows is a video under ``url``.
@@ -125,68 +125,99 @@ def is_file(model: str, count: int, name: str) -> bool:
     return name in names
 
 
-def _png(name: bytes) -> bytes:
+# Digits as 3 x 5 dots, a row per octal digit.
+_GLYPHS = {
+    "0": "75557",
+    "1": "26227",
+    "2": "71747",
+    "3": "71717",
+    "4": "55711",
+    "5": "74717",
+    "6": "74757",
+    "7": "71244",
+    "8": "75757",
+    "9": "75717",
+    "-": "00700",
+}
+_WIDTH, _HEIGHT = 192, 128  # pixels
+
+
+def _png(path: bytes, label: str) -> bytes:
+    """Draw a gradient of two colours with a number on it, in a few hundred bytes."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    pixel = zlib.compress(b"\0" + zlib.crc32(name).to_bytes(4)[:3])
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", pixel), chunk(b"IEND", b"")
+    seed = zlib.crc32(path).to_bytes(4)
+    top, bottom = seed[:3], bytes(value // 3 for value in seed[1:])
+    palette = bytearray(b"\xff\xff\xff")  # the number; then a colour for each line
+    for y in range(_HEIGHT):
+        palette += bytes(a + (b - a) * y // _HEIGHT for a, b in zip(top, bottom, strict=True))
+    scale = max(1, min(16, _WIDTH // (4 * len(label) + 1)))
+    above = (_HEIGHT - 5 * scale) // 2
+    left = (_WIDTH - (4 * len(label) - 1) * scale) // 2
+    rows: list[bytes] = []
+    for y in range(_HEIGHT):
+        row = bytearray([y + 1]) * _WIDTH
+        if 0 <= (line := (y - above) // scale) < 5:  # noqa: PLR2004 - dots of a digit
+            for at, digit in enumerate(label):
+                for x in range(3):
+                    if int(_GLYPHS[digit][line]) >> (2 - x) & 1:
+                        start = left + (4 * at + x) * scale
+                        row[start : start + scale] = bytes(scale)
+        rows.append(b"\0" + row)
+    header = struct.pack(">IIBBBBB", _WIDTH, _HEIGHT, 8, 3, 0, 0, 0)
+    parts = (
+        chunk(b"IHDR", header),
+        chunk(b"PLTE", bytes(palette)),
+        chunk(b"IDAT", zlib.compress(b"".join(rows))),
+        chunk(b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def _boxes(brand: bytes) -> Callable[[bytes], bytes]:
-    def box(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data) + 8) + kind + data
-
-    return lambda name: box(b"ftyp", brand + bytes(4) + brand) + box(b"free", name)
-
-
-def _mp3(name: bytes) -> bytes:
-    # An ID3v2.3 tag with the name as its title, then one silent MPEG frame.
-    frame = b"TIT2" + struct.pack(">IH", len(name) + 1, 0) + b"\0" + name
-    size = bytes((len(frame) >> 7 & 0x7F, len(frame) & 0x7F))
-    return b"ID3\x03\0\0\0\0" + size + frame + b"\xff\xfb\x90\x64" + bytes(413)
-
-
-def _wav(name: bytes) -> bytes:
-    samples = name + bytes(len(name) % 2)
+def _wav(path: bytes, _: str) -> bytes:
+    """Play a short tone, whose pitch depends on the path."""
+    period = 10 + zlib.crc32(path) % 30
+    samples = (b"\x60" * period + b"\xa0" * period) * (2000 // (2 * period)) + path
+    samples += bytes(len(samples) % 2)
     head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8)
     data = head + b"data" + struct.pack("<I", len(samples)) + samples
     return b"RIFF" + struct.pack("<I", len(data)) + data
 
 
-def _jpeg(name: bytes) -> bytes:
-    # A comment segment carries the name; there is no picture in it.
-    comment = b"\xff\xfe" + struct.pack(">H", len(name) + 2) + name
-    return b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0" + comment + b"\xff\xd9"
-
-
-def _zip(name: bytes) -> bytes:
+def _zip(path: bytes, _: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("stem.txt"), name)
+        archive.writestr(zipfile.ZipInfo("stem.txt"), path)
     return buffer.getvalue()
 
 
-_FILES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+def _magic(head: bytes) -> Callable[[bytes, str], bytes]:
+    """Return a maker of files that only open with the right bytes."""
+    return lambda path, _: head + path
+
+
+_FILES: dict[str, tuple[str, Callable[[bytes, str], bytes]]] = {
     "png": ("image/png", _png),
-    "jpeg": ("image/jpeg", _jpeg),
-    "mp4": ("video/mp4", _boxes(b"isom")),
-    "m4a": ("audio/mp4", _boxes(b"M4A ")),
-    "mp3": ("audio/mpeg", _mp3),
+    "jpeg": ("image/jpeg", _magic(b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0")),
+    "mp4": ("video/mp4", _magic(b"\0\0\0\x18ftypisom\0\0\0\0isommp42")),
+    "m4a": ("audio/mp4", _magic(b"\0\0\0\x18ftypM4A \0\0\0\0M4A isom")),
+    "mp3": ("audio/mpeg", _magic(b"ID3\x03\0\0\0\0\0\0\xff\xfb\x90\x64" + bytes(413))),
     "wav": ("audio/wav", _wav),
     "zip": ("application/zip", _zip),
 }
 
 
-def file(path: str) -> tuple[str, bytes]:
-    """Return the media type and the bytes of the file at *path*.
+def file(path: str, number: int) -> tuple[str, bytes]:
+    """Return the media type and the bytes of the file at *path*, of task *number*.
 
-    The bytes are small, open with the right magic number and depend on the path
-    alone, so that two files differ and two downloads of one do not.
+    They are small and depend on the arguments alone, so that two files differ and two downloads
+    of one do not. Pictures show the number.
     """
-    media_type, make = _FILES[path.rpartition(".")[2]]
-    return media_type, make(path.encode())
+    stem, _, suffix = path.rpartition(".")
+    index = int(stem.rpartition("-")[2])
+    media_type, make = _FILES[suffix]
+    return media_type, make(path.encode(), f"{number}-{index + 1}" if index else str(number))

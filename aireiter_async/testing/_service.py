@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from aireiter_async.testing._account import Account, Charge, FakeTask
-from aireiter_async.testing._api import Api
-from aireiter_async.testing._faults import Endpoint, Fault
+from aireiter_async.testing._api import Api, RecordedRequest
+from aireiter_async.testing._callbacks import Callback, Callbacks
+from aireiter_async.testing._faults import Endpoint, Fault, FaultPlan
 from aireiter_async.testing._options import Options
-from aireiter_async.testing._plan import FaultPlan
 from aireiter_async.testing._site import Site
-from aireiter_async.testing._traffic import RecordedRequest, Traffic
+
+if TYPE_CHECKING:
+    from aireiter_async._client import AsyncClient
 
 
 @attrs.define(kw_only=True, eq=False, repr=False)
@@ -22,69 +24,72 @@ class FakeService(Options):
 
     ::
 
-        async with FakeService() as service, AsyncClient(
-            service.api_key, base_url=service.url
-        ) as client:
+        async with FakeService() as service, service.client() as client:
             task = await client.run(request)
         assert len(service.charges) == 1
 
-    It answers submit, query and balance as https://docs.aireiter.com describes
-    them, serves the files that tasks result in, answers any other route with
-    marketing HTML in a 200, and refuses the User-Agent of Python's urllib, as
-    the live one was seen to do. What the documentation leaves open is an
-    option. Those that are read with every request (all but the ports,
-    *max_rate*, *burst*, *faults*, *seed* and *clock*) may be assigned to while
-    it runs.
+    It answers submit, query and balance as https://docs.aireiter.com describes them, serves the
+    files that tasks result in, answers any other route with marketing HTML in a 200, and rejects
+    the User-Agent of Python's urllib, as the live service was seen to do. What the documentation
+    leaves open is an option. Those that are read with every request (all but the ports,
+    *results_ssl*, *max_rate*, *burst*, *faults*, *seed* and *clock*) may be assigned to while it
+    runs. ``GET /_fake/charges`` tells other processes what was charged.
 
-    A request passes these in turn: the User-Agent, the route, the rate, a fault
-    (scripted, else drawn), the key, the books. A fault that keeps a request
-    from the service therefore hides a bad key, and one with ``accepted=True``
-    accepts only what would have been accepted anyway.
+    A request passes these in turn: the User-Agent, the route, the rate, a fault (scripted, else
+    drawn), the key, the account. A fault that keeps a request from the service therefore hides a
+    bad key, and one with ``accepted=True`` accepts only what would have been accepted anyway.
 
     Args:
-        api_key: The only key that is let in, made up; None lets any request in.
+        api_key: The only key that is accepted, made up; None accepts any request.
         port: Where to listen; 0 takes a free port, and keeps it over a restart.
-        separate_results: Serve result files from a second port, as the live
-            service has other hosts for them; False serves them from `url`.
-        envelope: The form of success: ``"plain"`` (``statusCode``), ``"ok"``
-            (``ok: true`` as well), ``"code"`` (the seedance2 pages: ``code`` is
-            the string "200") or ``"list"`` (the gpt_image_2_official page:
-            submit answers a list without out_task_id; the rest is plain).
-        refusal_form: Which HTTP status a refusal has: ``"seen"`` as far as the
-            live service is known (400 and 433 were seen in a 200; 401 and 429
-            are their own), ``"http"`` always its own, ``"envelope"`` always 200.
-        used_id: What a submit with a used id does, which is not documented:
-            ``"refuse"`` with a 400, ``"return"`` the first task without a
-            charge, or ``"charge"`` for another task, which query shows from then on.
-        credits: The balance to begin with.
-        price: Credits per task: one number, a mapping from the model (1.0 where
-            it is missing) or a function of model and params. Invented: the
-            live prices contradict each other.
-        estimates: Whether submit answers ``estimated_credits``, which many
-            models' pages leave out; ``"zero"``: it says 0, as for models that
-            are paid afterwards.
+        separate_results: Serve result files from a second port, as the live service has other
+            hosts for them; False serves them from `url`.
+        results_ssl: Serves result files over https, from their separate port.
+        envelope: The form of success: ``"ok"`` (``ok: true``, ``statusCode``, ``message``,
+            ``data``, as seen live), ``"plain"`` (without ``ok``), ``"code"`` (the seedance2 pages:
+            ``code`` is the string "200") or ``"list"`` (the gpt_image_2_official page: submit
+            answers a list without out_task_id; the rest is plain).
+        refusal_form: Which HTTP status a rejection has: ``"seen"`` as far as the live service is
+            known (400 and 433 were seen in a 200; 401 and 429 are their own), ``"http"`` always
+            its own, ``"envelope"`` always 200.
+        used_id: What a submit with a used ID does, which is not documented: ``"refuse"`` with a
+            400, ``"return"`` the first task without a charge, or ``"charge"`` for another task,
+            which query shows from then on.
+        check_models: Reject models and parameters that are not as documented, as `models` checks
+            them.
+        credits: The balance at the start.
+        price: Credits per task: one number, a mapping from the model (1.0 where it is missing) or
+            a function of model and params. Invented: the live prices contradict each other.
+        estimates: Whether submit answers ``estimated_credits``, which many models' pages leave
+            out; ``"zero"``: it says 0, as for models that are paid afterwards.
         query_ids: Whether query answers ``out_task_id``, which may be missing.
         free_quotas: What balance shows under ``free_quotas``.
-        durations: Seconds of *clock* from acceptance to the end of a task: one
-            number or a mapping from the model (0.0 where it is missing).
-        spread: How far a duration may lie from that, as a share of it; which
-            way is drawn from *seed* and the task's id.
-        outputs: How many results a task has.
-        visible_after: Seconds of *clock* after acceptance in which query does
-            not know the task yet. Whether the live service lags is not known.
+        durations: Seconds of *clock* from acceptance to the end of a task: one number or a mapping
+            from the model (0.0 where it is missing).
+        spread: How far a duration may lie from that, as a share of it; drawn from *seed* and the
+            task's ID.
+        outputs: Results per task.
+        visible_after: Seconds of *clock* after acceptance in which query does not know the task
+            yet. Whether the live service lags is not known.
         visible_after_looks: How many queries for a task do not know it yet.
-        max_rate: API requests per second of *clock* before 429; None: no limit.
-            The live limits are not documented.
+        max_rate: API requests per second of *clock* before 429; None: no limit. The live limits
+            are not documented.
         burst: How many of them at once; None: a second's worth.
         retry_after: What such a 429 carries: ``"seconds"``, ``"date"`` or None.
+        callbacks: When the ``callback_url`` of a submit is called: ``"once"`` at the end of the
+            task, ``"early"``, before the response to the submit, ``"late"``, ``"twice"`` or
+            ``"never"``. Several words take turns. The payload is invented: what query would answer.
+        callback_delay: Seconds of *clock* after the end for ``"late"``.
         faults: Fault -> probability with which it strikes a request.
-        seed: Decides the draws of *faults* and *spread*. Draws of *faults*
-            follow the order in which requests arrive.
+        seed: Decides the draws of *faults* and *spread*. Draws of *faults* follow the order in
+            which requests arrive.
         clock: Tells the time in seconds; pass your own to make hours pass.
-        record: Whether `requests` is kept; counters and `charges` always are.
+        record: Whether `requests` and the params of tasks are kept; counters and `charges` always
+            are.
 
     Raises:
-        ValueError: An option has no such value.
+        TypeError: An option is of the wrong type.
+        ValueError: An option is out of its range.
     """
 
     requests: list[RecordedRequest] = attrs.field(init=False)
@@ -93,37 +98,58 @@ class FakeService(Options):
     """Requests for result files, or to their host, that carried an Authorization header."""
     charges: list[Charge] = attrs.field(init=False)
     """One for every accepted task, in order."""
+    callbacks_sent: list[Callback] = attrs.field(init=False)
+    """Every callback that was attempted, in order."""
     counts: Counter[str] = attrs.field(init=False)
     """Requests per path; those for result files together under ``/upload``."""
     refusals: Counter[int] = attrs.field(init=False)
-    """Requests that the service itself refused, faults not counted, per code."""
+    """Requests that the service itself rejected, faults not counted, per code."""
     _account: Account = attrs.field(init=False)
-    _traffic: Traffic = attrs.field(init=False)
+    _api: Api = attrs.field(init=False)
     _plan: FaultPlan = attrs.field(init=False)
+    _callbacks: Callbacks = attrs.field(init=False)
     _site: Site = attrs.field(init=False)
     _results: Site = attrs.field(init=False)
     _results_port: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        """Open the books."""
         self._account = Account(self, self._credits)
-        self._traffic = Traffic(self.clock)
         self._plan = FaultPlan(self.faults, self.seed)
-        api = Api(self, self._account, self._plan, self._traffic)
-        self._site = Site(api.api)
-        self._results = Site(api.results)
+        self._callbacks = Callbacks(self, self._account.describe)
+        self._api = Api(self, self._account, self._plan, self._callbacks)
+        self._site = Site(self._api.api)
+        self._results = Site(self._api.results)
         self.charges = self._account.charges
-        self.requests = self._traffic.requests
-        self.leaks = self._traffic.leaks
-        self.counts = self._traffic.counts
-        self.refusals = self._traffic.refusals
+        self.callbacks_sent = self._callbacks.attempted
+        self.requests = self._api.requests
+        self.leaks = self._api.leaks
+        self.counts = self._api.counts
+        self.refusals = self._api.refusals
 
     def __repr__(self) -> str:
-        """Show where it is, and what it has taken on."""
         return (
             f"FakeService(url={self.url!r}, running={self._site.running}, "
             f"charges={len(self.charges)})"
         )
+
+    def client(self, **options: Any) -> "AsyncClient":
+        """Make a client of this service that polls and retries without noticeable delays.
+
+        Args:
+            **options: Those of `AsyncClient`, in place of what is chosen here.
+        """
+        # Upwards, and not for those who need no client.
+        from aireiter_async._client import AsyncClient  # noqa: PLC0415
+        from aireiter_async._poll import PollPolicy  # noqa: PLC0415
+        from aireiter_async._retry import RetryPolicy  # noqa: PLC0415
+
+        chosen: dict[str, Any] = {
+            "api_key": self.api_key or "sk-fake",
+            "base_url": self.url,
+            "polling": PollPolicy(first=0, step=0.01, cap=0.05, grace=0.1),
+            "retry": RetryPolicy(base=0.005, cap=0.02, settle=0.05),
+        }
+        return AsyncClient(**{**chosen, **options})
 
     @property
     def url(self) -> str:
@@ -142,11 +168,11 @@ class FakeService(Options):
 
     @credits.setter  # noqa: A003 - the property above, not the builtin of an interactive session
     def credits(self, value: float) -> None:
-        self._account.refill(value)
+        self._account.set_balance(value)
 
     @property
     def tasks(self) -> Mapping[str, FakeTask]:
-        """The tasks by their ids; the latest where an id was used twice."""
+        """The tasks by their IDs; the latest where an ID was used twice."""
         return MappingProxyType(self._account.tasks)
 
     @property
@@ -162,16 +188,16 @@ class FakeService(Options):
     @property
     def in_flight(self) -> int:
         """API requests being handled now, hanging ones included."""
-        return self._traffic.in_flight
+        return self._api.in_flight
 
     @property
     def peak_in_flight(self) -> int:
         """The most API requests that were handled at once."""
-        return self._traffic.peak_in_flight
+        return self._api.peak_in_flight
 
     def posts(self, out_task_id: str) -> int:
-        """Return how many submits with *out_task_id* arrived, whatever became of them."""
-        return self._traffic.posts[out_task_id]
+        """Return how many submits with *out_task_id* arrived, whatever their outcome."""
+        return self._api.posts[out_task_id]
 
     def script(self, endpoint: Endpoint, *faults: Fault) -> None:
         """Let *faults* strike the next requests to *endpoint*, one each, in order.
@@ -181,8 +207,8 @@ class FakeService(Options):
             faults: Added to what is already scripted there.
 
         Raises:
-            ValueError: A fault has no meaning on that endpoint, or there is no such endpoint.
-            TypeError: Something is no fault.
+            ValueError: A fault is meaningless on that endpoint, or there is no such endpoint.
+            TypeError: One of *faults* is not a fault.
         """
         self._plan.script(endpoint, faults)
 
@@ -192,10 +218,10 @@ class FakeService(Options):
         Raises:
             ValueError: There is no such endpoint.
         """
-        return self._plan.left(endpoint)
+        return self._plan.remaining(endpoint)
 
     async def start(self) -> None:
-        """Listen; after `close`, on the same ports and with the same books.
+        """Listen; after `close`, on the same ports and with the same tasks.
 
         Raises:
             OSError: The port is taken.
@@ -205,9 +231,9 @@ class FakeService(Options):
             raise RuntimeError(f"the service is running already, at {self.url}")
         try:
             self.port: int = await self._site.start(self.port)
-            self._account.results_url = self.url
-            if self.separate_results:
-                self._results_port = await self._results.start(self._results_port)
+            self._account.api_url = self._account.results_url = self.url
+            if self.separate_results or self.results_ssl:
+                self._results_port = await self._results.start(self._results_port, self.results_ssl)
                 self._account.results_url = self._results.url
         except OSError:
             await self.close()
@@ -215,11 +241,11 @@ class FakeService(Options):
 
     async def close(self) -> None:
         """Stop listening and cut every connection, whatever it is waiting for."""
+        await self._callbacks.close()
         await self._site.stop()
         await self._results.stop()
 
     async def __aenter__(self) -> Self:
-        """Start."""
         await self.start()
         return self
 
@@ -229,5 +255,4 @@ class FakeService(Options):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close."""
         await self.close()

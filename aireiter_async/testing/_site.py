@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from ssl import SSLContext
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +21,7 @@ class Site:
     """Serve *handler* on a port of 127.0.0.1, from start to stop."""
 
     def __init__(self, handler: Handler) -> None:
-        self.url = ""
+        self.url: str = ""
         self.connections: dict[web.RequestHandler, asyncio.Transport] = {}
         self.peak_connections = 0
         self._handler = handler
@@ -31,8 +32,8 @@ class Site:
         """Whether it listens."""
         return self._running is not None
 
-    async def start(self, port: int) -> int:
-        """Listen on *port*, 0 for a free one, and return which it is.
+    async def start(self, port: int, ssl: SSLContext | None = None) -> int:
+        """Listen on *port*, 0 for a free one, with TLS if *ssl* is given, and return the port.
 
         Raises:
             OSError: The port is taken.
@@ -43,10 +44,10 @@ class Site:
         server = _CountingServer(self._handler, self)
         runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
         await runner.setup()
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        await web.SockSite(runner, listener, backlog=_BACKLOG, ssl_context=ssl).start()
         self._running = runner, listener
         bound: int = listener.getsockname()[1]
-        self.url = f"http://{_HOST}:{bound}"
+        self.url = f"{'http' if ssl is None else 'https'}://{_HOST}:{bound}"
         return bound
 
     async def stop(self) -> None:
@@ -56,11 +57,11 @@ class Site:
         (runner, listener), self._running = self._running, None
         # asyncio fails an assertion for each connection on its way from being accepted to
         # being told of, if its server is closed meanwhile.
-        listener.deaf = True
-        await _rounds()
+        listener.accepting = False
+        await _let_accepted_connect()
         for site in runner.sites:
             await site.stop()
-        await _rounds()
+        await _let_accepted_connect()
         # A handler ends with its connection, so that there is nothing to be graceful about.
         for transport in self.connections.values():
             transport.abort()
@@ -69,8 +70,8 @@ class Site:
         await runner.cleanup()
 
 
-async def _rounds() -> None:
-    # What a loop needs from accepting a socket to telling its protocol.
+async def _let_accepted_connect() -> None:
+    # The turns that a loop takes from accepting a socket to telling its protocol.
     for _ in range(2):
         await asyncio.sleep(0)
 
@@ -78,20 +79,20 @@ async def _rounds() -> None:
 class _Listener(socket.socket):
     """A listening socket that can stop accepting before it is closed."""
 
-    deaf = False
+    accepting = True
 
     def __repr__(self) -> str:
-        """Say in Python's warning of an unclosed socket what should have been closed."""
+        # Python's warning about an unclosed socket shows it.
         return "FakeService: use 'async with', or await its close()"
 
     def accept(self) -> tuple[socket.socket, Any]:
-        if self.deaf:
+        if not self.accepting:
             raise BlockingIOError
         return super().accept()
 
 
 class _CountingServer(web.Server):
-    """Tells its site of every connection."""
+    """Reports every connection to its site."""
 
     def __init__(self, handler: Handler, site: Site) -> None:
         super().__init__(handler, handler_cancellation=True, access_log=None)

@@ -1,4 +1,4 @@
-"""What the service says: envelopes, refusals and pages, as bytes.
+"""The bodies that the service sends: envelopes, rejections and pages, as bytes.
 
 Every shape is one that the documentation shows (https://docs.aireiter.com), or
 that the authors of public clients saw live.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import attrs
 
 Envelope = Literal["plain", "ok", "code", "list"]
-RefusalForm = Literal["seen", "http", "envelope"]
+StatusForm = Literal["seen", "http", "envelope"]
 RetryAfterForm = Literal["seconds", "date"]
 
 # Built once: json.dumps with options makes an encoder for every call.
@@ -26,42 +26,42 @@ HTML_HEADERS: Mapping[str, str] = {"Content-Type": "text/html; charset=utf-8"}
 
 
 @attrs.frozen
-class Answer:
-    """One HTTP answer before it meets the socket."""
+class Reply:
+    """One HTTP reply, not yet sent."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = JSON_HEADERS
 
 
-def json_answer(document: Mapping[str, Any], status: int = 200) -> Answer:
-    """Return *document* as a JSON answer in raw UTF-8."""
-    return Answer(status, _encode(document).encode())
+def json_reply(document: Mapping[str, Any], status: int = 200) -> Reply:
+    """Return *document* as a JSON reply in raw UTF-8."""
+    return Reply(status, _encode(document).encode())
 
 
-def success(data: Mapping[str, Any], envelope: Envelope, *, accepting: bool) -> Answer:
+def success(data: Mapping[str, Any], envelope: Envelope, *, on_submit: bool) -> Reply:
     """Return *data* in the *envelope* of one family of documentation pages.
 
     Args:
         data: What goes under ``data``.
         envelope: Which page's form to use.
-        accepting: Whether this answers a submit. Only there is the list form
+        on_submit: Whether this is the reply to a submit. Only there is the list form
             documented; other endpoints then use the plain one.
     """
-    if envelope == "list" and accepting:
+    if envelope == "list" and on_submit:
         task_id = f"task_{data['out_task_id']}"
-        return json_answer({"code": 200, "data": [{"status": "submitted", "task_id": task_id}]})
+        return json_reply({"code": 200, "data": [{"status": "submitted", "task_id": task_id}]})
     # task_id is seen absent, null and empty, and means nothing in any of them.
     if envelope == "ok":
-        shown = {**data, "task_id": None} if accepting else data
-        return json_answer({"ok": True, "statusCode": 200, "message": "", "data": shown})
+        shown = {**data, "task_id": None} if on_submit else data
+        return json_reply({"ok": True, "statusCode": 200, "message": "", "data": shown})
     if envelope == "code":
-        shown = {**data, "task_id": ""} if accepting else data
-        return json_answer({"code": "200", "success": True, "data": shown})
-    return json_answer({"statusCode": 200, "message": "", "data": data})
+        shown = {**data, "task_id": ""} if on_submit else data
+        return json_reply({"code": "200", "success": True, "data": shown})
+    return json_reply({"statusCode": 200, "message": "", "data": data})
 
 
-def page(status: int) -> Answer:
+def page(status: int) -> Reply:
     """Return the HTML that stands in front of the API.
 
     A 200 is the marketing site, which answers every wrong route; anything else
@@ -70,7 +70,7 @@ def page(status: int) -> Answer:
     title = "AIReiter: all models in one place" if status == HTTPStatus.OK else None
     title = title or f"{status} {HTTPStatus(status).phrase}"
     html = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{title}</body></html>"
-    return Answer(status, html.encode(), HTML_HEADERS)
+    return Reply(status, html.encode(), HTML_HEADERS)
 
 
 _Shape = Callable[[int, str], dict[str, Any]]
@@ -80,11 +80,11 @@ def _flat(code: int, message: str) -> dict[str, Any]:
     return {"statusCode": code, "message": message, "ok": False}
 
 
-def _hollow(code: int, message: str) -> dict[str, Any]:
+def _without_data(code: int, message: str) -> dict[str, Any]:
     return {"ok": True, "statusCode": code, "message": message, "data": None}
 
 
-def _nested(code: int, message: str) -> dict[str, Any]:
+def _under_error(code: int, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
@@ -94,7 +94,7 @@ def _typed(kind: str) -> _Shape:
 
 @attrs.frozen
 class Reason:
-    """One way of being refused.
+    """One way of being rejected.
 
     Args:
         code: The code in the body.
@@ -112,12 +112,12 @@ class Reason:
 
 
 BAD_REQUEST = Reason(400, "Invalid request parameters", _flat, _flat, seen_enveloped=True)
-UNKNOWN_TASK = Reason(400, "api task not found", _hollow, _hollow, seen_enveloped=True)
+UNKNOWN_TASK = Reason(400, "api task not found", _without_data, _without_data, seen_enveloped=True)
 BAD_KEY = Reason(
     401,
     "Authentication failed, please check your API key",
-    _nested,
-    _nested,
+    _under_error,
+    _under_error,
     seen_enveloped=False,
 )
 BAD_BALANCE_KEY = Reason(401, "Unauthorized", _flat, _flat, seen_enveloped=False)
@@ -128,18 +128,18 @@ TOO_MANY = Reason(
     _typed("rate_limit_error"),
     seen_enveloped=False,
 )
-NO_CREDITS = Reason(433, "not enough credits", _hollow, _nested, seen_enveloped=True)
+NO_CREDITS = Reason(433, "not enough credits", _without_data, _under_error, seen_enveloped=True)
 PAYMENT_REQUIRED = Reason(
     402,
     "Insufficient account balance, please recharge and try again",
-    _hollow,
+    _without_data,
     _typed("payment_required"),
     seen_enveloped=False,
 )
 
 
-class RefusalError(Exception):
-    """Raised where a request is refused, to be rendered by `refusal`."""
+class RejectionError(Exception):
+    """Raised where a request is rejected, to be rendered by `rejection`."""
 
     def __init__(self, reason: Reason, message: str | None = None) -> None:
         super().__init__(reason, message)
@@ -147,18 +147,18 @@ class RefusalError(Exception):
         self.message = message
 
 
-def refusal(reason: Reason, form: RefusalForm, message: str | None = None) -> Answer:
-    """Return a refusal; *form* says whether HTTP carries the code as well."""
+def rejection(reason: Reason, form: StatusForm, message: str | None = None) -> Reply:
+    """Return a rejection; *form* says whether HTTP carries the code as well."""
     enveloped = reason.seen_enveloped if form == "seen" else form == "envelope"
     shape = reason.enveloped if enveloped else reason.bare
     document = shape(reason.code, reason.message if message is None else message)
-    return json_answer(document, 200 if enveloped else reason.code)
+    return json_reply(document, 200 if enveloped else reason.code)
 
 
 def too_many(
-    form: RefusalForm, retry_after: float | None = None, retry_form: RetryAfterForm = "seconds"
-) -> Answer:
-    """Return a 429, with the pace it asks for if there is one.
+    form: StatusForm, retry_after: float | None = None, retry_form: RetryAfterForm = "seconds"
+) -> Reply:
+    """Return a 429, with the delay that it asks for, if any.
 
     Args:
         form: Whether HTTP carries the 429 too.
@@ -166,12 +166,12 @@ def too_many(
         retry_form: ``"date"`` makes an HTTP date of it, rounded up to its whole
             seconds so that obeying it is never too early.
     """
-    answer = refusal(TOO_MANY, form)
+    reply = rejection(TOO_MANY, form)
     if retry_after is None:
-        return answer
+        return reply
     value = str(int(retry_after)) if retry_after == int(retry_after) else str(retry_after)
     if retry_form == "date":
         moment = datetime.now(UTC) + timedelta(seconds=retry_after)
         whole = datetime.fromtimestamp(math.ceil(moment.timestamp()), UTC)
         value = format_datetime(whole, usegmt=True)
-    return attrs.evolve(answer, headers={**answer.headers, "Retry-After": value})
+    return attrs.evolve(reply, headers={**reply.headers, "Retry-After": value})
