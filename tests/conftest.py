@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, RetryPolicy, Task
+from aireiter_async._transport import _leases
 from aireiter_async.cli import main
 from aireiter_async.testing import FakeService
 from tests.command import KEY, Ran, serving
@@ -114,6 +115,19 @@ async def no_task_left() -> AsyncIterator[None]:
     yield
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert complaints == []
+
+
+@pytest.fixture(params=["short", "session"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test over both paths of the transport; without it, POSTs take the short one."""
+    if request.param == "session":
+
+        async def fails(_parsing: object) -> bool:
+            return False
+
+        monkeypatch.setattr(_leases, "_works", fails)
+    path: str = request.param
+    return path
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from tests.hostile_wire import whole
 Listen = Callable[..., Awaitable[str]]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
+pytestmark = pytest.mark.usefixtures("path")
+
 ONCE = RetryPolicy(base=0, settle=0, attempts=2)
-GOOD = whole(b'{"statusCode":200,"data":{"credits":2.5}}')
+GOOD = whole(b'{"statusCode":200,"data":{"status":"pending","credits":2.5}}')
 LONG_AGO = datetime.now(UTC) - timedelta(days=2)
 SOON = datetime.now(UTC) + timedelta(days=2)
 
@@ -136,23 +139,23 @@ async def test_the_clients_own_context(listen: Listen, tmp_path: Path, *, verifi
         assert await client.download(Output(f"{url}/a.png", "image"), tmp_path)
 
 
+@pytest.mark.parametrize("verb", ["balance", "query"])
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_handshake_is_cancelled_anywhere(
-    listen: Listen, until: Until, *, late: bool
+    listen: Listen, until: Until, verb: str, *, late: bool
 ) -> None:
     """A call that is cancelled during its handshake leaves its slot free and no task."""
     ours = trustme.CA()
     url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
     trust = trusting(ours)
     for step in (sweep := Sweep()):
-        connector = aiohttp.TCPConnector(ssl=trust)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            client = AsyncClient(
-                "sk-test-0a1b2c3d", base_url=url, retry=ONCE, session=session, max_concurrency=1
-            )
-            sweep.struck = await cancel_at(client.balance, step, late=late)
-            async with asyncio.timeout(20):
-                assert (await client.balance()).credits == 2.5
-            await client.close()
+        client = AsyncClient(
+            "sk-test-0a1b2c3d", base_url=url, retry=ONCE, ssl=trust, max_concurrency=1
+        )
+        call = client.balance if verb == "balance" else partial(client.query, "a")
+        sweep.struck = await cancel_at(call, step, late=late)
+        async with asyncio.timeout(20):
+            assert (await client.balance()).credits == 2.5
+        await client.close()
         await until(lambda: len(asyncio.all_tasks()) == 1)
     assert step > 3

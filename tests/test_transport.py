@@ -34,8 +34,10 @@ Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 Listen = Callable[..., Awaitable[str]]
 
+pytestmark = pytest.mark.usefixtures("path")
+
 ONCE = RetryPolicy(base=0, settle=0, attempts=1, resubmit=False)
-GOOD = b'{"statusCode":200,"data":{"credits":1}}'
+GOOD = b'{"statusCode":200,"data":{"status":"pending","credits":1}}'
 
 
 def key_of(request: bytes) -> bytes:
@@ -126,7 +128,7 @@ async def test_what_is_wrong_with_an_answer_is_said(connect: Connect, listen: Li
     """An answer that is not HTTP says what about it is wrong, though not what it holds."""
     client = connect(base_url=await listen(lambda request: request), retry=ONCE)
     with pytest.raises(TransportError, match="cannot be read: BadStatusLine"):
-        await client.balance()
+        await client.query("a")
 
 
 async def test_what_the_caller_is_handling_keeps_its_frames(
@@ -155,7 +157,7 @@ async def test_a_late_answer_that_cannot_be_read_is_cut_short(
     url = await listen(lambda request: (chunked, key_of(request) + b"\r\n", b"0\r\n\r\n"))
     client = connect(base_url=url, retry=ONCE, timeout=0.1)
     with pytest.raises(TransportError):
-        await client.balance()
+        await client.query("a")
 
 
 async def test_an_answer_before_the_question_is_complete(connect: Connect, listen: Listen) -> None:
@@ -187,7 +189,7 @@ async def test_an_answer_without_end_is_cut_off(
 
     client = connect(base_url=await listen(bomb), retry=ONCE)
     with pytest.raises(ProtocolError, match="too long") as caught:
-        await client.balance()
+        await client.query("a")
     assert caught.value.retry_after == 0
 
 
@@ -199,9 +201,9 @@ async def test_an_answer_has_to_be_complete_in_time(
 ) -> None:
     """The timeout covers an answer to its last byte; then slot and connection are free."""
     client = connect(timeout=0.2, retry=ONCE, max_concurrency=1)
-    service.script("balance", fault)
+    service.script("query", fault)
     with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s") as caught:
-        await client.balance()
+        await client.query("a")
     assert isinstance(caught.value, TimeoutError)
     await until(lambda: service.connections == 0)
     assert (await client.balance()).credits == 1_000_000
@@ -211,18 +213,20 @@ async def test_a_slow_answer_within_the_time_is_an_answer(
     service: FakeService, connect: Connect
 ) -> None:
     """An answer that drips in time is read whole."""
-    service.script("balance", Fault.drip(0.05))
-    assert (await connect(timeout=20).balance()).credits == 1_000_000
+    client = connect(timeout=20)
+    service.script("submit", Fault.drip(0.05))
+    assert (await client.submit(SubmitRequest("veo3_1", {}))).estimated_credits == 1
 
 
 async def test_a_view_has_its_own_timeout(service: FakeService, client: AsyncClient) -> None:
     """A view's timeout cuts its own calls only."""
-    service.script("balance", Fault.delay(0.3), Fault.hang())
-    patient = asyncio.create_task(client.balance())
+    task = await client.submit(SubmitRequest("veo3_1", {}))
+    service.script("query", Fault.delay(0.3), Fault.hang())
+    patient = asyncio.create_task(client.query(task))
     await asyncio.sleep(0)
     with pytest.raises(RequestTimeoutError):
-        await client.with_options(timeout=0.1, retry=ONCE).balance()
-    assert (await patient).credits == 1_000_000
+        await client.with_options(timeout=0.1, retry=ONCE).query(task)
+    assert (await patient).out_task_id == task.out_task_id
 
 
 @pytest.mark.parametrize(
@@ -315,8 +319,8 @@ async def test_no_cookies_are_kept(connect: Connect, listen: Listen) -> None:
         return whole(GOOD, b"Set-Cookie: session=1; Path=/")
 
     client = connect(base_url=(await listen(reply)).replace("127.0.0.1", "localhost"))
-    await client.balance()
-    await client.balance()
+    await client.query("a")
+    await client.query("a")
     assert b"Cookie" not in heard[1]
 
 

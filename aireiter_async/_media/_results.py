@@ -25,6 +25,7 @@ from aireiter_async.errors import AireiterError, ProtocolError, TransportError
 EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 
 _RETRIED: Final = frozenset({408, 425, 429})
+_PACKED: Final = 1024  # bytes that are unpacked at once
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.IGNORECASE)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 _SECOND: Final = timedelta(seconds=1)
@@ -143,6 +144,8 @@ class Result:
             except TransportError as error:
                 await self._resume(error)
                 continue
+            if self._decoder is not None:  # a little at a time: it may unpack to a thousand times
+                packed, self._next = packed[:_PACKED], packed[_PACKED:]
             self._received += len(packed)
             if self._decoder is None:
                 return packed
