@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aireiter_async import errors, models
 from aireiter_async._client import AsyncClient
+from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import RetryPolicy
@@ -96,6 +97,7 @@ __all__ = [
     "RetryPolicy",
     "SQLiteStore",
     "ServerError",
+    "Sink",
     "StoreError",
     "SubmitRequest",
     "Success",

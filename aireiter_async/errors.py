@@ -313,7 +313,7 @@ class DownloadError(AireiterError):
         super().__attrs_post_init__()
 
     def _text(self) -> str:
-        return f"{self.message}: {self.url}"
+        return f"{self.message}: {self.url}" if self.url else self.message
 
 
 @define(slots=False)

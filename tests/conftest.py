@@ -89,7 +89,7 @@ class WatchedClient(AsyncClient):
         with watching(self._settings.api_key):
             return await super().balance()
 
-    async def download(self, *args: Any, **options: Any) -> list[Path]:
+    async def download(self, *args: Any, **options: Any) -> Any:
         """Download, watched."""
         with watching(self._settings.api_key):
             return await super().download(*args, **options)

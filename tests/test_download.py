@@ -174,16 +174,6 @@ async def test_a_name_that_is_taken_gets_a_number(client: AsyncClient, tmp_path:
     assert len({(tmp_path / name).read_bytes() for name in names}) == 2
 
 
-async def test_a_name_is_no_path(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
-    """A name with a directory in it is refused before anything is asked for."""
-    task = await finished(client)
-    before = len(service.requests)
-    with pytest.raises(ValueError, match="name must be a file name without a directory"):
-        await client.download(task, tmp_path, name="a/b")
-    assert len(service.requests) == before
-    assert files(tmp_path) == []
-
-
 @pytest.mark.parametrize("status", [TaskStatus.PENDING, TaskStatus.FAILED, TaskStatus.UNKNOWN])
 async def test_only_completed_tasks_have_results(
     client: AsyncClient, tmp_path: Path, status: TaskStatus
@@ -553,9 +543,53 @@ async def test_an_output_of_nothing_is_an_error(
     assert files(tmp_path) == []
 
 
-async def test_a_task_without_outputs_has_no_files(client: AsyncClient, tmp_path: Path) -> None:
-    """A completed task without outputs gives no paths."""
-    assert await client.download(Task("a", TaskStatus.COMPLETED), tmp_path) == []
+async def test_a_task_without_outputs_is_an_error(client: AsyncClient, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError) as caught:
+        await client.download(Task("a", TaskStatus.COMPLETED), tmp_path)
+    assert str(caught.value) == "the task has completed without a result [task a]"
+
+
+async def test_names_by_template_and_function(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    service.outputs = 2
+    task = await client.run(SubmitRequest("veo3_1", {}, out_task_id="a"))
+    task = attrs.evolve(task, raw={"data": {"input": {"params": {"prompt": "../fox."}}}})
+    for name, names in (
+        ("{model}", ["veo3_1-1.mp4", "veo3_1-2.mp4"]),
+        ("{n:03}-{out_task_id}", ["001-a.mp4", "002-a.mp4"]),
+        ("{prompt:.6}", ["_fox-1.mp4", "_fox-2.mp4"]),
+        (lambda output: f"x/{output.number}", ["x_1.mp4", "x_2.mp4"]),
+        (lambda _: "CON", ["_CON-1.mp4", "_CON-2.mp4"]),
+    ):
+        assert [path.name for path in await client.download(task, tmp_path, name=name)] == names
+    assert len(files(tmp_path)) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        ("{index}", ValueError, "no field index; there are model, n, out_task_id"),
+        ("{model.__class__}", ValueError, "name may have fields such as"),
+        ("a/b", ValueError, "name must be a file name without a directory"),
+        (1, TypeError, "name must be a str or a function, got int"),
+        (lambda _: None, TypeError, "the function name must return a str, got NoneType"),
+    ],
+)
+async def test_a_wrong_name_is_refused_before_anything_is_asked_for(
+    service: FakeService,
+    client: AsyncClient,
+    tmp_path: Path,
+    name: Any,
+    error: type[Exception],
+    text: str,
+) -> None:
+    task = await finished(client)
+    before = len(service.requests)
+    with pytest.raises(error, match=text):
+        await client.download(attrs.evolve(task, raw=None), tmp_path, name=name)
+    assert len(service.requests) == before
+    assert files(tmp_path) == []
 
 
 async def test_where_nothing_can_be_written_is_an_error(
@@ -603,6 +637,23 @@ async def test_a_packed_result_is_unpacked(
         [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
     assert path.read_bytes() == PLAIN
     assert client.stats.retries == 2
+
+
+async def test_a_packed_result_in_small_pieces(
+    client: AsyncClient, listen: Listen, tmp_path: Path
+) -> None:
+    """Of which the first hold nothing but the head of the packing."""
+    whole = answer(PACKED[b"gzip"], b"Content-Encoding: gzip")
+    start = whole.index(b"\r\n\r\n") + 6
+    url = await listen(lambda _: (whole[:start], whole[start : start + 4], whole[start + 4 :]))
+    [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
+    assert path.read_bytes() == PLAIN
+
+
+async def test_a_packed_refusal_is_not_quoted(connect: Connect, listen: Listen) -> None:
+    url = await listen(lambda _: answer(PACKED[b"gzip"], b"Content-Encoding: gzip", status=418))
+    with pytest.raises(DownloadError, match=r"\(HTTP 418\): ''\)"):
+        await connect(retry=RetryPolicy(attempts=1)).read(Output(url=f"{url}/a"))
 
 
 async def test_an_unknown_packing_is_an_error(
@@ -909,6 +960,21 @@ async def test_what_fails_while_resuming_is_retried(
     [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)
     assert path.read_bytes() == FILE
     assert [start for start, _ in host.ranges].count(0) == 1
+
+
+async def test_a_result_of_unknown_length_is_resumed(
+    client: AsyncClient, listen: Listen, tmp_path: Path
+) -> None:
+    """Its length is known from the first range on."""
+    head = b'HTTP/1.1 200 x\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n'
+    host = Host(FILE, once=True)
+    url = await listen(
+        lambda request: (
+            host(request) if b"Range" in request else head + b"186A0\r\n" + FILE[:100_000] + b"\r\n"
+        )
+    )
+    [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
+    assert path.read_bytes() == FILE
 
 
 async def test_a_rest_in_parts(client: AsyncClient, listen: Listen, tmp_path: Path) -> None:

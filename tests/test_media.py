@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from aireiter_async._media import (
     Files,
-    check_name,
+    NameTemplate,
     file_type,
     is_data_url,
     read_data_url,
@@ -31,6 +32,7 @@ from aireiter_async._media import (
     stem_of_url,
 )
 from aireiter_async._media._encodings import decoder
+from aireiter_async._media._files import create
 from aireiter_async._media._formats import describe_page, is_web_url
 from aireiter_async._media._threads import Threads
 
@@ -372,10 +374,99 @@ def test_no_stem_leads_elsewhere(text: str) -> None:
         assert safe_stem(stem) == stem
 
 
-@pytest.mark.parametrize("name", ["a/b", "/etc/passwd", "../a", "a/", "", ".", "..", " ", "a\\b"])
+FIELDS: dict[str, object] = {
+    "index": 7,
+    "prompt": "A red fox, asleep. Oil on canvas",
+    "model": "veo3_1",
+    "out_task_id": "fox-1",
+    "n": 2,
+    "score": 0.5,
+    "note": None,
+    "\u540d\u524d": "\u732b",
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "stem"),
+    [
+        ("kitten", "kitten"),
+        ("{index:04}-{prompt:.9}", "0007-A red fox"),
+        ("{prompt:.10}_{n}", "A red fox,_2"),
+        ("{prompt:.18}", "A red fox, asleep"),
+        ("{index:4}|", "7_"),
+        ("[{model:10}]", "[veo3_1    ]"),
+        ("{model:10.3}x", "veo       x"),
+        ("{score:05}{note:.3}", "000.5"),
+        ("{out_task_id}.{n:02}", "fox-1.02"),
+        ("{{index}} {index}", "{index} 7"),
+        ("{\u540d\u524d}", "\u732b"),
+        ("{note}", "output"),
+        ("a.b", "a.b"),
+        ("x" * 251, "x" * 200),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_a_name_template(template: str, stem: str) -> None:
+    assert NameTemplate(template).stem(FIELDS) == stem
+
+
+def test_a_template_cuts_between_characters() -> None:
+    """A maximum length counts code points, but keeps those together that are one character."""
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    for most, kept in ((1, "\u732b"), (2, "\u732b"), (5, "\u732b"), (6, f"\u732b{family}")):
+        template = NameTemplate(f"{{prompt:.{most}}}")
+        assert template.stem({"prompt": f"\u732b{family}e\u0301"}) == kept
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{task.__init__.__globals__}",
+        "{model.__class__}",
+        "{prompt[0]}",
+        "{}",
+        "{0}",
+        "{ prompt }",
+        "{prompt!r}",
+        "{prompt:>30}",
+        "{prompt:{n}}",
+        "{prompt:s}",
+        "{index:x}",
+        "{index:1000}",
+        "{prompt:.0}",
+        "{prompt:.1000}",
+        "{prompt:,}",
+        "{prompt-1}",
+    ],
+)
+def test_a_field_has_a_name_a_width_and_a_length_only(name: str) -> None:
+    with pytest.raises(ValueError, match="name may have fields such as"):
+        NameTemplate(name)
+
+
+@pytest.mark.parametrize("name", ["{prompt", "prompt}", "{prompt:.30", "{"])
+def test_a_template_that_cannot_be_read(name: str) -> None:
+    with pytest.raises(ValueError, match="name is not a template"):
+        NameTemplate(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "/etc/passwd", "../a", "a/", "", ".", "..", " ", "a\\b", "{n}/{prompt}"]
+)
 def test_a_name_is_no_path(name: str) -> None:
     with pytest.raises(ValueError, match="name must be a file name without a directory"):
-        check_name(name)
+        NameTemplate(name)
+
+
+@pytest.mark.parametrize("name", [b"a", 1, Path("a")])
+def test_a_name_is_a_str(name: Any) -> None:
+    with pytest.raises(TypeError, match="name must be a str or a function"):
+        NameTemplate(name)
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no field promt, seed; there are .*index, model, n"):
+        NameTemplate("{promt}-{seed}-{n}").check(FIELDS)
 
 
 @pytest.fixture
@@ -540,6 +631,40 @@ async def test_what_a_killed_process_has_left_is_removed(store: Files, tmp_path:
     (tmp_path / ".b.part").write_bytes(b"another's")
     assert (await save(store, b"2", tmp_path)).name == "a.png"
     assert files(tmp_path) == [".b.part", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "made"),
+    [
+        (BlockingIOError(11, "locked"), None),  # somebody takes it for a leftover
+        (FileNotFoundError(), None),  # and has removed it
+        (OSError(95, "not supported"), [".a.part"]),
+    ],
+)
+def test_locks_that_are_taken_or_missing(
+    tmp_path: Path, error: OSError, made: list[str] | None
+) -> None:
+    """Seen by nobody but two processes at the same moment, or on a file system without locks."""
+
+    def flock(_descriptor: int) -> None:
+        raise error
+
+    created = create(tmp_path / ".a.part", flock)
+    assert (created and [created[0].name]) == made
+    if created:
+        created[1].close()
+
+
+def test_a_file_that_was_replaced_before_it_was_locked(tmp_path: Path) -> None:
+    path = tmp_path / ".a.part"
+
+    def flock(_descriptor: int) -> None:
+        path.unlink()
+        path.write_bytes(b"another's")
+
+    assert create(path, flock) is None
+    assert create(path, flock) is None  # nor is it removed as a leftover
+    assert path.exists()
 
 
 async def test_a_leftover_that_cannot_be_removed_is_passed_by(store: Files, tmp_path: Path) -> None:
@@ -717,6 +842,13 @@ def test_a_damaged_body_is_a_value_error(encoding: str) -> None:
     assert unpacking is not None
     with pytest.raises(ValueError, match="the result is damaged"):
         unpacking.decode(b"\xff" * 100)
+
+
+def test_brotli_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("brotli", "brotlicffi"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match="packed with brotli: install Brotli"):
+        decoder("br")
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity"])

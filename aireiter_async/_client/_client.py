@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack, overload
 
 import attrs
 
@@ -17,6 +17,7 @@ from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import OnUpdate, Waiting
+from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy
 from aireiter_async._redact import hide
 from aireiter_async._requests import SubmitRequest, as_request, check_id
@@ -397,13 +398,31 @@ class AsyncClient:
         """
         return await self._api.retry.call(self._api.exchange, self._api.balance)
 
+    @overload
     async def download(
         self,
         task_or_output: Task | Output,
-        directory: str | PathLike[str],
+        to: str | PathLike[str],
         *,
-        name: str | None = None,
-    ) -> list[Path]:
+        name: str | Callable[[Output], str] | None = None,
+    ) -> list[Path]: ...
+
+    @overload
+    async def download(
+        self,
+        task_or_output: Task | Output,
+        to: Sink,
+        *,
+        name: str | Callable[[Output], str] | None = None,
+    ) -> list[str]: ...
+
+    async def download(
+        self,
+        task_or_output: Task | Output,
+        to: str | PathLike[str] | Sink,
+        *,
+        name: str | Callable[[Output], str] | None = None,
+    ) -> list[Path] | list[str]:
         """Save the results of a completed task, each whole or not at all.
 
         Covers of songs are not among them; lyrics are saved as text, and a
@@ -413,22 +432,26 @@ class AsyncClient:
 
         Args:
             task_or_output: A completed task, or one of its outputs.
-            directory: Where to; made if it is missing.
-            name: The files' name without suffix; None: the task's ID, with the
-                output's number where there are several. The suffix comes from
-                the content. The same result replaces its earlier file; a name
-                that another file has gets ``-2``.
+            to: A directory, made if it is missing, or a `Sink`.
+            name: The files' name without suffix; None: the task's ID. A template
+                may have the fields ``{out_task_id}``, ``{model}``, ``{n}`` (the
+                output's number) and, where the service repeats it, ``{prompt}``,
+                with a width or a maximum length, ``{prompt:.30}``; a function is
+                called with each output. The suffix comes from the content, the
+                name is made safe on every system, and the number is appended
+                where there are several. The same result replaces its earlier
+                file; in a directory, a name that another file has gets ``-2``.
 
         Returns:
-            The paths, in the order of the outputs. The files are on disk, not
-            only in the system's cache.
+            The paths, or what the sink returned, in the order of the outputs. The
+            files are on disk, not only in the system's cache.
 
         Raises:
             DownloadError: A result could not be saved; the others are there.
             TypeError: An argument is of the wrong type.
             ValueError: The task has not completed, or *name* is no file name.
         """
-        return await self._downloading.download(task_or_output, Path(directory), name)
+        return await self._downloading.download(task_or_output, to, name)
 
     async def read(self, output: Output) -> bytes:
         """Return the content of an output, the text of one without a URL in UTF-8.

@@ -1,18 +1,30 @@
 """Downloads: each result whole or absent, from a fresh URL where the known one has expired."""
 
 import asyncio
+import itertools
+import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from attrs import define
+from attrs import define, evolve
 
 from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
-    check_name,
+    NameTemplate,
+    Sink,
     file_type,
     is_data_url,
     open_result,
@@ -26,10 +38,15 @@ from aireiter_async.errors import AireiterError, DownloadError, ProtocolError
 T = TypeVar("T")
 # Stores content with a suffix and a content type.
 Store = Callable[[AsyncIterator[bytes], str, str], Awaitable[T]]
+Name = str | Callable[[Output], str]
 
 _LONGEST_SHOWN: Final = 2_000  # characters of a URL that an error repeats: it may be megabytes
 _BLOCK: Final = 1024 * 1024
 _NUMBERED: Final = re.compile(r"-\d+\Z")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_SINKS: Final = (
+    "for object storage, pass sinks.ObstoreSink(store, prefix) or sinks.FsspecSink(fs, prefix)"
+)
 
 
 @define
@@ -39,22 +56,19 @@ class _Source:
     Attributes:
         output: The result.
         url: Its URL: a fresh one once the first has expired.
-        out_task_id: Its task, None where that is not known.
-        number: Its place among the task's outputs, from 1.
         model: The task's model.
         refreshed: What came of the query for a fresh URL; None before it.
     """
 
     output: Output
     url: str
-    out_task_id: str | None
-    number: int
     model: str | None = None
     refreshed: str | None = None
 
     @property
-    def owner(self) -> object:
-        return (self.out_task_id, self.number) if self.out_task_id else self.output.url
+    def owner(self) -> Hashable:
+        output = self.output
+        return (output.out_task_id, output.number) if output.out_task_id else output.url
 
 
 class Downloading:
@@ -68,41 +82,36 @@ class Downloading:
         self._api = api
 
     async def download(
-        self, task_or_output: Task | Output, folder: Path, name: str | None
-    ) -> list[Path]:
+        self, task_or_output: Task | Output, to: object, name: Name | None
+    ) -> list[Any]:
         """Save all outputs of a task, or one output.
 
         Raises:
             DownloadError: A result could not be saved.
-            TypeError: *task_or_output* is neither.
-            ValueError: The task has not completed, or *name* is no file name.
+            TypeError: An argument is of the wrong type.
+            ValueError: The task has not completed, *to* is a URL, or *name* is no name.
         """
-        if name is not None:
-            check_name(name)
+        task: Task | None = None
         if isinstance(task_or_output, Output):
-            source = _source(task_or_output)
-            return [await self._save(source, folder, name or _stem(source))]
-        if not isinstance(task_or_output, Task):
+            outputs = [task_or_output]
+        elif isinstance(task_or_output, Task):
+            task, outputs = task_or_output, _outputs(task_or_output)
+        else:
             kind = type(task_or_output).__name__
             raise TypeError(f"task_or_output must be a Task or an Output, got {kind}")
-        task = task_or_output
-        if task.status is not TaskStatus.COMPLETED:
-            raise ValueError(
-                f"task {task.out_task_id} is {task.status}: only a completed task has results, "
-                "wait for it first"
-            )
-        stem = name or task.out_task_id
-        many = len(task.outputs) > 1
-        return await _gather(
-            [
-                self._save(
-                    _Source(output, output.url or "", task.out_task_id, number, task.model),
-                    folder,
-                    f"{stem}-{number}" if many else stem,
-                )
-                for number, output in enumerate(task.outputs, 1)
-            ]
-        )
+        # The libraries' own stores have a `put`, too, which is none of a sink.
+        place = to if isinstance(to, Sink) and iscoroutinefunction(to.put) else _as_folder(to)
+        model = None if task is None else task.model
+        saves: list[Coroutine[Any, Any, Any]] = []
+        for output, stem in zip(outputs, _stems(outputs, task, name), strict=True):
+            source = _Source(output, output.url or "", model)
+            if isinstance(place, Path):
+                # "a-1" is the first output of the task "a", and the only one of the task "a-1".
+                own = stem == output.out_task_id and name is None and not _NUMBERED.search(stem)
+                saves.append(self._store(source, self._to_folder(place, stem, source, own=own)))
+            else:
+                saves.append(self._store(source, self._to_sink(place, stem, source)))
+        return await _gather(saves)
 
     async def read(self, output: Output) -> bytes:
         """Return an output's content; of one without a URL, its text in UTF-8.
@@ -117,17 +126,32 @@ class Downloading:
         async def join(chunks: AsyncIterator[bytes], _suffix: str, _content_type: str) -> bytes:
             return b"".join([chunk async for chunk in chunks])
 
-        return await self._store(_source(output), join)
+        return await self._store(_Source(output, output.url or ""), join)
 
-    async def _save(self, source: _Source, folder: Path, stem: str) -> Path:
+    def _to_folder(self, folder: Path, stem: str, source: _Source, *, own: bool) -> Store[Path]:
+        files = self._api.shared.files
+
         async def save(chunks: AsyncIterator[bytes], suffix: str, _content_type: str) -> Path:
-            return await self._api.shared.files.save(
-                chunks, folder, safe_stem(stem), suffix, owner=source.owner, replace=own
-            )
+            return await files.save(chunks, folder, stem, suffix, owner=source.owner, replace=own)
 
-        # "a-1" is the first output of the task "a", and the only one of the task "a-1".
-        own = stem == source.out_task_id and not _NUMBERED.search(stem)
-        return await self._store(source, save)
+        return save
+
+    def _to_sink(self, sink: Sink, stem: str, source: _Source) -> Store[str]:
+        owners = self._api.shared.sink_names
+        place = sink if isinstance(sink, Hashable) else id(sink)
+
+        async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> str:
+            for number in itertools.count(1):  # pragma: no branch - there is no end
+                name = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
+                if owners.find((place, name)) in {None, source.owner}:
+                    break
+            owners.add((place, name), source.owner)
+            try:
+                return await sink.put(name, chunks, content_type=content_type)
+            except Exception as error:
+                raise OSError(f"the sink failed: {type(error).__name__}: {error}") from error
+
+        return put
 
     async def _store(self, source: _Source, store: Store[T]) -> T:
         try:
@@ -166,22 +190,27 @@ class Downloading:
             try:
                 async with aclosing(result.chunks()) as chunks:
                     stored = await store(chunks, result.suffix, result.content_type)
-            finally:
-                if result.failure is not None:
-                    raise result.failure
+            except Exception:
+                if result.failure is None:
+                    raise
+            if result.failure is not None:  # whatever a sink has made of it
+                raise result.failure
+        if not result.complete:
+            raise OSError("the sink returned before it had read the whole result")
         api.shared.counters.bytes_downloaded += result.length
         return stored
 
     async def _refresh(self, source: _Source) -> bool:
         """Query the task of a result for its URL, once, and tell whether there is a fresh one."""
-        if source.out_task_id is None or source.refreshed is not None:
+        output = source.output
+        if output.out_task_id is None or source.refreshed is not None:
             return False
         try:
-            task = await self._api.ask(source.out_task_id, source.model)
+            task = await self._api.ask(output.out_task_id, source.model)
         except AireiterError as error:
             source.refreshed = f"the task could not be queried for a fresh one ({error.summary})"
             return False
-        fresh = [output.url for output in task.outputs[source.number - 1 : source.number]]
+        fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
         if fresh in ([], [None], [source.url]):
             source.refreshed = "the service has no fresh one"
             return False
@@ -190,14 +219,74 @@ class Downloading:
         return True
 
 
-def _source(output: Output) -> _Source:
-    return _Source(output, output.url or "", output.out_task_id, output.number)
+def _as_folder(to: object) -> Path:
+    try:
+        path = os.fspath(to)  # type: ignore[call-overload] # it raises for what is no path
+    except TypeError:
+        kind = type(to).__name__
+        raise TypeError(f"to must be a directory or a Sink, got {kind}; {_SINKS}") from None
+    if not isinstance(path, str):
+        raise TypeError(f"to must be a directory or a Sink, got {type(to).__name__}")
+    if isinstance(to, str) and _URL.match(path):
+        raise ValueError(f"to must be a directory or a Sink, got the URL {path!r}; {_SINKS}")
+    return Path(path)
 
 
-def _stem(source: _Source) -> str:
-    if source.out_task_id:
-        return f"{source.out_task_id}-{source.number}"
-    return stem_of_url(source.url or source.output.title or "")
+def _outputs(task: Task) -> list[Output]:
+    if task.status is not TaskStatus.COMPLETED:
+        raise ValueError(
+            f"task {task.out_task_id} is {task.status}: only a completed task has results, "
+            "wait for it first"
+        )
+    if not task.outputs:
+        raise DownloadError("", "the task has completed without a result", task.out_task_id)
+    return [
+        evolve(output, out_task_id=task.out_task_id, number=number)
+        for number, output in enumerate(task.outputs, 1)
+    ]
+
+
+def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> list[str]:
+    """Return a name without suffix for each output, and no two alike."""
+    if callable(name):
+        stems = [_given(name(output)) for output in outputs]
+    elif name is not None:
+        template = NameTemplate(name)
+        stems = [template.stem(_values(output, task)) for output in outputs]
+    elif task is not None:
+        stems = [safe_stem(task.out_task_id)] * len(outputs)
+    else:
+        stems = [_stem(output) for output in outputs]
+    if len({stem.casefold() for stem in stems}) == len(stems):
+        return stems
+    return [f"{stem}-{output.number}" for output, stem in zip(outputs, stems, strict=True)]
+
+
+def _given(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"the function name must return a str, got {type(name).__name__}")
+    return safe_stem(name)
+
+
+def _stem(output: Output) -> str:
+    if output.out_task_id:
+        return safe_stem(f"{output.out_task_id}-{output.number}")
+    return stem_of_url(output.url or output.title or "")
+
+
+def _values(output: Output, task: Task | None) -> dict[str, object]:
+    """Return what the fields of a name may be."""
+    values: dict[str, object] = {"n": output.number}
+    if output.out_task_id is not None:
+        values["out_task_id"] = output.out_task_id
+    if task is not None:
+        values["model"] = task.model
+        inner = task.raw
+        for key in ("data", "input", "params", "prompt"):
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        if isinstance(inner, str):
+            values["prompt"] = inner
+    return values
 
 
 def _text(output: Output) -> bytes:
@@ -239,4 +328,4 @@ def _failed(source: _Source, error: Exception) -> DownloadError:
     if isinstance(error, ProtocolError) and expired:
         tail = f", and {source.refreshed}" if source.refreshed else ""
         what = f"the result's URL has expired (HTTP {error.status}){tail}"
-    return DownloadError(shown, what, source.out_task_id, expired=expired)
+    return DownloadError(shown, what, source.output.out_task_id, expired=expired)

@@ -8,7 +8,7 @@ from functools import partial
 
 from attrs import define, field
 
-from aireiter_async._media import Files
+from aireiter_async._media import Files, Owners
 from aireiter_async._poll import Durations
 from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
@@ -100,6 +100,7 @@ class Shared:
         # Of their own: slow downloads never hold up a submit or a poll.
         self.downloads = Slots(max_concurrency)
         self.files = Files()
+        self.sink_names = Owners(16_384)
         self.counters = Counters()
         self.durations = Durations()
 

@@ -14,10 +14,43 @@ from typing import Final
 
 from aireiter_async._media._threads import Threads
 
-if sys.platform != "win32":  # pragma: no branch
+if sys.platform == "win32":  # pragma: no cover
+
+    def _flock(_descriptor: int) -> None:
+        """Lock nothing: an open file cannot be removed there."""
+
+else:
     import fcntl
 
+    def _flock(descriptor: int) -> None:
+        """Lock an open file; raise if another open file has locked it."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 _BLOCK: Final = 1024 * 1024  # bytes that are written at once, off the event loop
+
+
+class Owners:
+    """Which result has which name: of the latest names, so that memory stays bounded.
+
+    Args:
+        remembered: How many names.
+    """
+
+    def __init__(self, remembered: int) -> None:
+        self._remembered = remembered
+        self._owners: OrderedDict[Hashable, Hashable] = OrderedDict()
+
+    def find(self, name: Hashable) -> Hashable | None:
+        """Return whose *name* is, None where that is not known."""
+        return self._owners.get(name)
+
+    def add(self, name: Hashable, owner: Hashable) -> None:
+        """Remember whose *name* is from now on."""
+        self._owners[name] = owner
+        self._owners.move_to_end(name)
+        if len(self._owners) > self._remembered:
+            self._owners.popitem(last=False)
 
 
 class Files:
@@ -33,9 +66,8 @@ class Files:
     ) -> None:
         self.threads = Threads()
         self._link = link
-        self._remembered = remembered
         self._lock = threading.Lock()
-        self._owners: OrderedDict[Path, Hashable] = OrderedDict()
+        self._owners = Owners(remembered)
 
     def close(self) -> None:
         """Accept no more work."""
@@ -95,16 +127,12 @@ class Files:
     ) -> Path:
         partial.write(rest)
         partial.sync()
-        for target in names:
-            with self._lock:
-                if self._take(partial.path, target, owner, replace=replace):
-                    partial.finished = True
-                    self._owners[target] = owner
-                    self._owners.move_to_end(target)
-                    if len(self._owners) > self._remembered:
-                        self._owners.popitem(last=False)
-                    break
-            replace = False
+        target = next(names)
+        with self._lock:
+            while not self._take(partial.path, target, owner, replace=replace):
+                target, replace = next(names), False
+            self._owners.add(target, owner)
+        partial.finished = True
         _sync_folder(target.parent)
         return target
 
@@ -112,7 +140,7 @@ class Files:
         """Give a complete file its name, unless that is another result's."""
         if self._claim(partial, target):
             return True
-        known = self._owners.get(target)
+        known = self._owners.find(target)
         own = replace or _same_content(partial, target) if known is None else known == owner
         if not own or target.is_dir():
             return False
@@ -152,7 +180,7 @@ class _Partial:
     def write(self, data: bytes) -> None:
         if self._file is None:
             _make_folder(self._folder)
-            self.path, self._file = next(filter(None, map(_create, self._names)))
+            self.path, self._file = next(filter(None, map(create, self._names)))
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -169,52 +197,51 @@ class _Partial:
             return
         if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
             self._file.close()
-        if not self.finished:
-            with suppress(OSError):
-                self.path.unlink()
-        with suppress(OSError):  # the lock goes last: nobody else removes the file meanwhile
-            self._file.close()
+        with suppress(OSError):
+            try:
+                if not self.finished:
+                    self.path.unlink()
+            finally:  # the lock goes last: nobody else removes the file meanwhile
+                self._file.close()
 
 
 def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     yield folder / f"{stem}{suffix}"
-    for number in itertools.count(2):
+    for number in itertools.count(2):  # pragma: no branch - there is no end
         yield folder / f"{stem}-{number}{suffix}"
 
 
-def _create(path: Path) -> tuple[Path, FileIO] | None:
+def create(path: Path, flock: Callable[[int], None] = _flock) -> tuple[Path, FileIO] | None:
     """Make a file that only this object writes to; None if the name is in use."""
     with suppress(OSError):
-        _remove_leftover(path)
+        _remove_leftover(path, flock)
     try:
         file = FileIO(path, "x")
     except FileExistsError:
         return None
-    if sys.platform != "win32" and not _lock(file.fileno(), path):  # pragma: no branch
-        file.close()
-        return None
-    return path, file
+    try:
+        flock(file.fileno())
+        if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+            return path, file
+    except (BlockingIOError, FileNotFoundError):
+        pass  # somebody takes it for a leftover
+    except OSError:  # this file system has no locks
+        return path, file
+    file.close()
+    return None
 
 
-def _remove_leftover(path: Path) -> None:
-    if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
+def _remove_leftover(path: Path, flock: Callable[[int], None]) -> None:
+    if sys.platform == "win32":  # pragma: no cover
         path.unlink()
         return
     leftover = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if _lock(leftover, path):
+        flock(leftover)
+        if os.path.samestat(os.fstat(leftover), path.lstat()):
             path.unlink()
     finally:
         os.close(leftover)
-
-
-def _lock(descriptor: int, path: Path) -> bool:
-    """Lock an open file, and tell whether *path* is still its name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except OSError:
-        return False
 
 
 def _same_content(one: Path, other: Path) -> bool:

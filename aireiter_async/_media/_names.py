@@ -1,12 +1,18 @@
 """File names that are safe on Linux, macOS and Windows alike."""
 
 import re
+import string
 import unicodedata
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from aireiter_async._media._formats import last_part
 
-LONGEST_STEM: Final = 200  # bytes: file systems take 255, and temporary names are longer
+_FORMATTER: Final = string.Formatter()
+_FIELD: Final = re.compile(r"[^\W\d]\w*")
+_FORM: Final = re.compile(r"(0?)([1-9]\d?)?(?:\.([1-9]\d{0,2}))?")
+_LONGEST_TEXT: Final = 4096  # characters: a prompt may be much longer than any name
+_LONGEST_STEM: Final = 200  # bytes: file systems take 255, and temporary names are longer
 
 _RESERVED: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\.|$)",
@@ -19,11 +25,88 @@ _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINER: Final = "\u200d"
 
 
+class NameTemplate:
+    """A name for files, such as ``{index:04}-{prompt:.30}``.
+
+    Fields have a name and, at most, a width (with zeros if it begins with 0) and a maximum
+    length: a template may come from another user.
+
+    Args:
+        text: The template.
+
+    Attributes:
+        fields: The fields' names.
+
+    Raises:
+        TypeError: *text* is no str.
+        ValueError: A field has more than that, or *text* is or holds a path.
+    """
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"name must be a str or a function, got {type(text).__name__}")
+        try:
+            parts = [*_FORMATTER.parse(text)]
+        except ValueError as error:
+            raise ValueError(f"name is not a template: {error}: {text!r}") from error
+        self._parts: list[tuple[str, str | None, re.Match[str] | None]] = []
+        for literal, field, spec, conversion in parts:
+            form = _FORM.fullmatch(spec or "")
+            if field is not None and (conversion or form is None or not _FIELD.fullmatch(field)):
+                raise ValueError(
+                    f"name may have fields such as {{prompt}}, {{prompt:.30}} and {{index:04}}, "
+                    f"got {text!r}"
+                )
+            self._parts.append((literal, field, form))
+        self.fields = frozenset(field for _, field, _ in self._parts if field is not None)
+        fixed = "".join(literal for literal, _, _ in self._parts)
+        if "/" in fixed or "\\" in fixed or not (self.fields or fixed.strip(" .")):
+            raise ValueError(f"name must be a file name without a directory, got {text!r}")
+
+    def check(self, known: Collection[str]) -> None:
+        """Refuse fields that are not *known*.
+
+        Raises:
+            ValueError: A field has no value.
+        """
+        unknown = sorted(self.fields.difference(known))
+        if unknown:
+            raise ValueError(
+                f"name has no field {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+            )
+
+    def stem(self, values: Mapping[str, object]) -> str:
+        """Return a file name without its suffix, safe on every system.
+
+        Raises:
+            ValueError: A field has no value.
+        """
+        self.check(values)
+        return safe_stem(
+            "".join(
+                literal + (_show(values[field], form) if field is not None and form else "")
+                for literal, field, form in self._parts
+            )
+        )
+
+
+def _show(value: object, form: re.Match[str]) -> str:
+    zero, width, most = form.groups()
+    text = "" if value is None else str(value)
+    if most:
+        text = _cut(text, int(most))
+    if isinstance(value, int | float):
+        return text.rjust(int(width or 0), "0" if zero else " ")
+    return text.ljust(int(width or 0))
+
+
 def safe_stem(text: str) -> str:
     """Make a file name without its suffix of *text*: "output" where nothing of it can be kept."""
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", text[:_LONGEST_TEXT])
     kept = "".join("_" if _is_unsafe(char) else char for char in text)
-    stem = _cut(kept.strip(" ."))
+    kept = kept.strip(" .")
+    fitting = kept.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    stem = _cut(kept, len(fitting)).rstrip(" .")
     return f"_{stem}" if _RESERVED.match(stem) else stem or "output"
 
 
@@ -32,28 +115,16 @@ def stem_of_url(url: str) -> str:
     return safe_stem(last_part(url).stem)
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is not one on every file system.
-
-    Raises:
-        ValueError: It holds a directory, or is empty.
-    """
-    if not name.strip(" .") or "/" in name or "\\" in name:
-        raise ValueError(f"name must be a file name without a directory, got {name!r}")
-
-
 def _is_unsafe(char: str) -> bool:
     return char in _FORBIDDEN or (char != _JOINER and unicodedata.category(char) in _INVISIBLE)
 
 
-def _cut(stem: str) -> str:
-    """Shorten a stem, between two characters as a reader sees them."""
-    if len(stem.encode()) <= LONGEST_STEM:
-        return stem
-    end = len(stem.encode()[:LONGEST_STEM].decode(errors="ignore"))
-    while end and (_extends(stem[end]) or stem[end - 1] == _JOINER):
-        end -= 1
-    return stem[:end].rstrip(" .")
+def _cut(text: str, end: int) -> str:
+    """Shorten a text to *end* code points at most, between two characters as a reader sees them."""
+    if end < len(text):
+        while end and (_extends(text[end]) or text[end - 1] == _JOINER):
+            end -= 1
+    return text[:end]
 
 
 def _extends(char: str) -> bool:

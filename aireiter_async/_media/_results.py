@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -74,7 +74,8 @@ class Result:
         suffix: The suffix for its file, with the dot.
         content_type: What it is.
         length: How many bytes were read.
-        failure: Why it could not be read to its end, None if it could.
+        complete: Whether it was read to its end.
+        failure: Why it could not be.
     """
 
     suffix: str
@@ -93,6 +94,7 @@ class Result:
         self._total: int | None = None
         self._head = b""
         self.length = 0
+        self.complete = False
         self.failure: Exception | None = None
 
     async def start(self, kind: str) -> None:
@@ -132,6 +134,7 @@ class Result:
         except Exception as error:
             self.failure = error
             raise
+        self.complete = True
 
     async def _read(self) -> bytes:
         """Return the next piece of the content, empty at its end."""
@@ -175,7 +178,8 @@ class Result:
             response = await self._get(headers)
             if response.status in _RETRIED or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise await self._refusal(response)
-            if response.status != HTTPStatus.PARTIAL_CONTENT or not self._fits(response.headers):
+            partial = response.status == HTTPStatus.PARTIAL_CONTENT
+            if not partial or not self._fits(response.headers, validator):
                 return False
             self._next = await anext(self._chunks, b"")
             if not self._next:
@@ -185,14 +189,15 @@ class Result:
             raise
         return True
 
-    def _fits(self, headers: Mapping[str, str]) -> bool:
+    def _fits(self, headers: Mapping[str, str], validator: str) -> bool:
         """Tell whether a partial response continues what was received."""
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None or int(found[1]) != self._received:
             return False
         if headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
             return False
-        if any(value != self._validator for value in _same_kind(headers, self._validator)):
+        name = "ETag" if '"' in validator else "Last-Modified"
+        if headers.get(name, validator).strip() != validator:
             return False
         total = None if found[2] == "*" else int(found[2])
         if self._total is None:
@@ -241,9 +246,3 @@ def _strong_validator(headers: Mapping[str, str]) -> str | None:
     except (TypeError, ValueError):
         return None
     return modified if not etag and age >= _SECOND else None
-
-
-def _same_kind(headers: Mapping[str, str], validator: str | None) -> Iterator[str]:
-    name = "ETag" if validator and validator.startswith('"') else "Last-Modified"
-    if name in headers:
-        yield headers[name].strip()

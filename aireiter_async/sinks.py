@@ -1,0 +1,151 @@
+"""Results in object storage: adapters for obstore and fsspec, for `AsyncClient.download`.
+
+    store = obstore.store.S3Store("bucket")
+    await client.download(task, ObstoreSink(store, "results/"))
+
+Neither library is a dependency of this package.
+"""
+
+import asyncio
+import importlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any, Final, Self
+
+from attrs import field, frozen
+
+from aireiter_async._media import Sink, Threads
+
+__all__ = ["FsspecSink", "ObstoreSink", "Sink"]
+
+# The argument of a file system's `put_file` that is the content type.
+_CONTENT_TYPES: Final = {
+    "s3": "ContentType",
+    "s3a": "ContentType",
+    "gs": "content_type",
+    "gcs": "content_type",
+}
+
+
+@frozen
+class ObstoreSink:
+    """Stores results with obstore: in S3, Google Cloud Storage, Azure, memory or a directory.
+
+    When a result breaks off, or its download is cancelled, the upload is aborted.
+
+    Attributes:
+        store: One of `obstore.store`.
+        prefix: Put before each name, such as ``"results/"``.
+    """
+
+    store: Any = field(eq=id)
+    prefix: str = ""
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
+        """Store one result; the content type where the store keeps them.
+
+        Returns:
+            The path in the store.
+        """
+        put_async = importlib.import_module("obstore").put_async
+        path = f"{self.prefix}{name}"
+        feed = _Feed(chunks)
+        try:
+            await feed.give(put_async, path, self.store, {"Content-Type": content_type})
+        except NotImplementedError:
+            if feed.began:
+                raise
+            await feed.give(put_async, path, self.store, None)
+        return path
+
+
+class _Feed:
+    """The chunks of a result, for a library that reads them in tasks of its own."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._reader: asyncio.Task[Any] | None = None
+        self._stopped = False
+        self.began = False
+
+    async def give(
+        self, put: Callable[..., Awaitable[object]], path: str, store: Any, attributes: Any
+    ) -> None:
+        """Upload the chunks; cancelled, end them and wait until the upload is aborted."""
+        putting = asyncio.ensure_future(put(store, path, self, attributes=attributes))
+        try:
+            await asyncio.shield(putting)
+        except asyncio.CancelledError:
+            self._stopped = True
+            if self._reader is not None:
+                self._reader.cancel()
+            while not putting.done():
+                with suppress(asyncio.CancelledError):  # the first one is raised below
+                    await asyncio.wait([putting])
+            putting.exception()  # the cancellation is what the caller sees
+            raise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.began = True
+        self._reader = asyncio.current_task()
+        try:
+            if not self._stopped:
+                return await anext(self._chunks)
+        except asyncio.CancelledError:  # by `give`: here it would not abort the upload
+            pass
+        finally:
+            self._reader = None
+        raise ConnectionAbortedError("the download was cancelled")
+
+
+@frozen
+class FsspecSink:
+    """Stores results with fsspec, in any of its file systems.
+
+    A result is first written to a local temporary file, since few of them can take back what
+    is half written. The work is done in threads.
+
+    Attributes:
+        fs: A file system, not an ``asynchronous`` one.
+        prefix: Put before each name, such as ``"bucket/results/"``.
+    """
+
+    fs: Any = field(eq=id)
+    prefix: str = ""
+    _threads: Threads = field(factory=Threads, init=False, repr=False, eq=False)
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
+        """Store one result; the content type in S3 and Google Cloud Storage.
+
+        Returns:
+            The URL, such as ``s3://bucket/results/a.png``.
+        """
+        run = self._threads.run
+        path = f"{self.prefix}{name}"
+        suffix = PurePosixPath(name).suffix  # where it is not told, the type is guessed from it
+        descriptor, local = await run(tempfile.mkstemp, suffix=suffix)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                async for chunk in chunks:
+                    await run(file.write, chunk)
+            await run(self._put_file, local, path, content_type)
+        finally:
+            await run(os.unlink, local)
+        return str(self.fs.unstrip_protocol(path))
+
+    def _put_file(self, local: str, path: str, content_type: str) -> None:
+        protocols = self.fs.protocol
+        protocol = protocols if isinstance(protocols, str) else protocols[0]
+        option = _CONTENT_TYPES.get(protocol)
+        options = {option: content_type} if option else {}
+        try:
+            self.fs.put_file(local, path, **options)
+        except FileNotFoundError:  # the directory is missing: object stores have none
+            self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - it has no other name
+            self.fs.put_file(local, path, **options)
