@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from aireiter_async import Ledger
-from aireiter_async._ledger._store import Group, LedgerState, Store, Update
+from aireiter_async._ledger import LedgerState, journal_of
+from aireiter_async._ledger._store import Group, Store
 from benchmarks.clients.ours import connect, requests
 from benchmarks.fleet import ask
 from benchmarks.report import Section, Table
@@ -71,16 +72,16 @@ async def resume(rows: int) -> dict[str, float]:
 async def write(path: Path, rows: int) -> None:
     """Write what a batch of *rows* accepted tasks leaves, without submitting it."""
     async with Ledger(path) as record:
-        entries = [
-            record.intend(request, number)[1]
-            for number, request in enumerate(requests(rows, counter()))
+        journal = journal_of(record)
+        claims = [
+            journal.identify(1, each, each.encode_content(), unique=False, recorded=True)
+            for each in requests(rows, counter())
         ]
     store = Store(path, "")
     for start in range(0, rows, _GROUP):
-        some = entries[start : start + _GROUP]
-        updates = {entry.out_task_id: [Update(LedgerState.SUBMITTED, 100.0)] for entry in some}
+        some = claims[start : start + _GROUP]
         store.apply(Group(claims=some))
-        store.apply(Group(updates=updates))
+        store.apply(Group(accepted={claim.out_task_id: 100.0 for claim in some}))
     store.close()
 
 

@@ -18,12 +18,13 @@ from aireiter_async import (
     Ledger,
     Outcome,
     PollPolicy,
+    RateLimitError,
     RetryPolicy,
     SubmitRequest,
     TaskFailedError,
 )
 from aireiter_async._batch._budget import Budget
-from aireiter_async._ledger import LedgerState
+from aireiter_async._ledger import LedgerState, journal_of
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -149,7 +150,7 @@ async def test_a_price_that_stays_unknown_is_said(
 FIRST: dict[str, tuple[Fault, type[Exception]]] = {
     "failed": (Fault.failed(), TaskFailedError),
     "refused": (Fault.bad_request("no"), Exception),
-    "no credits": (Fault.no_credits(), Exception),
+    "rate": (Fault.too_many_requests(1e6), RateLimitError),
     "lost": (Fault.html(502), AmbiguousSubmitError),
 }
 
@@ -180,14 +181,6 @@ async def test_a_first_task_without_a_price_holds_nobody_up(
     assert len(others) == 2
     assert all(isinstance(other, error) for other in others)
     assert UNPRICED not in caplog.text
-
-
-async def test_parameters_that_cannot_be_sent_cost_nothing(client: AsyncClient) -> None:
-    """Requests that fail before they are sent give back what was reserved for them."""
-    broken = [SubmitRequest("m", {"n": {n}}) for n in range(20)]
-    requests = asked(1, "m") + broken + asked(4, "m")
-    outcomes = await collect(client.submit_many(requests, max_credits=6))
-    assert kinds(outcomes) == [None] + [TypeError] * 20 + [None] * 4
 
 
 async def test_a_first_task_that_is_cancelled_lets_the_next_go() -> None:
@@ -285,9 +278,12 @@ async def doubt(
     """Leave a ledger as a run that died among its submits does; return the ids."""
     ids: list[str] = []
     async with Ledger(path) as ledger:
+        journal = journal_of(ledger)
         for position, request in enumerate(requests):
-            named, entry = ledger.intend(request, position)
-            await ledger.claim(entry)
+            content = request.encode_content()
+            claim = journal.identify(1, request, content, unique=True, recorded=True)
+            await journal.claim(claim)
+            named = request.with_id(claim.out_task_id)
             if position in sent:
                 await client.submit(named)
             ids.append(named.out_task_id)

@@ -31,7 +31,7 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async._batch import Failure
-from aireiter_async._ledger._file import lock_ledger
+from aireiter_async._ledger._file import Lock
 from aireiter_async.cli import _signals
 from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError
@@ -238,7 +238,7 @@ def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run
     ran = run(*options, "--ledger", name)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert "--ledger: f.jsonl: file is not a database" in ran.err
-    with contextlib.closing(lock_ledger(Path("f.jsonl.db"))):
+    with contextlib.closing(Lock(Path("f.jsonl.db"))):
         ran = run(*options)
     assert (ran.status, ran.err.count("\n")) == (2, 1)
     assert "another batch is running with this ledger" in ran.err

@@ -223,7 +223,7 @@ async def test_a_batch_that_is_left_in_doubt(
     [
         (KINDS["refused"], InvalidRequestError, 3),
         (Fault.too_many_requests(1e6), RateLimitError, 3),
-        (KINDS["taken"], AmbiguousSubmitError, 2),
+        (KINDS["taken"], BudgetExceededError, 3),
         (KINDS["not taken"], AmbiguousSubmitError, 2),
     ],
     ids=["refused", "too long a wait", "taken", "not taken"],

@@ -56,12 +56,12 @@ async def test_the_environments_proxy_is_for_a_session_that_trusts_it(
             await lent.balance()
 
 
-async def test_a_ledger_knows_a_request_by_its_place_and_content(
+async def test_a_ledger_knows_a_request_by_its_content(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
     cat, dog, owl = (SubmitRequest("nano_banana", {"prompt": it}) for it in ("cat", "dog", "owl"))
     ids: set[str] = set()
-    for requests, charges in ([cat, dog], 2), ([cat, dog, owl], 3), ([dog, cat, owl], 5):
+    for requests, charges in ([cat, dog], 2), ([cat, dog, owl], 3), ([owl, dog, cat], 3):
         async with Ledger(tmp_path / "run.db") as ledger:
             async for outcome in client.submit_many(requests, ledger=ledger):
                 ids.add(outcome.result().out_task_id)

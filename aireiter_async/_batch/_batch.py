@@ -97,6 +97,7 @@ async def _outcomes(
             async for outcome in outcomes:
                 yield outcome
     finally:
+        items.close()
         await progress.close()
 
 
@@ -179,8 +180,11 @@ def _batch(
     def fail(error: BaseException) -> None:
         window.fail(error)
 
+    def stop() -> None:
+        window.stop()
+
     progress = Progress(None if total < 0 else total, on_progress, fail)
-    items = Items(options, max_credits or Budget(None), progress)
+    items = Items(options, max_credits or Budget(None), progress, stop)
     window = Window[Any, Outcome[T]](
         source, items.work, size=size, workers=workers, ordered=ordered
     )

@@ -5,29 +5,38 @@ done: nothing, waiting, or reconciling with the service first.
 """
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from attrs import define, evolve, frozen
 
-from aireiter_async._batch._budget import UNLIMITED, Budget, Unlimited
+from aireiter_async._batch._budget import UNLIMITED, Budget, Reservation, Unlimited
+from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
-from aireiter_async._client import AsyncClient
-from aireiter_async._ledger import Entry, Ledger, LedgerState
+from aireiter_async._client import AsyncClient, SubmitsHaltedError, Waiting, api_of
+from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import restore_task
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
+    AuthenticationError,
     BudgetExceededError,
+    ConnectError,
+    DownloadError,
+    IDInUseError,
+    InsufficientCreditsError,
     InvalidRequestError,
     LedgerError,
+    NotSubmittedError,
     TaskError,
     TaskFailedError,
     TaskNotFoundError,
@@ -37,6 +46,12 @@ from aireiter_async.models._base import Model
 # It is not known whether the service has the task.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
 _RETRIABLE: Final = frozenset({LedgerState.REFUSED, LedgerState.FAILED})
+_RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
+
+_FORBIDDEN: Final = 403
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
+_MOST_OUTAGES: Final = 10  # that one submit waits for the end of
 
 Paths: TypeAlias = tuple[Path, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
@@ -55,11 +70,6 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
         return callback(value)
     except Exception as error:
         raise _CallbackError(error) from error
-
-
-def _make(make: Callable[[Any], Request], value: Any) -> SubmitRequest:
-    made = _call(make, value)
-    return as_request(*made) if isinstance(made, tuple) else as_request(made)
 
 
 @frozen(kw_only=True)
@@ -118,27 +128,48 @@ class Items:
         options: What is done with each.
         budget: Credits that may be spent.
         progress: Counts them.
+        stop: Called when nothing more may be submitted.
 
     Attributes:
         stopped: The error that ended the submitting, if any.
     """
 
-    def __init__(self, options: Options, budget: Budget, progress: Progress) -> None:
+    def __init__(
+        self, options: Options, budget: Budget, progress: Progress, stop: Callable[[], None]
+    ) -> None:
         self._options = options
-        self._client = options.client
-        self._ledger = options.ledger
+        self._client = options.client.with_options()  # its submits can be halted apart
+        self._api = api_of(self._client)
+        self._waiting = Waiting(self._api)
+        self._journal = None if options.ledger is None else journal_of(options.ledger)
         self._budget = budget
         self._progress = progress
+        self._stop = stop
+        self._outage = Outage(self._api.shared.clock)
+        self._recent = _Recent()
+        self._batch = 0
         self.stopped: Exception | None = None
 
     async def prepare(self) -> None:
-        """Check what would otherwise fail after something was spent."""
-        directory, ledger = self._options.download_to, self._ledger
+        """Check what would otherwise fail after something was spent.
+
+        Raises:
+            LedgerError: The ledger belongs to another service.
+            OSError: The directory cannot be made.
+        """
+        directory, ledger = self._options.download_to, self._options.ledger
         if directory is not None:
             await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-        if self._budget.limited and ledger is not None:
-            for costs in await ledger.costs():
-                self._budget.take_over(*costs)
+        if ledger is not None and self._journal is not None:
+            self._batch = await self._journal.begin(_service(self._api.settings.base_url))
+            if self._budget.limited:
+                for costs in await ledger.costs():
+                    self._budget.take_over(*costs)
+
+    def close(self) -> None:
+        """Drop what was kept for the batch."""
+        if self._journal is not None and self._batch:
+            self._journal.end(self._batch)
 
     async def work(self, index: int, value: Any) -> Outcome[Any]:
         """Process one item. Failures of this item become its outcome's error.
@@ -150,15 +181,20 @@ class Items:
         self._progress.add(item)
         try:
             make = self._options.request
-            item.request = as_request(value) if make is None else _make(make, value)
-            if self._ledger is None:
-                paths = await self._submit(item)
+            made = value if make is None else _call(make, value)
+            item.request = request = as_request(*made) if type(made) is tuple else as_request(made)
+            # A request that was made of something else has an ID of its own.
+            unique = request is made or not request.generated
+            if self._journal is not None:
+                paths = await self._start_or_resume(item, self._journal, unique=unique)
+            elif unique and self._recent.repeats(request.out_task_id):
+                raise _used_twice(request.out_task_id)
             else:
-                paths = await self._start_or_resume(item, self._ledger)
+                paths = await self._submit(item)
         except _CallbackError as error:
             return self._failure(item, error.cause)
         except (AireiterError, TypeError, ValueError) as error:
-            broken = self._ledger and self._ledger.broken
+            broken = self._journal and self._journal.broken
             if broken:
                 raise broken from broken.__cause__
             return self._failure(item, error)
@@ -168,49 +204,86 @@ class Items:
 
     def _failure(self, item: _Item, error: Exception) -> Failure[Any]:
         item.reservation.close()
-        unsent = isinstance(error, BudgetExceededError)
+        if isinstance(error, BudgetExceededError) and self.stopped is None:
+            self.stopped = error  # cheaper requests are still submitted
+        elif _stops_batch(error) and not self._api.halted:
+            self._halt(error)
+        unsent = isinstance(error, NotSubmittedError | BudgetExceededError) or (
+            item.task is None and (_concerns_account(error) or isinstance(error, ConnectError))
+        )
         self._progress.move(item, "not_submitted" if unsent else "failed")
         task = error.task if isinstance(error, TaskError) else item.task
         return Failure(item.index, item.value, item.request, error, task, item.resumed)
 
-    async def _start_or_resume(self, item: _Item, ledger: Ledger) -> Paths:
+    def _halt(self, error: Exception) -> None:
+        """Submit nothing more; what was accepted is finished."""
+        self.stopped = error
+        self._api.halted = True
+        self._stop()
+
+    async def _start_or_resume(self, item: _Item, journal: Journal, *, unique: bool) -> Paths:
         """Start the request, or resume from the state that an earlier run recorded."""
-        item.request, row = ledger.intend(item.request, item.index)
-        # An ID may come again: whoever is second finds what the first has left.
-        async with ledger.reserved(row.out_task_id):
-            # A limit is no reason to refuse what is there already: with one, that is found out
-            # before the intent is recorded.
-            limited = self._budget.limited
-            entry = await (ledger.find(row) if limited else ledger.claim(row))
+        request: SubmitRequest = item.request
+        encode = request.encode_content
+        content = await asyncio.to_thread(encode) if request.large else encode()
+        # A limit is no reason to reject what is there already: with one, that is found out
+        # before the intent is recorded.
+        limited = self._budget.limited
+        claim = journal.identify(self._batch, request, content, unique=unique, recorded=not limited)
+        await journal.claim(claim)
+        if claim.repeated:
+            raise _used_twice(request.out_task_id)
+        if claim.entry is None and limited:
+            item.reservation = await self._reserve(request)
+            claim.recorded = True
+            await journal.claim(claim)
+            if claim.entry is not None:  # another batch has recorded it meanwhile
+                item.reservation.refunded()
+        entry = claim.entry
+        out_task_id = claim.out_task_id if entry is None else entry.out_task_id
+        async with journal.held(out_task_id) as waited:
+            if waited:
+                entry = await journal.find(out_task_id)
+                if entry is None:
+                    message = "another batch with this ledger could not submit it"
+                    raise NotSubmittedError(message, out_task_id)
+            if request.out_task_id != out_task_id:
+                item.request = request.with_id(out_task_id, generated=request.generated)
             if entry is None:
-                return await self._submit(item, partial(ledger.claim, row) if limited else None)
+                return await self._send(item)
             item.resumed = True
-            item.request = evolve(item.request, out_task_id=entry.out_task_id)
             if entry.state in _UNCERTAIN:
                 return await self._settle(item)
             if entry.state in _RETRIABLE and self._options.retry_failed:
-                return await self._retry(item, entry, ledger)
-            return await self._resume(item, entry, ledger)
+                return await self._retry(item, entry, journal)
+            return await self._resume(item, entry, journal)
 
-    async def _resume(self, item: _Item, entry: Entry, ledger: Ledger) -> Paths:
+    async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Finish what an earlier run has left, without a submit."""
         if entry.state is LedgerState.REFUSED:
             raise _restore_error(entry)
-        item.task = task = _restore(entry, ledger)
+        item.task = task = _restore(entry, journal.path)
         if entry.state is LedgerState.FAILED:
             raise TaskFailedError(task)
-        if entry.state is LedgerState.SUBMITTED:
+        if entry.state in _RUNNING:
             if not self._options.wait:
                 return ()
             item.reservation = self._budget.resume(entry.model, entry.estimated_credits)
             self._progress.move(item, "outstanding", estimated=task.estimated_credits)
-            return await self._finish(item, self._client.wait(task, timeout=self._options.timeout))
+            try:
+                return await self._finish(
+                    item, self._client.wait(task, timeout=self._options.timeout)
+                )
+            except TaskNotFoundError:
+                if not self._options.retry_failed:
+                    raise
+            return await self._submit_again(item, entry, LedgerState.LOST, journal)
         paths = tuple(Path(path) for path in json.loads(entry.paths or "[]"))
         if entry.state is LedgerState.DOWNLOADED and all(map(os.path.exists, paths)):
             return paths
         return await self._download(item, task)
 
-    async def _retry(self, item: _Item, entry: Entry, ledger: Ledger) -> Paths:
+    async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
         if entry.state is LedgerState.REFUSED:
             try:
@@ -218,32 +291,43 @@ class Items:
             except TaskNotFoundError:
                 pass
             else:
-                # The service rejected the ID: a submit outside this ledger had already used it.
-                self._budget.take_over(entry.model, 0.0, 1, None)
-                return await self._adopt(item, task)
-        item.resumed = False
+                if _is_of(task, item.request):
+                    # A submit outside this ledger had already used the ID, for this request.
+                    self._budget.take_over(entry.model, 0.0, 1, None)
+                    return await self._adopt(item, task)
+        return await self._submit_again(item, entry, entry.state, journal)
 
-        async def replace() -> None:
-            item.request = await ledger.replace(entry, item.request)
-
-        return await self._submit(item, replace)
+    async def _submit_again(
+        self, item: _Item, entry: Entry, state: LedgerState, journal: Journal
+    ) -> Paths:
+        """Submit under a new ID in the place of a task that has ended in *state*."""
+        self._check_halted(item)
+        if self._budget.limited:
+            item.reservation = await self._reserve(item.request)
+        out_task_id = await journal.replace(entry.out_task_id, state)
+        generated = item.request.generated
+        item.request = item.request.with_id(out_task_id, generated=generated)
+        item.resumed, item.task = False, None
+        return await self._send(item)
 
     async def _settle(self, item: _Item) -> Paths:
         """Reconcile with the service, then submit if the task is missing and the budget allows."""
-        try:
-            return await self._submit(item, maybe_sent=True)
-        except BudgetExceededError:
-            # It may be there and paid for, whatever the limit is: asking costs nothing.
-            request = item.request
-            wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
+        request = item.request
+        if self._budget.limited:
             try:
-                task = await self._client.find(wanted)
-            except AireiterError as error:
-                text = f"it may have been sent, and the service cannot be asked ({error.summary})"
-                raise AmbiguousSubmitError(request.out_task_id, text) from error
-            if task is None:
-                raise
-        return await self._adopt(item, task)
+                item.reservation = await self._reserve(request, maybe_sent=True)
+            except BudgetExceededError:
+                # It may be there and paid for, whatever the limit is: asking costs nothing.
+                wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
+                try:
+                    task = await self._client.find(wanted)
+                except AireiterError as error:
+                    message = f"an earlier run may have sent it, and now: {error.summary}"
+                    raise AmbiguousSubmitError(request.out_task_id, message) from error
+                if task is None:
+                    raise
+                return await self._adopt(item, task)
+        return await self._send(item, maybe_sent=True)
 
     async def _adopt(self, item: _Item, task: Task) -> Paths:
         """Continue with a task that was found, and that the budget counts without a price."""
@@ -253,67 +337,85 @@ class Items:
             return ()
         return await self._finish(item, self._client.wait(task, timeout=self._options.timeout))
 
-    async def _submit(
-        self,
-        item: _Item,
-        intend: Callable[[], Awaitable[object]] | None = None,
-        *,
-        maybe_sent: bool = False,
-    ) -> Paths:
-        """Submit the request within the budget and, in `run_many`, wait for its task."""
+    async def _reserve(self, request: SubmitRequest, *, maybe_sent: bool = False) -> Reservation:
+        return await self._budget.reserve(request.model, request.out_task_id, maybe_sent=maybe_sent)
+
+    async def _submit(self, item: _Item) -> Paths:
         if self._budget.limited:
-            request = item.request
-            item.reservation = await self._budget.reserve(
-                request.model, request.out_task_id, maybe_sent=maybe_sent
-            )
-        if intend is not None:
-            await intend()
+            item.reservation = await self._reserve(item.request)
+        return await self._send(item)
+
+    async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
+        """Submit the request and, in `run_many`, wait for its task."""
+        if self._outage.waiting:
+            await self._outage.wait()
         self._progress.move(item, "submitting")
-        if self._options.wait:
-            running = self._client.run(
-                item.request,
-                timeout=self._options.timeout,
-                on_update=partial(self._accepted, item),
-                maybe_sent=maybe_sent,
-            )
-            return await self._finish(item, running)
         try:
-            task = await self._client.submit(item.request, maybe_sent=maybe_sent)
+            if not maybe_sent:  # or it is asked for, at least
+                self._check_halted(item)
+            try:
+                task = await self._client.submit(item.request, maybe_sent=maybe_sent)
+            except (AireiterError, SubmitsHaltedError) as error:
+                task = await self._submit_after(item, error, maybe_sent=maybe_sent)
         except AireiterError as error:
             self._not_accepted(item, error)
             raise
-        except (TypeError, ValueError):
-            item.reservation.refunded()  # it could not be sent
-            raise
         self._accepted(item, task)
-        return ()
+        if not self._options.wait:
+            return ()
+        waiting = self._waiting.follow(task, timeout=self._options.timeout, on_update=None)
+        return await self._finish(item, waiting)
+
+    async def _submit_after(
+        self, item: _Item, error: AireiterError | SubmitsHaltedError, *, maybe_sent: bool
+    ) -> Task:
+        """Submit again once an outage is over that a submit has run into.
+
+        Raises:
+            AireiterError: There is none, or there is no end to it.
+        """
+        out_task_id = item.request.out_task_id
+        probe = partial(self._client.query, out_task_id)
+        for _ in range(_MOST_OUTAGES):
+            if not isinstance(error, AireiterError):
+                break
+            maybe_sent = maybe_sent or isinstance(error, AmbiguousSubmitError)
+            if not await self._outage.passes(error, probe):
+                if self._outage.endless and not self._api.halted:
+                    self._halt(error)
+                break
+            try:
+                return await self._client.submit(item.request, maybe_sent=maybe_sent)
+            except (AireiterError, SubmitsHaltedError) as again:
+                error = again
+        if not isinstance(error, AireiterError):
+            self._check_halted(item)
+        raise error
+
+    def _check_halted(self, item: _Item) -> None:
+        if self._api.halted:
+            message = f"the batch has stopped: {_summary(self.stopped)}"
+            raise NotSubmittedError(message, item.request.out_task_id) from self.stopped
 
     async def _finish(self, item: _Item, running: Awaitable[Task]) -> Paths:
         """Await the completed task, record it, and save its results."""
         try:
             task = await running
-        except AireiterError as error:
-            if item.stage != "outstanding":
-                self._not_accepted(item, error)
-            elif isinstance(error, TaskFailedError):
-                item.reservation.refunded()
-                self._ended(item, error.task)
-            raise
-        except (TypeError, ValueError):
-            item.reservation.refunded()  # it could not be sent
+        except TaskFailedError as error:
+            item.reservation.refunded()
+            self._ended(item, error.task)
             raise
         item.reservation.ended(task.credits_used)
         self._ended(item, task)
         return await self._download(item, task)
 
     def _accepted(self, item: _Item, task: Task) -> None:
-        """Record that the service has accepted the task, the first time that it is seen."""
+        """Record that the service has accepted the task."""
         item.task = task
-        if item.stage == "outstanding":
-            return
         item.reservation.accepted(task.estimated_credits)
-        if self._ledger is not None:
-            self._ledger.accepted(task)
+        self._outage.connected = True
+        if self._journal is not None:
+            self._journal.accepted(task)
         self._progress.move(item, "outstanding", estimated=task.estimated_credits)
 
     def _not_accepted(self, item: _Item, error: AireiterError) -> None:
@@ -321,23 +423,23 @@ class Items:
         certain = not isinstance(error, AmbiguousSubmitError)
         if certain:
             item.reservation.refunded()
-        if self._ledger is None:
+        if self._journal is None:
             return
         out_task_id = item.request.out_task_id
         if isinstance(error, InvalidRequestError):
-            self._ledger.refused(out_task_id, error, LedgerState.REFUSED)
+            self._journal.refused(out_task_id, error, LedgerState.REFUSED)
         elif certain:
             # The account, the rate or the network is at fault, not the request: the next run
             # finds it as it was before, and submits it.
-            self._ledger.withdraw(out_task_id)
+            self._journal.withdraw(out_task_id)
         else:
-            self._ledger.refused(out_task_id, error, LedgerState.UNCERTAIN)
+            self._journal.refused(out_task_id, error, LedgerState.UNCERTAIN)
 
     def _ended(self, item: _Item, task: Task) -> None:
         item.task = task
         self._progress.move(item, "outstanding", used=task.credits_used)
-        if self._ledger is not None:
-            self._ledger.ended(task)
+        if self._journal is not None:
+            self._journal.ended(task)
 
     async def _download(self, item: _Item, task: Task) -> Paths:
         directory, name = self._options.download_to, self._options.name
@@ -347,12 +449,81 @@ class Items:
             self._progress.move(item, "outstanding")
         chosen = None if name is None else _call(name, item.value)
         paths = tuple(await self._client.download(task, directory, name=chosen))
-        if self._ledger is not None:
-            self._ledger.downloaded(task, paths)
+        if self._journal is not None:
+            self._journal.downloaded(task, paths)
         return paths
 
 
-def _restore(entry: Entry, ledger: Ledger) -> Task:
+class _Recent:
+    """The last IDs of a batch without a ledger, to find those that come again."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+
+    def repeats(self, out_task_id: str) -> bool:
+        """Return whether an ID has been used lately, and remember it."""
+        ids = self._ids
+        if out_task_id in ids:
+            return True
+        ids[out_task_id] = None
+        if len(ids) > _RECENT_IDS:
+            del ids[next(iter(ids))]
+        return False
+
+
+def _used_twice(out_task_id: str) -> ValueError:
+    return ValueError(
+        f"out_task_id {out_task_id} is used twice in this batch: give each request its own"
+    )
+
+
+def _service(base_url: str) -> str:
+    """Return host, port and path of a URL, in one spelling."""
+    url = urlsplit(base_url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return f"{url.hostname}:{port}{url.path.rstrip('/')}"
+
+
+def _concerns_account(error: BaseException) -> bool:
+    return isinstance(error, InsufficientCreditsError) or (
+        # A 403 may be a CDN's word about one request.
+        isinstance(error, AuthenticationError) and error.code != _FORBIDDEN
+    )
+
+
+def _stops_batch(error: Exception) -> bool:
+    """Return whether it is a problem of the account or the machine: the next item has it, too."""
+    if _concerns_account(error):
+        return True
+    cause = error.__cause__
+    return (
+        isinstance(error, DownloadError)
+        and isinstance(cause, OSError)
+        and cause.errno in _DISK_FULL
+    )
+
+
+def _summary(error: Exception | None) -> str:
+    return error.summary if isinstance(error, AireiterError) else str(error)
+
+
+def _is_of(task: Task, request: SubmitRequest) -> bool:
+    """Return whether the service says that a task was submitted with this model and these texts."""
+    raw: Any = task.raw
+    given = raw.get("data", raw).get("input") if isinstance(raw, dict) else None
+    if not isinstance(given, dict) or given.get("model") != request.model:
+        return False
+    theirs, params = given.get("params"), json.loads(request.encode_content())["params"]
+    texts = {name: value for name, value in params.items() if _is_text(value)}
+    return isinstance(theirs, dict) and texts == {name: theirs.get(name) for name in texts}
+
+
+def _is_text(value: object) -> bool:
+    """Return whether it is a text that comes back as it was: no media, which may be hosted anew."""
+    return isinstance(value, str) and not value.startswith(("http:", "https:", "data:"))
+
+
+def _restore(entry: Entry, path: Path) -> Task:
     """Return the task as the service last described it.
 
     Raises:
@@ -365,7 +536,7 @@ def _restore(entry: Entry, ledger: Ledger) -> Task:
             task = restore_task(entry.reply, entry.out_task_id, entry.model)
         except AireiterError as error:
             message = f"the reply recorded for {entry.out_task_id} is damaged"
-            raise LedgerError(message, str(ledger.path)) from error
+            raise LedgerError(message, str(path)) from error
     return evolve(task, estimated_credits=entry.estimated_credits)
 
 
@@ -373,4 +544,5 @@ def _restore_error(entry: Entry) -> InvalidRequestError:
     """Return why the service has rejected the request."""
     detail = json.loads(entry.error or "{}")
     code, message = detail.get("code", 400), detail.get("message", "")
-    return InvalidRequestError(int(code), str(message), None, entry.out_task_id)
+    kind = IDInUseError if detail.get("type") == "IDInUseError" else InvalidRequestError
+    return kind(int(code), str(message), None, entry.out_task_id)

@@ -1,5 +1,8 @@
 """One task done right: submit, query, wait, run, balance, download."""
 
-from aireiter_async._client._client import AsyncClient
+from aireiter_async._client._api import Api, SubmitsHaltedError
+from aireiter_async._client._client import AsyncClient, api_of
+from aireiter_async._client._shared import Clock
+from aireiter_async._client._waiting import Waiting
 
-__all__ = ["AsyncClient"]
+__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Waiting", "api_of"]

@@ -25,6 +25,10 @@ from aireiter_async.errors import (
 T = TypeVar("T")
 
 
+class SubmitsHaltedError(RuntimeError):
+    """A batch has stopped: this submit was not sent. Internal."""
+
+
 @frozen(eq=False)
 class Endpoint(Generic[T]):
     """Where requests of one kind go, and how their responses are read."""
@@ -48,6 +52,8 @@ class Api:
         self.shared = shared
         self.settings = settings
         self.retry = Retry(settings.retry, sleep=shared.clock.sleep, on_retry=shared.note_retry)
+        # Whether no submit may be sent any more: a batch has stopped.
+        self.halted = False
         self._redactor = Redactor(settings.api_key)
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
@@ -118,6 +124,8 @@ class Api:
         reply = None
         try:
             try:
+                if self.halted and endpoint is self.submit:
+                    raise SubmitsHaltedError
                 counters.requests += 1
                 reply = await self.shared.transport.exchange(endpoint.route, body)
             finally:

@@ -579,6 +579,11 @@ class AsyncClient:
         )
 
 
+def api_of(client: AsyncClient) -> Api:
+    """Return the endpoints of a client, for a batch: internal, so it is not a method."""
+    return client._api  # noqa: SLF001
+
+
 def _as_task(task_or_id: Task | str) -> Task:
     if isinstance(task_or_id, Task):
         return task_or_id

@@ -1,6 +1,7 @@
-"""The record of a batch in an SQLite file: what was intended, accepted, ended and saved."""
+"""The record of a batch in an SQLite file: intents, acceptances, ends and files."""
 
-from aireiter_async._ledger._ledger import Ledger
-from aireiter_async._ledger._store import Entry, LedgerState
+from aireiter_async._ledger._journal import Journal
+from aireiter_async._ledger._ledger import Ledger, journal_of
+from aireiter_async._ledger._store import Claim, Entry, LedgerState
 
-__all__ = ["Entry", "Ledger", "LedgerState"]
+__all__ = ["Claim", "Entry", "Journal", "Ledger", "LedgerState", "journal_of"]

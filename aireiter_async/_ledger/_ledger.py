@@ -1,102 +1,76 @@
-"""The asyncio side of the ledger: changes are grouped, and made off the loop's thread."""
+"""The public face of the ledger."""
 
 import asyncio
-import hashlib
 import json
-import secrets
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aireiter_async._ledger import _store
-from aireiter_async._ledger._file import explain
-from aireiter_async._ledger._store import Change, Entry, Group, LedgerState, Store, Update
-from aireiter_async._requests import SubmitRequest
-from aireiter_async._tasks import Task, TaskStatus
-from aireiter_async._wire import encode_content
-from aireiter_async.errors import AireiterError, APIError, LedgerError
+from aireiter_async._ledger._file import check_format, damaged, explain, resolve
+from aireiter_async._ledger._journal import Journal
+from aireiter_async._ledger._store import Change, LedgerState
+from aireiter_async._wire import restore_task
+from aireiter_async.errors import AireiterError
 
-_SALT_BYTES: Final = 6
-# Seconds for which a group gathers before it is written: a disk's flush takes as long, and a
-# submit many times that.
-_LINGER: Final = 0.005
-_DIGEST_LENGTH: Final = 16  # hexadecimal characters, of the content of one position
+_PAGE: Final = 500  # rows that are read at once
+_ENDED: Final = frozenset({"completed", "failed", "downloaded"})
 
 
 class Ledger:
     """The record of one batch in one SQLite file; an async context manager.
 
-    Hand it to `submit_many` or `run_many`. That a task is about to be submitted
-    is durable before its POST leaves; its acceptance, its end and its files
-    follow. Running the same batch with the same ledger again finishes exactly
-    the rest, whatever ended the run before.
+    Open it and hand it to `AsyncClient.submit_many` or `AsyncClient.run_many`. That a
+    task is about to be submitted is durable before its POST leaves; its acceptance, its
+    end and its files follow. Running the same batch with the same ledger again finishes
+    exactly the rest, whatever ended the run before.
 
-    The file can be read while a batch runs: the table ``tasks`` has one row per
-    task, its schema is documented in the file itself (``.schema tasks``).
+    A request is identified by the ID that the caller chose, else by its content and how
+    often that content has come in the input: inserting, deleting, sorting or saving the
+    input again never pays again. A callback URL is neither part of the content nor
+    stored, and of a data URI only the digest is. The ledger belongs to one service, by
+    its host, port and path.
 
-    Beside it stand SQLite's ``-wal`` and ``-shm`` while it is open and after a
-    kill, and a ``.lock`` that remembers how far it was: move and copy them
-    together, while no batch runs. A ledger that has lost tasks (emptied, cut
-    short, an old copy, without its ``-wal``) is refused, as the batch would pay
-    for them again; without the ``.lock`` this is not noticed. To begin anew,
-    delete the file or name another. It may also be an empty one, as ``mktemp``
-    makes it, where no ledger was.
+    `counts`, `spent`, `costs` and `rows` also work without opening it, while another
+    process runs the batch. The file is for people, too: its schema is documented in it
+    (``.schema tasks``).
 
-    Damage is looked for on entry: in all of a file of up to 16 MB (50,000 tasks);
-    for a larger one there is ``sqlite3 run.db "PRAGMA integrity_check"``. Times
-    are recorded for people, nothing depends on the clock.
+    Beside it stand SQLite's ``-wal`` and ``-shm`` while it is open and after a kill, and
+    a ``.lock`` that remembers how far it was: move and copy them together, while no
+    batch runs. A ledger that has lost tasks (emptied, truncated, an old copy, without
+    its ``-wal``) is rejected, as the batch would pay for them again; without the
+    ``.lock`` this is not noticed. To start over, delete the file or name another. It may
+    be an empty file where no ledger was.
+
+    Damage is looked for on opening: in all of a file of up to 16 MB (50,000 tasks); for
+    a larger one there is ``sqlite3 run.db "PRAGMA integrity_check"``.
 
     Args:
         path: The file; made if it is missing.
+        rebind: Whether a ledger of another service is accepted, and belongs to the
+            client's from then on: for the same service under another address.
 
     Raises:
-        LedgerError: On entry: another batch uses the file, or it is not a
-            ledger, damaged, newer than this release, or not writable.
+        LedgerError: On opening: another batch uses the file, or it is not a
+            ledger, damaged, of another format, or not writable.
         RuntimeError: It was opened in another event loop, or before a fork.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, rebind: bool = False) -> None:
         self._path = Path(path)
-        self._store: Store | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._executor: ThreadPoolExecutor | None = None
-        self._next = Group()
-        self._claimed: list[asyncio.Future[Entry | None]] = []
-        self._answers: list[asyncio.Future[Any]] = []
-        self._committing: asyncio.Task[None] | None = None
-        self._broken: LedgerError | None = None
-        self._held: dict[str, asyncio.Event] = {}
+        self._journal = Journal(self._path, rebind=rebind)
 
     @property
     def path(self) -> Path:
         """Where the ledger is."""
         return self._path
 
-    @property
-    def broken(self) -> LedgerError | None:
-        """Why nothing can be written any more, if that is so."""
-        return self._broken
-
     async def __aenter__(self) -> Self:
-        """Open the file and lock it."""
-        if self._executor is not None:
-            raise RuntimeError("this Ledger is open already")
-        self._executor = executor = ThreadPoolExecutor(1, thread_name_prefix="aireiter-ledger")
-        opening = executor.submit(Store, self._path, secrets.token_hex(_SALT_BYTES))
-        try:
-            self._store = await asyncio.wrap_future(opening)
-        except BaseException:
-            self._executor = None
-            executor.shutdown(wait=True)
-            if not opening.cancelled() and opening.exception() is None:
-                opening.result().close()
-            raise
-        self._loop = asyncio.get_running_loop()
-        self._broken = None
+        await self._journal.open()
         return self
 
     async def __aexit__(
@@ -111,42 +85,25 @@ class Ledger:
             LedgerError: Something could not be written; running the batch again
                 finds out what.
         """
-        if self._store is not None and self._broken is None:
-            self._check_loop()
-        closing = asyncio.ensure_future(self._close())
-        cancelled: asyncio.CancelledError | None = None
-        while not closing.done():  # however often it is cancelled: it is a matter of milliseconds
-            try:
-                await asyncio.wait([closing])
-            except asyncio.CancelledError as again:
-                cancelled = again
-        closing.result()
-        if cancelled is not None:
-            raise cancelled
-        if self._broken is not None and error is None:
-            raise self._broken
-
-    async def _close(self) -> None:
-        try:
-            while self._next or self._writing():
-                await asyncio.wait([self._schedule()])
-        finally:
-            store, executor = self._store, self._executor
-            self._store = self._executor = None
-            if store is not None and executor is not None:
-                closed = asyncio.wrap_future(executor.submit(store.close))
-                try:
-                    await asyncio.shield(closed)
-                finally:
-                    executor.shutdown(wait=True)
+        await self._journal.close()
+        if self._journal.broken is not None and error is None:
+            raise self._journal.broken
 
     async def counts(self) -> dict[LedgerState, int]:
-        """Return how many tasks are in each state."""
+        """Return how many tasks are in each state.
+
+        Raises:
+            LedgerError: The file cannot be read.
+        """
         found: dict[LedgerState, int] = await self._ask(_store.counts)
         return found
 
     async def spent(self) -> tuple[float, int]:
-        """Return the credits of the tasks accepted so far, and how many of them gave no number."""
+        """Return the credits of the tasks accepted so far, and how many of them gave no number.
+
+        Raises:
+            LedgerError: The file cannot be read.
+        """
         found: tuple[float, int] = await self._ask(_store.spent)
         return found
 
@@ -157,199 +114,80 @@ class Ledger:
             For each: its name; the credits of its tasks accepted and not refunded;
             how many more may have cost something, with the number not known; and
             the most that one is known to have cost.
+
+        Raises:
+            LedgerError: The file cannot be read.
         """
         found: list[tuple[str, float, int, float | None]] = await self._ask(_store.costs)
         return found
 
-    def intend(self, request: SubmitRequest, position: int) -> tuple[SubmitRequest, Entry]:
-        """Give *request* the id that it has on every run of the batch, and make its row.
+    async def rows(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield each task as a dict, in the order in which they were recorded.
 
-        An id that the caller gave is kept. A drawn one is replaced by one drawn
-        from the ledger, the position and the content: the same line of the same
-        input is the same task, and the same input with a new ledger is not.
-
-        Raises:
-            TypeError: The request's params are not JSON values.
-            ValueError: The request's params cannot be sent as JSON.
-        """
-        content = encode_content(request)
-        if request.generated:
-            request = request.with_id(self._draw(position, content))
-        return request, _row(request, position, content)
-
-    async def claim(self, entry: Entry) -> Entry | None:
-        """Record the intent to submit a request; on return it is durable.
-
-        Returns:
-            None, or the row that an earlier run has left for it.
+        Keys: ``out_task_id``, ``state`` (`LedgerState`), ``model``, ``params``,
+        ``metadata``, ``prompt``, ``estimated_credits``, ``credits_used``, ``error`` (a
+        dict or None), ``paths``, ``retried_as``, ``created_at`` and ``completed_at``
+        (ISO 8601).
 
         Raises:
-            LedgerError: The id stands for another request, or the file cannot
-                be written.
+            LedgerError: The file cannot be read.
         """
-        self._check_loop()
-        claimed: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
-        self._next.claims.append(entry)
-        self._claimed.append(claimed)
-        self._schedule()
-        return _same(await claimed, entry, self._path)
+        last = 0
+        while rows := await self._ask(_store.page(last, _PAGE)):
+            for row in rows:
+                yield _as_dict(row, self._path)
+            last = rows[-1][0]
 
-    async def find(self, entry: Entry) -> Entry | None:
-        """Return the row that an earlier run has left for a request, if any.
-
-        Raises:
-            LedgerError: The id stands for another request.
-        """
-        return _same(await self._ask(_store.find(entry.out_task_id)), entry, self._path)
-
-    async def replace(self, entry: Entry, request: SubmitRequest) -> SubmitRequest:
-        """Record the intent to submit *request* again, in the place of a task that failed.
-
-        Returns:
-            The request with the new id, to which the old row is linked.
-        """
-        again = request.with_id(self._draw(entry.position, entry.out_task_id))
-        row = _row(again, entry.position, entry.request)
-        await self._ask(_store.replace(entry.out_task_id, row))
-        return again
-
-    def reserved(self, out_task_id: str) -> "_Held":
-        """Keep an ID to the block: batches that share a ledger may work on the same one."""
-        return _Held(self._held, out_task_id)
-
-    def accepted(self, task: Task) -> None:
-        """Record that the service has accepted a task."""
-        self._note(task.out_task_id, Update(LedgerState.SUBMITTED, task.estimated_credits))
-
-    def ended(self, task: Task) -> None:
-        """Record that a task has completed or failed, and the service's answer."""
-        state = LedgerState.FAILED if task.status is TaskStatus.FAILED else LedgerState.COMPLETED
-        update = Update(state, credits_used=task.credits_used, reply=json.dumps(task.raw))
-        self._note(task.out_task_id, update)
-
-    def downloaded(self, task: Task, paths: Sequence[Path]) -> None:
-        """Record where the files of a completed task are."""
-        names = json.dumps([str(path) for path in paths])
-        self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=names))
-
-    def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
-        """Record why a request was refused, or is uncertain."""
-        detail: dict[str, str | int] = {"type": type(error).__name__, "message": error.message}
-        if isinstance(error, APIError):
-            detail["code"] = error.code
-        self._note(out_task_id, Update(state, error=json.dumps(detail)))
-
-    def withdraw(self, out_task_id: str) -> None:
-        """Forget an intent of which it is certain that the service has accepted nothing."""
-        self._ask(_store.withdraw(out_task_id))
-
-    def _draw(self, position: int, text: str) -> str:
-        """Draw the id of a line: batch, position, and a digest of its content.
-
-        Ids that begin alike and count up keep the file's index in one place:
-        random ones cost three times as much to record.
-        """
-        digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
-        return f"{self._open().salt}-{position:08d}-{digest}"
-
-    def _check_loop(self) -> None:
-        """Refuse to be used unopened, or in another loop, whose futures are others."""
-        self._open()
-        if self._loop is not asyncio.get_running_loop():
-            raise RuntimeError(
-                "this Ledger was opened in another event loop, or before a fork: open one in each"
-            )
-
-    def _open(self) -> Store:
-        if self._broken is not None:
-            raise self._broken
-        if self._store is None:
-            raise RuntimeError("the Ledger is not open: use 'async with Ledger(...) as ledger'")
-        return self._store
-
-    def _note(self, out_task_id: str, update: Update) -> None:
-        """Make a change that nobody waits for; if it fails, the ledger is broken for the next."""
-        self._check_loop()
-        self._next.updates.setdefault(out_task_id, []).append(update)
-        self._schedule()
-
-    def _ask(self, change: Change) -> asyncio.Future[Any]:
-        """Make a change, and hand on what it returns once it is durable."""
-        self._check_loop()
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._next.changes.append(change)
-        self._answers.append(answer)
-        self._schedule()
-        return answer
-
-    def _writing(self) -> bool:
-        return self._committing is not None and not self._committing.done()
-
-    def _schedule(self) -> asyncio.Task[None]:
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit())
-        return self._committing
-
-    async def _commit(self) -> None:
-        """Write group after group, until nothing is waiting."""
-        store, loop = self._open(), asyncio.get_running_loop()
-        while self._next:
-            await asyncio.sleep(_LINGER)
-            group, claimed, answers = self._next, self._claimed, self._answers
-            self._next, self._claimed, self._answers = Group(), [], []
-            try:
-                found, answered = await loop.run_in_executor(self._executor, store.apply, group)
-            except BaseException as error:  # nobody may wait for what is not written
-                self._break(error, (*claimed, *answers, *self._claimed, *self._answers))
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for future, result in chain(
-                    zip(claimed, found, strict=True), zip(answers, answered, strict=True)
-                ):
-                    if not future.done():
-                        future.set_result(result)
-
-    def _break(self, error: BaseException, waiting: Iterable[asyncio.Future[Any]]) -> None:
-        """Refuse all that is waiting, and all that comes."""
-        self._next, self._claimed, self._answers = Group(), [], []
-        if not isinstance(error, LedgerError):
-            cause, error = error, explain(error, self._path)
-            error.__cause__ = cause
-        self._broken = error
-        for future in waiting:
-            if not future.done():
-                future.set_exception(self._broken)
-                future.exception()  # whoever waited may be gone
+    async def _ask(self, question: Change) -> Any:
+        if self._journal.opened:
+            return await self._journal.ask(question)
+        return await asyncio.to_thread(_read, self._path, question)
 
 
-class _Held:
-    """Keeps an ID to one block at a time."""
-
-    __slots__ = ("_held", "_out_task_id")
-
-    def __init__(self, held: dict[str, asyncio.Event], out_task_id: str) -> None:
-        self._held = held
-        self._out_task_id = out_task_id
-
-    async def __aenter__(self) -> None:
-        while held := self._held.get(self._out_task_id):
-            await held.wait()
-        self._held[self._out_task_id] = asyncio.Event()
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._held.pop(self._out_task_id).set()
+def journal_of(ledger: Ledger) -> Journal:
+    """Return what a batch writes to: internal, so it is not a method."""
+    return ledger._journal  # noqa: SLF001
 
 
-def _row(request: SubmitRequest, position: int, content: str) -> Entry:
-    return Entry(request.out_task_id, position, LedgerState.INTENDED, request.model, content)
+def _read(path: Path, question: Change) -> Any:
+    """Ask a ledger that another process may be using."""
+    try:
+        with closing(sqlite3.connect(f"{resolve(path).as_uri()}?mode=ro", uri=True)) as db:
+            (application_id,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            check_format(application_id, version, path)
+            return question(db)
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
 
 
-def _same(found: Entry | None, entry: Entry, path: Path) -> Entry | None:
-    if found is not None and found.request != entry.request:
-        raise LedgerError(
-            f"out_task_id {entry.out_task_id} stands for another request in this ledger: "
-            "give the changed request an id of its own",
-            str(path),
-        )
-    return found
+def _as_dict(row: tuple[Any, ...], path: Path) -> dict[str, Any]:
+    _, out_task_id, state, model, request, estimated, used, reply, error, paths, *rest = row
+    retried_as, created_at, updated_at = rest
+    try:
+        content = json.loads(request)
+        return {
+            "out_task_id": out_task_id,
+            "state": LedgerState(state),
+            "model": model,
+            "params": content["params"],
+            "metadata": content.get("metadata"),
+            "prompt": content["params"].get("prompt"),
+            "estimated_credits": estimated,
+            "credits_used": used,
+            "error": json.loads(error or "null") or _failure(reply, out_task_id, model),
+            "paths": json.loads(paths or "[]"),
+            "retried_as": retried_as,
+            "created_at": created_at,
+            "completed_at": updated_at if state in _ENDED else None,
+        }
+    except (AireiterError, AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise damaged(f"task {out_task_id}: {problem}", path) from problem
+
+
+def _failure(reply: str | None, out_task_id: str, model: str) -> dict[str, Any] | None:
+    """Return why a task has failed, None if it has not."""
+    error = None if reply is None else restore_task(reply, out_task_id, model).error
+    if error is None:
+        return None
+    return {"type": "TaskFailedError", "code": error.code, "message": error.message}

@@ -1,31 +1,47 @@
-"""The SQLite side of the ledger: groups of changes, each in one transaction."""
+"""The SQLite side of the ledger: groups of changes, each in one transaction.
+
+A statement is stepped with Python's lock released and taken again, which costs more than
+the step itself while the event loop is busy: rows go in bulk.
+"""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from functools import cache
+from itertools import chain
 from os.path import samestat
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from aireiter_async._ledger._bulk import insert_rows, update_rows
-from aireiter_async._ledger._file import damaged, explain, follow, lock_ledger, open_ledger
-from aireiter_async._ledger._schema import last_task, timestamp
+from aireiter_async._ledger._file import (
+    Lock,
+    check_names,
+    damaged,
+    explain,
+    last_task,
+    open_ledger,
+    resolve,
+    timestamp,
+)
 from aireiter_async.errors import LedgerError
 
+_LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
+_LONGEST_ID: Final = 64
 _SELECT: Final = (
-    "SELECT number, out_task_id, position, state, model, request, estimated_credits, credits_used, "
-    "reply, error, paths, retried_as FROM tasks WHERE out_task_id = ?"
+    "SELECT number, out_task_id, content, state, model, estimated_credits, reply, error, paths, "
+    "retried_as FROM tasks WHERE "
 )
 
-# A question or a rare change, asked within a transaction; what it returns is handed on.
+# A question or a rare change, asked within a transaction; its result is handed on.
 Change = Callable[[sqlite3.Connection], Any]
+Row = tuple[Any, ...]
 
 
 class LedgerState(StrEnum):
-    """Where a task of a batch is, as the ledger's column ``state`` has it."""
+    """The state of a task, as the ledger's column ``state`` has it."""
 
     INTENDED = "intended"
     SUBMITTED = "submitted"
@@ -34,28 +50,60 @@ class LedgerState(StrEnum):
     REFUSED = "refused"
     UNCERTAIN = "uncertain"
     DOWNLOADED = "downloaded"
+    LOST = "lost"
 
 
-@frozen
+@define
 class Entry:
-    """One row of the ledger; its attributes are the columns of the table ``tasks``."""
+    """One task of the ledger, as far as the next run of its batch has to know it."""
 
     out_task_id: str
-    position: int
+    content: bytes
     state: LedgerState
     model: str
-    request: str
     estimated_credits: float | None = None
-    credits_used: float | None = None
     reply: str | None = None
     error: str | None = None
     paths: str | None = None
     retried_as: str | None = None
 
 
-@frozen
+@define
+class Claim:
+    """A request of a batch, to be recorded before its submit.
+
+    Attributes:
+        batch: The number of the batch: occurrences and IDs are counted within one.
+        out_task_id: Its ID. A generated one is replaced by the ledger's.
+        generated: Whether the ID was generated.
+        unique: Whether the ID has to be the first of its kind in the batch.
+        content: The digest of the request.
+        model: Its model.
+        request: It, as JSON.
+        recorded: Whether to record it now, or only to look it up.
+        counted: Whether the two of these that follow are known.
+        occurrence: How often this content has come, where the ID is generated.
+        entry: The row that was there already, or None.
+        repeated: Whether the batch has used the ID before.
+    """
+
+    batch: int
+    out_task_id: str
+    generated: bool
+    unique: bool
+    content: bytes
+    model: str
+    request: str
+    recorded: bool = True
+    counted: bool = False
+    occurrence: int | None = None
+    entry: Entry | None = None
+    repeated: bool = False
+
+
+@define
 class Update:
-    """What has changed about one row; None leaves a column as it is."""
+    """Changes of one row; None leaves a column as it is."""
 
     state: LedgerState
     estimated_credits: float | None = None
@@ -67,22 +115,23 @@ class Update:
 
 @define
 class Group:
-    """Changes that are made together: the updates first, then the rest, then the claims.
+    """Changes that are made together: acceptances, updates, the rest, then the claims.
 
     Attributes:
-        claims: Rows to insert, each where there is none yet with its id: a row that
-            is there is found as it has become.
-        updates: What has changed, by id, in the order in which it did.
+        claims: Requests to record, unless they are there: then they are found as
+            they have become.
+        accepted: Estimates of the tasks that were accepted, by ID.
+        updates: Other changes by ID, in the order in which they came.
         changes: Everything else.
     """
 
-    claims: list[Entry] = field(factory=list)
+    claims: list[Claim] = field(factory=list)
+    accepted: dict[str, float | None] = field(factory=dict)
     updates: dict[str, list[Update]] = field(factory=dict)
     changes: list[Change] = field(factory=list)
 
     def __bool__(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self.claims or self.updates or self.changes)
+        return bool(self.claims or self.accepted or self.updates or self.changes)
 
 
 class Store:
@@ -93,34 +142,40 @@ class Store:
         salt: For a new file.
 
     Raises:
-        LedgerError: The file is in use, not a ledger, newer than this release,
+        LedgerError: The file is in use, not a ledger, of another format,
             or cannot be opened or written.
     """
 
     def __init__(self, path: Path, salt: str) -> None:
         self._path = path
-        self._file = follow(path)
-        self._lock = lock_ledger(path)
+        self._file = resolve(path)
+        self._lock = Lock(path)
         try:
-            self._db, self.salt, self._last = open_ledger(path, salt, self._lock)
+            self._db, self._salt, self._last = open_ledger(path, salt, self._lock)
             self._opened = self._file.stat()
         except BaseException as error:
             self._lock.close()
             if isinstance(error, sqlite3.Error | OSError):
                 raise explain(error, path) from error
             raise
+        try:
+            self._check_identity()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Close the file, then give up the lock."""
+        """Close the file, then release the lock."""
         self._db.close()
         self._lock.close()
 
-    def apply(self, group: Group) -> tuple[list[Entry | None], list[Any]]:
+    def apply(self, group: Group) -> list[Any]:
         """Make all changes of *group* in one transaction, durable on return.
 
+        The claims are completed in place.
+
         Returns:
-            For each claim None, or the row that was there already; and what
-            each of the other changes returned.
+            What each of the other changes returned.
 
         Raises:
             LedgerError: They were not made, or will not be found by the next run.
@@ -129,11 +184,12 @@ class Store:
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
+                _accept(db, group.accepted)
                 _update(db, group.updates)
-                answers = [change(db) for change in group.changes]
+                results = [change(db) for change in group.changes]
                 last = last_task(db) if group.changes else self._last
-                found = _claim(db, group.claims, last)
                 if group.claims:
+                    self._claim(group.claims, last)
                     last = last_task(db)
                 # The lock must never remember more than there is, nor less than was sent.
                 if last < self._last:
@@ -145,50 +201,123 @@ class Store:
                 raise
             if last > self._last:
                 self._lock.remember(last)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise explain(error, self._path) from error
         except (TypeError, ValueError) as error:
             raise damaged(error, self._path) from error
         self._last = last
-        self._look_for_it()
-        return found, answers
+        self._check_identity()
+        return results
 
-    def _look_for_it(self) -> None:
-        """Make sure that what was written is in the file that the next run opens.
+    def _claim(self, claims: Sequence[Claim], last: int) -> None:
+        """Record what is not there; nearly always that is all of it, and nothing is looked up."""
+        db, now = self._db, timestamp()
+        _count(db, [claim for claim in claims if not claim.counted])
+        rows = []
+        for number, claim in enumerate(claims, last + 1):
+            if claim.repeated or not claim.recorded:
+                continue
+            if claim.generated:
+                # IDs that begin alike and count up keep the file's index in one place: random
+                # ones cost three times as much to record. The digest keeps an ID of a ledger
+                # that has lost its last tasks from standing for another request.
+                claim.out_task_id = f"{self._salt}-{number:08d}-{claim.content.hex()[:16]}"
+            rows.append(_row(claim, number, now))
+        if _insert(db, rows) == len(claims):
+            return
+        new: set[int] = set()
+        for claim in claims:
+            if claim.repeated:
+                continue
+            number, entry = _find(db, claim)
+            if claim.recorded and number > last and number not in new:
+                new.add(number)
+            else:
+                claim.entry = entry
+
+    def _check_identity(self) -> None:
+        """Make sure that the next run finds what was written, and no second run can write.
 
         Raises:
-            LedgerError: It is not.
+            LedgerError: It does not, or one could.
         """
         try:
-            there = samestat(self._file.stat(), self._opened)
+            found = self._file.stat()
         except OSError:
-            there = False
-        if not there:
+            found = None
+        if found is None or not samestat(found, self._opened):
             raise LedgerError(
-                "the file was deleted or replaced while the batch ran: put it back, or the next "
+                "the file was deleted or replaced while the batch ran: restore it, or the next "
                 "run will pay for its tasks again",
                 str(self._path),
             )
+        check_names(self._file, self._path)
+        self._lock.check()
 
 
-def find(out_task_id: str) -> Change:
-    """Return the row of an id, or that of the task that was retried in its place, or None."""
+def bind(service: str, *, rebind: bool) -> Change:
+    """Bind the ledger to a service; return the one that it belongs to."""
 
-    def change(db: sqlite3.Connection) -> Entry | None:
-        return _find(db, out_task_id)
+    def change(db: sqlite3.Connection) -> str:
+        known: str | None
+        (known,) = db.execute("SELECT service FROM batch").fetchone()
+        if known is None or rebind:
+            db.execute("UPDATE batch SET service = ?", (service,))
+            known = service
+        return known
 
     return change
 
 
-def replace(out_task_id: str, entry: Entry) -> Change:
-    """Insert *entry* as the task that is submitted in the place of another."""
+def forget(batch: int) -> Change:
+    """Drop the counts of a batch that has ended."""
 
     def change(db: sqlite3.Connection) -> None:
-        _record(db, [entry])
         db.execute(
-            "UPDATE tasks SET retried_as = ? WHERE out_task_id = ?",
-            (entry.out_task_id, out_task_id),
+            "DELETE FROM seen WHERE key >= ? AND key < ?", (_key(batch, b""), _key(batch + 1, b""))
         )
+
+    return change
+
+
+def find(out_task_id: str) -> Change:
+    """Return the row of an ID, or that of the task that was submitted in its place, or None."""
+
+    def change(db: sqlite3.Connection) -> Entry | None:
+        found = _follow(db, "out_task_id = ?", (out_task_id,))
+        return None if found is None else found[1]
+
+    return change
+
+
+def replace(out_task_id: str, state: LedgerState) -> Change:
+    """Record a second attempt of a task that has ended in *state*; return its ID.
+
+    It has the first one's ID and the number of the attempt.
+    """
+
+    def change(db: sqlite3.Connection) -> str:
+        root, attempt = out_task_id, 2
+        while first := db.execute(
+            "SELECT out_task_id FROM tasks WHERE retried_as = ?", (root,)
+        ).fetchone():
+            (root,), attempt = first, attempt + 1
+        again = _attempt_id(root, attempt)
+        while db.execute("SELECT 1 FROM tasks WHERE out_task_id = ?", (again,)).fetchone():
+            attempt += 1
+            again = _attempt_id(root, attempt)
+        now = timestamp()
+        db.execute(
+            "INSERT INTO tasks "
+            "(out_task_id, content, state, model, request, created_at, updated_at) "
+            "SELECT ?, content, ?, model, request, ?, ? FROM tasks WHERE out_task_id = ?",
+            (again, LedgerState.INTENDED.value, now, now, out_task_id),
+        )
+        db.execute(
+            "UPDATE tasks SET retried_as = ?, state = ? WHERE out_task_id = ?",
+            (again, state.value, out_task_id),
+        )
+        return again
 
     return change
 
@@ -214,7 +343,7 @@ def spent(db: sqlite3.Connection) -> tuple[float, int]:
     total, unknown = db.execute(
         "SELECT coalesce(sum(cost), 0.0), count(*) - count(cost) FROM ("
         "SELECT coalesce(credits_used, estimated_credits) AS cost FROM tasks "
-        "WHERE state IN ('submitted', 'completed', 'downloaded'))"
+        "WHERE state IN ('submitted', 'completed', 'downloaded', 'lost'))"
     ).fetchone()
     return total, unknown
 
@@ -228,59 +357,164 @@ def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
     ).fetchall()
 
 
-def _record(db: sqlite3.Connection, entries: Sequence[Entry]) -> int:
-    """Insert what is not there yet; return how many rows that was."""
-    before, now = db.total_changes, timestamp()
-    rows = [(e.out_task_id, e.position, e.state.value, e.model, e.request, now) for e in entries]
-    insert_rows(db, rows)
+def page(after: int, size: int) -> Change:
+    """Return the rows that follow number *after*, at most *size*."""
+
+    def change(db: sqlite3.Connection) -> list[Row]:
+        return db.execute(
+            "SELECT number, out_task_id, state, model, request, estimated_credits, credits_used, "
+            "CASE state WHEN 'failed' THEN reply END, error, paths, retried_as, created_at, "
+            "updated_at FROM tasks WHERE number > ? ORDER BY number LIMIT ?",
+            (after, size),
+        ).fetchall()
+
+    return change
+
+
+def _key(batch: int, key: bytes) -> bytes:
+    return batch.to_bytes(4, "big") + key
+
+
+def _count(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
+    """Number the occurrences of each content, and find the IDs that come again."""
+    keys: set[bytes] = set()
+    for claim in claims:
+        if claim.generated:
+            keys.add(_key(claim.batch, b"\0" + claim.content))
+        if claim.unique:
+            keys.add(_key(claim.batch, claim.out_task_id.encode()))
+    seen: dict[bytes, int] = {}
+    for bulk in _bulks([(key,) for key in keys]):
+        places = _places(1, len(bulk))
+        known = db.execute(
+            f"SELECT key, count FROM seen WHERE key IN (VALUES {places})",  # noqa: S608 - places
+            list(chain.from_iterable(bulk)),
+        )
+        seen.update(known)
+    for claim in claims:
+        if claim.unique:
+            key = _key(claim.batch, claim.out_task_id.encode())
+            claim.repeated = key in seen
+            seen[key] = 1
+        if claim.generated and not claim.repeated:
+            key = _key(claim.batch, b"\0" + claim.content)  # no ID begins like this
+            claim.occurrence = seen[key] = seen.get(key, 0) + 1
+        claim.counted = True
+    for bulk in _bulks(list(seen.items())):
+        db.execute(
+            f"INSERT OR REPLACE INTO seen VALUES {_places(2, len(bulk))}",  # noqa: S608 - places
+            list(chain.from_iterable(bulk)),
+        )
+
+
+def _row(claim: Claim, number: int, now: str) -> Row:
+    return (
+        number,
+        claim.out_task_id,
+        claim.content,
+        claim.occurrence,
+        LedgerState.INTENDED.value,
+        claim.model,
+        claim.request,
+        now,
+        now,
+    )
+
+
+def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
+    """Insert the rows that are not there yet; return how many that were."""
+    before = db.total_changes
+    for bulk in _bulks(rows):
+        db.execute(_insert_statement(len(bulk)), list(chain.from_iterable(bulk)))
     return db.total_changes - before
 
 
-def _claim(db: sqlite3.Connection, entries: Sequence[Entry], last: int) -> list[Entry | None]:
-    """Insert what is not there yet; nearly always that is all of it, and nothing is looked up.
+def _find(db: sqlite3.Connection, claim: Claim) -> tuple[int, Entry | None]:
+    """Return the number of a claim's row, 0 if it has none, and what has become of it."""
+    if claim.occurrence is None:
+        found = _follow(db, "out_task_id = ?", (claim.out_task_id,))
+    else:
+        found = _follow(db, "content = ? AND occurrence = ?", (claim.content, claim.occurrence))
+    return found or (0, None)
 
-    Args:
-        db: Where.
-        entries: The rows.
-        last: The number of the last task that was there before.
-    """
-    if _record(db, entries) == len(entries):
-        return [None] * len(entries)
-    taken: set[str] = set()
-    found: list[Entry | None] = []
-    for entry in entries:
-        (number,) = db.execute(
-            "SELECT number FROM tasks WHERE out_task_id = ?", (entry.out_task_id,)
-        ).fetchone()
-        new = number > last and entry.out_task_id not in taken
-        taken.add(entry.out_task_id)
-        found.append(None if new else _find(db, entry.out_task_id))
-    return found
+
+def _follow(db: sqlite3.Connection, where: str, values: Row) -> tuple[int, Entry] | None:
+    """Return the number of the row, and the row of its last attempt."""
+    found = db.execute(_SELECT + where, values).fetchone()
+    if found is None:
+        return None
+    first = last = found[0]
+    while (again := found[-1]) is not None:
+        following = db.execute(f"{_SELECT}out_task_id = ?", (again,)).fetchone()
+        if following[0] <= last:
+            raise ValueError(f"{again} was recorded before the task that it is a retry of")
+        found, last = following, following[0]
+    _, out_task_id, content, state, *rest = found
+    return first, Entry(out_task_id, content, LedgerState(state), *rest)
+
+
+def _accept(db: sqlite3.Connection, accepted: dict[str, float | None]) -> None:
+    now = timestamp() if accepted else ""
+    for bulk in _bulks(list(accepted.items())):
+        db.execute(_accept_statement(len(bulk)), [now, *chain.from_iterable(bulk)])
 
 
 def _update(db: sqlite3.Connection, updates: dict[str, list[Update]]) -> None:
     """Write what has changed, one bulk for the first change of each row, one for the second."""
-    now = timestamp()
-    turn = 0
+    now, turn = timestamp() if updates else "", 0
     while rows := [
         (id_, u.state.value, u.estimated_credits, u.credits_used, u.reply, u.error, u.paths, now)
         for id_, row_updates in updates.items()
         for u in row_updates[turn : turn + 1]
     ]:
-        update_rows(db, rows)
+        for bulk in _bulks(rows):
+            db.execute(_update_statement(len(bulk)), list(chain.from_iterable(bulk)))
         turn += 1
 
 
-def _find(db: sqlite3.Connection, out_task_id: str | None) -> Entry | None:
-    entry, last = None, 0
-    while out_task_id is not None:
-        row = db.execute(_SELECT, (out_task_id,)).fetchone()
-        if row is None:
-            return entry
-        number, id_, position, state, *rest = row
-        if number <= last:
-            raise ValueError(f"{id_} was recorded before the task that it is a retry of")
-        last = number
-        entry = Entry(id_, position, LedgerState(state), *rest)
-        out_task_id = entry.retried_as
-    return entry
+def _bulks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Split *rows* in sizes of powers of two: few statements to prepare."""
+    start = 0
+    while start < len(rows):
+        size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))
+        yield rows[start : start + size]
+        start += size
+
+
+@cache
+def _places(columns: int, rows: int) -> str:
+    return ", ".join([f"({', '.join('?' * columns)})"] * rows)
+
+
+@cache
+def _insert_statement(size: int) -> str:
+    return (
+        "INSERT INTO tasks (number, out_task_id, content, occurrence, state, model, request, "  # noqa: S608
+        f"created_at, updated_at) VALUES {_places(9, size)} ON CONFLICT DO NOTHING"
+    )
+
+
+@cache
+def _accept_statement(size: int) -> str:
+    return (
+        "UPDATE tasks SET state = 'submitted', updated_at = ?, "  # noqa: S608 - nothing but places
+        "estimated_credits = coalesce(new.column2, estimated_credits) "
+        f"FROM (VALUES {_places(2, size)}) AS new WHERE out_task_id = new.column1"
+    )
+
+
+@cache
+def _update_statement(size: int) -> str:
+    return (
+        "UPDATE tasks SET state = new.column2, "  # noqa: S608 - nothing but places for values
+        "estimated_credits = coalesce(new.column3, estimated_credits), "
+        "credits_used = coalesce(new.column4, credits_used), "
+        "reply = coalesce(new.column5, reply), error = coalesce(new.column6, error), "
+        "paths = coalesce(new.column7, paths), updated_at = new.column8 "
+        f"FROM (VALUES {_places(8, size)}) AS new WHERE out_task_id = new.column1"
+    )
+
+
+def _attempt_id(root: str, attempt: int) -> str:
+    suffix = f"-{attempt}"
+    return f"{root[: _LONGEST_ID - len(suffix)]}{suffix}"

@@ -1,0 +1,295 @@
+"""The asyncio side of the ledger: changes are grouped, and made in a thread."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from aireiter_async._ledger import _store
+from aireiter_async._ledger._file import explain
+from aireiter_async._ledger._store import Change, Claim, Entry, Group, LedgerState, Store, Update
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async.errors import AireiterError, APIError, LedgerError
+
+_SALT_BYTES: Final = 6
+# Seconds for which a group gathers before it is written: a disk's flush takes as long, and a
+# submit many times that.
+_LINGER: Final = 0.005
+_DIGEST_BYTES: Final = 16
+
+
+class Journal:
+    """What a batch records in a ledger, while that is open.
+
+    Args:
+        path: The ledger's file.
+        rebind: Whether the ledger may belong to another service from now on.
+    """
+
+    def __init__(self, path: Path, *, rebind: bool) -> None:
+        self.path = path
+        self._rebind = rebind
+        self._store: Store | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._next = Group()
+        self._claimed: list[asyncio.Future[None]] = []
+        self._results: list[asyncio.Future[Any]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._held: dict[str, asyncio.Event] = {}
+        self._batches = 0
+        self.broken: LedgerError | None = None
+
+    @property
+    def opened(self) -> bool:
+        return self._executor is not None
+
+    async def open(self) -> None:
+        """Open the file and lock it."""
+        if self._executor is not None:
+            raise RuntimeError("this Ledger is open already")
+        self._executor = executor = ThreadPoolExecutor(1, thread_name_prefix="aireiter-ledger")
+        opening = executor.submit(Store, self.path, secrets.token_hex(_SALT_BYTES))
+        try:
+            self._store = await asyncio.wrap_future(opening)
+        except BaseException:
+            self._executor = None
+            executor.shutdown(wait=True)
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self.broken = None
+
+    async def close(self) -> None:
+        """Write what is waiting, and close the file."""
+        if self._store is not None and self.broken is None:
+            self._check_loop()
+        closing = asyncio.ensure_future(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():  # however often it is cancelled: it is a matter of milliseconds
+            try:
+                await asyncio.wait([closing])
+            except asyncio.CancelledError as again:
+                cancelled = again
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        try:
+            while self._next or self._writing():
+                await asyncio.wait([self._schedule()])
+        finally:
+            store, executor = self._store, self._executor
+            self._store = self._executor = None
+            if store is not None and executor is not None:
+                closed = asyncio.wrap_future(executor.submit(store.close))
+                try:
+                    await asyncio.shield(closed)
+                finally:
+                    executor.shutdown(wait=True)
+
+    async def begin(self, service: str) -> int:
+        """Begin a batch on a service, named by its host, port and path; return its number.
+
+        Raises:
+            LedgerError: The ledger belongs to another service.
+        """
+        known = await self.ask(_store.bind(service, rebind=self._rebind))
+        if known != service:
+            raise LedgerError(
+                f"its tasks belong to {known}, not to {service}: use another ledger, or rebind "
+                "this one if both are the same service",
+                str(self.path),
+            )
+        self._batches += 1
+        return self._batches
+
+    def end(self, batch: int) -> None:
+        """Drop what was kept for a batch, if the ledger is still open."""
+        if self._store is not None and self.broken is None:
+            self.ask(_store.forget(batch))
+
+    def held(self, out_task_id: str) -> "_Held":
+        """Keep an ID to the block: batches that share a ledger may work on the same one."""
+        return _Held(self._held, out_task_id)
+
+    def identify(
+        self, batch: int, request: SubmitRequest, content: str, *, unique: bool, recorded: bool
+    ) -> Claim:
+        """Return the claim of *request*, whose content is *content*, for `claim`."""
+        return Claim(
+            batch,
+            request.out_task_id,
+            request.generated,
+            unique,
+            hashlib.sha256(content.encode()).digest()[:_DIGEST_BYTES],
+            request.model,
+            content,
+            recorded,
+        )
+
+    async def claim(self, claim: Claim) -> None:
+        """Look up a request, and record the intent to submit it if it is new and to be recorded.
+
+        On return it is durable, and the claim says what was found.
+
+        Raises:
+            LedgerError: The ID stands for another request, or the file cannot be written.
+        """
+        self._check_loop()
+        claimed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next.claims.append(claim)
+        self._claimed.append(claimed)
+        self._schedule()
+        await claimed
+        entry = claim.entry
+        if entry is not None and entry.content != claim.content:
+            raise LedgerError(
+                f"out_task_id {claim.out_task_id} stands for another request in this ledger: "
+                "give the changed request an ID of its own",
+                str(self.path),
+            )
+
+    async def find(self, out_task_id: str) -> Entry | None:
+        """Return the row of an ID, or of the task submitted in its place, as it is now."""
+        found: Entry | None = await self.ask(_store.find(out_task_id))
+        return found
+
+    async def replace(self, out_task_id: str, state: LedgerState) -> str:
+        """Record the intent to submit a request again, whose task has ended in *state*.
+
+        Returns:
+            The ID of the new task.
+        """
+        again: str = await self.ask(_store.replace(out_task_id, state))
+        return again
+
+    def accepted(self, task: Task) -> None:
+        """Record that the service has accepted a task."""
+        self._check_loop()
+        group, out_task_id = self._next, task.out_task_id
+        if out_task_id in group.updates:  # which are made after it, and are older
+            self._note(out_task_id, Update(LedgerState.SUBMITTED, task.estimated_credits))
+        else:
+            group.accepted[out_task_id] = task.estimated_credits
+            self._schedule()
+
+    def ended(self, task: Task) -> None:
+        """Record that a task has completed or failed, and the service's reply."""
+        failed = task.status is TaskStatus.FAILED
+        state = LedgerState.FAILED if failed else LedgerState.COMPLETED
+        update = Update(state, credits_used=task.credits_used, reply=json.dumps(task.raw))
+        self._note(task.out_task_id, update)
+
+    def downloaded(self, task: Task, paths: Sequence[Path]) -> None:
+        """Record where the files of a completed task are."""
+        names = json.dumps([str(path) for path in paths])
+        self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=names))
+
+    def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
+        """Record why a request was rejected, or is uncertain."""
+        detail: dict[str, str | int] = {"type": type(error).__name__, "message": error.message}
+        if isinstance(error, APIError):
+            detail["code"] = error.code
+        self._note(out_task_id, Update(state, error=json.dumps(detail)))
+
+    def withdraw(self, out_task_id: str) -> None:
+        """Forget an intent of which it is certain that the service has accepted nothing."""
+        self.ask(_store.withdraw(out_task_id))
+
+    def ask(self, change: Change) -> "asyncio.Future[Any]":
+        """Make a change, and hand on what it returns once it is durable."""
+        self._check_loop()
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._next.changes.append(change)
+        self._results.append(result)
+        self._schedule()
+        return result
+
+    def _check_loop(self) -> None:
+        """Refuse to be used unopened, or in another loop, whose futures are others."""
+        if self.broken is not None:
+            raise self.broken
+        if self._store is None:
+            raise RuntimeError("the Ledger is not open: use 'async with Ledger(...) as ledger'")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "this Ledger was opened in another event loop, or before a fork: open one in each"
+            )
+
+    def _note(self, out_task_id: str, update: Update) -> None:
+        """Make a change that nobody waits for; if it fails, the ledger is broken for the next."""
+        self._check_loop()
+        self._next.updates.setdefault(out_task_id, []).append(update)
+        self._schedule()
+
+    def _writing(self) -> bool:
+        return self._committing is not None and not self._committing.done()
+
+    def _schedule(self) -> asyncio.Task[None]:
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit())
+        return self._committing
+
+    async def _commit(self) -> None:
+        """Write group after group, until nothing is waiting."""
+        store, loop = self._store, asyncio.get_running_loop()
+        assert store is not None  # noqa: S101 - `_close` waits for this task before
+        while self._next:
+            await asyncio.sleep(_LINGER)
+            group, claimed, results = self._next, self._claimed, self._results
+            self._next, self._claimed, self._results = Group(), [], []
+            try:
+                answers = await loop.run_in_executor(self._executor, store.apply, group)
+            except BaseException as error:  # nobody may wait for what is not written
+                self._break(error, (*claimed, *results, *self._claimed, *self._results))
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for each in claimed:
+                    if not each.done():
+                        each.set_result(None)
+                for future, answer in zip(results, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+
+    def _break(self, error: BaseException, waiting: Iterable["asyncio.Future[Any]"]) -> None:
+        """Fail all that is waiting, and all that comes."""
+        self._next, self._claimed, self._results = Group(), [], []
+        if not isinstance(error, LedgerError):
+            cause, error = error, explain(error, self.path)
+            error.__cause__ = cause
+        self.broken = error
+        for future in waiting:
+            if not future.done():
+                future.set_exception(self.broken)
+                future.exception()  # whoever waited may be gone
+
+
+class _Held:
+    """Keeps an ID to one block at a time."""
+
+    __slots__ = ("_held", "_out_task_id")
+
+    def __init__(self, held: dict[str, asyncio.Event], out_task_id: str) -> None:
+        self._held = held
+        self._out_task_id = out_task_id
+
+    async def __aenter__(self) -> bool:
+        """Return whether somebody else held it before."""
+        waited = False
+        while held := self._held.get(self._out_task_id):
+            waited = True
+            await held.wait()
+        self._held[self._out_task_id] = asyncio.Event()
+        return waited
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._held.pop(self._out_task_id).set()
