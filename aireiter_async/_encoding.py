@@ -98,7 +98,7 @@ def encode_mapping(name: str, mapping: Mapping[str, Any]) -> Encoded:
             return Encoded("".join(_encode(values, 0)).encode())
     except (TypeError, ValueError, RecursionError) as error:
         _copy(values, name)  # raises an error that names the value
-        raise ValueError(f"{name} cannot be encoded as JSON: {error}") from error
+        raise ValueError(f"{name} cannot be JSON: {error}") from error  # pragma: no cover
     return Encoded(None, _copy(values, name))
 
 

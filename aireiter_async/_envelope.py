@@ -1,22 +1,25 @@
-"""The envelope of an answer: the data inside it, or the error that it stands for.
+"""The envelope of a response: the data inside it, or the error that it stands for.
 
-The envelopes differ by page of the documentation, a refusal may travel in an
+The envelopes differ by page of the documentation, a rejection may travel in an
 HTTP 200 with ``"ok": true``, and HTML means a wrong route or the CDN: one
 function understands them all, and a table turns codes into errors.
 """
 
-import json
+import html
 import math
+import re
 import reprlib
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
+from aireiter_async._decoding import decode
 from aireiter_async.errors import (
     AireiterError,
     APIError,
     AuthenticationError,
+    IDInUseError,
     InsufficientCreditsError,
     InvalidRequestError,
     ProtocolError,
@@ -28,31 +31,57 @@ from aireiter_async.errors import (
 _EXCERPT: Final = 200
 _OK: Final = 200
 _FORBIDDEN: Final = 403
-_PACED: Final = frozenset({425, 429})
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_RATE_LIMITS: Final = frozenset({425, 429})
+_SUCCESSES: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
-_SERVER_TROUBLE: Final = range(500, 600)
+_REJECTIONS: Final = range(400, 500)
+_SERVER_ERRORS: Final = range(500, 600)
 
 ERRORS: Final[Mapping[int, type[APIError]]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
     402: InsufficientCreditsError,
     403: AuthenticationError,
-    404: TaskNotFoundError,
+    409: InvalidRequestError,
+    413: InvalidRequestError,
+    414: InvalidRequestError,
+    415: InvalidRequestError,
     422: InvalidRequestError,
     425: RateLimitError,
     429: RateLimitError,
+    431: InvalidRequestError,
     433: InsufficientCreditsError,
+    451: InvalidRequestError,
 }
 # On a submit there is no task yet that could be missing: a route or a model is.
-SUBMIT_ERRORS: Final = {**ERRORS, 404: InvalidRequestError}
-_NOT_FOUND: Final = "task not found"
+SUBMIT_ERRORS: Final = {**ERRORS, _NOT_FOUND: InvalidRequestError}
+# What a server in front of the API rejects with a page of its own for the request's sake.
+_PAGES: Final = frozenset({413, 414, 415, 422, 431, 451})
+
+# The service's own words for an unknown ID; a 404 without them comes from something else.
+_NO_TASK: Final = "task not found"
+_NO_CREDITS: Final = re.compile(
+    r"insufficient[ _-](?:\w+[ _-])?(?:quota|credits?|balance|funds)"
+    r"|(?:not enough|out of) credits?|exceeded your current quota|billing_hard_limit"
+    r"|(?:余额|积分|额度|点数)不足",
+    re.IGNORECASE,
+)
+# A used ID in any wording: something about an ID, and that it is there already.
+_ABOUT_ID: Final = re.compile(r"(?:\b|_)ids?\b|任务编号", re.IGNORECASE)
+_TAKEN: Final = re.compile(
+    r"duplicat|\balready\b|(?<!not )\bexists\b|\bconflict"
+    r"|\b(?:is|been|was|in) (?:used?|taken|occupied)\b|\bused before\b|\breused?\b"
+    r"|重复|已存在|已经存在|已使用|已被|占用",
+    re.IGNORECASE,
+)
 _LONGEST_CODE: Final = 9
 _LONGEST_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
-# Deeper values could be neither pickled nor copied, more of them would take gigabytes.
-_DEEPEST: Final = 200
-_MOST_VALUES: Final = 1_000_000
-_SHALLOW: Final = 2 * _DEEPEST  # characters in which nothing can be nested more deeply
-_AROUND: Final = " \t\r\n\ufeff"  # white space in JSON, and the byte order mark
+_MESSAGES: Final = ("message", "detail", "msg", "error_message", "error_msg", "title", "reason")
+_TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+_SECONDS: Final = re.compile(r"\s*([+-]?[\d.]+(?:e\+?\d+)?)\s*s?(?:ec\w*)?\s*(?:,|$)", re.ASCII)
+_CHECK_BASE_URL: Final = "check base_url"
 
 
 class Reply(NamedTuple):
@@ -68,36 +97,21 @@ class Reply(NamedTuple):
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _read_float(text: str) -> float | str:
-    """Keep a number beyond those of floats as its text: JSON has no form for an infinity."""
-    number = float(text)
-    return number if math.isfinite(number) else text
-
-
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _EXCERPT
-
-_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_read_float).raw_decode
 
 
 def open_envelope(
     reply: Reply, *, errors: Mapping[int, type[APIError]]
 ) -> tuple[dict[str, Any], Any]:
-    """Take the data out of the envelope, or raise what the envelope says."""
-    try:
-        text = reply.body.decode().strip(_AROUND)
-        length = len(text)
-        many = length > _SHALLOW and _many_values(text)
-        payload, end = _decode(text)
-        if end != length:
-            raise ValueError("more follows the JSON")  # noqa: TRY301 - as the decoder would
-    except (ValueError, RecursionError) as error:
-        raise _no_object(reply) from error
-    if not isinstance(payload, dict) or (many and _too_deep(payload)):
+    """Return the whole envelope and the data in it, or raise the error it reports.
+
+    Args:
+        reply: The response.
+        errors: Which class stands for which code.
+    """
+    payload = decode(reply.body, reply.headers)
+    if not isinstance(payload, dict):
         raise _no_object(reply)
     if payload.get("error") or payload.get("statusCode") != _OK:  # hardly ever
         _check_code(payload, reply, errors)
@@ -107,56 +121,75 @@ def open_envelope(
     return payload, data
 
 
-def _many_values(text: str) -> bool:
-    """Tell whether a text may be nested too deeply; what has far too many values is refused."""
-    opened = text.count("[") + text.count("{")
-    if opened + text.count(",") > _MOST_VALUES:
-        raise ValueError("too many values")
-    return opened > _DEEPEST
-
-
-def _too_deep(payload: dict[str, Any]) -> bool:
-    level: list[Any] = [payload]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-    return bool(level)
-
-
 def _check_code(
-    payload: dict[str, Any],
-    reply: Reply,
-    errors: Mapping[int, type[APIError]],
+    payload: dict[str, Any], reply: Reply, errors: Mapping[int, type[APIError]]
 ) -> None:
-    """Raise the error that the answer names, if it does name one."""
-    code, message = _verdict(payload, reply.status)
-    if code is None:
-        raise protocol_error("the answer names an error without a code", reply)
-    if code != _OK:
-        kind = errors.get(code) or (ServerError if code in _SERVER_TROUBLE else APIError)
-        if kind is not TaskNotFoundError and errors is ERRORS and _NOT_FOUND in message.lower():
-            kind = TaskNotFoundError
-        raise kind(code, message, _retry_after(reply), None, reply.status)
+    """Raise the error that the envelope reports, if any."""
+    code, message = _code_and_message(payload, reply.status)
+    if reply.status in _SUCCESSES and _reports_failure(payload):
+        code = _OK if code in (None, reply.status) else code
+    elif code is None:
+        data = payload.get("data")
+        if errors is not SUBMIT_ERRORS and isinstance(data, dict) and data.get("status"):
+            return  # nothing beside it may hide a task
+        raise protocol_error("the response reports an error without a code", reply)
+    elif code == _OK:
+        return
+    kind = errors.get(code) or errors.get(reply.status)
+    if kind is None:
+        kind = ServerError if code in _SERVER_ERRORS else APIError
+    if code in _REJECTIONS or code == _OK:
+        kind = _rejection(payload, code, message, kind, submit=errors is SUBMIT_ERRORS)
+        if kind is TaskNotFoundError and _NO_TASK not in message.lower():
+            raise protocol_error("a 404 that is not the API's own", reply, _CHECK_BASE_URL)
+    raise kind(code, message, _retry_after(reply), None, reply.status)
 
 
-def _verdict(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
-    """Say which code an answer carries, and its message.
+def _rejection(
+    payload: dict[str, Any], code: int, message: str, kind: type[APIError], *, submit: bool
+) -> type[APIError]:
+    """Return the class of a definite rejection, which the words may narrow down."""
+    if not submit and (code == _NOT_FOUND or _NO_TASK in message.lower()):
+        return TaskNotFoundError
+    error = payload.get("error")
+    words = f"{error.get('code')} {error.get('type')}" if isinstance(error, dict) else ""
+    if _NO_CREDITS.search(f"{words} {payload.get('code')} {message}"):
+        return InsufficientCreditsError
+    if kind is APIError and code == _OK:
+        kind = InvalidRequestError
+    if submit and kind is InvalidRequestError and _is_id_taken(code, message):
+        return IDInUseError
+    return kind
 
-    ``error.code``, else ``statusCode``, else ``code``, else the HTTP status, as
+
+def _reports_failure(payload: dict[str, Any]) -> bool:
+    """Return whether an envelope without a code of its own says that it failed."""
+    if any(_code(payload.get(name)) is not None for name in ("statusCode", "code")):
+        return False
+    return any(payload.get(name) in (False, "false") for name in ("success", "ok"))
+
+
+def _is_id_taken(code: int, message: str) -> bool:
+    if not _TAKEN.search(message):
+        return code == _CONFLICT and not message
+    return code == _CONFLICT or bool(_ABOUT_ID.search(message))
+
+
+def _code_and_message(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
+    """Extract the code and the message.
+
+    The code is ``error.code``, else ``statusCode``, else ``code``, else the HTTP status, as
     a number; an error without any number but 200 has no code.
     """
     error = payload.get("error")
     inner = error if isinstance(error, dict) else {}
-    message = read_text(inner.get("message") or payload.get("message") or error or None)
+    texts = (*map(inner.get, _MESSAGES), *map(payload.get, _MESSAGES), error)
+    message = read_text(next((text for text in texts if text), None))
     for value in (inner.get("code"), payload.get("statusCode"), payload.get("code"), status):
         code = _code(value)
         if code is not None and not (code == _OK and error):
             return code, message
-    return None, ""
+    return None, message
 
 
 def _code(value: Any) -> int | None:
@@ -170,13 +203,14 @@ def _code(value: Any) -> int | None:
 def _retry_after(reply: Reply) -> float | None:
     """Read ``Retry-After`` (RFC 9110, section 10.2.3) as seconds from when *reply* was received.
 
-    A date is held against the answer's own ``Date`` where there is one: the two
+    A date is held against the response's own ``Date`` where there is one: the two
     clocks need not agree.
     """
     value = reply.headers.get("Retry-After")
     if value is None:
         return None
-    seconds = read_number(value)
+    found = _SECONDS.match(value)
+    seconds = read_number(found[1]) if found else None
     if seconds is None:
         then, here = _read_date(value), _read_date(reply.headers.get("Date", ""))
         if then is None:
@@ -186,35 +220,49 @@ def _retry_after(reply: Reply) -> float | None:
 
 
 def _read_date(value: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(value)
-        # Dates of HTTP are in GMT; asctime's form (RFC 9110, section 5.6.7) does not say so.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = read(value.strip())
+            # Dates of HTTP are in GMT; asctime's form (RFC 9110, section 5.6.7) does not say so.
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError, TypeError, IndexError):
+            continue
+    return None
 
 
 def _no_object(reply: Reply) -> AireiterError:
-    """Say why an answer is no JSON: the likely cause is in its status and its first bytes."""
-    status = reply.status
-    if status in _PACED:
+    """Return why a response is not the API's: the cause is in its status and its first bytes."""
+    status, body = reply.status, reply.body.lstrip()
+    page = body[:1] == b"<"
+    if status in _RATE_LIMITS:
         return RateLimitError(status, "too many requests", _retry_after(reply), None, status)
+    if status in _PAGES:
+        title = _TITLE.search(body[:_LONGEST_TEXT].decode("utf-8", "replace")) if page else None
+        text = html.unescape(title[2]).strip() if title else _excerpt(reply)
+        return InvalidRequestError(status, text, _retry_after(reply), None, status)
     if status in _REDIRECTS:
-        what = f"the answer redirects to {reply.headers.get('Location', 'nowhere')!r}: set base_url"
-    elif reply.body.lstrip()[:1] != b"<":
-        what = "the answer is no JSON object"
+        where = reply.headers.get("Location", "nowhere")
+        return protocol_error(f"the response redirects to {where!r}", reply, "set base_url to it")
+    what = "the response is HTML" if page else "the response is not a JSON object"
+    if status in _SERVER_ERRORS:
+        cause, advice = "the service or the CDN in front of it is failing", "try again later"
     elif status == _FORBIDDEN:
-        what = "the answer is HTML: the CDN may refuse the User-Agent, set user_agent"
-    elif status in _SERVER_TROUBLE:
-        what = "the answer is HTML: the service or the CDN in front of it is in trouble"
+        cause = "the CDN may have rejected the User-Agent"
+        advice = "set user_agent, and check base_url"
+    elif page or status in _REJECTIONS:
+        cause, advice = "base_url is probably wrong", _CHECK_BASE_URL
     else:
-        what = "the answer is HTML: base_url or the method is likely wrong"
-    return protocol_error(what, reply)
+        return protocol_error(what, reply)
+    return protocol_error(f"{what}: {cause}", reply, advice)
 
 
-def protocol_error(what: str, reply: Reply) -> ProtocolError:
-    excerpt = reply.body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]
-    return ProtocolError(what, reply.status, excerpt, _retry_after(reply))
+def protocol_error(what: str, reply: Reply, advice: str = "") -> ProtocolError:
+    retry_after = _retry_after(reply)
+    return ProtocolError(what, reply.status, _excerpt(reply), retry_after, advice=advice)
+
+
+def _excerpt(reply: Reply) -> str:
+    return reply.body[: 4 * _EXCERPT].decode("utf-8", "replace")[:_EXCERPT]
 
 
 def read_text(value: Any) -> str:

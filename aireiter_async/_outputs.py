@@ -30,18 +30,65 @@ _MEDIA: Final[Mapping[str, OutputKind]] = {
 _LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it has taken apart
 
 
+# Where an adapter for the service, or a relay, has results beside or instead of ``output``, and
+# where a URL from there belongs in an item.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "outputs": "url",
+    "results": "url",
+    "result": "url",
+    "images": "url",
+    "image": "url",
+    "videos": "video",
+    "video": "video",
+    "audios": "audio",
+    "audio": "audio",
+    "files": "file",
+    "file": "file",
+    "urls": "url",
+    "url": "url",
+}
+_COVERS: Final = ("cover", "cover_url", "cover_image")
+
+
+def find_outputs(
+    data: Mapping[str, Any], model: str | None, out_task_id: str | None
+) -> tuple[Output, ...]:
+    """Read the outputs of a task that has ended from wherever in *data* they are."""
+    outputs = read_outputs(data.get("output"), model, out_task_id)
+    if outputs:
+        return outputs
+    cover = next((data[name] for name in _COVERS if _text(data.get(name))), None)
+    for name, place in _ELSEWHERE.items():
+        values = data.get(name)
+        if not values:
+            continue
+        if not isinstance(values, Mapping):
+            values = [
+                {place: value} | ({"url": cover} if place != "url" else {})
+                if isinstance(value, str)
+                else value
+                for value in (values if isinstance(values, list) else [values])
+            ]
+        outputs = read_outputs(values, model, out_task_id)
+        if outputs:
+            return outputs
+    return ()
+
+
 def read_outputs(
     output: Any, model: str | None, out_task_id: str | None = None
 ) -> tuple[Output, ...]:
     """Read the ``output`` of a finished task, whatever its shape.
 
+    An item with neither a URL nor a text is left out: a task may be completed
+    before its results are published.
+
     Args:
-        output: An array of objects, an object with a ``list``, one object, or
-            URLs; anything else is kept in ``raw``.
+        output: An array of objects, an object with a ``list``, one object, or URLs.
         model: The name of the task's model, None where it is not known.
         out_task_id: The ID of the task.
     """
-    if output is None:
+    if not output:
         return ()
     if isinstance(output, Mapping) and isinstance(output.get("list"), list):
         output = output["list"]
@@ -49,29 +96,31 @@ def read_outputs(
     known = models.MODELS.get(model) if model else None
     place = known.OUTPUT if known else None
     medium = known.MEDIUM if known else None
-    return tuple(
+    outputs = (
         Output(**_read_output(item, place, medium), out_task_id=out_task_id, number=number)
         for number, item in enumerate(items, 1)
     )
+    return tuple(output for output in outputs if output.url or output.text)
 
 
 def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dict[str, Any]:
     if isinstance(item, str):
-        return {"url": item or None, "kind": _kind_of_url(item, medium), "raw": item}
+        return {"url": item.strip() and item, "kind": _kind_of_url(item, medium), "raw": item}
     if not isinstance(item, Mapping):
-        return {"raw": item}
+        return {}
     found = next((key for key in (place, *_KINDS) if key and _text(item.get(key))), None)
-    url = _text(item.get("url"))
+    media, cover = _text(item.get("url")), None
     title, text = _text(item.get("title")), _text(item.get("text"))
     kind: OutputKind
     if found is not None and found in _KINDS:
-        media, cover = _text(item[found]), url
+        media, cover = item[found], media
         kind = _KINDS[found]
-    elif url is not None and place != "text":
-        media, cover = url, None
-        kind = _kind_of_url(url, medium)
+    elif media is not None and place != "text":
+        kind = _kind_of_url(media, medium)
+        if kind == "image" and place in _KINDS:  # a song's or a video's cover alone
+            media, cover = None, media
     else:
-        media, cover = None, url
+        media, cover = None, media
         kind = "text" if title or text else "file"
     metadata = item.get("metadata")
     return {
@@ -86,7 +135,7 @@ def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dic
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from aireiter_async._decoding import decode_leniently, salvage
 from aireiter_async._envelope import (
     ERRORS,
     SUBMIT_ERRORS,
@@ -19,16 +20,17 @@ from aireiter_async._envelope import (
     read_number,
     read_text,
 )
-from aireiter_async._outputs import read_outputs
+from aireiter_async._outputs import find_outputs, read_outputs
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Balance, ErrorDetail, FreeQuota, Task, TaskStatus
+from aireiter_async.errors import ProtocolError
 
 SUBMIT_PATH: Final = "/api/openapi/submit"
 QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
-OTHER_TASK: Final = "the answer is about another task"
+OTHER_TASK: Final = "the response is about another task"
 
 encode_submit: Final = SubmitRequest.encode
 encode_content: Final = SubmitRequest.encode_content
@@ -40,50 +42,95 @@ def encode_query(out_task_id: str) -> bytes:
 
 
 def read_submit(reply: Reply, request: SubmitRequest) -> Task:
-    """Read the answer to a submit.
+    """Read the response to a submit.
 
     Args:
-        reply: The answer.
+        reply: The response.
         request: What was submitted.
 
     Returns:
         The accepted task.
 
     Raises:
-        APIError: The service refused, by its own code.
-        ProtocolError: The answer is not one of the API's, or says of no task
-            that it was accepted: whether it was is not certain.
+        APIError: The service rejected it, by its own code.
+        ProtocolError: The response is not one of the API's, or names no task
+            that was accepted: whether it was is not certain.
     """
     out_task_id = request.out_task_id
     payload, data = open_envelope(reply, errors=SUBMIT_ERRORS)
     if not isinstance(data, dict) or not (
         data.get("status") or data.get("out_task_id") or data.get("task_id")
     ):
-        raise protocol_error("the submit was answered without a task", reply)
+        raise protocol_error("the response to the submit has no task", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
         raise protocol_error(OTHER_TASK, reply)
     return _read_task(payload, data, out_task_id, request.model)
 
 
 def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
-    """Read the answer to a query.
+    """Read the response to a query.
 
     Args:
-        reply: The answer.
-        out_task_id: The id that was asked for.
-        model: The task's model where it is known; the answer does not say.
+        reply: The response.
+        out_task_id: The ID that was asked for.
+        model: The task's model where it is known; the response does not say.
 
     Raises:
         TaskNotFoundError: The service knows no such task.
-        APIError: The service refused.
-        ProtocolError: The answer is not one of the API's.
+        APIError: The service rejected the query.
+        ProtocolError: The response is not one of the API's.
     """
-    payload, data = open_envelope(reply, errors=ERRORS)
-    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
-        raise protocol_error("the query was answered without a status", reply)
-    if data.get("out_task_id") not in (out_task_id, None, ""):
-        raise protocol_error(OTHER_TASK, reply)
-    return _read_task(payload, data, out_task_id, model)
+    try:
+        payload, data = open_envelope(reply, errors=ERRORS)
+        task = _read_state(reply, payload, data, out_task_id, model)
+    except ProtocolError:
+        salvaged = _salvage(reply, out_task_id, model)
+        if salvaged is None:
+            raise
+        return salvaged
+    if task.status is TaskStatus.COMPLETED and not task.outputs:
+        return _salvage(reply, out_task_id, model) or task
+    return task
+
+
+def _read_state(
+    reply: Reply, payload: dict[str, Any], data: Any, out_task_id: str, model: str | None
+) -> Task:
+    """Read the data of a query.
+
+    Raises:
+        ProtocolError: It has no status, or is about another task.
+    """
+    if isinstance(data, dict):
+        if data.get("out_task_id") not in (out_task_id, None, ""):
+            raise protocol_error(OTHER_TASK, reply)
+        task, status = _read_task(payload, data, out_task_id, model), data.get("status")
+        if type(status) in _STATUS_TYPES or task.done:
+            return task
+    raise protocol_error("the response to the query has no status", reply)
+
+
+def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
+    """Read a task that has ended from a response that is broken, or has duplicate keys."""
+    if reply.status != _OK or b"status" not in reply.body:
+        return None
+    payload = decode_leniently(reply.body, reply.headers)
+    if not isinstance(payload, dict):
+        found = salvage(reply.body, reply.headers, _SALVAGED)
+        two_ids = b'"out_task_id"' in reply.body and "out_task_id" not in found
+        if two_ids or "status" not in found:  # or there are two
+            return None
+        payload = {"statusCode": found.pop("statusCode", _OK), "data": found}
+    if payload.get("statusCode", _OK) != _OK:
+        return None
+    for data in (payload.get("data"), payload):  # a relay may have taken the envelope off
+        try:
+            task = _read_state(reply, payload, data, out_task_id, model)
+        except ProtocolError:
+            continue
+        if task.done and (data is not payload or task.outputs):
+            return task
+    return None
 
 
 def read_balance(reply: Reply) -> Balance:
@@ -96,7 +143,7 @@ def read_balance(reply: Reply) -> Balance:
     payload, data = open_envelope(reply, errors=ERRORS)
     credits_left = read_number(data.get("credits")) if isinstance(data, dict) else None
     if credits_left is None:
-        raise protocol_error("the balance was answered without credits", reply)
+        raise protocol_error("the response has no credits", reply)
     quotas = data.get("free_quotas")
     return Balance(
         credits=credits_left,
@@ -115,7 +162,7 @@ def read_balance(reply: Reply) -> Balance:
 
 
 def restore_task(text: str, out_task_id: str, model: str) -> Task:
-    """Read an answer to a query again that was kept as the JSON *text* of ``Task.raw``.
+    """Read a response to a query again that was kept as the JSON *text* of ``Task.raw``.
 
     Raises:
         ProtocolError: It is not what was kept.
@@ -129,31 +176,72 @@ def _read_task(
 ) -> Task:
     """Read what can be read; nothing that is missing or malformed loses a paid task."""
     get = data.get
-    output, status = get("output"), get("status")
+    word, error = get("status"), _read_error(get("error"))
+    status = _STATUSES.get(word) if type(word) is str else None
+    completed_at = _read_time(get("completed_at"))
+    if status is TaskStatus.PENDING or status is TaskStatus.PROCESSING:
+        outputs = read_outputs(get("output"), model, out_task_id)
+    else:
+        outputs = find_outputs(data, model, out_task_id)
+        ended = bool(outputs or completed_at)
+        status = status or _infer_status(word, error, ended=ended)
+        if status is TaskStatus.FAILED and error is None:
+            error = _read_error(next((get(name) for name in _REASONS if get(name)), None))
     return Task(
         out_task_id,
-        TaskStatus.PENDING if status is None else _read_status(status),
+        status,
         model,
         read_number(get("estimated_credits")),
         read_number(get("credits_used")),
         _read_time(get("created_at")),
-        _read_time(get("completed_at")),
-        () if output is None else read_outputs(output, model, out_task_id),
-        _read_error(get("error")),
+        completed_at,
+        outputs,
+        error,
         payload,
     )
 
 
 _STATUSES: Final[Mapping[str, TaskStatus]] = {
-    **{status.value: status for status in TaskStatus},
+    **{status.value: status for status in TaskStatus if status is not TaskStatus.UNKNOWN},
     "submitted": TaskStatus.PENDING,
 }
+# Words of other services and of programs in between; in any case.
+_SYNONYMS: Final[Mapping[str, TaskStatus]] = {
+    **_STATUSES,
+    **dict.fromkeys(
+        ("complete", "success", "succeed", "succeeded", "successful", "done", "finished"),
+        TaskStatus.COMPLETED,
+    ),
+    **dict.fromkeys(
+        (
+            *("fail", "failure", "error", "errored", "rejected", "aborted", "terminated"),
+            *("cancel", "canceled", "cancelled", "expired", "timeout", "timed_out", "timedout"),
+        ),
+        TaskStatus.FAILED,
+    ),
+}
+_STATUS_TYPES: Final = frozenset({str, int, float})
+_REASONS: Final = ("error_message", "fail_reason", "failure_reason", "reason", "message")
+_SALVAGED: Final = (
+    *("statusCode", "out_task_id", "status", "created_at", "completed_at", "credits_used"),
+    *("output", "error", "video", "cover", "images"),
+)
 
 
-def _read_status(value: Any) -> TaskStatus:
-    return (
-        _STATUSES.get(value, TaskStatus.UNKNOWN) if isinstance(value, str) else TaskStatus.UNKNOWN
-    )
+def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskStatus:
+    """Return the status that an undocumented *word*, or what stands beside it, amounts to."""
+    status = _SYNONYMS.get(word.strip().casefold()) if isinstance(word, str) else None
+    if status is not None:
+        return status
+    if error is not None and (error.message or error.code not in ("", "0")):
+        return TaskStatus.FAILED
+    if ended:
+        return TaskStatus.COMPLETED
+    return TaskStatus.PENDING if word is None else TaskStatus.UNKNOWN
+
+
+# Times at the limits of the calendar stand for none, and cannot be converted to another zone.
+_YEARS: Final = range(1971, 9999)
 
 
 def _read_time(value: Any) -> datetime | None:
@@ -163,6 +251,8 @@ def _read_time(value: Any) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
+    if moment.year not in _YEARS:
+        return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -170,5 +260,9 @@ def _read_error(value: Any) -> ErrorDetail | None:
     if not value:
         return None
     if isinstance(value, dict):
-        return ErrorDetail(read_text(value.get("code")), read_text(value.get("message")))
+        message = next((value[name] for name in _MESSAGES if value.get(name)), None)
+        return ErrorDetail(read_text(value.get("code")), read_text(message))
     return ErrorDetail("", read_text(value))
+
+
+_MESSAGES: Final = ("message", "detail", "msg", "error_message", "reason")

@@ -39,6 +39,7 @@ from typing import Final
 from attrs import Factory, define, field
 
 from aireiter_async._tasks import Task
+from aireiter_async._text import printable
 
 __all__ = [
     "APIError",
@@ -96,7 +97,7 @@ class AireiterError(Exception):
     @property
     def summary(self) -> str:
         """What happened, without the task: for another error's message."""
-        return self._text()
+        return printable(self._text())
 
     def _text(self) -> str:
         return self.message

@@ -159,7 +159,7 @@ async def test_a_bomb_of_values(peer: Peer, client: AsyncClient, value: bytes) -
     del body
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match="no JSON object"):
+        with pytest.raises(ProtocolError, match="not a JSON object"):
             await client.query("a")
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -268,7 +268,6 @@ VALUES: dict[str, bytes] = {
     "a code of 1e400": b'{"statusCode":1e400}',
     "a surrogate": b'{"statusCode":200,"data":{"credits":"\\ud800"}}',
     "a surrogate as a name": b'{"\\ud800":1}',
-    "UTF-16": json.dumps({"statusCode": 200, "data": {"credits": 1}}).encode("utf-16"),
     "a list": b"[]",
     "a text": b'"ok"',
     "nothing": b"",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aireiter_async import models
-from aireiter_async._outputs import read_outputs
+from aireiter_async._outputs import find_outputs, read_outputs
 from aireiter_async._tasks import Output
 
 CATALOGUE = json.loads((Path(__file__).parent / "data" / "models.json").read_text(encoding="utf-8"))
@@ -121,7 +121,6 @@ def test_the_order_is_the_services() -> None:
         ("https://h/a.bin", "suno", "audio"),
         ("https://[h/a.png", "veo3_1", "video"),
         ("https://[h/a.png", None, "file"),
-        (COVER, "suno", "image"),
         (PNG, "veo3_1", "image"),
         ("\x00", None, "file"),
         ("data:image/png;base64,AAAA", None, "image"),
@@ -145,44 +144,67 @@ def test_the_kind_of_a_url_is_by_its_suffix(url: str, name: str | None, kind: st
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
-        ({}, Output()),
-        ({"url": None}, Output()),
-        ({"url": ""}, Output()),
-        ({"url": 5, "video": [], "audio": {}, "file": True}, Output()),
         ({"video": None, "url": MP4}, Output(url=MP4, kind="video")),
         ({"audio": "", "url": WAV}, Output(url=WAV, kind="audio")),
         ({"url": PNG, "title": 5, "text": None, "metadata": []}, Output(url=PNG, kind="image")),
         ({"url": PNG, "text": "a cat"}, Output(url=PNG, kind="image", text="a cat")),
-        ({"title": "Rain"}, Output(kind="text", title="Rain")),
         ({"list": "none", "url": PNG}, Output(url=PNG, kind="image")),
-        ("", Output()),
-        (None, Output()),
-        (5, Output()),
-        (True, Output()),
-        ([PNG], Output()),
     ],
 )
-def test_what_is_missing_or_malformed_is_left_out(item: Any, expected: Output) -> None:
-    """Nulls, empty texts and wrong types are no media, and raw keeps them."""
+def test_what_is_malformed_is_left_out(item: Any, expected: Output) -> None:
     (output,) = read_outputs([item], None)
     assert output == expected
     assert output.raw == item
 
 
 @pytest.mark.parametrize(
-    ("output", "expected"),
+    "output",
     [
-        (None, ()),
-        ([], ()),
-        ({"list": []}, ()),
-        ({"list": None}, (Output(),)),
-        (5, (Output(),)),
-        ([None, PNG], (Output(), Output(url=PNG, kind="image", number=2))),
+        *(None, [], {}, {"list": []}, {"list": None}, "", " ", 5, True, [[PNG]]),
+        *([{}], [{"url": None}], [{"url": ""}], [{"url": " "}], [""], [None], [5]),
+        [{"url": 5, "video": [], "audio": {}, "file": True}],
+        [{"title": "Rain", "audio": ""}],
+        [{"metadata": {"a": 1}}],
     ],
 )
-def test_any_shape_of_all_outputs_is_read(output: Any, expected: tuple[Output, ...]) -> None:
-    """An array, an object with a list, one object or none: each is what it says."""
-    assert read_outputs(output, None) == expected
+def test_what_has_neither_url_nor_text_is_no_output(output: Any) -> None:
+    assert read_outputs(output, None) == ()
+    assert find_outputs({"output": output, "cover": COVER}, None, "a") == ()
+
+
+def test_a_cover_alone_is_no_result() -> None:
+    for name in ("suno", "kling_v3_omni"):
+        assert read_outputs([{"url": COVER}], name) == ()
+    assert read_outputs([{"url": COVER}], "gpt_4o") == (Output(url=COVER, kind="image"),)
+
+
+def test_the_number_is_the_place_in_the_reply() -> None:
+    outputs = read_outputs([None, PNG, {}, {"url": MP4}], None)
+    assert [(each.url, each.number) for each in outputs] == [(PNG, 2), (MP4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"video": MP4}, [Output(url=MP4, kind="video")]),
+        ({"video": MP4, "cover": COVER}, [Output(url=MP4, kind="video", cover_url=COVER)]),
+        ({"video": {"url": MP4}}, [Output(url=MP4, kind="video")]),
+        ({"videos": [MP4]}, [Output(url=MP4, kind="video")]),
+        ({"audio": WAV, "cover_url": COVER}, [Output(url=WAV, kind="audio", cover_url=COVER)]),
+        (
+            {"images": [PNG, {"url": COVER}]},
+            [Output(PNG, "image"), Output(COVER, "image", number=2)],
+        ),
+        ({"image": PNG, "cover": COVER}, [Output(url=PNG, kind="image")]),
+        ({"output": [{}], "results": [{"url": PNG}]}, [Output(url=PNG, kind="image")]),
+        ({"output": [], "result": {"list": [PNG]}}, [Output(url=PNG, kind="image")]),
+        ({"output": [PNG], "video": MP4}, [Output(url=PNG, kind="image")]),
+        ({"url": PNG}, [Output(url=PNG, kind="image")]),
+        ({"images": [], "videos": [""], "file": ZIP}, [Output(url=ZIP, kind="file")]),
+    ],
+)
+def test_results_beside_the_output_are_found(data: Any, expected: list[Output]) -> None:
+    assert list(find_outputs(data, None, None)) == expected
 
 
 def test_a_url_of_lyrics_is_their_cover() -> None:
@@ -216,12 +238,11 @@ JSON = st.recursive(
 @settings(deadline=None)
 def test_reading_never_raises(output: Any, model: str | None) -> None:
     """Any JSON value makes outputs, each with what it was read from."""
-    outputs = read_outputs(output, model)
     listed = output.get("list") if isinstance(output, dict) else output
-    items = listed if isinstance(listed, list) else [] if output is None else [output]
-    assert len(outputs) == len(items)
-    for each, item in zip(outputs, items, strict=True):
-        assert each.raw is item
+    items = listed if isinstance(listed, list) else [output]
+    for each in read_outputs(output, model):
+        assert each.raw is items[each.number - 1]
         assert each.kind in {"image", "video", "audio", "text", "file"}
+        assert each.url or each.text
         assert all(value != "" for value in (each.url, each.cover_url, each.title, each.text))
-        assert repr(each)
+    find_outputs(output if isinstance(output, dict) else {"video": output}, model, None)

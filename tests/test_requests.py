@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import re
+import traceback
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -272,6 +273,10 @@ def test_a_repr_shows_what_was_given_and_no_picture() -> None:
         "SubmitRequest(model='m', params={'a': 1}, out_task_id='b')"
     )
     assert "callback_url='https://h'" in repr(VALUES[0]).replace("/done", "")
+    with pytest.raises(TypeError) as caught:
+        SubmitRequest("m", {"a": b""})
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "self = <SubmitRequest>" in "".join(shown.format())
 
 
 # Bytes ---------------------------------------------------------------------------------

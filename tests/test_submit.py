@@ -20,6 +20,7 @@ from aireiter_async import (
     AuthenticationError,
     ConnectError,
     DownloadError,
+    IDInUseError,
     InsufficientCreditsError,
     InvalidRequestError,
     Output,
@@ -740,7 +741,7 @@ async def test_the_same_request_again_is_not_paid_again(
     if used_id == "return":
         assert all(other == first for other in others)
     else:
-        assert [type(other) for other in others] == [InvalidRequestError] * 2
+        assert [type(other) for other in others] == [IDInUseError] * 2
 
 
 @pytest.mark.parametrize("used_id", USED_IDS)

@@ -622,7 +622,8 @@ async def test_a_query_for_nobody(
 ) -> None:
     """An id that the service does not know is a TaskNotFoundError, after one look."""
     if not in_envelope:
-        service.script("query", Fault.reply(404, '{"error":{"code":404,"message":"no"}}'))
+        body = '{"error":{"code":404,"message":"task not found"}}'
+        service.script("query", Fault.reply(404, body))
     with pytest.raises(TaskNotFoundError) as caught:
         await client.query("nobody")
     assert caught.value.out_task_id == "nobody"

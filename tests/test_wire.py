@@ -100,7 +100,7 @@ def test_an_accepted_submit_is_a_task(payload: Any, status: str, estimate: float
 )
 def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
     """A 200 that names no task is no acceptance, and no refusal either."""
-    with pytest.raises(ProtocolError, match="the submit was answered without a task"):
+    with pytest.raises(ProtocolError, match="the response to the submit has no task"):
         submitted(data)
 
 
@@ -108,9 +108,9 @@ def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
 def test_an_answer_about_another_task_is_not_believed(other: Any) -> None:
     """An id that is not ours means that the answer is not, either."""
     data = {"out_task_id": other, "status": "completed"}
-    with pytest.raises(ProtocolError, match="the answer is about another task"):
+    with pytest.raises(ProtocolError, match="the response is about another task"):
         submitted(data)
-    with pytest.raises(ProtocolError, match="the answer is about another task"):
+    with pytest.raises(ProtocolError, match="the response is about another task"):
         seen(data)
 
 
@@ -184,29 +184,64 @@ def test_a_kept_reply_makes_the_task_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("words", "expected"),
     [
-        ("pending", TaskStatus.PENDING),
-        ("processing", TaskStatus.PROCESSING),
-        ("completed", TaskStatus.COMPLETED),
-        ("failed", TaskStatus.FAILED),
-        ("submitted", TaskStatus.PENDING),
-        ("unknown", TaskStatus.UNKNOWN),
-        ("Completed", TaskStatus.UNKNOWN),
-        ("archived", TaskStatus.UNKNOWN),
-        ("", TaskStatus.UNKNOWN),
+        (["pending", "submitted", "Pending", " PENDING\n"], "pending"),
+        (["processing", "PROCESSING"], "processing"),
+        (["completed", "Completed", "succeeded", "SUCCESS", "done", "Finished"], "completed"),
+        (["failed", "FAILED", "failure", "error", "canceled", "Cancelled", "expired"], "failed"),
+        (["unknown", "archived", "", "queued", 2, "2", 2.5, 0], "unknown"),
     ],
 )
-def test_a_status_that_is_not_known_is_unknown(status: str, expected: TaskStatus) -> None:
-    """A word that is not documented means neither success nor failure."""
-    assert seen({"status": status}).status is expected
+def test_a_status_is_read_in_any_case(words: list[Any], expected: str) -> None:
+    """A word that is not known means neither success nor failure."""
+    assert {seen({"status": word}).status for word in words} == {expected}
 
 
-@pytest.mark.parametrize("data", [None, [], {}, "completed", {"status": None}, {"status": 1}])
+EVIDENCE: list[tuple[dict[str, Any], str]] = [
+    ({"completed_at": "2026-08-12T06:05:41Z"}, "completed"),
+    ({"output": [{"url": "https://h/a.png"}]}, "completed"),
+    ({"video": "https://h/a.mp4"}, "completed"),
+    ({"error": {"code": "TIMEOUT", "message": ""}}, "failed"),
+    ({"error": "nsfw", "completed_at": "2026-08-12T06:05:41Z"}, "failed"),
+]
+
+
+@pytest.mark.parametrize("word", [2, "2", "archived", None, [], True])
+@pytest.mark.parametrize(("evidence", "expected"), EVIDENCE)
+def test_a_task_that_has_evidently_ended_has_ended(
+    word: Any, evidence: dict[str, Any], expected: str
+) -> None:
+    assert seen({"status": word} | evidence).status == expected
+    assert seen({"status": "processing"} | evidence).status == "processing"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"completed_at": "0001-01-01T00:00:00Z"},
+        {"completed_at": None, "output": [], "error": {"code": "0", "message": ""}},
+        {"output": [{}], "error": {}},
+    ],
+)
+def test_empty_fields_are_no_evidence(data: dict[str, Any]) -> None:
+    assert seen({"status": 2} | data).status == "unknown"
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], {}, "completed", {"status": None}, {"status": [1]}, {"status": True}]
+)
 def test_a_query_needs_a_status(data: Any) -> None:
-    """An answer to a query that says no status says nothing."""
-    with pytest.raises(ProtocolError, match="the query was answered without a status"):
+    with pytest.raises(ProtocolError, match="the response to the query has no status"):
         seen(data)
+
+
+@pytest.mark.parametrize(
+    "output", [None, [], {}, {"list": []}, [{}], [{"url": ""}], [{"url": None}, " ", None]]
+)
+def test_completed_without_results_is_recognisable(output: Any) -> None:
+    task = seen({"status": "completed", "output": output})
+    assert (task.status, task.outputs) == ("completed", ())
 
 
 @pytest.mark.parametrize(
@@ -222,6 +257,9 @@ def test_a_query_needs_a_status(data: Any) -> None:
         ("", None),
         ("yesterday", None),
         ("2025-13-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59-12:00", None),
         ("\ud800", None),
         (1766383408242, None),
         (None, None),
@@ -258,6 +296,7 @@ def test_endless_credits_are_none() -> None:
         ({"code": 500, "message": "oops"}, ErrorDetail("500", "oops")),
         ({"code": None, "message": None}, ErrorDetail("", "")),
         ({"message": ["a"]}, ErrorDetail("", "['a']")),
+        ({"code": 1, "msg": "a"}, ErrorDetail("1", "a")),
         ("content policy", ErrorDetail("", "content policy")),
         (["a", "b"], ErrorDetail("", "['a', 'b']")),
         (7, ErrorDetail("", "7")),
@@ -269,6 +308,12 @@ def test_endless_credits_are_none() -> None:
 def test_a_failure_keeps_its_reason(error: Any, detail: ErrorDetail | None) -> None:
     """The service's code and message arrive as texts, and null is not the text "None"."""
     assert seen({"status": "failed", "error": error}).error == detail
+
+
+def test_a_failure_without_an_error_has_the_reason_beside_it() -> None:
+    task = seen({"status": "failed", "fail_reason": "nsfw"})
+    assert task.error == ErrorDetail("", "nsfw")
+    assert seen({"status": "failed"}).error is None
 
 
 def test_a_balance_is_read() -> None:
@@ -302,8 +347,136 @@ def test_quotas_of_another_shape_are_left_out(quotas: Any) -> None:
 @pytest.mark.parametrize("data", [None, {}, [], 5, {"credits": None}, {"credits": "many"}])
 def test_a_balance_needs_credits(data: Any) -> None:
     """An answer without credits is not a balance of zero."""
-    with pytest.raises(ProtocolError, match="the balance was answered without credits"):
+    with pytest.raises(ProtocolError, match="the response has no credits"):
         _wire.read_balance(reply({"statusCode": 200, "data": data}))
+
+
+# Broken replies ------------------------------------------------------------------------
+
+RESULT = "https://static.aireiter.com/upload/a.png"
+COMPLETED = {
+    "ok": True,
+    "statusCode": 200,
+    "message": "",
+    "data": {
+        "out_task_id": ID,
+        "task_id": "order_1",
+        "status": "completed",
+        "created_at": "2026-08-12T06:03:28.000Z",
+        "completed_at": "2026-08-12T06:05:41.000Z",
+        "credits_used": 82.5,
+        "output": [{"url": RESULT}],
+        "input": {"model": "gpt_4o", "params": {"prompt": "a \u732b \U0001f600"}},
+    },
+}
+TEXT = json.dumps(COMPLETED, ensure_ascii=False)
+OUTPUT = f'[{{"url": "{RESULT}"}}]'
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("82.5", "NaN"),
+        ("82.5", "Infinity"),
+        ("82.5", "1" * 5000),
+        ("82.5", "1e999"),
+        ("a 猫", "a\n\0\x1b\t"),
+        ('"output": [', f'"output": {OUTPUT}, "output": null, "old": ['),
+        ('"data": {', '"data": null, "data": {'),
+        ('"message": "",', '"error": "none",'),
+        ('"message": "",', '"error": {"code": null},'),
+        ('"a 猫', '"a "nice" 猫'),  # quotes that are not escaped
+        ('"a 猫', '"\\q'),
+        ("}}}", "}}"),
+        ("}}}", "}}}} <!-- relay -->"),
+        ('"params": {"prompt"', '"params": %s{"prompt"' % ("[" * 300)),
+        ('"params": {', '"params": {"deep": %s, ' % ("[" * 300 + "]" * 300)),
+        ('{"ok": true, "statusCode": 200, "message": "", "data": ', ""),
+        ('"output"', '"outputs"'),
+        (f'"output": {OUTPUT}', f'"images": ["{RESULT}"]'),
+    ],
+)
+def test_nothing_hides_a_completed_task(old: str, new: str) -> None:
+    text = TEXT.replace(old, new)
+    if not new:
+        text = text[:-1]
+    assert text != TEXT
+    task = _wire.read_query(reply(text.encode()), ID, "gpt_4o")
+    assert (task.status, task.url) == ("completed", RESULT)
+    json.dumps(task.to_dict(), allow_nan=False)
+    json.dumps(task.raw, allow_nan=False, ensure_ascii=False).encode()
+    assert _wire.restore_task(json.dumps(task.raw), ID, "gpt_4o") == task
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        TEXT.encode().replace("猫".encode(), b"\xe7\x8c"),
+        TEXT.encode("latin-1", "replace").replace(b"a ?", b"caf\xe9"),
+        TEXT.replace("\U0001f600", "\ud83d\ude00").encode("utf-8", "surrogatepass"),
+        TEXT.replace("\U0001f600", "\ud83d").encode("utf-8", "surrogatepass"),
+        TEXT.replace("\U0001f600", "\\ud83d").encode(),
+    ],
+    ids=["cut", "latin-1", "cesu-8", "lone", "escaped"],
+)
+def test_no_encoding_hides_a_completed_task(body: bytes) -> None:
+    task = _wire.read_query(reply(body), ID, "gpt_4o")
+    assert (task.status, task.url) == ("completed", RESULT)
+    json.dumps(task.raw, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT.replace(ID, "other"),
+        TEXT.replace(ID, "other").replace("}}}", "}}"),
+        TEXT.replace("}}}", "}").replace('"task_id"', '"out_task_id": "other", "task_id"'),
+        TEXT.replace("}}}", "}").replace("200", "500"),
+        TEXT.replace("}}}", "}").replace("completed", "processing", 1),
+        TEXT.replace("}}}", '}, "status": "failed"'),
+        '{"error": {"code": "x", "message": "no"}}',
+        '{"error": {"code": "x", "message": "no"}, "data": ',
+        '{"status": "error", "message": "no"}',
+        '{"status": "completed", "message": "no"}',
+    ],
+)
+def test_a_broken_reply_is_not_believed_against_its_own_words(text: str) -> None:
+    with pytest.raises(AireiterError):
+        _wire.read_query(reply(text.encode()), ID, None)
+    with pytest.raises(AireiterError):
+        _wire.read_query(reply(TEXT.replace("}}}", "}").encode(), 502), ID, None)
+
+
+# Bytes that leave the status readable: any junk but quotes, in the values of the reply.
+JUNK = st.binary(min_size=1, max_size=4).filter(lambda junk: not set(junk) & set(b'"\\{}[],:'))
+SPOTS = [TEXT.encode().index(part) + 2 for part in (b"a \xe7", b"order_1", b"2026", b"6:05:41")]
+FIELDS = ["task_id", "created_at", "completed_at", "credits_used", "input", "extra", "error"]
+
+
+@given(st.sampled_from(SPOTS), JUNK, st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_bytes_within_a_value_do_not_matter(spot: int, junk: bytes, replace: bool) -> None:  # noqa: FBT001
+    body = TEXT.encode()
+    mutated = body[:spot] + junk + body[spot + len(junk) * replace :]
+    task = _wire.read_query(reply(mutated), ID, "gpt_4o")
+    assert (task.status, task.url) == ("completed", RESULT)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(TEXT.encode()) - 1), st.binary(max_size=3)), max_size=3),
+    st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=500)
+def test_any_bytes_give_a_task_or_an_error(cuts: list[tuple[int, bytes]], drop: int) -> None:
+    """A reply that is mutated anywhere is not taken for a task that runs on, if it is read."""
+    body = TEXT.encode()
+    for place, junk in cuts:
+        body = body[:place] + junk + body[place + drop :]
+    try:
+        task = _wire.read_query(reply(body), ID, "gpt_4o")
+    except (ProtocolError, APIError):
+        return
+    assert task.done or b'"completed"' not in body
 
 
 # Anything at all -----------------------------------------------------------------------
@@ -399,6 +572,26 @@ def test_any_bytes_make_a_value_or_one_of_our_errors(
 ) -> None:
     """Whatever bytes, status and headers arrive, nothing else comes out."""
     check(Reply(status, headers, body, 0.0), model)
+
+
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
+    st.dictionaries(st.sampled_from(["ok", "success", "message", "error", "x"]), VALUES),
+    HEADERS,
+)
+@settings(deadline=None, max_examples=300)
+def test_any_fields_beside_the_results_do_not_matter(
+    fields: dict[str, Any], envelope: dict[str, Any], headers: dict[str, str]
+) -> None:
+    data: Any = COMPLETED["data"]
+    payload = COMPLETED | envelope | {"data": data | fields}
+    body = json.dumps(payload).encode()
+    try:
+        task = _wire.read_query(Reply(200, headers, body, 0.0), ID, "gpt_4o")
+    except APIError as error:  # the error beside the task has a code
+        assert isinstance(envelope["error"], dict), error  # noqa: PT017
+        return
+    assert (task.status, task.url) == ("completed", RESULT)
 
 
 @given(

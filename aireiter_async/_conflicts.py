@@ -1,0 +1,73 @@
+"""Whether the task under an ID is that of our request: a caller may choose an ID twice."""
+
+import re
+import unicodedata
+from typing import Any, Final
+
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Task
+from aireiter_async.models._base import Model
+
+_CHANNELS: Final = re.compile(r"_(?:base|plus|advanced|max)$")
+_TEXTS: Final = re.compile(r"prompt$|^(?:text|lyrics|title|description|script|content)$")
+_MEDIA: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_LONG: Final = 100  # characters; an echo as long as that may have been cut
+
+
+def find_conflict(
+    request: SubmitRequest, task: Task, *, just_submitted: bool = False
+) -> str | None:
+    """Return what proves that *task* is an earlier request's, not that of *request*.
+
+    Only another model or another text proves it: defaults are filled in, media
+    are hosted again, and clocks differ.
+
+    Args:
+        request: The request.
+        task: What the service shows under its ID.
+        just_submitted: Whether *task* is the response to the first POST of the
+            request, so that it cannot have ended.
+    """
+    if just_submitted and task.done:
+        return f"the ID's task is {task.status} already"
+    payload = task.raw if isinstance(task.raw, dict) else {}
+    data = payload.get("data")
+    data = data[0] if isinstance(data, list) and data else data
+    theirs = data.get("input") if isinstance(data, dict) else None
+    if not isinstance(theirs, dict):
+        return None
+    model = theirs.get("model")
+    if isinstance(model, str) and model and _model_key(model) != _model_key(request.model):
+        return f"the ID's task is one of the model {model}"
+    params, ours = theirs.get("params", theirs), request.params
+    if not isinstance(params, dict):
+        return None
+    for name, text in (ours.to_params() if isinstance(ours, Model) else ours).items():
+        if _is_text(name, text) and not _may_be(params.get(name), text):
+            return f"the ID's task has another {name}"
+    return None
+
+
+def _model_key(model: str) -> str:
+    return _CHANNELS.sub("", re.sub(r"[\W_]+", "_", model.casefold()))
+
+
+def _is_text(name: str, value: Any) -> bool:
+    """Return whether a parameter holds words: the service would not put others in their place."""
+    if not isinstance(value, str) or _MEDIA.match(value):
+        return False
+    return bool(_TEXTS.search(name)) or len(value.split()) > 1
+
+
+def _may_be(theirs: Any, ours: str) -> bool:
+    """Return whether *theirs* may be what has become of the text *ours*."""
+    if not isinstance(theirs, str) or _MEDIA.match(theirs):
+        return True
+    cut = theirs.rstrip(".… ") if theirs.endswith(("...", "…")) else theirs
+    shown, sent = _words(cut), _words(ours)
+    truncated = cut is not theirs or len(shown) >= _LONG
+    return shown == sent or (truncated and sent.startswith(shown))
+
+
+def _words(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
