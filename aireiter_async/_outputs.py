@@ -2,8 +2,8 @@
 
 The place differs by model (``url``, ``video``, ``audio``, ``file``, or text
 alone), and where a song has a ``url`` beside its ``audio``, that is the cover
-image. A model of the catalogue says its place; for any other the known places
-are probed, the most telling first.
+image. The catalogue has the place for each of its models; for any other the
+known places are tried, the most specific first.
 """
 
 from collections.abc import Mapping
@@ -139,9 +139,9 @@ def _text(value: Any) -> str | None:
 
 
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:
-    told = url[:11].lower().partition("/")[0]
-    if told.startswith("data:") or len(url) > _LONGEST_URL:
-        return _MEDIA.get(told) or medium or "file"
+    scheme = url[:11].lower().partition("/")[0]
+    if scheme.startswith("data:") or len(url) > _LONGEST_URL:
+        return _MEDIA.get(scheme) or medium or "file"
     try:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     except ValueError:

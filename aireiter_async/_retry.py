@@ -105,9 +105,11 @@ class FailureClass(Enum):
 
 
 # A definite rejection, as the HTTP status of any body or as the code of an envelope; 408 and 5xx
-# may come from a proxy that has passed the request on. 0 is an envelope that reports a failure
-# (``"success": false``) without a code. 425 and 429 are rate limits where the body agrees.
-_REJECTIONS: Final = frozenset({0, 501, *range(400, 500)} - {408})
+# may come from a proxy that has passed the request on. 425 and 429 are rate limits, unless the
+# body says that the account is out of credits.
+_REJECTIONS: Final = frozenset({501, *range(400, 500)} - {408})
+# The code of an envelope that reports a failure without a code: ``"success": false``.
+_NO_CODE: Final = 200
 
 
 def failure_class(error: AireiterError) -> FailureClass:
@@ -123,7 +125,9 @@ def failure_class(error: AireiterError) -> FailureClass:
             return FailureClass.NOT_SENT
         case RateLimitError():
             return FailureClass.RATE_LIMITED
-        case APIError(code=code, status=status) if not _REJECTIONS.isdisjoint((code, status)):
+        case APIError(code=code, status=status) if code == _NO_CODE or not _REJECTIONS.isdisjoint(
+            (code, status)
+        ):
             return FailureClass.REJECTED
         case ProtocolError(status=status) if status in _REJECTIONS:
             return FailureClass.REJECTED

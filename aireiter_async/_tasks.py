@@ -1,8 +1,7 @@
-"""What comes back from the service: frozen values, no I/O.
+"""What the service returns, as frozen values, no I/O.
 
-Facts about the service's values come from its public documentation; what is
-unknown or malformed in a reply never breaks a value, and the reply itself is
-kept in ``raw``.
+What is unknown or malformed in a reply never breaks a value, and the reply
+itself is kept in ``raw``.
 """
 
 import functools
@@ -19,7 +18,7 @@ OutputKind = Literal["image", "video", "audio", "text", "file"]
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life.
+    """The status of a task.
 
     ``PENDING`` is queued; ``UNKNOWN`` is a word this release does not know,
     or a task that has not been seen yet: the task counts as running.
@@ -81,9 +80,9 @@ class Task:
     """A task as the service last described it.
 
     Attributes:
-        out_task_id: The caller's id of the task.
-        status: Where it is in its life.
-        model: The model's name, None where only the id was known.
+        out_task_id: The ID under which it was submitted.
+        status: Its status.
+        model: The model's name, None where only the ID was known.
         estimated_credits: What the service expects to charge; None where the
             reply did not say, which is not zero.
         credits_used: What it charged, once the task has ended.
@@ -185,17 +184,17 @@ class ClientStats:
 
     Attributes:
         requests: HTTP exchanges begun, downloads included. Where a connection is
-            lost before the answer to a GET, aiohttp repeats it once: that is one exchange.
+            lost before the response to a GET, aiohttp repeats it once: that is one exchange.
         retries: Exchanges that were begun because an earlier one of the same
             call had failed.
         submitted: Tasks that the service accepted.
-        settled: Submits whose answer was lost and that were found by asking.
+        settled: Submits whose response was lost and whose task was found by querying.
         completed: Tasks that `wait` saw complete.
         failed: Tasks that `wait` saw fail.
-        rate_limited: Refusals with 429 or 425.
-        in_flight: Exchanges on the wire now.
-        waiting: Callers in the queue for a slot or a turn now.
-        rate: Requests per second that the pace allows now; None: no limit.
+        rate_limited: Rejections with 429 or 425.
+        in_flight: Exchanges in progress.
+        waiting: Callers in the queue for a slot or for the rate.
+        rate: Requests per second that the throttle allows now; None: no limit.
         credits_estimated: Sum of the estimates of accepted tasks, in credits.
         credits_unknown: Accepted tasks whose reply gave no estimate.
         credits_used: Sum of the charges of the tasks that `wait` saw end.

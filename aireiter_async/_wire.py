@@ -1,9 +1,7 @@
-"""Between values and bytes: paths, JSON, envelopes, codes and errors.
+"""The API's endpoints as values: requests to bytes, responses to tasks and balances.
 
-No I/O and no clock of its own: a reply is ``(status, headers, body)``. The
-facts come from the service's public documentation and from what the authors of
-public programs saw: the envelopes differ by page, a refusal may travel in an
-HTTP 200, and HTML means a wrong route or the CDN.
+No I/O and no clock: a reply is ``(status, headers, body, received_at)``. The facts
+come from the service's public documentation and from the authors of public programs.
 """
 
 from collections.abc import Mapping
@@ -37,7 +35,7 @@ encode_content: Final = SubmitRequest.encode_content
 
 
 def encode_query(out_task_id: str) -> bytes:
-    """Encode the body of a query; *out_task_id* is a checked id, so nothing needs escaping."""
+    """Encode the body of a query; *out_task_id* is a checked ID, so nothing needs escaping."""
     return b'{"out_task_id":"%s"}' % out_task_id.encode()
 
 
@@ -134,11 +132,11 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
 
 
 def read_balance(reply: Reply) -> Balance:
-    """Read the answer to a balance request.
+    """Read the response to a balance request.
 
     Raises:
-        APIError: The service refused.
-        ProtocolError: The answer is not one of the API's.
+        APIError: The service rejected it.
+        ProtocolError: The response is not one of the API's.
     """
     payload, data = open_envelope(reply, errors=ERRORS)
     credits_left = read_number(data.get("credits")) if isinstance(data, dict) else None

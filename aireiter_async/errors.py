@@ -3,16 +3,16 @@
 ::
 
     AireiterError
-    ├── TransportError                    no complete answer arrived
+    ├── TransportError                    no complete response arrived
     │   ├── ConnectError                  nothing was ever sent
     │   └── RequestTimeoutError           also a TimeoutError
-    ├── ProtocolError                     an answer, but not the API's
-    ├── APIError                          the service refused
+    ├── ProtocolError                     a response, but not the API's
+    ├── APIError                          the service rejected the request
     │   ├── InvalidRequestError           400, 413, 422
     │   │   └── IDInUseError              409, the ID belongs to an earlier request
     │   ├── AuthenticationError           401, 403
     │   ├── InsufficientCreditsError      402, 433
-    │   ├── TaskNotFoundError             404, "api task not found"
+    │   ├── TaskNotFoundError             "api task not found"
     │   ├── RateLimitError                425, 429
     │   └── ServerError                   5xx
     ├── AmbiguousSubmitError              may or may not have been accepted
@@ -105,13 +105,13 @@ class AireiterError(Exception):
 
 @define(slots=False)
 class TransportError(AireiterError):
-    """No complete answer arrived: the request may have been received.
+    """No complete response arrived: the request may have been received.
 
     Attributes:
         out_task_id: The task that the exchange was about.
     """
 
-    advice = "the network or the service broke off: try again with the same id"
+    advice = "try again with the same ID"
     message: str
     out_task_id: str | None = None
 
@@ -123,14 +123,14 @@ class ConnectError(TransportError):
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """The answer took longer than the client's ``timeout`` in seconds."""
+    """The response took longer than the client's ``timeout`` in seconds."""
 
-    advice = "raise timeout, or try again with the same id"
+    advice = "raise timeout, or try again with the same ID"
 
 
 @define(slots=False)
 class ProtocolError(AireiterError):
-    """An answer arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
+    """A response arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
 
     Attributes:
         message: What was wrong, and the likely cause.
@@ -154,7 +154,7 @@ class ProtocolError(AireiterError):
 
 @define(slots=False)
 class APIError(AireiterError):
-    """The service refused.
+    """The service rejected the request.
 
     Attributes:
         code: The service's code: from the envelope, else the HTTP status.
@@ -172,13 +172,13 @@ class APIError(AireiterError):
 
     def _text(self) -> str:
         wait = "" if self.retry_after is None else f", retry after {self.retry_after:g} s"
-        return f"{self.message or 'refused without a message'} (code {self.code}{wait})"
+        return f"{self.message or 'rejected without a message'} (code {self.code}{wait})"
 
 
 class InvalidRequestError(APIError):
     """The service does not accept the request as it is (400, 413, 422)."""
 
-    advice = "correct the request; an id that was used before can be queried"
+    advice = "correct the request"
 
 
 class IDInUseError(InvalidRequestError):
@@ -200,37 +200,37 @@ class InsufficientCreditsError(APIError):
 
 
 class TaskNotFoundError(APIError):
-    """The service knows no task with this id under this key (404, "api task not found")."""
+    """The service knows no task with this ID under this key ("api task not found")."""
 
-    advice = "check the id and that the key is the one it was submitted with"
+    advice = "check the ID, and that the key is the one it was submitted with"
 
 
 class RateLimitError(APIError):
-    """The service asks for a slower pace (425, 429)."""
+    """The service asks for fewer requests (425, 429)."""
 
     advice = "wait, or lower max_rate or max_concurrency"
 
 
 class ServerError(APIError):
-    """The service is in trouble (5xx)."""
+    """The service failed (5xx)."""
 
-    advice = "the service is in trouble: try again later with the same id"
+    advice = "try again later with the same ID"
 
 
 @define(slots=False)
 class AmbiguousSubmitError(AireiterError):
     """A submit may or may not have been accepted, and the service could not be asked.
 
-    Submitting again under another id could pay twice. ``query(out_task_id)``
+    Submitting again under another ID could pay twice. ``query(out_task_id)``
     tells whether the task exists; ``submit(request, out_task_id=error.out_task_id,
     maybe_sent=True)`` asks first, and is safe.
 
     Attributes:
-        out_task_id: The id that the task has if it was accepted.
+        out_task_id: The ID that the task has if it was accepted.
     """
 
     advice = (
-        "query this id later, or submit the same request with this out_task_id and maybe_sent=True"
+        "query this ID later, or submit the same request with this out_task_id and maybe_sent=True"
     )
     out_task_id: str
     message: str = "the submit may or may not have been accepted"
@@ -253,7 +253,7 @@ class TaskError(AireiterError):
 
     @property
     def out_task_id(self) -> str:
-        """The id of the task."""
+        """The ID of the task."""
         return self.task.out_task_id
 
 
@@ -283,13 +283,13 @@ class TaskFailedError(TaskError):
 
 
 class TaskTimeoutError(TaskError, TimeoutError):
-    """The task had not ended at the caller's deadline: it is alive and paid for.
+    """The task had not ended at the caller's deadline: it keeps running and is charged.
 
     Attributes:
-        task: The task as it was last seen; `wait` can go on with it.
+        task: The task as it was last seen; pass it to `wait` again.
     """
 
-    advice = "the task goes on: wait for it again with wait(error.task)"
+    advice = "the task keeps running: wait for it again with wait(error.task)"
 
 
 @define(slots=False)
@@ -319,14 +319,14 @@ class DownloadError(AireiterError):
 
 @define(slots=False)
 class BudgetExceededError(AireiterError):
-    """The task was not submitted: it could have passed ``max_credits``.
+    """The task was not submitted: it could have exceeded ``max_credits``.
 
     Attributes:
         message: What the budget is and what is spent and reserved, in credits.
-        out_task_id: The id of the request.
+        out_task_id: The ID of the request.
     """
 
-    advice = "raise max_credits to go on; nothing was charged for this task"
+    advice = "raise max_credits; nothing was charged for this task"
     message: str
     out_task_id: str | None = None
 

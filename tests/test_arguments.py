@@ -16,33 +16,28 @@ NO_FINITE_NUMBERS = [math.nan, math.inf, -math.inf, 10**400, -(10**400), -1, -1e
 
 
 def made(validator: Callable[[Any, Any, Any], None], value: object) -> Any:
-    """Make an instance with one field, called *size*, that is validated."""
     return attrs.make_class("Holder", {"size": attrs.field(validator=validator)})(value)
 
 
 @pytest.mark.parametrize("value", NUMBERS)
 def test_a_number_of_at_least_zero_is_returned(value: float) -> None:
-    """Zero and whatever is finite above it passes, as it is."""
     assert _arguments.check_number("size", value) is value
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_what_is_no_number_is_a_type_error(value: object) -> None:
-    """Neither True nor a text nor a Decimal is a number of seconds."""
     with pytest.raises(TypeError, match=f"^size must be a number, got {type(value).__name__}$"):
         _arguments.check_number("size", value)
 
 
 @pytest.mark.parametrize("value", NO_FINITE_NUMBERS)
 def test_a_number_out_of_range_names_the_range(value: float) -> None:
-    """Negative, infinite and huge numbers are refused, and no number is."""
     with pytest.raises(ValueError, match="size must be a finite number, at least 0, got "):
         _arguments.check_number("size", value)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, 10**400])
 def test_a_number_can_have_to_be_more_than_another(value: float) -> None:
-    """With *above* the limit itself is out of range."""
     with pytest.raises(ValueError, match="size must be a finite number, more than 0, got "):
         _arguments.check_number("size", value, above=0)
     assert _arguments.check_number("size", 5e-324, above=0) == 5e-324
@@ -50,14 +45,12 @@ def test_a_number_can_have_to_be_more_than_another(value: float) -> None:
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None])
 def test_a_count_is_an_int(value: object) -> None:
-    """A whole float is no count, and True is none."""
     with pytest.raises(TypeError, match=f"^size must be an int, got {type(value).__name__}$"):
         _arguments.check_count("size", value)
 
 
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_count_is_at_least_one(value: int) -> None:
-    """Nothing can be tried zero times."""
     with pytest.raises(ValueError, match=f"^size must be at least 1, got {value}$"):
         _arguments.check_count("size", value)
 
@@ -78,7 +71,6 @@ def test_a_count_is_at_least_one(value: int) -> None:
 def test_validators_let_through_what_is_allowed(
     validator: Callable[[Any, Any, Any], None], value: object
 ) -> None:
-    """The limits themselves are allowed."""
     assert made(validator, value).size is value
 
 
@@ -100,6 +92,5 @@ def test_validators_name_the_field(
     error: type[Exception],
     message: str,
 ) -> None:
-    """A field's error names the field and what it may be."""
     with pytest.raises(error, match=f"^{message}"):
         made(validator, value)

@@ -34,7 +34,6 @@ NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110
 
 
 def reply(payload: Any, status: int = 200, **headers: str) -> Reply:
-    """Make a reply with *payload* as its body: bytes as they are, anything else as JSON."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Reply(
         status, {name.replace("_", "-"): value for name, value in headers.items()}, body, NOW
@@ -42,12 +41,10 @@ def reply(payload: Any, status: int = 200, **headers: str) -> Reply:
 
 
 def opened(answer: Reply) -> Any:
-    """Open a query's envelope and return its data."""
     return open_envelope(answer, errors=ERRORS)[1]
 
 
 def trouble(answer: Reply) -> Any:
-    """Open a query's envelope and return the error in it."""
     with pytest.raises(AireiterError) as caught:
         opened(answer)
     return caught.value
@@ -55,7 +52,6 @@ def trouble(answer: Reply) -> Any:
 
 @pytest.fixture
 def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let local time be nine hours ahead of GMT."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Asia/Tokyo")
         time.tzset()
@@ -78,18 +74,15 @@ def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_success_is_code_200_in_any_envelope(payload: dict[str, Any]) -> None:
-    """Whatever carries the code, and whatever ``ok`` and ``success`` say, 200 is success."""
     assert open_envelope(reply(payload), errors=ERRORS) == (payload, {"a": 1})
 
 
 def test_a_reply_shows_no_content() -> None:
-    """A traceback with variables shows neither headers nor a body: a relay may echo the request."""
     assert repr(reply(b"Bearer secret", 502, Date="x")) == "<Reply 502, 13 bytes>"
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 1, [None], [[]]])
 def test_data_of_another_shape_is_passed_on(data: Any) -> None:
-    """What the data should look like is for its reader to say."""
     expected = data[0] if isinstance(data, list) and data else data
     assert opened(reply({"statusCode": 200, "data": data})) == expected
 
@@ -198,7 +191,6 @@ def test_data_of_another_shape_is_passed_on(data: Any) -> None:
 def test_each_code_has_its_error(
     status: int, payload: Any, kind: type[APIError], code: int, message: str
 ) -> None:
-    """The code decides on the class, and the message, the id and the HTTP status are kept."""
     error = trouble(reply(payload, status))
     assert type(error) is kind
     assert (error.code, error.message, error.status) == (code, message, status)
@@ -210,7 +202,6 @@ def test_each_code_has_its_error(
     [(404, "model not found"), (400, "api task not found")],
 )
 def test_on_a_submit_no_task_can_be_missing(status: int, message: str) -> None:
-    """A submit that meets "not found" has named a wrong route or model."""
     answer = reply({"statusCode": status, "message": message})
     with pytest.raises(InvalidRequestError, match=message):
         open_envelope(answer, errors=SUBMIT_ERRORS)
@@ -218,7 +209,6 @@ def test_on_a_submit_no_task_can_be_missing(status: int, message: str) -> None:
 
 @pytest.mark.parametrize("payload", [{"detail": "Not Found"}, {"error": {"code": 404}}, {}])
 def test_a_404_of_something_else_is_no_unknown_task(payload: Any) -> None:
-    """Only the service's own words say that it knows no such task."""
     error = trouble(reply(payload, 404))
     assert type(error) is ProtocolError
     assert (error.message, error.status) == ("a 404 that is not the API's own", 404)
@@ -295,7 +285,6 @@ def test_the_first_number_is_the_code(payload: Any, code: int) -> None:
 
 
 def test_an_endless_code_is_none() -> None:
-    """A number beyond those of floats is no code."""
     assert trouble(reply(b'{"statusCode": 1e999}', 500)).code == 500
 
 
@@ -310,7 +299,6 @@ def test_an_endless_code_is_none() -> None:
     ],
 )
 def test_an_error_without_a_code_is_no_success(payload: Any) -> None:
-    """An error in a 200 that says no other number is not believed either way."""
     error = trouble(reply(payload))
     assert type(error) is ProtocolError
     assert error.message == "the response reports an error without a code"
@@ -343,13 +331,11 @@ def test_an_error_beside_a_task_does_not_hide_it() -> None:
     ],
 )
 def test_the_message_is_where_there_is_one(payload: Any, message: str) -> None:
-    """The error's own message, else the envelope's, else the error itself."""
     assert trouble(reply(payload, 400)).message == message
 
 
 @pytest.mark.parametrize("depth", range(50, 1000, 50))
 def test_a_message_can_be_nested_deeply(depth: int) -> None:
-    """A message that is no text is shown as far as it can be."""
     nested = b"[" * depth + b"]" * depth
     assert len(str(trouble(reply(b'{"statusCode":400,"message":%s}' % nested)))) < 300
 
@@ -362,7 +348,6 @@ def test_what_is_no_json_object_is_a_protocol_error(body: bytes) -> None:
 
 
 def test_a_message_is_cut() -> None:
-    """A message of megabytes does not make an error of megabytes."""
     for message in ("x" * 10_000_000, [["x" * 1000] * 10] * 10_000, {"a" * 1_000_000: 1}):
         error = trouble(reply({"statusCode": 400, "message": message}))
         assert len(pickle.dumps(error)) < 20_000
@@ -413,7 +398,6 @@ def test_a_page_about_the_request_is_a_rejection(body: bytes, message: str, stat
 @pytest.mark.parametrize("body", [b"<html>", b"Too Many Requests", b"", b"null", b'"slow down"'])
 @pytest.mark.parametrize("status", [425, 429])
 def test_too_many_needs_no_json(body: bytes, status: int) -> None:
-    """A 429 of the CDN is one, with its pace."""
     error = trouble(reply(body, status, Retry_After="7"))
     assert type(error) is RateLimitError
     assert (error.code, error.status, error.retry_after) == (status, status, 7.0)
@@ -422,7 +406,6 @@ def test_too_many_needs_no_json(body: bytes, status: int) -> None:
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 399])
 @pytest.mark.parametrize("body", [b"", b"<html>moved</html>"])
 def test_a_redirect_says_where_to(status: int, body: bytes) -> None:
-    """Redirects are not followed: the key stays where it belongs."""
     error = trouble(reply(body, status, Location="https://www.aireiter.com/"))
     assert type(error) is ProtocolError
     assert error.message == "the response redirects to 'https://www.aireiter.com/'"
@@ -499,7 +482,6 @@ def test_retry_after_is_seconds_from_now(headers: dict[str, str], seconds: float
     ids=["ascii", "emoji", "short", "broken", "empty"],
 )
 def test_an_excerpt_is_the_first_200_characters(body: bytes, excerpt: str) -> None:
-    """However many bytes a character takes, and whether it is one or not."""
     assert trouble(reply(body)).excerpt == excerpt
 
 
@@ -522,7 +504,6 @@ def test_an_excerpt_is_the_first_200_characters(body: bytes, excerpt: str) -> No
     ],
 )
 def test_numbers_are_read_strictly(value: Any, number: float | None) -> None:
-    """A number or a text of one, and finite: anything else is none."""
     assert read_number(value) == number
 
 
@@ -539,5 +520,4 @@ def test_numbers_are_read_strictly(value: Any, number: float | None) -> None:
     ],
 )
 def test_texts_are_read_as_they_are(value: Any, text: str) -> None:
-    """A text stays whole unless it is very long, and null never becomes the text "None"."""
     assert read_text(value) == text

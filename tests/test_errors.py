@@ -67,7 +67,7 @@ EVERY = [
         "Invalid aspect_ratio: 1:7 (code 400) [task kitten-1]",
     ),
     (IDInUseError(409, "ID is used", None, "kitten-1"), "ID is used (code 409) [task kitten-1]"),
-    (AuthenticationError(401, "", None, None, 401), "refused without a message (code 401)"),
+    (AuthenticationError(401, "", None, None, 401), "rejected without a message (code 401)"),
     (
         InsufficientCreditsError(433, "not enough credits", None, "kitten-1", 200),
         "not enough credits (code 433) [task kitten-1]",
@@ -110,12 +110,10 @@ ERRORS = [error for error, _ in EVERY]
 
 
 def fields(cls: type) -> tuple["attrs.Attribute[Any]", ...]:
-    """Return the fields of an error class; the base of all has none."""
     return attrs.fields(cls) if attrs.has(cls) else ()
 
 
 def tree(lines: list[str]) -> dict[str, str | None]:
-    """Read a drawn tree as each name's parent."""
     parents: dict[str, str | None] = {}
     path: list[str] = []
     for line in lines:
@@ -129,24 +127,20 @@ def tree(lines: list[str]) -> dict[str, str | None]:
 
 
 def drawing() -> list[str]:
-    """Return the lines of the tree in the module's docstring."""
     text = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
     return [line.removeprefix("    ") for line in text.splitlines()]
 
 
 def classes() -> list[type[AireiterError]]:
-    """Return all error classes that the module declares."""
     values = vars(errors).values()
     return [each for each in values if isinstance(each, type) and issubclass(each, AireiterError)]
 
 
 def same(first: Any, second: Any) -> bool:
-    """Tell whether two errors are of one class and hold the same."""
     return type(first) is type(second) and vars(first) == vars(second)
 
 
 def test_the_tree_is_as_drawn() -> None:
-    """The docstring draws every class below its base, and nothing else."""
     assert tree(drawing()) == {
         cls.__name__: cls.__bases__[0].__name__ if cls is not AireiterError else None
         for cls in classes()
@@ -155,13 +149,11 @@ def test_the_tree_is_as_drawn() -> None:
 
 @pytest.mark.parametrize("cls", classes())
 def test_a_second_base_is_drawn(cls: type[AireiterError]) -> None:
-    """What is also a TimeoutError says so in the tree, and only that."""
     line = next(line for line in drawing() if re.search(rf"\b{cls.__name__}\b", line))
     assert ("also a TimeoutError" in line) is issubclass(cls, TimeoutError)
 
 
 def test_each_class_has_an_example_here() -> None:
-    """Nothing below is tested on a part of the errors."""
     assert {type(error) for error in ERRORS} == set(classes())
 
 
@@ -180,7 +172,6 @@ def test_a_traceback_shows_the_advice_once(error: AireiterError) -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_repr_names_every_field(error: AireiterError) -> None:
-    """A repr shows the class and the fields."""
     shown = repr(error)
     assert shown.startswith(f"{type(error).__name__}(")
     assert all(f"{field.name}=" in shown for field in fields(type(error)))
@@ -189,7 +180,6 @@ def test_repr_names_every_field(error: AireiterError) -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_every_error_pickles_with_all_it_holds(error: AireiterError, protocol: int) -> None:
-    """Fields, notes and later changes survive a pickle."""
     error = copy.deepcopy(error)
     error.add_note("during the demo")
     error.message = "changed"
@@ -202,14 +192,12 @@ def test_every_error_pickles_with_all_it_holds(error: AireiterError, protocol: i
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
 def test_every_error_can_be_copied(error: AireiterError, make: Any) -> None:
-    """A copy holds the same, and is another error."""
     twin = make(error)
     assert same(twin, error)
     assert twin != error
 
 
 def test_a_pickled_task_error_keeps_the_whole_reply() -> None:
-    """What was paid for stays known: the task with its raw reply."""
     back = pickle.loads(pickle.dumps(TaskFailedError(FAILED)))  # noqa: S301 - our own pickle
     assert back.task == FAILED
     assert back.task.raw == FAILED.raw
@@ -218,7 +206,6 @@ def test_a_pickled_task_error_keeps_the_whole_reply() -> None:
 
 @pytest.mark.parametrize("cls", [RequestTimeoutError, TaskTimeoutError])
 def test_what_took_too_long_is_a_timeout_error(cls: type[AireiterError]) -> None:
-    """``except TimeoutError`` catches both, and OSError's own fields stay out of it."""
     error: Any = cls(RUNNING) if cls is TaskTimeoutError else cls("too long")
     assert isinstance(error, TimeoutError)
     assert error.errno is None
@@ -226,7 +213,6 @@ def test_what_took_too_long_is_a_timeout_error(cls: type[AireiterError]) -> None
 
 
 def test_fields_can_be_given_by_name() -> None:
-    """Names do what places do, for the errors with a second base as well."""
     assert same(RequestTimeoutError(message="m", out_task_id="a"), RequestTimeoutError("m", "a"))
     assert same(APIError(code=1, message="m"), APIError(1, "m", None, None, 200))
 
@@ -243,25 +229,21 @@ def test_fields_can_be_given_by_name() -> None:
 def test_a_failure_without_a_reason_says_so(
     detail: ErrorDetail | None, code: str | None, text: str
 ) -> None:
-    """What the service did not say is not shown as an empty text."""
     error = TaskFailedError(attrs.evolve(FAILED, error=detail))
     assert error.failure_code == code
     assert str(error) == f"{text} [task kitten-1]"
 
 
 def test_a_task_error_has_its_tasks_id() -> None:
-    """Each error about a task says which under one name."""
     assert TaskError(RUNNING).out_task_id == "kitten-1"
 
 
 def test_a_ledger_without_a_path_is_not_named() -> None:
-    """A ledger in memory has no path to show."""
     assert str(LedgerError("it is closed")) == "it is closed"
 
 
 @pytest.mark.parametrize("cls", classes())
 def test_no_field_could_hold_a_key(cls: type[AireiterError]) -> None:
-    """No error takes headers, a request or a client's settings, where the key is."""
     allowed = {
         "advice",
         "code",

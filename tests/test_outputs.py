@@ -66,7 +66,6 @@ COVER = "https://s1.pxz.ai/upload/cover.jpeg"
     ],
 )
 def test_each_model_has_its_place(names: list[str], item: Any, expected: Output) -> None:
-    """The medium is found where the model puts it, and where the model is not known, too."""
     for name in [*names, *KNOWN]:
         assert read_outputs([item], name) == (expected,), name
         assert read_outputs({"list": [item], "total": 1}, name) == (expected,), name
@@ -76,7 +75,6 @@ def test_each_model_has_its_place(names: list[str], item: Any, expected: Output)
 
 @pytest.mark.parametrize(("name", "output"), EXAMPLES)
 def test_every_documented_output_is_read(name: str, output: Any) -> None:
-    """Each example of the documentation gives media, or texts, of the model's kind."""
     outputs = read_outputs(output, name)
     medium = models.MODELS[name].MEDIUM
     place = models.MODELS[name].OUTPUT
@@ -88,7 +86,6 @@ def test_every_documented_output_is_read(name: str, output: Any) -> None:
 
 
 def test_a_result_within_its_url_is_not_taken_apart() -> None:
-    """Of megabytes in a ``data:`` URL only the beginning is read, and none are kept."""
     tracemalloc.start()
     try:
         for number in range(20):
@@ -135,7 +132,6 @@ def test_the_order_is_the_services() -> None:
     ],
 )
 def test_the_kind_of_a_url_is_by_its_suffix(url: str, name: str | None, kind: str) -> None:
-    """The suffix says what a medium is, else the model does: a cover alone is no song."""
     assert read_outputs([{"url": url}], name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
     assert read_outputs([url], name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
     assert read_outputs(url, name) == (Output(url=url, kind=kind),)  # type: ignore[arg-type]
@@ -208,14 +204,12 @@ def test_results_beside_the_output_are_found(data: Any, expected: list[Output]) 
 
 
 def test_a_url_of_lyrics_is_their_cover() -> None:
-    """A model of texts makes no media."""
     item = {"title": "Rain", "text": "Rain", "url": COVER}
     expected = Output(kind="text", cover_url=COVER, title="Rain", text="Rain")
     assert read_outputs([item], "suno_lyrics") == (expected,)
 
 
 def test_unknown_fields_can_be_reached() -> None:
-    """What this release does not know is in raw."""
     item = {"audio": WAV, "clip_id": "c", "duration": 12.5}
     assert read_outputs([item], "suno")[0].raw["clip_id"] == "c"
 
@@ -237,7 +231,6 @@ JSON = st.recursive(
 @given(JSON, st.none() | st.text(max_size=5) | st.sampled_from(list(models.MODELS)))
 @settings(deadline=None)
 def test_reading_never_raises(output: Any, model: str | None) -> None:
-    """Any JSON value makes outputs, each with what it was read from."""
     listed = output.get("list") if isinstance(output, dict) else output
     items = listed if isinstance(listed, list) else [output]
     for each in read_outputs(output, model):

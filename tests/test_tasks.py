@@ -75,13 +75,11 @@ def test_a_task_becomes_json() -> None:
 
 
 def test_the_statuses_are_the_services_words() -> None:
-    """A status compares and formats as the word on the wire."""
     words = ["pending", "processing", "completed", "failed", "unknown"]
     assert [f"{status}" for status in TaskStatus] == words == list(TaskStatus)
 
 
 def test_nothing_has_happened_at_first() -> None:
-    """Fresh statistics are zeros, without a rate."""
     values = attrs.asdict(ClientStats()).values()
     assert all(value in (0, None, {}) for value in values)
 
@@ -98,7 +96,6 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_are_values(value: Any) -> None:
-    """Each compares, hashes, copies and pickles by what it holds, and cannot be changed."""
     twin = pickle.loads(pickle.dumps(value))  # noqa: S301 - our own pickle
     assert twin == value == copy.deepcopy(value)
     assert getattr(twin, "raw", None) == getattr(value, "raw", None)
@@ -116,7 +113,6 @@ def test_values_are_values(value: Any) -> None:
     ],
 )
 def test_the_raw_reply_is_kept_apart(one: Any, other: Any) -> None:
-    """The reply itself counts neither for equality nor for the repr."""
     assert one == other
     assert repr(one) == repr(other)
     assert "raw" not in repr(one)

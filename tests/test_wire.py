@@ -27,25 +27,21 @@ REQUEST = SubmitRequest("seedance_1_5_pro", {"prompt": "a kitten"}, ID)
 
 
 def reply(payload: Any, status: int = 200) -> Reply:
-    """Make a reply with *payload* as its body: bytes as they are, anything else as JSON."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Reply(status, {}, body, 0.0)
 
 
 def submitted(data: Any, **envelope: Any) -> Task:
-    """Read the answer to a submit."""
     payload = {"statusCode": 200, "data": data} | envelope
     return _wire.read_submit(reply(payload), REQUEST)
 
 
 def seen(data: Any, model: str | None = None) -> Task:
-    """Read the answer to a query."""
     payload = {"statusCode": 200, "message": "", "data": data}
     return _wire.read_query(reply(payload), ID, model)
 
 
 def test_a_query_is_its_id() -> None:
-    """The body of a query holds the id and nothing else."""
     assert _wire.encode_query("Kitten_1-") == b'{"out_task_id":"Kitten_1-"}'
 
 
@@ -87,7 +83,6 @@ def test_a_query_is_its_id() -> None:
     ],
 )
 def test_an_accepted_submit_is_a_task(payload: Any, status: str, estimate: float | None) -> None:
-    """Each documented answer makes a task under our id and model, with the reply kept."""
     task = _wire.read_submit(reply(payload), REQUEST)
     assert (task.out_task_id, task.model) == (ID, "seedance_1_5_pro")
     assert (task.status, task.estimated_credits) == (status, estimate)
@@ -99,14 +94,12 @@ def test_an_accepted_submit_is_a_task(payload: Any, status: str, estimate: float
     "data", [None, [], [None], "pending", 1, {}, {"created_at": "x"}, {"status": "", "task_id": 0}]
 )
 def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
-    """A 200 that names no task is no acceptance, and no refusal either."""
     with pytest.raises(ProtocolError, match="the response to the submit has no task"):
         submitted(data)
 
 
 @pytest.mark.parametrize("other", ["other", "kitten-2", 5, {}, ["kitten-1"], True])
 def test_an_answer_about_another_task_is_not_believed(other: Any) -> None:
-    """An id that is not ours means that the answer is not, either."""
     data = {"out_task_id": other, "status": "completed"}
     with pytest.raises(ProtocolError, match="the response is about another task"):
         submitted(data)
@@ -132,7 +125,6 @@ def test_refusals_are_told_apart_by_endpoint() -> None:
     ids=["submit", "query", "balance"],
 )
 def test_every_reader_knows_the_time(read: Callable[[Reply], Any]) -> None:
-    """A Retry-After that is a date is held against the time that the reader is told."""
     headers = {"Retry-After": "Thu, 01 Jan 1970 00:01:30 GMT"}
     with pytest.raises(RateLimitError) as caught:
         read(Reply(429, headers, b"{}", 60.0))
@@ -140,7 +132,6 @@ def test_every_reader_knows_the_time(read: Callable[[Reply], Any]) -> None:
 
 
 def test_a_finished_task_is_read_whole() -> None:
-    """Times, credits and outputs of a documented reply arrive, and what is unknown stays in raw."""
     data = {
         "out_task_id": ID,
         "status": "completed",
@@ -173,7 +164,6 @@ def test_a_finished_task_is_read_whole() -> None:
 
 
 def test_a_kept_reply_makes_the_task_again() -> None:
-    """From the JSON of its raw reply a task is restored as it was."""
     task = seen({"status": "completed", "output": [{"url": "https://h/\u732b.png"}]}, "gpt_4o")
     for text in (json.dumps(task.raw), json.dumps(task.raw, ensure_ascii=False)):
         again = _wire.restore_task(text, ID, "gpt_4o")
@@ -194,7 +184,6 @@ def test_a_kept_reply_makes_the_task_again() -> None:
     ],
 )
 def test_a_status_is_read_in_any_case(words: list[Any], expected: str) -> None:
-    """A word that is not known means neither success nor failure."""
     assert {seen({"status": word}).status for word in words} == {expected}
 
 
@@ -267,7 +256,6 @@ def test_completed_without_results_is_recognisable(output: Any) -> None:
     ],
 )
 def test_times_are_read_where_they_are_times(text: Any, moment: datetime | None) -> None:
-    """A time without a zone is in UTC, and what is no time is None."""
     task = seen({"status": "completed", "created_at": text, "completed_at": text})
     assert task.created_at == task.completed_at == moment
     assert moment is None or task.created_at is None or task.created_at.tzinfo is not None
@@ -278,13 +266,11 @@ def test_times_are_read_where_they_are_times(text: Any, moment: datetime | None)
     [(2.5, 2.5), (0, 0.0), ("0.871", 0.871), (None, None), (True, None), ([], None)],
 )
 def test_credits_are_read_where_they_are_numbers(credits_used: Any, expected: float | None) -> None:
-    """Fractions and texts of numbers count, and none is not zero."""
     assert seen({"status": "completed", "credits_used": credits_used}).credits_used == expected
     assert seen({"status": "completed"}).credits_used is None
 
 
 def test_endless_credits_are_none() -> None:
-    """1e999 is JSON, but no number of credits."""
     answer = reply(b'{"data":{"status":"completed","credits_used":1e999}}')
     assert _wire.read_query(answer, ID, None).credits_used is None
 
@@ -306,7 +292,6 @@ def test_endless_credits_are_none() -> None:
     ],
 )
 def test_a_failure_keeps_its_reason(error: Any, detail: ErrorDetail | None) -> None:
-    """The service's code and message arrive as texts, and null is not the text "None"."""
     assert seen({"status": "failed", "error": error}).error == detail
 
 
@@ -317,7 +302,6 @@ def test_a_failure_without_an_error_has_the_reason_beside_it() -> None:
 
 
 def test_a_balance_is_read() -> None:
-    """Credits may be fractional, and what a quota does not say is None."""
     payload = {
         "statusCode": 200,
         "data": {
@@ -339,14 +323,12 @@ def test_a_balance_is_read() -> None:
 
 @pytest.mark.parametrize("quotas", [None, {}, "none", 3])
 def test_quotas_of_another_shape_are_left_out(quotas: Any) -> None:
-    """The credits are worth having without them."""
     answer = reply({"code": "200", "data": {"credits": "7", "free_quotas": quotas}})
     assert _wire.read_balance(answer) == Balance(7.0)
 
 
 @pytest.mark.parametrize("data", [None, {}, [], 5, {"credits": None}, {"credits": "many"}])
 def test_a_balance_needs_credits(data: Any) -> None:
-    """An answer without credits is not a balance of zero."""
     with pytest.raises(ProtocolError, match="the response has no credits"):
         _wire.read_balance(reply({"statusCode": 200, "data": data}))
 
@@ -468,7 +450,6 @@ def test_bytes_within_a_value_do_not_matter(spot: int, junk: bytes, replace: boo
 )
 @settings(deadline=None, max_examples=500)
 def test_any_bytes_give_a_task_or_an_error(cuts: list[tuple[int, bytes]], drop: int) -> None:
-    """A reply that is mutated anywhere is not taken for a task that runs on, if it is read."""
     body = TEXT.encode()
     for place, junk in cuts:
         body = body[:place] + junk + body[place + drop :]
@@ -544,7 +525,6 @@ MODELS = st.sampled_from([None, "no_such_model", *models.MODELS])
 
 
 def check(answer: Reply, model: str | None) -> None:
-    """Read one answer as each endpoint's: it makes a value or one of our errors."""
     request = SubmitRequest(model or "m", {}, ID)
     for read in (
         lambda: _wire.read_submit(answer, request),
@@ -570,7 +550,6 @@ def check(answer: Reply, model: str | None) -> None:
 def test_any_bytes_make_a_value_or_one_of_our_errors(
     body: bytes, status: int, headers: Mapping[str, str], model: str | None
 ) -> None:
-    """Whatever bytes, status and headers arrive, nothing else comes out."""
     check(Reply(status, headers, body, 0.0), model)
 
 
@@ -605,6 +584,5 @@ def test_any_fields_beside_the_results_do_not_matter(
 def test_any_envelope_makes_a_value_or_one_of_our_errors(
     payload: Any, status: int, headers: Mapping[str, str], model: str | None, *, escaped: bool
 ) -> None:
-    """What looks like an envelope, with anything at any place, is read or is one of our errors."""
     body = json.dumps(payload, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
     check(Reply(status, headers, body, 0.0), model)
