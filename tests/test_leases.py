@@ -83,9 +83,7 @@ async def test_an_aiohttp_that_behaves_otherwise(
     for _ in range(2):
         await client.query(await submit(client))
     assert client._shared.transport.path == "session"
-    assert logged(caplog) == [
-        "API requests take the session path: this aiohttp does not support the short path"
-    ]
+    assert logged(caplog) == ["API requests take the session path: this aiohttp is not supported"]
     assert len(service.charges) == 2
 
 

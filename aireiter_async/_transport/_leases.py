@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import select
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,9 +19,11 @@ from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from attrs import define, field
+from yarl import URL
 
 from aireiter_async._envelope import Reply, protocol_error
 from aireiter_async._transport._body import read_body
+from aireiter_async.errors import ConnectError
 
 if TYPE_CHECKING:
     from aireiter_async._transport._pool import Route
@@ -56,14 +58,14 @@ class Prepared:
     Attributes:
         head: The request's head up to the value of Content-Length; the key is in it.
         request: aiohttp's own, which knows where to connect to.
-        parsing: How responses are parsed.
+        max_header: Bytes that one header of a response may have.
         idle: Connections to its host that are not in use, the last used last.
     """
 
     head: bytes
     request: aiohttp.ClientRequest
     limits: aiohttp.ClientTimeout
-    parsing: Mapping[str, Any]
+    max_header: int
     idle: deque[Lease]
 
 
@@ -97,13 +99,9 @@ class Leases:
                 for name, value in request.headers.items()
                 if name != hdrs.CONTENT_LENGTH
             ]
-            parsing = {
-                "read_until_eof": True,
-                "max_line_size": route.options["max_line_size"],
-                "max_field_size": route.options["max_field_size"],
-            }
+            max_header = route.options["max_field_size"]
             idle = self._idle.setdefault(request.connection_key, deque())
-            if not all(line.isprintable() for line in lines) or not await _works(parsing):
+            if not all(line.isprintable() for line in lines) or not await _works(max_header):
                 return None
         except (AttributeError, TypeError):
             return None
@@ -111,7 +109,7 @@ class Leases:
             head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
             request=request,
             limits=route.options["timeout"],
-            parsing=parsing,
+            max_header=max_header,
             idle=idle,
         )
 
@@ -130,45 +128,51 @@ class Leases:
             raise TypeError("this aiohttp ignores middlewares")
         return made[0]
 
-    async def exchange(self, prepared: Prepared, body: bytes) -> Reply:
-        """Send *body* and read the whole response.
-
-        Raises:
-            aiohttp.ClientError: There is none.
-            ProtocolError: It is too long.
-        """
+    async def exchange(self, route: "Route", prepared: Prepared, body: bytes) -> Reply:
+        """Make an exchange; see `Transport.exchange`."""
         now, idle = monotonic(), prepared.idle
-        while idle:
-            lease = idle.pop()
-            protocol, transport = lease.protocol, lease.transport
-            # Bytes that are here before the request is sent are no response to it.
-            if (
-                now - lease.since <= self._keepalive
-                and not protocol.should_close
-                and not transport.is_closing()
-                and not lease.poll(0)
-            ):
-                break
-            lease.close()
-        else:
-            lease = await self._connect(prepared)
-            protocol, transport = lease.protocol, lease.transport
-        message = None
+        message = content = None
         try:
-            # A new parser each time: what an old one holds back would become part of the response.
-            protocol.set_response_params(**prepared.parsing)
-            transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
-            message, content = await protocol.read()
-            while message.code < _OK and message.code != _SWITCHING:
-                message, content = await protocol.read()
-            answer = content.read_nowait() if content.is_eof() else await read_body(content)
-            reply = Reply(message.code, message.headers, answer or b"", time())
-        except BaseException as error:
-            message = None  # its repr shows headers, in which a relay may have echoed the key
-            lease.close()
-            if isinstance(error, HttpProcessingError):
-                raise aiohttp.ClientPayloadError from error
+            with route.deadlines:
+                while idle:
+                    lease = idle.pop()
+                    protocol, transport = lease.protocol, lease.transport
+                    # Bytes that are here before the request is sent are no response to it.
+                    if (
+                        now - lease.since <= self._keepalive
+                        and not protocol.should_close
+                        and not transport.is_closing()
+                        and not lease.poll(0)
+                    ):
+                        break
+                    lease.close()
+                else:
+                    lease = await self._connect(prepared)
+                    protocol, transport = lease.protocol, lease.transport
+                try:
+                    # A new parser each time: what an old one holds back would become part of
+                    # the response.
+                    protocol.set_response_params(
+                        read_until_eof=True,
+                        max_line_size=prepared.max_header,
+                        max_field_size=prepared.max_header,
+                    )
+                    transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
+                    message, content = await protocol.read()
+                    while message.code < _OK and message.code != _SWITCHING:
+                        message, content = await protocol.read()
+                    answer = content.read_nowait() if content.is_eof() else await read_body(content)
+                except BaseException as error:
+                    # Their reprs show what a relay may have echoed, and the key is in that.
+                    message = content = None
+                    lease.close()
+                    if isinstance(error, HttpProcessingError):
+                        raise aiohttp.ClientPayloadError from error
+                    raise
+        except ConnectError:
+            forget_address(self._session, prepared.request.url)
             raise
+        reply = Reply(message.code, message.headers, answer or b"", time())
         if answer is None or protocol.should_close or self._closed:
             lease.close()
         else:
@@ -177,7 +181,7 @@ class Leases:
             if self._timer is None:
                 self._timer = self._loop.call_later(self._keepalive, self._sweep)
         if answer is None:
-            message = None
+            message = content = None
             raise protocol_error("the response is too long", reply)
         return reply
 
@@ -218,6 +222,13 @@ class Leases:
         self.close_idle()
 
 
+def forget_address(session: aiohttp.ClientSession, url: URL) -> None:
+    """Have the host of *url* looked up anew: its address may have changed."""
+    connector = session.connector
+    if isinstance(connector, aiohttp.TCPConnector) and url.raw_host and url.port:
+        connector.clear_dns_cache(url.raw_host, url.port)
+
+
 class _StopRequest(Exception):  # noqa: N818 - it is the expected end
     """Ends a request just before aiohttp sends it."""
 
@@ -248,12 +259,14 @@ class _NoTransport(asyncio.Transport):
         self.closing = True
 
 
-async def _works(parsing: Mapping[str, Any]) -> bool:
+async def _works(max_header: int) -> bool:
     """Return whether aiohttp's protocol does what the short path expects of it."""
     protocol = ResponseHandler(asyncio.get_running_loop())
     protocol.connection_made(_NoTransport())
     for _ in range(2):
-        protocol.set_response_params(**parsing)
+        protocol.set_response_params(
+            read_until_eof=True, max_line_size=max_header, max_field_size=max_header
+        )
         protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         message, content = await protocol.read()
         if (message.code, content.is_eof(), content.read_nowait()) != (_OK, True, b"{}"):

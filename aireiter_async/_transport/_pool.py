@@ -15,7 +15,7 @@ import ssl as tls
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from aireiter_async._envelope import Reply, protocol_error
 from aireiter_async._transport._addresses import GuardedResolver
 from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
-from aireiter_async._transport._leases import Leases, Prepared
+from aireiter_async._transport._leases import Leases, Prepared, forget_address
 from aireiter_async._transport._proxies import Proxies, Proxy
 from aireiter_async._transport._results import Stream
 from aireiter_async.errors import ConnectError
@@ -277,7 +277,7 @@ class Transport:
                 source=self,
             )
 
-    async def exchange(self, route: Route, body: bytes | None) -> Reply:
+    def exchange(self, route: Route, body: bytes | None) -> Coroutine[Any, Any, Reply]:
         """Send one request and read the whole response; redirects are not followed.
 
         Args:
@@ -299,37 +299,35 @@ class Transport:
             or self._closed
         ):
             self.open()
-        try:
-            with route.deadlines:
-                leases, prepared = self._leases, route.prepared
-                if leases is not None and body is not None and len(body) <= _LARGE_BODY:
-                    if prepared is None:
-                        prepared = await self._prepare(leases, route)
-                    if prepared is not None:
-                        return await leases.exchange(prepared, body)
-                return await self._request(route, body)
-        except ConnectError:
-            self.forget_address(route.url)
-            raise
-
-    async def _prepare(self, leases: Leases, route: Route) -> Prepared | None:
-        """Choose the path at the first exchange of a route."""
-        if "proxy" in route.options:
-            self._report("session", "there is a proxy")
-            return None
-        route.prepared = await leases.prepare(route)
+        leases = self._leases
+        if leases is None or body is None or len(body) > _LARGE_BODY:
+            return self._request(route, body)
         if route.prepared is None:
-            self._leases = None
-            leases.close()
-            self._report("session", "this aiohttp does not support the short path")
-        else:
-            self._report("short", "")
-        return route.prepared
+            return self._exchange_first(leases, route, body)
+        return leases.exchange(route, route.prepared, body)
 
-    def _report(self, path: str, reason: str) -> None:
+    async def _exchange_first(self, leases: Leases, route: Route, body: bytes) -> Reply:
+        """Choose the path of a route, and take it."""
+        prepared = None
+        with route.deadlines:
+            if "proxy" not in route.options:
+                prepared = await leases.prepare(route)
+                if prepared is None:
+                    self._leases = None
+                    leases.close()
+        if prepared is None:
+            reason = "there is a proxy" if self._leases else "this aiohttp is not supported"
+            self._report(f"the session path: {reason}")
+            return await self._request(route, body)
+        self._report("the short path")
+        route.prepared = prepared
+        return await leases.exchange(route, prepared, body)
+
+    def _report(self, choice: str) -> None:
+        path = choice.split()[1]
         if self.path != path:
             self.path = path
-            _log.debug("API requests take the %s path%s", path, reason and f": {reason}")
+            _log.debug("API requests take %s", choice)
 
     def close_idle(self) -> None:
         """Close the idle connections, since one of them responds to an earlier request."""
@@ -338,13 +336,11 @@ class Transport:
 
     def forget_address(self, url: str) -> None:
         """Have the host of *url*, or its proxy, looked up anew: its address may have changed."""
-        connector = None if self._session is None else self._session.connector
         with suppress(ValueError):
             place = URL(url)
             proxy = self._find_proxy(place)
-            place = place if proxy is None else URL(proxy.url)
-            if isinstance(connector, _Connector) and place.raw_host and place.port:
-                connector.clear_dns_cache(place.raw_host, place.port)
+            if self._session is not None and not self._lent:
+                forget_address(self._session, place if proxy is None else URL(proxy.url))
 
     def _find_proxy(self, url: URL) -> Proxy | None:
         proxy = self._proxies.find(url)
@@ -354,6 +350,14 @@ class Transport:
 
     async def _request(self, route: Route, body: bytes | None) -> Reply:
         """Have aiohttp's session make the exchange."""
+        try:
+            with route.deadlines:
+                return await self._send(route, body)
+        except ConnectError:
+            self.forget_address(route.url)
+            raise
+
+    async def _send(self, route: Route, body: bytes | None) -> Reply:
         session = self.open()
         response: aiohttp.ClientResponse | None = None
         data: bytes | io.BytesIO | None = body
