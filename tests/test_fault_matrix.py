@@ -27,6 +27,7 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.faults import AMBIGUOUS, PASSING, RATE_LIMITED
 
 Connect = Callable[..., AsyncClient]
 
@@ -35,57 +36,28 @@ QUICK = RetryPolicy(base=0, settle=0)
 USED_IDS = ["refuse", "return", "charge"]
 ENVELOPES = ["plain", "ok", "code", "list"]
 
-# Faults that a submit can meet after the service has taken the task, and before.
-AFTER: dict[str, Fault] = {
-    "lost": Fault.lost_answer(accepted=True),
-    "reset": Fault.reset(accepted=True),
-    "hang": Fault.hang(accepted=True),
-    "late": Fault.delay(30, accepted=True),
-    "truncated": Fault.truncated(accepted=True),
-    "broken": Fault.broken_json(accepted=True),
-    "page": Fault.html(200, accepted=True),
-    "refused page": Fault.html(403, accepted=True),
-    "gateway": Fault.html(502, accepted=True),
-    "error": Fault.server_error(accepted=True),
-    "timeout": Fault.server_error(504, accepted=True),
-    "no data": Fault.no_data(accepted=True),
-    "nothing": Fault.reply(200, "", accepted=True),
-    "moved": Fault.reply(302, headers={"Location": "/login"}, accepted=True),
-    "odd": Fault.reply(200, '{"statusCode":299}', accepted=True),
-}
-BEFORE: dict[str, Fault] = {
-    "lost": Fault.lost_answer(),
-    "reset": Fault.reset(),
-    "hang": Fault.hang(),
-    "late": Fault.delay(30),
+AFTER = {name: each.after for name, each in AMBIGUOUS.items()}
+BEFORE = {
+    **{name: each.before for name, each in AMBIGUOUS.items()},
     "drip": Fault.drip(30),
-    "truncated": Fault.truncated(),
-    "broken": Fault.broken_json(),
-    "page": Fault.html(200),
-    "refused page": Fault.html(403),
-    "gateway": Fault.html(502),
-    "error": Fault.server_error(),
-    "no data": Fault.no_data(),
-    "moved": Fault.redirect(),
-    "pace": Fault.too_many_requests(0),
-    "pace as a date": Fault.too_many_requests(0, as_date=True),
-    "pace in a 200": Fault.too_many_requests(in_envelope=True),
+    **RATE_LIMITED,
 }
-# What a look may meet.
-LOOKS: dict[str, Fault] = {
-    **{name: fault for name, fault in BEFORE.items() if name not in {"late", "pace as a date"}},
+# What a poll may meet.
+POLLS: dict[str, Fault] = {
+    **PASSING,
+    "hang": Fault.hang(),
     "slow": Fault.drip(0.01),
     "odd status": Fault.task_status("dreaming"),
     "not found": Fault.not_found(),
 }
-SLOW = {"hang", "late", "drip"}  # ended by the attempt's timeout
-QUICK_LOOKS = [fault for name, fault in LOOKS.items() if name not in SLOW | {"slow"}]
+SLOW = {"drip", *(name for name, each in AMBIGUOUS.items() if each.slow)}
+QUICK_POLLS = [fault for name, fault in POLLS.items() if name not in SLOW | {"slow"}]
 # One of each kind of thing that can become of a submit.
 KINDS: dict[str, Fault] = {
     "taken": AFTER["lost"],
-    "taken, and a page": AFTER["refused page"],
+    "taken, and a page": AFTER["HTML 502"],
     "not taken": BEFORE["reset"],
-    "pace": BEFORE["pace"],
+    "pace": RATE_LIMITED["429"],
     "refused": Fault.bad_request("Invalid aspect_ratio"),
 }
 
@@ -131,7 +103,7 @@ async def test_a_fault_before_acceptance(
 
 @pytest.mark.parametrize("used_id", ["refuse", "charge"])
 @pytest.mark.parametrize("second", AFTER)
-@pytest.mark.parametrize("first", ["lost", "error", "pace", "refused page"])
+@pytest.mark.parametrize("first", ["lost", "500", "429", "HTML 502"])
 async def test_two_faults_in_a_row(
     service: FakeService, connect: Connect, first: str, second: str, used_id: Any
 ) -> None:
@@ -172,7 +144,7 @@ async def test_two_faults_while_settling(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
     service.used_id, service.visible_after_looks = used_id, 1
-    for faults in product(QUICK_LOOKS, repeat=2):
+    for faults in product(QUICK_POLLS, repeat=2):
         service.script("submit", Fault.lost_answer(accepted=True))
         service.script("query", *faults)
         await client.submit(SubmitRequest("veo3_1", {}))
@@ -185,7 +157,7 @@ async def test_faults_after_a_crash(
     service: FakeService, client: AsyncClient, used_id: Any, *, taken: bool
 ) -> None:
     service.used_id = used_id
-    for look, kind in product(QUICK_LOOKS, set(KINDS) - {"refused"}):
+    for look, kind in product(QUICK_POLLS, set(KINDS) - {"refused"}):
         request = SubmitRequest("veo3_1", {})
         if taken:
             await client.submit(request)
@@ -209,7 +181,7 @@ async def test_a_batch_that_is_left_in_doubt(
     service.script("submit", fault)
     service.script("query", *[Fault.server_error()] * 5)  # as many as a look has attempts
     client = connect(**patience(name.removeprefix("not taken: ")))
-    for doubtful in ("pace" not in name, False):
+    for doubtful in ("429" not in name, False):
         async with Ledger(tmp_path / "run.db") as ledger:
             outcomes = client.run_many(requests, ledger=ledger, window=1)
             ends = [outcome.error async for outcome in outcomes]
@@ -262,7 +234,7 @@ async def test_what_is_waited_for_again_times_out_again(
 
 
 @pytest.mark.parametrize("used_id", USED_IDS)
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", POLLS)
 @pytest.mark.parametrize("times", [1, 4])
 async def test_a_fault_while_settling(
     service: FakeService, connect: Connect, name: str, times: int, used_id: Any
@@ -273,11 +245,11 @@ async def test_a_fault_while_settling(
     if name == "not found" and times == 4 and used_id == "charge":
         times = 3
     service.script("submit", Fault.lost_answer(accepted=True))
-    service.script("query", *[LOOKS[name]] * times)
+    service.script("query", *[POLLS[name]] * times)
     await submit(service, connect(**patience(name)), used_id)
 
 
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", POLLS)
 @pytest.mark.parametrize("look", [0, 2])
 @pytest.mark.parametrize("late", [0, 2])
 async def test_a_fault_while_polling(
@@ -286,7 +258,7 @@ async def test_a_fault_while_polling(
     """Looks that fail while a task is waited for do not end the wait."""
     service.visible_after_looks = late
     running = Fault.task_status("processing")
-    service.script("query", *[running] * look, LOOKS[name], LOOKS[name], running)
+    service.script("query", *[running] * look, POLLS[name], POLLS[name], running)
     await submit(service, connect(**patience(name), polling=GRACIOUS), "charge")
 
 

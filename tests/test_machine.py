@@ -46,7 +46,7 @@ OTHER_TASK = '{"statusCode":200,"data":{"out_task_id":"other","status":"pending"
 BREAKS = [Fault.lost_answer, Fault.reset, Fault.truncated, Fault.no_data, Fault.server_error]
 TAKEN = [
     *(make(accepted=True) for make in BREAKS),
-    Fault.html(403, accepted=True),
+    Fault.html(502, accepted=True),
     Fault.reply(200, OTHER_TASK, accepted=True),
 ]
 NOT_TAKEN = [*(make() for make in BREAKS), Fault.html(502), Fault.redirect()]

@@ -64,7 +64,7 @@ def documented(thing: Any, path: str) -> dict[str, bool]:
 def test_all_names_are_listed_and_sorted() -> None:
     """``__all__`` is what can be imported, in order."""
     assert aireiter_async.__all__ == sorted(aireiter_async.__all__)
-    modules, special = {"errors", "models"}, {"__version__"}
+    modules, special = {"errors", "events", "models"}, {"__version__"}
     assert all(hasattr(aireiter_async, name) for name in aireiter_async.__all__)
     its_own = {"TYPE_CHECKING", "Any", "import_module"}
     assert set(aireiter_async.__all__) == (public(aireiter_async) | modules | special) - its_own

@@ -17,9 +17,9 @@ from aireiter_async._retry import (
     Retry,
     RetryPolicy,
     failure_class,
-    refused,
+    is_transient,
+    may_submit_again,
     retry_after,
-    transient,
 )
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
@@ -51,6 +51,8 @@ REFUSED: list[AireiterError] = [
     TaskNotFoundError(404, "no"),
     InvalidRequestError(422, "no"),
     InsufficientCreditsError(433, "no"),
+    APIError(409, "conflict"),
+    APIError(418, "teapot"),
 ]
 PACED: list[AireiterError] = [RateLimitError(425, "early"), RateLimitError(429, "slow")]
 PASSING: list[AireiterError] = [
@@ -59,8 +61,7 @@ PASSING: list[AireiterError] = [
     ProtocolError("HTML", 502),
     ServerError(500, "oops"),
     ServerError(599, "oops"),
-    APIError(418, "teapot"),
-    APIError(409, "conflict"),
+    APIError(1001, "what"),
     APIError(-1, "what"),
 ]
 NEVER_SENT: list[AireiterError] = [ConnectError("refused")]
@@ -223,30 +224,21 @@ def test_settle_waits_are_settle_in_all(settle: float) -> None:
     assert seconds == sorted(seconds)
 
 
-@pytest.mark.parametrize("error", REFUSED + PACED)
-def test_a_refusal_is_certain(error: AireiterError) -> None:
-    """With these codes nothing was accepted."""
-    assert refused(error)
+@pytest.mark.parametrize("error", PASSING + PACED + NEVER_SENT)
+def test_what_may_pass_is_transient(error: AireiterError) -> None:
+    assert is_transient(error)
 
 
-@pytest.mark.parametrize("error", NEVER_SENT)
-def test_what_was_never_sent_was_not_accepted(error: AireiterError) -> None:
-    """Without a connection there is nothing to be accepted, and trying again is safe."""
-    assert refused(error)
-    assert transient(error)
+def test_a_submit_that_was_rejected_in_html_is_not_repeated() -> None:
+    assert is_transient(ProtocolError("HTML", 403))
+    assert not may_submit_again(ProtocolError("HTML", 403))
+    assert may_submit_again(ProtocolError("HTML", 502))
 
 
-@pytest.mark.parametrize("error", PASSING)
-def test_anything_else_may_have_been_accepted(error: AireiterError) -> None:
-    """A lost, broken or unknown answer says neither yes nor no, and may pass."""
-    assert not refused(error)
-    assert transient(error)
-
-
-@pytest.mark.parametrize("error", [*REFUSED, *OTHERS, ValueError(), asyncio.CancelledError()])
-def test_what_is_final_is_not_transient(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [*REFUSED, *OTHERS, ValueError()])
+def test_what_is_final_is_not_transient(error: Exception) -> None:
     """A refusal for good, the end of a task and what is not ours are final."""
-    assert not transient(error)
+    assert not is_transient(error)
 
 
 def test_only_answers_ask_to_wait() -> None:

@@ -5,7 +5,6 @@ import json
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,14 +18,11 @@ from aireiter_async import (
     AsyncClient,
     AuthenticationError,
     ConnectError,
-    DownloadError,
     IDInUseError,
     InsufficientCreditsError,
     InvalidRequestError,
-    Output,
     ProtocolError,
     RateLimitError,
-    RequestTimeoutError,
     RetryPolicy,
     ServerError,
     SubmitRequest,
@@ -41,6 +37,7 @@ from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._transport import Transport
 from aireiter_async.testing import FakeService, Fault
+from tests.faults import AMBIGUOUS, PASSING
 from tests.hostile_time import Clock as VirtualClock
 
 Connect = Callable[..., AsyncClient]
@@ -49,61 +46,6 @@ Listen = Callable[..., Awaitable[str]]
 
 SUBMIT, QUERY = "/api/openapi/submit", "/api/openapi/query"
 USED_IDS = ["refuse", "return", "charge"]
-
-
-def elsewhere(*, accepted: bool = False) -> Fault:
-    """Redirect to another host."""
-    headers = {"Location": "https://elsewhere.invalid/"}
-    return Fault.reply(307, b"", headers=headers, accepted=accepted)
-
-
-def nothing(*, accepted: bool = False) -> Fault:
-    """Answer 200 with an empty body."""
-    return Fault.reply(200, b"", accepted=accepted)
-
-
-def other_task(*, accepted: bool = False) -> Fault:
-    """Answer about another task than the one that was submitted."""
-    body = json.dumps({"statusCode": 200, "data": {"out_task_id": "other", "status": "pending"}})
-    return Fault.reply(200, body, accepted=accepted)
-
-
-def odd_code(*, accepted: bool = False) -> Fault:
-    """Answer with a code that says nothing of acceptance."""
-    return Fault.reply(200, '{"statusCode":418,"message":"?"}', accepted=accepted)
-
-
-# What leaves open whether a submit was accepted -> what it is raised as if it cannot be settled.
-DOUBTFUL: dict[str, tuple[Callable[..., Fault], type[AireiterError]]] = {
-    "lost answer": (Fault.lost_answer, TransportError),
-    "reset": (Fault.reset, TransportError),
-    "truncated": (Fault.truncated, TransportError),
-    "hang": (Fault.hang, RequestTimeoutError),
-    "broken JSON": (Fault.broken_json, ProtocolError),
-    "HTML 200": (lambda **options: Fault.html(200, **options), ProtocolError),
-    "HTML 403": (lambda **options: Fault.html(403, **options), ProtocolError),
-    "HTML 502": (lambda **options: Fault.html(502, **options), ProtocolError),
-    "500": (Fault.server_error, ServerError),
-    "no data": (Fault.no_data, ProtocolError),
-    "redirect": (elsewhere, ProtocolError),
-    "empty": (nothing, ProtocolError),
-    "other task": (other_task, ProtocolError),
-    "odd code": (odd_code, APIError),
-}
-# What can happen to a look for a lost submit.
-BLINKS: dict[str, Fault] = {
-    "lost answer": Fault.lost_answer(),
-    "reset": Fault.reset(),
-    "truncated": Fault.truncated(),
-    "broken JSON": Fault.broken_json(),
-    "HTML 200": Fault.html(200),
-    "HTML 502": Fault.html(502),
-    "500": Fault.server_error(),
-    "no data": Fault.no_data(),
-    "redirect": elsewhere(),
-    "429": Fault.too_many_requests(0),
-    "429 in a 200": Fault.too_many_requests(in_envelope=True),
-}
 
 
 def request(**options: Any) -> SubmitRequest:
@@ -122,37 +64,33 @@ def charged(service: FakeService) -> list[str]:
     return [charge.out_task_id for charge in service.charges]
 
 
-@pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("accepted", [False, True])
-@pytest.mark.parametrize("name", DOUBTFUL)
-async def test_a_doubtful_answer_costs_one_charge(
-    service: FakeService, connect: Connect, name: str, *, accepted: bool, used_id: Any
+@pytest.mark.parametrize("name", AMBIGUOUS)
+async def test_an_ambiguous_response_costs_one_charge(
+    service: FakeService, connect: Connect, name: str, *, accepted: bool
 ) -> None:
-    """Whatever is answered in place of an acceptance, the task is charged once.
-
-    Where it had been accepted, there is one POST.
-    """
-    service.used_id = used_id
-    service.script("submit", DOUBTFUL[name][0](accepted=accepted))
-    client = connect(timeout=0.3 if name == "hang" else 60)
+    """There is a second POST only where the first was not accepted."""
+    service.used_id = "charge"
+    fault = AMBIGUOUS[name]
+    service.script("submit", fault.after if accepted else fault.before)
+    client = connect(timeout=0.3 if fault.slow else 60)
     wanted = request()
     task = await client.submit(wanted)
     assert (task.out_task_id, task.model) == (wanted.out_task_id, "veo3_1")
     assert charged(service) == [wanted.out_task_id]
     assert service.posts(wanted.out_task_id) == (1 if accepted else 2)
     assert (client.stats.submitted, client.stats.settled) == (1, accepted)
-    assert (await client.wait(task)).status is TaskStatus.COMPLETED
 
 
 @pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("looks", [1, 3])
-@pytest.mark.parametrize("name", ["lost answer", "no data"])
+@pytest.mark.parametrize("name", ["lost", "no data"])
 async def test_late_visibility_costs_no_second_post(
     service: FakeService, client: AsyncClient, name: str, looks: int, used_id: Any
 ) -> None:
     """An accepted task that queries do not see at first is found while it is settled."""
     service.used_id, service.visible_after_looks = used_id, looks
-    service.script("submit", DOUBTFUL[name][0](accepted=True))
+    service.script("submit", AMBIGUOUS[name].after)
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
     assert service.posts(task.out_task_id) == 1
@@ -185,28 +123,15 @@ async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
     assert charged(service) == [wanted.out_task_id]
 
 
-@pytest.mark.parametrize("name", BLINKS)
+@pytest.mark.parametrize("name", PASSING)
 async def test_settling_is_patient(service: FakeService, client: AsyncClient, name: str) -> None:
     """A look for a lost submit that fails in passing is repeated: no second POST."""
     service.script("submit", Fault.lost_answer(accepted=True))
-    service.script("query", BLINKS[name], BLINKS[name])
+    service.script("query", PASSING[name], PASSING[name])
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
     assert service.posts(task.out_task_id) == 1
     assert service.counts[QUERY] == 3
-
-
-@pytest.mark.parametrize("second", ["lost answer", "500", "no data", "reset"])
-@pytest.mark.parametrize("first", ["lost answer", "HTML 502", "truncated"])
-async def test_two_faults_in_a_row(
-    service: FakeService, client: AsyncClient, first: str, second: str
-) -> None:
-    """A second doubtful answer is settled like the first one."""
-    service.used_id = "charge"
-    service.script("submit", DOUBTFUL[first][0](), DOUBTFUL[second][0](accepted=True))
-    task = await client.submit(request())
-    assert charged(service) == [task.out_task_id]
-    assert service.posts(task.out_task_id) == 2
 
 
 @pytest.fixture
@@ -230,7 +155,7 @@ async def sent() -> AsyncIterator[tuple[aiohttp.ClientSession, list[tuple[str, b
         yield session, bodies
 
 
-@pytest.mark.parametrize("name", ["lost answer", "broken JSON", "500"])
+@pytest.mark.parametrize("name", ["lost", "broken JSON", "500"])
 async def test_the_second_post_is_the_first_one(
     service: FakeService,
     connect: Connect,
@@ -239,7 +164,7 @@ async def test_the_second_post_is_the_first_one(
 ) -> None:
     """A submit that is sent again has the same bytes, id included."""
     session, bodies = sent
-    service.script("submit", DOUBTFUL[name][0]())
+    service.script("submit", AMBIGUOUS[name].before)
     wanted = request(callback_url="https://example.com/", metadata={"order": 7})
     await connect(session=session).submit(wanted)
     first, second = [body for path, body in bodies if path == SUBMIT]
@@ -309,22 +234,22 @@ async def test_a_key_refused_while_settling_is_ambiguous(
     assert (len(service.charges), service.counts[QUERY]) == (1, 1)
 
 
-@pytest.mark.parametrize("name", DOUBTFUL)
+@pytest.mark.parametrize("name", AMBIGUOUS)
 async def test_resubmitting_can_be_forbidden(
     service: FakeService, connect: Connect, name: str
 ) -> None:
     """With resubmit=False what is not found is not sent again."""
-    make, kind = DOUBTFUL[name]
-    service.script("submit", make())
+    fault = AMBIGUOUS[name]
+    service.script("submit", fault.before)
     client = connect(
         retry=RetryPolicy(base=0, settle=0, resubmit=False),
-        timeout=0.3 if name == "hang" else 60,
+        timeout=0.3 if fault.slow else 60,
     )
     wanted = request()
     with pytest.raises(AmbiguousSubmitError, match="not found") as caught:
         await client.submit(wanted)
     assert caught.value.out_task_id == wanted.out_task_id
-    assert isinstance(caught.value.__cause__, kind)
+    assert isinstance(caught.value.__cause__, fault.error)
     assert service.posts(wanted.out_task_id) == 1
     assert charged(service) == []
 
@@ -409,7 +334,7 @@ class Played(Api):
         self.found = found
         self.queries = 0
 
-    async def exchange(self, endpoint: Endpoint[Any], *_: Any) -> Any:
+    async def exchange(self, endpoint: Endpoint[Any], *_: Any, **_options: Any) -> Any:
         if endpoint is self.query:
             self.queries += 1
             raise self.found
@@ -704,10 +629,9 @@ async def test_each_envelope_is_an_acceptance(
 @pytest.mark.parametrize("used_id", USED_IDS)
 async def test_many_at_once_under_every_fault(connect: Connect, used_id: Any) -> None:
     """Of 150 submits at once, a third of them hit by faults, each is charged once."""
-    faults = [
-        make(accepted=accepted) for make, _ in DOUBTFUL.values() for accepted in (True, False)
-    ]
-    chances = {fault: 0.35 / len(faults) for fault in faults if fault.kind != "hang"} | {
+    quick = [each for each in AMBIGUOUS.values() if not each.slow]
+    faults = [each.make(accepted=accepted) for each in quick for accepted in (True, False)]
+    chances = {fault: 0.35 / len(faults) for fault in faults} | {
         Fault.reset().on("query"): 0.05,
         Fault.server_error().on("query"): 0.05,
     }
@@ -789,25 +713,6 @@ async def test_what_may_have_been_sent_and_cannot_be_settled_is_ambiguous(
     assert SUBMIT not in service.counts
 
 
-async def test_cancelled_in_the_queue(service: FakeService, connect: Connect, until: Until) -> None:
-    """A submit that is cancelled while it queues sends nothing."""
-    client = connect(max_concurrency=1)
-    service.script("query", Fault.hang())
-    holder = asyncio.create_task(client.query("a"))
-    await until(lambda: service.in_flight)
-    queued = asyncio.create_task(client.submit(request()))
-    await until(lambda: client.stats.waiting)
-    queued.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await queued
-    assert client.stats.waiting == 0
-    holder.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await holder
-    await client.submit(request())
-    assert service.counts == {QUERY: 1, SUBMIT: 1}
-
-
 @pytest.mark.parametrize("accepted", [False, True])
 async def test_cancelled_in_flight(
     service: FakeService, connect: Connect, until: Until, *, accepted: bool
@@ -825,77 +730,6 @@ async def test_cancelled_in_flight(
     await until(lambda: service.connections == 0)
     assert (service.posts(wanted.out_task_id), service.counts[QUERY]) == (1, 0)
     assert (await client.submit(request())).status is TaskStatus.PENDING
-
-
-async def test_cancelled_while_settling(
-    service: FakeService, connect: Connect, until: Until
-) -> None:
-    """A submit that is cancelled between two looks for it ends at once, without a second POST."""
-    client = connect(max_concurrency=1, retry=RetryPolicy(base=0, settle=10_000))
-    service.script("submit", Fault.lost_answer())
-    running = asyncio.create_task(client.submit(request()))
-    await until(lambda: service.counts[QUERY] and not client.stats.in_flight)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    await client.submit(request())
-    assert service.counts == {QUERY: 1, SUBMIT: 2}
-
-
-async def test_cancelled_while_a_look_is_in_flight(
-    service: FakeService, connect: Connect, until: Until
-) -> None:
-    """A submit that is cancelled while the service is asked for it ends at once."""
-    client = connect(max_concurrency=1)
-    service.script("submit", Fault.lost_answer())
-    service.script("query", Fault.hang())
-    running = asyncio.create_task(client.submit(request()))
-    await until(lambda: service.counts[QUERY])
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert client.stats.in_flight == 0
-    await client.submit(request())
-
-
-async def test_cancelled_while_backing_off(
-    service: FakeService, connect: Connect, until: Until
-) -> None:
-    """A submit that is cancelled while it backs off ends at once and holds no slot meanwhile."""
-    client = connect(max_concurrency=1)
-    service.script("submit", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
-    running = asyncio.create_task(client.submit(request()))
-    await until(lambda: client.stats.retries)
-    assert client.stats.in_flight == 0
-    await client.submit(request())
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert service.counts == {QUERY: 4, SUBMIT: 2}
-
-
-async def test_cancelled_while_waiting_for_a_turn(
-    service: FakeService, until: Until, tmp_path: Path
-) -> None:
-    """A submit that is cancelled while it waits for the rate leaves no slot taken."""
-    async with AsyncClient(
-        service.api_key,
-        base_url=service.url,
-        max_concurrency=1,
-        max_rate=0.001,
-        retry=RetryPolicy(attempts=1),
-    ) as client:
-        await client.submit(request())
-        running = asyncio.create_task(client.submit(request()))
-        await until(lambda: client.stats.waiting)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        assert (client.stats.waiting, client.stats.in_flight) == (0, 0)
-        # A download needs a slot, but no turn.
-        with pytest.raises(DownloadError):
-            await client.download(Output(url=f"{service.results_url}/upload/none"), tmp_path)
-    assert len(service.charges) == 1
 
 
 async def test_what_a_submit_can_override(service: FakeService, client: AsyncClient) -> None:

@@ -4,20 +4,24 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from aireiter_async import (
+    AireiterError,
     APIError,
     AsyncClient,
     AuthenticationError,
+    ConnectError,
     InsufficientCreditsError,
     PollPolicy,
     ProtocolError,
+    RateLimitError,
     RequestTimeoutError,
+    ResultMissingError,
     ServerError,
     SubmitRequest,
     Task,
@@ -25,44 +29,41 @@ from aireiter_async import (
     TaskNotFoundError,
     TaskStatus,
     TaskTimeoutError,
-    TransportError,
     models,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.faults import AMBIGUOUS, PASSING
 from tests.hostile_steps import Sweep, cancel_at
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 QUERY = "/api/openapi/query"
+ELSEWHERE = {
+    "HTML 403": Fault.html(403),
+    "HTML 404": Fault.html(404),
+    "418": Fault.reply(418, "{}"),
+}
 LONG = 3600.0  # longer than a test may take
 EACH_SECOND = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=0)
 
-TROUBLE: dict[str, tuple[Fault, type[Exception]]] = {
-    "lost answer": (Fault.lost_answer(), TransportError),
-    "reset": (Fault.reset(), TransportError),
-    "truncated": (Fault.truncated(), TransportError),
-    "broken JSON": (Fault.broken_json(), ProtocolError),
-    "HTML 200": (Fault.html(200), ProtocolError),
-    "HTML 403": (Fault.html(403), ProtocolError),
-    "HTML 502": (Fault.html(502), ProtocolError),
-    "500": (Fault.server_error(), ServerError),
-    "503": (Fault.server_error(503), ServerError),
-    "no data": (Fault.no_data(), ProtocolError),
-    "redirect": (Fault.redirect(), ProtocolError),
-    "429": (Fault.too_many_requests(0), APIError),
-    "429 in a 200": (Fault.too_many_requests(in_envelope=True), APIError),
-    "odd code": (Fault.reply(200, '{"statusCode":418,"message":"?"}'), APIError),
-    "other task": (
-        Fault.reply(200, '{"statusCode":200,"data":{"out_task_id":"b","status":"failed"}}'),
-        ProtocolError,
-    ),
-}
+RESULT = [{"url": "https://a.example/1.mp4"}]
+
+
+def reply(**data: Any) -> Fault:
+    """Make a query's response."""
+    return Fault.reply(200, json.dumps({"statusCode": 200, "data": data}))
 
 
 def request(**options: Any) -> SubmitRequest:
     """Make a request with an id of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"}, **options)
+
+
+async def collect(items: AsyncIterator[Task], seen: list[Task]) -> None:
+    """Add all items to *seen*."""
+    async for item in items:
+        seen.append(item)  # noqa: PERF401 - those before an error, too
 
 
 async def test_a_task_that_completes_is_returned(service: FakeService, client: AsyncClient) -> None:
@@ -79,8 +80,7 @@ async def test_a_task_that_completes_is_returned(service: FakeService, client: A
 async def test_what_only_the_submit_said_is_kept(service: FakeService, client: AsyncClient) -> None:
     service.price = 2.5
     submitted = await client.submit(request())
-    done = json.dumps({"statusCode": 200, "data": {"status": "completed", "output": []}})
-    service.script("query", Fault.reply(200, done))
+    service.script("query", reply(status="completed", output=RESULT))
     task = await client.wait(submitted)
     assert task.status is TaskStatus.COMPLETED
     assert task.estimated_credits == 2.5
@@ -133,18 +133,18 @@ async def test_an_unknown_status_does_not_log_the_whole_reply(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log of a status that is not known stays short when the reply repeats the input."""
-    data = {"created_at": "?", "input": {"image": "x" * 10_000}, "status": "archiving"}
-    service.script("query", Fault.reply(200, json.dumps({"statusCode": 200, "data": data})))
+    fault = reply(created_at="?", input={"image": "x" * 10_000}, status="archiving")
+    service.script("query", fault)
     await client.run(request())
     assert "archiving" in caplog.text
     assert len(caplog.text) < 2000
 
 
-@pytest.mark.parametrize("name", TROUBLE)
+@pytest.mark.parametrize("name", [*PASSING, "HTML 403", "HTML 404", "418"])
 async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, name: str) -> None:
     """A look that fails in passing, however often, does not end the wait."""
     task = await client.submit(request())
-    service.script("query", *[TROUBLE[name][0]] * 8)
+    service.script("query", *[(PASSING | ELSEWHERE)[name]] * 8)
     assert (await client.wait(task)).status is TaskStatus.COMPLETED
     assert service.counts[QUERY] == 9
 
@@ -257,17 +257,16 @@ async def test_a_task_that_is_alive_at_the_deadline_can_be_waited_for_again(
     assert client.stats.completed == 1
 
 
-@pytest.mark.parametrize("name", TROUBLE)
-async def test_a_last_look_that_fails_is_the_cause(
+@pytest.mark.parametrize("name", [name for name, each in AMBIGUOUS.items() if not each.slow])
+async def test_a_final_poll_that_fails_is_the_cause(
     service: FakeService, client: AsyncClient, name: str
 ) -> None:
-    """Where the last look fails the task counts as alive, and the trouble is the cause."""
-    fault, kind = TROUBLE[name]
+    """Where the final poll fails the task counts as running, and the failure is the cause."""
     task = await client.submit(request())
-    service.script("query", fault)
+    service.script("query", AMBIGUOUS[name].before)
     with pytest.raises(TaskTimeoutError) as caught:
         await client.wait(task, timeout=0)
-    assert isinstance(caught.value.__cause__, kind)
+    assert isinstance(caught.value.__cause__, AMBIGUOUS[name].error)
     assert caught.value.task == task
 
 
@@ -329,25 +328,34 @@ async def test_a_cancellation_at_the_deadline_is_a_cancellation(
 @pytest.mark.parametrize(
     ("asked", "slept_for"),
     [
-        ("3600", 3600),
-        ("3601", 3600),
-        ("1e308", 3600),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
-        ("Mon, 01 Jan 0001 00:00:00 GMT", 1),
-        ("-5", 1),
-        ("nan", 1),
-        ("inf", 1),
-        ("1e999", 1),
+        ("120", 120),
+        ("0.5", 0.5),
+        ("Mon, 01 Jan 0001 00:00:00 GMT", 0),
+        ("-5", 0),
+        ("nan", 0.25),
+        ("inf", 0.25),
     ],
 )
-async def test_no_pace_ends_the_looks(
+async def test_a_retry_after_is_kept_in_full(
     service: FakeService, connect: Connect, slept: list[float], asked: str, slept_for: float
 ) -> None:
-    """However long the service asks to be left alone, a task is looked for within the hour."""
     client = connect(polling=EACH_SECOND)
     service.script("query", Fault.reply(503, "{}", headers={"Retry-After": asked}))
-    assert (await client.run(request())).status is TaskStatus.COMPLETED
-    assert slept == [1, slept_for]
+    assert (await client.run(request())).succeeded
+    assert slept == [1, *[slept_for] * (slept_for > 0)]
+
+
+@pytest.mark.parametrize("asked", ["120.5", "3601", "1e308", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_too_long_a_retry_after_is_raised(
+    service: FakeService, connect: Connect, slept: list[float], asked: str
+) -> None:
+    client = connect(polling=EACH_SECOND)
+    service.script("query", Fault.reply(503, "{}", headers={"Retry-After": asked}))
+    with pytest.raises(ServerError) as caught:
+        await client.run(request())
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 120
+    assert slept == [1]
 
 
 async def test_a_timeout_of_nothing_looks_once(
@@ -378,31 +386,30 @@ async def test_a_timeout_that_cannot_be(
     assert service.requests == []
 
 
-async def test_the_pace_of_the_service_wins(
-    service: FakeService, connect: Connect, slept: list[float]
+@pytest.mark.parametrize("asked", ["12", "4000"])
+async def test_no_final_poll_where_a_retry_after_passes_the_deadline(
+    service: FakeService, connect: Connect, slept: list[float], asked: str
 ) -> None:
-    """A Retry-After longer than the next step is kept, for that step."""
     client = connect(polling=EACH_SECOND)
     task = await client.submit(request())
-    service.script(
-        "query",
-        Fault.reply(503, "{}", headers={"Retry-After": "40"}),
-        Fault.reply(502, "<html>", headers={"Retry-After": "0.5"}),
-    )
-    await client.wait(task)
-    # A little less than 1 at first: the task has an age by then.
-    assert slept == pytest.approx([1, 40, 1], abs=0.5)
+    service.script("query", Fault.too_many_requests(float(asked)))
+    with pytest.raises(TaskTimeoutError) as caught:
+        await client.wait(task, timeout=5)
+    assert isinstance(caught.value.__cause__, RateLimitError)
+    assert sum(slept) == pytest.approx(5)
+    assert service.counts[QUERY] == 1
 
 
-async def test_the_pace_of_the_service_does_not_outlast_the_deadline(
-    service: FakeService, connect: Connect, slept: list[float]
+@pytest.mark.parametrize("name", PASSING)
+async def test_a_failed_poll_is_repeated_soon(
+    service: FakeService, connect: Connect, slept: list[float], name: str
 ) -> None:
-    """A Retry-After beyond the deadline brings the last look at the deadline."""
-    client = connect(polling=EACH_SECOND)
+    """Not after the next interval, which may be a minute."""
+    client = connect(polling=PollPolicy(first=0, step=60, jitter=0))
     task = await client.submit(request())
-    service.script("query", Fault.reply(503, "{}", headers={"Retry-After": "4000"}))
-    assert (await client.wait(task, timeout=5)).status is TaskStatus.COMPLETED
-    assert slept == pytest.approx([1, 4], abs=0.5)
+    service.script("query", *[PASSING[name]] * 4)
+    assert (await client.wait(task)).succeeded
+    assert sum(slept) <= 4 * 1.0
 
 
 async def test_on_update_is_told_of_each_new_status(service: FakeService, connect: Connect) -> None:
@@ -467,14 +474,14 @@ async def test_an_id_is_looked_for_at_once(
     assert slept == [1, 1]
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "x" * 65, "ä"])
-@pytest.mark.parametrize("verb", ["wait", "query"])
-async def test_an_id_that_cannot_be(
-    service: FakeService, client: AsyncClient, verb: str, wrong: str
+@pytest.mark.parametrize("wrong", ["", "a.b", "a b", "x" * 65, "ä", "../balance"])
+async def test_an_id_that_no_task_can_have_is_not_found(
+    service: FakeService, client: AsyncClient, wrong: str
 ) -> None:
-    """What is no id is refused before anything is sent."""
-    with pytest.raises(ValueError, match="out_task_id must be 1 to 64 characters"):
-        await getattr(client, verb)(wrong)
+    for call in (client.query, client.wait, client.watch):
+        with pytest.raises(TaskNotFoundError, match="no task can have this ID"):
+            await call(wrong)  # type: ignore[misc]
+    assert await client.find(wrong) is None
     assert service.requests == []
 
 
@@ -519,21 +526,16 @@ async def test_age_counts(service: FakeService, connect: Connect, slept: list[fl
     assert slept == []
 
 
-async def test_a_task_that_ended_before_it_began_teaches_nothing(
+async def test_a_task_that_ended_before_it_began_teaches_how_long_it_was_waited_for(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """Times that cannot be do not break a wait, nor what is known of a model."""
     client = connect(polling=PollPolicy(jitter=0))
-    data = {
-        "status": "completed",
-        "created_at": "2026-01-02T00:00:00Z",
-        "completed_at": "2026-01-01T00:00:00Z",
-    }
-    service.script("query", Fault.reply(200, json.dumps({"data": data})))
+    times = {"created_at": "2026-01-02T00:00:00Z", "completed_at": "2026-01-01T00:00:00Z"}
+    service.script("query", reply(status="completed", output=RESULT, **times))
     await client.run(request())
     first = slept.pop()
     await client.run(request())
-    assert slept == [first]
+    assert slept == [pytest.approx(0.85 * first)]
 
 
 async def test_without_times_the_wait_itself_is_learned(
@@ -541,8 +543,8 @@ async def test_without_times_the_wait_itself_is_learned(
 ) -> None:
     """Where the service tells no times, what the wait took is how long the model takes."""
     client = connect(polling=PollPolicy(first=20, step=20, growth=1, jitter=0))
-    for status in ("processing", "completed"):
-        service.script("query", Fault.reply(200, json.dumps({"data": {"status": status}})))
+    for status, output in (("processing", None), ("completed", RESULT)):
+        service.script("query", reply(status=status, output=output))
     await client.run(request())
     slept.clear()
     await client.with_options(polling=PollPolicy(jitter=0)).run(request())
@@ -602,15 +604,15 @@ async def test_query_looks_once(service: FakeService, client: AsyncClient, asked
     assert service.counts[QUERY] == 2
 
 
-@pytest.mark.parametrize("name", TROUBLE)
+@pytest.mark.parametrize("name", PASSING)
 async def test_a_query_is_retried(service: FakeService, client: AsyncClient, name: str) -> None:
     """A query that fails in passing is tried again, and in the end raises what happened."""
-    fault, kind = TROUBLE[name]
+    fault = PASSING[name]
     task = await client.submit(request())
     service.script("query", *[fault] * 4)
-    assert (await client.query(task)).status is TaskStatus.COMPLETED
+    assert (await client.query(task)).succeeded
     service.script("query", *[fault] * 5)
-    with pytest.raises(kind):
+    with pytest.raises(AireiterError):
         await client.query(task)
     assert service.scripted("query") == 0
     assert client.stats.retries == 8
@@ -629,35 +631,6 @@ async def test_a_query_for_nobody(
     assert caught.value.out_task_id == "nobody"
     assert caught.value.code == (400 if in_envelope else 404)
     assert service.counts[QUERY] == 1
-
-
-async def test_cancelled_between_looks(service: FakeService, until: Until) -> None:
-    """A wait that is cancelled between two looks ends at once and leaves nothing."""
-    service.durations = 100
-    policy = PollPolicy(first=0, step=10_000, cap=10_000)
-    async with AsyncClient(service.api_key, base_url=service.url, polling=policy) as client:
-        waiting = asyncio.create_task(client.run(request()))
-        await until(lambda: service.counts[QUERY] and not client.stats.in_flight)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert client.stats.in_flight == 0
-
-
-async def test_cancelled_while_looking(
-    service: FakeService, connect: Connect, until: Until
-) -> None:
-    """A wait that is cancelled while a look is in flight gives slot and connection back."""
-    client = connect(max_concurrency=1)
-    service.script("query", Fault.hang())
-    waiting = asyncio.create_task(client.run(request()))
-    await until(lambda: service.counts[QUERY])
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert client.stats.in_flight == 0
-    await until(lambda: service.connections == 0)
-    await client.balance()
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -708,3 +681,171 @@ async def test_an_id_that_was_never_seen_does_not_go_on(connect: Connect) -> Non
     client = connect(polling=PollPolicy(first=1, step=1, cap=1, grace=1000))
     with pytest.raises(TaskNotFoundError):
         await client.wait("nosuch", timeout=5)
+
+
+EMPTY: list[Any] = [None, [], {}, {"list": []}, [{}], [{"url": ""}]]
+
+
+@pytest.mark.parametrize("output", EMPTY, ids=repr)
+async def test_a_result_that_is_published_late(
+    service: FakeService, connect: Connect, slept: list[float], output: Any
+) -> None:
+    """Completed comes before the outputs: they are waited for, and nobody hears of it before."""
+    client = connect(polling=PollPolicy(first=1, jitter=0))
+    service.script("query", *[reply(status="completed", output=output)] * 3)
+    seen: list[Task] = []
+    task = await client.run(request(), on_update=seen.append)
+    assert task.urls
+    assert [each.status for each in seen] == [TaskStatus.PENDING, TaskStatus.COMPLETED]
+    assert seen[-1] is task
+    assert sum(slept) < 10
+    assert client.stats.completed == 1
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("output", EMPTY, ids=repr)
+async def test_a_result_that_is_never_published(
+    service: FakeService, connect: Connect, slept: list[float], output: Any, limit: float | None
+) -> None:
+    client = connect(polling=PollPolicy(first=1, jitter=0, grace=2))
+    wanted = await client.submit(request())
+    service.script("query", *[reply(status="completed", output=output)] * 50)
+    with pytest.raises(ResultMissingError, match="shows no result") as caught:
+        await client.wait(wanted, timeout=limit)
+    assert caught.value.task.out_task_id == wanted.out_task_id
+    assert 5 <= sum(slept) < 60
+    service.script("query", *[Fault.ok()])
+    while service.scripted("query"):
+        await client.query(wanted)
+    assert (await client.wait(caught.value.task)).urls
+
+
+@pytest.mark.parametrize("verb", ["wait", "watch"])
+async def test_a_wrong_base_url_ends_the_wait(
+    service: FakeService, connect: Connect, verb: str
+) -> None:
+    url = f"{service.url}/wrong/place"
+    client = connect(base_url=url)
+    with pytest.raises(ProtocolError, match=f"{url} has never responded as the API"):
+        await (client.wait("a") if verb == "wait" else collect(client.watch("a"), []))
+    assert len(service.requests) == 5
+
+
+async def test_a_base_url_where_nobody_listens_ends_the_wait(
+    service: FakeService, connect: Connect
+) -> None:
+    await service.close()
+    with pytest.raises(ConnectError) as caught:
+        await connect().wait("a")
+    assert f"{service.url} has never responded as the API" in caught.value.__notes__
+
+
+async def test_a_view_knows_that_the_base_url_has_responded(
+    service: FakeService, client: AsyncClient
+) -> None:
+    task = await client.submit(request())
+    service.script("query", *[Fault.html(200)] * 20)
+    assert (await client.with_options(timeout=5).wait(task)).succeeded
+
+
+async def test_a_final_poll_is_bounded_queue_included(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
+    client = connect(max_concurrency=1, timeout=LONG)
+    task = await client.submit(request())
+    service.script("balance", Fault.hang())
+    holder = asyncio.create_task(client.balance())
+    await until(lambda: service.in_flight == 1)
+    with pytest.raises(TaskTimeoutError):
+        await client.with_options(timeout=0.05).wait(task, timeout=0)
+    holder.cancel()
+    await asyncio.wait([holder])
+
+
+async def test_watch_yields_the_first_status_and_each_change(
+    service: FakeService, connect: Connect
+) -> None:
+    service.durations = 10
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    items = [item async for item in client.watch(task)]
+    assert [str(item.status) for item in items] == ["pending", "processing", "completed"]
+    assert items[0] is task
+    assert [item async for item in client.watch(items[-1])] == [items[-1]]
+    assert [str(item.status) async for item in client.watch(task.out_task_id)] == ["completed"]
+    assert client.stats.completed == 1
+
+
+async def test_a_failed_end_is_an_item(service: FakeService, client: AsyncClient) -> None:
+    service.script("submit", Fault.failed("NSFW", "no"))
+    task = await client.submit(request())
+    *_, last = [item async for item in client.watch(task)]
+    assert last.failed
+
+
+async def test_only_the_timeout_of_a_watch_raises(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    service.durations = 100
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    seen: list[Task] = []
+    with pytest.raises(TaskTimeoutError):
+        await collect(client.watch(task, timeout=30), seen)
+    assert [str(item.status) for item in seen] == ["pending", "processing"]
+    assert sum(slept) == pytest.approx(30)
+
+
+async def test_leaving_a_watch_leaves_nothing(service: FakeService, connect: Connect) -> None:
+    service.durations = 10
+    client = connect(polling=EACH_SECOND)
+    watch = client.watch(await client.submit(request()))
+    async for _ in watch:
+        break
+    before = len(service.requests)
+    await asyncio.sleep(0)
+    assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
+    assert len(service.requests) == before
+    assert [str(item.status) async for item in watch] == ["processing", "completed"]
+
+
+async def test_a_task_that_is_waited_for_twice_counts_once(
+    service: FakeService, connect: Connect
+) -> None:
+    service.durations, service.price = 10, 2.5
+    client = connect(polling=EACH_SECOND)
+    task = await client.submit(request())
+    await asyncio.gather(*(client.wait(task) for _ in range(3)))
+    await client.wait(task.out_task_id)
+    assert (client.stats.completed, client.stats.credits_used) == (1, 2.5)
+
+
+async def test_times_in_two_time_zones_delay_no_later_poll(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    client = connect(polling=PollPolicy(jitter=0))
+    times = {"created_at": "2026-01-01T00:00:00Z", "completed_at": "2026-01-01T08:00:00Z"}
+    service.script("query", reply(status="completed", output=RESULT, **times))
+    await client.run(request())
+    longest = sum(slept)
+    slept.clear()
+    await client.run(request())
+    assert slept[0] <= longest
+
+
+async def test_a_model_that_has_become_fast_is_polled_sooner(
+    service: FakeService, connect: Connect, slept: list[float]
+) -> None:
+    """Without times, too: a task that is done at its first poll ended before that."""
+    client = connect(polling=PollPolicy(jitter=0))
+    service.durations = 200
+    await client.run(request())
+    service.durations = 1
+    delays = []
+    for _ in range(6):
+        slept.clear()
+        service.script("query", reply(status="completed", output=RESULT))
+        await client.run(request())
+        delays.append(slept[0])
+    assert delays == sorted(delays, reverse=True)
+    assert delays[-1] < 20

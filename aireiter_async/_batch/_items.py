@@ -20,7 +20,7 @@ from aireiter_async._batch._budget import UNLIMITED, Budget, Reservation, Unlimi
 from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
-from aireiter_async._client import AsyncClient, SubmitsHaltedError, Waiting, api_of
+from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
@@ -140,7 +140,6 @@ class Items:
         self._options = options
         self._client = options.client.with_options()  # its submits can be halted apart
         self._api = api_of(self._client)
-        self._waiting = Waiting(self._api)
         self._journal = None if options.ledger is None else journal_of(options.ledger)
         self._budget = budget
         self._progress = progress
@@ -363,8 +362,8 @@ class Items:
         self._accepted(item, task)
         if not self._options.wait:
             return ()
-        waiting = self._waiting.follow(task, timeout=self._options.timeout, on_update=None)
-        return await self._finish(item, waiting)
+        watch = Watch(self._api, task, timeout=self._options.timeout, from_start=True)
+        return await self._finish(item, watch.finish())
 
     async def _submit_after(
         self, item: _Item, error: AireiterError | SubmitsHaltedError, *, maybe_sent: bool

@@ -3,6 +3,6 @@
 from aireiter_async._client._api import Api, SubmitsHaltedError
 from aireiter_async._client._client import AsyncClient, api_of
 from aireiter_async._client._shared import Clock
-from aireiter_async._client._waiting import Waiting
+from aireiter_async._client._waiting import Watch
 
-__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Waiting", "api_of"]
+__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Watch", "api_of"]

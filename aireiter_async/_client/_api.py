@@ -1,16 +1,16 @@
 """The endpoints of the service: a slot, one exchange, and the response read."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 
-from aireiter_async import _wire
+from aireiter_async import _wire, events, models
 from aireiter_async._client._settings import Settings
 from aireiter_async._client._shared import Shared
 from aireiter_async._redact import Redactor, Secret
-from aireiter_async._retry import Retry, refused
+from aireiter_async._retry import FailureClass, Retry, failure_class, may_submit_again
 from aireiter_async._tasks import Balance, Task
 from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
@@ -33,8 +33,15 @@ class SubmitsHaltedError(RuntimeError):
 class Endpoint(Generic[T]):
     """Where requests of one kind go, and how their responses are read."""
 
+    kind: events.RequestKind
     route: Route
     read: Callable[..., T]
+
+
+class Sending(Protocol):
+    """A submit, marked just before its request leaves."""
+
+    may_exist: bool
 
 
 class Api:
@@ -46,15 +53,21 @@ class Api:
 
     Attributes:
         retry: Repeats exchanges that fail for a passing reason.
+        submit_retry: Repeats submits.
     """
 
     def __init__(self, shared: Shared, settings: Settings) -> None:
         self.shared = shared
         self.settings = settings
-        self.retry = Retry(settings.retry, sleep=shared.clock.sleep, on_retry=shared.note_retry)
+        sleep, on_retry = shared.clock.sleep, shared.note_retry
+        self.retry = Retry(settings.retry, sleep=sleep, on_retry=on_retry)
+        self.submit_retry = Retry(
+            settings.retry, sleep=sleep, on_retry=on_retry, transient=may_submit_again
+        )
         # Whether no submit may be sent any more: a batch has stopped.
         self.halted = False
         self._redactor = Redactor(settings.api_key)
+        self._has_responded = False
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
             "Accept": "application/json",
@@ -62,13 +75,13 @@ class Api:
         }
         json_headers = {**headers, "Content-Type": "application/json"}
         self.submit = Endpoint[Task](
-            self._route("POST", _wire.SUBMIT_PATH, json_headers), _wire.read_submit
+            "submit", self._route("POST", _wire.SUBMIT_PATH, json_headers), _wire.read_submit
         )
         self.query = Endpoint[Task](
-            self._route("POST", _wire.QUERY_PATH, json_headers), _wire.read_query
+            "query", self._route("POST", _wire.QUERY_PATH, json_headers), _wire.read_query
         )
         self.balance = Endpoint[Balance](
-            self._route("GET", _wire.BALANCE_PATH, headers), _wire.read_balance
+            "balance", self._route("GET", _wire.BALANCE_PATH, headers), _wire.read_balance
         )
         # No key here: results live on other hosts than the API's.
         result_headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
@@ -88,9 +101,13 @@ class Api:
     async def result(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
         """Get a result from its host, without the key."""
         shared = self.shared
+        if shared.events.listeners:
+            shared.events.emit(events.RequestQueued("result", None))
         await shared.downloads.acquire()
         try:
             shared.counters.requests += 1
+            if shared.events.listeners:
+                shared.events.emit(events.RequestSent("result", None))
             async with shared.transport.stream(self._result_route, url, headers) as stream:
                 yield stream
         except TransportError:
@@ -99,12 +116,18 @@ class Api:
         finally:
             shared.downloads.release()
 
-    async def exchange(
+    @property
+    def has_responded(self) -> bool:
+        """Whether the base URL has ever responded as the API."""
+        return self.settings.base_url in self.shared.responsive
+
+    async def exchange(  # noqa: C901 - one path, top to bottom
         self,
         endpoint: Endpoint[T],
         body: bytes | None = None,
         out_task_id: str | None = None,
         *args: Any,
+        sending: Sending | None = None,
     ) -> T:
         """Send one request, once, and read the response.
 
@@ -113,11 +136,15 @@ class Api:
             body: JSON, None for none.
             out_task_id: The task that it is about: errors name it.
             *args: What the endpoint's reader takes besides the reply.
+            sending: The submit that it is.
 
         Raises:
             AireiterError: There was no response, or it is not the one hoped for.
         """
-        throttle, counters = self.shared.throttle, self.shared.counters
+        shared = self.shared
+        throttle, dispatcher = shared.throttle, shared.events
+        if dispatcher.listeners:
+            dispatcher.emit(events.RequestQueued(endpoint.kind, out_task_id))
         sent_at = throttle.enter()
         if sent_at is None:
             sent_at = await throttle.acquire()
@@ -126,8 +153,12 @@ class Api:
             try:
                 if self.halted and endpoint is self.submit:
                     raise SubmitsHaltedError
-                counters.requests += 1
-                reply = await self.shared.transport.exchange(endpoint.route, body)
+                shared.counters.requests += 1
+                if sending is not None:
+                    sending.may_exist = True
+                if dispatcher.listeners:
+                    dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id))
+                reply = await shared.transport.exchange(endpoint.route, body)
             finally:
                 throttle.release()
             value = endpoint.read(reply, *args)
@@ -139,29 +170,44 @@ class Api:
                 self._redactor.redact_error(error)
             if out_task_id is not None:
                 error.out_task_id = out_task_id
-            self._learn(error, endpoint, sent_at)
+            self._note_failure(error, endpoint, sent_at)
             raise
         throttle.accepted(sent_at)
+        if not self._has_responded:
+            self._note_response()
         return value
 
-    def _learn(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
-        """Tell throttle, counters and transport what an error means for them."""
+    def _note_failure(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
+        """Tell the throttle how an exchange has failed."""
+        shared = self.shared
         if isinstance(error, RateLimitError):
-            self.shared.counters.rate_limited += 1
+            shared.counters.rate_limited += 1
             asked = error.retry_after
             # This call raises instead of waiting that long: the others need not wait for it.
             longest = self.settings.retry.max_retry_after
-            self.shared.throttle.rejected(
-                sent_at, None if asked is not None and asked > longest else asked
-            )
-        elif isinstance(error, APIError) and refused(error):
-            # Not for its rate: a task that is not found is a response, too.
-            self.shared.throttle.accepted(sent_at)
+            pause = None if asked is not None and asked > longest else asked
+            shared.throttle.rejected(sent_at, pause)
+            if shared.events.listeners:
+                shared.events.emit(events.RateLimited(asked, error.out_task_id))
+        elif isinstance(error, TaskNotFoundError):
+            shared.throttle.accepted(sent_at)
+            self._note_response()
+        elif isinstance(error, APIError) and failure_class(error) is FailureClass.REJECTED:
+            shared.throttle.accepted(sent_at)  # for its rate
         elif isinstance(error, ProtocolError) and error.message == _wire.OTHER_TASK:
             # A response was duplicated or lost: those to come may be others' as well.
-            self.shared.transport.close_idle()
+            shared.transport.close_idle()
         elif isinstance(error, TransportError) and endpoint is not self.submit:
-            self.shared.transport.open()  # raises if the client was closed meanwhile
+            shared.transport.open()  # raises if the client was closed meanwhile
+
+    def _note_response(self) -> None:
+        self._has_responded = True
+        self.shared.responsive.add(self.settings.base_url)
+
+    async def load_models(self, model: str | None) -> None:
+        """Import the catalogue of models off the event loop, before *model* is looked up in it."""
+        if model is not None and not models.loaded():
+            await self.shared.files.threads.run(models.load)
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
         """Query a task over the policy's ``settle`` seconds; None: it was not found throughout.
@@ -185,7 +231,10 @@ class Api:
             TaskNotFoundError: The service knows no such task.
             AireiterError: The service could not be asked, or refused.
         """
+        await self.load_models(model)
+        return await self.retry.call(self.ask_once, out_task_id, model)
+
+    def ask_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
+        """Query a task, once."""
         body = _wire.encode_query(out_task_id)
-        return await self.retry.call(
-            self.exchange, self.query, body, out_task_id, out_task_id, model
-        )
+        return self.exchange(self.query, body, out_task_id, out_task_id, model)

@@ -1,8 +1,7 @@
 """The client: its construction and lifecycle, and the verbs for one task."""
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +15,16 @@ from aireiter_async._client._downloading import Downloading
 from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
-from aireiter_async._client._waiting import OnUpdate, Waiting
+from aireiter_async._client._waiting import OnUpdate, Watch
 from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy
 from aireiter_async._redact import hide
-from aireiter_async._requests import SubmitRequest, as_request, check_id
+from aireiter_async._requests import SubmitRequest, check_id
 from aireiter_async._retry import RetryPolicy
 from aireiter_async._tasks import Balance, ClientStats, Output, Task, TaskStatus
 from aireiter_async._transport import Transport
+from aireiter_async.errors import TaskNotFoundError
+from aireiter_async.events import Listener
 from aireiter_async.models._base import Model
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from aireiter_async._ledger import Ledger
 
 T = TypeVar("T")
-_UNKNOWN_AGE = float("inf")
 _SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
 _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
@@ -142,7 +142,6 @@ class AsyncClient:
     def _set_up(self, settings: Settings) -> None:
         self._settings = settings
         self._api = Api(self._shared, settings)
-        self._waiting = Waiting(self._api)
         self._downloading = Downloading(self._api)
 
     async def __aenter__(self) -> Self:
@@ -170,6 +169,10 @@ class AsyncClient:
             self._shared.clock.close()
             self._shared.files.close()
             await asyncio.shield(self._shared.transport.close())
+
+    async def aclose(self) -> None:
+        """Close the pool, as `close` does: for ``contextlib.aclosing``."""
+        await self.close()
 
     def __repr__(self) -> str:
         """Show where the client points; never the key."""
@@ -236,7 +239,8 @@ class AsyncClient:
 
     async def submit(
         self,
-        request: SubmitRequest | Model,
+        request: SubmitRequest | Model | str,
+        params: Mapping[str, Any] | None = None,
         *,
         out_task_id: str | None = None,
         channel: str | None = None,
@@ -244,56 +248,122 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
     ) -> Task:
-        """Submit *request* and return as soon as the service has accepted it.
+        """Submit a request and return as soon as the service has accepted it.
 
-        The id and the body are the same on every attempt. When an answer is
-        lost, the service is asked for the id before anything is sent again.
+        The ID and the body are the same on every attempt. When a response is lost, the
+        service is asked for the ID before anything is sent again.
+
+        An accepted task keeps running and is charged, whatever becomes of this call. The
+        ID is logged at DEBUG before anything is sent, and where the call is cancelled, a
+        note on the exception has it.
 
         Args:
-            request: A `SubmitRequest`, which has drawn its id already, or an
-                instance of a class in `aireiter_async.models`.
-            out_task_id: Overrides the id of the request; 1 to 64 characters of
-                ``[A-Za-z0-9_-]``. One id is one task: give it to another call
+            request: An instance of a class in `aireiter_async.models`, a
+                `SubmitRequest`, or a model's name with *params*. What a name that this
+                release knows is given is checked; anything else is passed on.
+            params: The parameters that go with a model's name.
+            out_task_id: Overrides the ID of the request; 1 to 64 characters of
+                ``[A-Za-z0-9_-]``. One ID is one task: give it to another call
                 for the same task only, with *maybe_sent*.
             channel: ``base``, ``plus``, ``advanced`` or ``max``, where the model
                 has it: other stability, other price.
             callback_url: Where the service reports the end.
             metadata: Echoed back by the service.
-            maybe_sent: Whether the same request may have been sent before, by a
-                call that did not see its answer: the service is then asked for
-                the id before anything is sent. It takes that call's id.
+            maybe_sent: Whether an earlier call may have sent the same request without
+                seeing the response: the service is then asked for the ID, which must be
+                given, before anything is sent. For an ID that was never sent, that takes
+                the retry policy's ``settle`` seconds: it is polled until then.
 
         Returns:
             The task as the service first describes it, normally pending.
 
         Raises:
-            AmbiguousSubmitError: The answer was lost and the service could not be asked.
-            APIError: The service refused: nothing was charged.
+            AmbiguousSubmitError: The task may have been accepted, and the service could
+                not be asked.
+            APIError: The service rejected the request: nothing was charged.
             ConnectError: Nothing was sent.
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of its range.
         """
-        if maybe_sent and out_task_id is None and isinstance(request, Model):
-            raise ValueError("maybe_sent needs the earlier call's id: give it as out_task_id")
-        made = as_request(
+        if type(request) is str:
+            await self._api.load_models(request)
+        return await Submission(
+            self._api,
             request,
+            params,
+            maybe_sent=maybe_sent,
+            out_task_id=out_task_id,
+            channel=channel,
+            callback_url=callback_url,
+            metadata=metadata,
+        ).submit()
+
+    async def run(  # noqa: PLR0913 - those of submit and of wait
+        self,
+        request: SubmitRequest | Model | str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one final poll
+        on_update: OnUpdate | None = None,
+        out_task_id: str | None = None,
+        channel: str | None = None,
+        callback_url: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        maybe_sent: bool = False,
+    ) -> Task:
+        """Submit a request, then wait until its task has completed.
+
+        Args:
+            request: As in `submit`.
+            params: As in `submit`.
+            timeout: Seconds for the whole call, the submit included; None for as long as
+                it takes. A final poll or query after it has the client's own *timeout*.
+            on_update: As in `wait`; called with the submitted task first.
+            out_task_id: As in `submit`.
+            channel: As in `submit`.
+            callback_url: As in `submit`.
+            metadata: As in `submit`.
+            maybe_sent: As in `submit`.
+
+        Returns:
+            The completed task, with its outputs.
+
+        Raises:
+            RequestTimeoutError: The time is over, and nothing was submitted.
+            TaskTimeoutError: The time is over, and the task is still running:
+                ``wait(error.task)`` resumes.
+            AireiterError: As in `submit` and `wait`.
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of its range.
+        """
+        limit = None if timeout is None else check_number("timeout", timeout)
+        now, began = self._shared.clock.now, self._shared.clock.now()
+        if type(request) is str:
+            await self._api.load_models(request)
+        submission = Submission(
+            self._api,
+            request,
+            params,
+            maybe_sent=maybe_sent,
             out_task_id=out_task_id,
             channel=channel,
             callback_url=callback_url,
             metadata=metadata,
         )
-        return await Submission(self._api, made).submit(maybe_sent=maybe_sent)
+        task = await (submission.submit() if limit is None else submission.submit_within(limit))
+        left = None if limit is None else max(0.0, began + limit - now())
+        return await Watch(self._api, task, timeout=left, from_start=True).finish(on_update)
 
     async def query(self, task_or_id: Task | str) -> Task:
-        """Ask for a task once, whatever its status.
+        """Query a task once, whatever its status.
 
         Args:
             task_or_id: A task, or an ``out_task_id``; the outputs of a task
                 whose model is known are read as that model's page documents.
 
         Raises:
-            TaskNotFoundError: The service knows no such task.
-            AireiterError: The service could not be asked, or refused.
+            TaskNotFoundError: The service knows no such task, or it can have no such ID.
+            AireiterError: The service could not be asked, or rejected the request.
         """
         task = _as_task(task_or_id)
         return await self._api.ask(task.out_task_id, task.model)
@@ -311,84 +381,84 @@ class AsyncClient:
             The task, None if it was not found throughout.
 
         Raises:
-            AireiterError: The service could not be asked, or refused.
+            AireiterError: The service could not be asked, or rejected the request.
         """
-        task = _as_task(task_or_id)
+        try:
+            task = _as_task(task_or_id)
+        except TaskNotFoundError:
+            return None
         return await self._api.find(task.out_task_id, task.model)
 
     async def wait(
         self,
         task_or_id: Task | str,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one last look
+        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one final poll
         on_update: OnUpdate | None = None,
     ) -> Task:
         """Wait until a task has completed.
 
         Args:
             task_or_id: A task, or an ``out_task_id``.
-            timeout: Seconds from now; None to wait for as long as it takes. The last
-                look, which comes after it, has the client's own *timeout*.
-            on_update: Called, and awaited if that makes sense, with the task
-                when its status has changed.
+            timeout: Seconds from now; None for as long as it takes. After it comes one
+                final poll, which has the client's own *timeout*, its queue included.
+            on_update: A function, plain or async, that is called with the task when its
+                status has changed. What it raises ends the wait.
 
         Returns:
             The completed task, with its outputs.
 
         Raises:
             TaskFailedError: The service says that the task failed.
-            TaskTimeoutError: The time is over and one last look found the task
-                alive; ``wait(error.task)`` goes on.
-            TaskNotFoundError: The service does not know the task, not even
-                after the policy's ``grace``, or has not by the end of the time.
-            AireiterError: The service refuses to be asked. Passing trouble is
-                ridden out.
+            TaskTimeoutError: The time is over, and the task is still running:
+                ``wait(error.task)`` resumes.
+            TaskNotFoundError: The service does not know the task, not even after the
+                policy's ``grace``, or has not by the end of the time.
+            ResultMissingError: The task has completed, but has no result.
+            AireiterError: The service rejects the query, asks for a longer pause than the
+                retry policy's ``max_retry_after``, or has never responded at this base
+                URL. Other failed polls do not end the wait.
         """
         task = _as_task(task_or_id)
         limit = None if timeout is None else check_number("timeout", timeout)
-        return await self._waiting.wait(
-            task, elapsed=_age(task), timeout=limit, on_update=on_update
-        )
+        return await Watch(self._api, task, timeout=limit, reported=True).finish(on_update)
 
-    async def run(
+    def watch(
         self,
-        request: SubmitRequest | Model,
+        task_or_id: Task | str,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one last look
-        on_update: OnUpdate | None = None,
-        out_task_id: str | None = None,
-        channel: str | None = None,
-        callback_url: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        maybe_sent: bool = False,
-    ) -> Task:
-        """Submit *request*, then wait until its task has completed.
+        timeout: float | None = None,
+    ) -> AsyncIterator[Task]:
+        """Iterate over a task's status changes: the first status, then one item per change.
+
+        The last item is the task as it has ended, failed tasks included. The task is
+        polled only while an item is awaited; leaving the loop early leaves nothing behind.
 
         Args:
-            request: As in `submit`.
-            timeout: Seconds to wait after the submit; None for as long as it takes.
-            on_update: As in `wait`; told of the submitted task first.
-            out_task_id: As in `submit`.
-            channel: As in `submit`.
-            callback_url: As in `submit`.
-            metadata: As in `submit`.
-            maybe_sent: As in `submit`.
+            task_or_id: As in `wait`.
+            timeout: As in `wait`.
 
         Raises:
-            AireiterError: As in `submit` and `wait`.
+            AireiterError: As in `wait`, but `TaskFailedError`.
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of its range.
         """
+        task = _as_task(task_or_id)
         limit = None if timeout is None else check_number("timeout", timeout)
-        task = await self.submit(
-            request,
-            out_task_id=out_task_id,
-            channel=channel,
-            callback_url=callback_url,
-            metadata=metadata,
-            maybe_sent=maybe_sent,
-        )
-        return await self._waiting.follow(task, timeout=limit, on_update=on_update)
+        return Watch(self._api, task, timeout=limit)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call *listener* with every event of this client and its views.
+
+        Args:
+            listener: A plain function of one of the classes in `aireiter_async.events`,
+                called within the event loop. What it raises is logged, and no call fails
+                of it.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        return self._shared.events.subscribe(listener)
 
     async def balance(self) -> Balance:
         """Ask for the credits that are left.
@@ -587,11 +657,7 @@ def api_of(client: AsyncClient) -> Api:
 def _as_task(task_or_id: Task | str) -> Task:
     if isinstance(task_or_id, Task):
         return task_or_id
-    return Task(check_id(task_or_id), TaskStatus.UNKNOWN)
-
-
-def _age(task: Task) -> float:
-    """Return the seconds since *task* was submitted; the clocks may disagree, a look tells."""
-    if task.created_at is None:
-        return _UNKNOWN_AGE
-    return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())
+    try:
+        return Task(check_id(task_or_id), TaskStatus.UNKNOWN)
+    except ValueError as error:
+        raise TaskNotFoundError(404, f"no task can have this ID: {error}") from None

@@ -2,17 +2,23 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from attrs import define, field
 
+from aireiter_async import events
 from aireiter_async._media import Files, Owners
 from aireiter_async._poll import Durations
+from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
 from aireiter_async.errors import AireiterError
+
+_REMEMBERED: Final = 10_000
 
 
 class Clock:
@@ -103,7 +109,43 @@ class Shared:
         self.sink_names = Owners(16_384)
         self.counters = Counters()
         self.durations = Durations()
+        self.events = events.Dispatcher()
+        self.responsive: set[str] = set()  # the base URLs that have responded as the API
+        self._done: OrderedDict[str, None] = OrderedDict()  # the IDs counted last
 
-    def note_retry(self, _error: AireiterError, _seconds: float) -> None:
+    def note_retry(self, error: AireiterError, seconds: float) -> None:
         """Count an attempt that is going to be repeated."""
         self.counters.retries += 1
+        if self.events.listeners:
+            out_task_id = getattr(error, "out_task_id", None)
+            self.events.emit(events.RequestRetried(error, seconds, out_task_id))
+
+    def note_accepted(self, request: SubmitRequest, task: Task) -> None:
+        """Count a task that the service has accepted."""
+        counters, estimate = self.counters, task.estimated_credits
+        counters.submitted += 1
+        if estimate is None:
+            counters.credits_unknown += 1
+        else:
+            counters.credits_estimated += estimate
+            counters.estimated_by_model[request.model] += estimate
+        if self.events.listeners:
+            self.events.emit(events.TaskAccepted(task))
+
+    def note_done(self, task: Task) -> None:
+        """Count a task that has ended: once, however often it is waited for."""
+        if task.out_task_id in self._done:
+            return
+        self._done[task.out_task_id] = None
+        if len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
+        counters = self.counters
+        if task.credits_used is not None:
+            counters.credits_used += task.credits_used
+            counters.used_by_model[task.model or "?"] += task.credits_used
+        if task.status is TaskStatus.FAILED:
+            counters.failed += 1
+        else:
+            counters.completed += 1
+        if self.events.listeners:
+            self.events.emit(events.TaskDone(task))

@@ -8,18 +8,22 @@ may be rejecting the ID that it accepted the first time.
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
 
-from aireiter_async import _wire
+from aireiter_async import events
 from aireiter_async._client._api import Api
-from aireiter_async._requests import SubmitRequest
-from aireiter_async._retry import refused
+from aireiter_async._requests import SubmitRequest, as_request
+from aireiter_async._retry import FailureClass, failure_class
 from aireiter_async._tasks import Task
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
-    APIError,
+    RequestTimeoutError,
+    TaskTimeoutError,
     TransportError,
 )
+from aireiter_async.models._base import Model
 
 _log = logging.getLogger(__name__)
 
@@ -30,68 +34,124 @@ class Submission:
     Args:
         api: The endpoints.
         request: What to submit.
+        params: The parameters, where *request* is a model's name.
+        maybe_sent: Whether an earlier call may have sent it without seeing the
+            response: then the service is asked for it first.
+        options: As `as_request` takes them.
+
+    Attributes:
+        may_exist: Whether the task may exist, as far as is known now.
     """
 
-    def __init__(self, api: Api, request: SubmitRequest) -> None:
+    def __init__(
+        self,
+        api: Api,
+        request: SubmitRequest | Model | str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        maybe_sent: bool = False,
+        **options: Any,
+    ) -> None:
+        if maybe_sent and not (options.get("out_task_id") or isinstance(request, SubmitRequest)):
+            raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
+        self.may_exist = maybe_sent
         self._api = api
-        self._request = request
+        self._request = as_request(request, params, **options)
         self._body = b""
-        # Why the task may exist although no response says so; None while it certainly does not.
+        # Why the task may exist although no response says so.
         self._ambiguity: AireiterError | None = None
 
-    async def submit(self, *, maybe_sent: bool = False) -> Task:
+    async def submit(self) -> Task:
         """Submit the request until the service has answered for certain.
-
-        Args:
-            maybe_sent: Whether an earlier call may have sent it without seeing
-                the response: then the service is asked for it first.
 
         Raises:
             AmbiguousSubmitError: It may or may not have been accepted.
             AireiterError: It was certainly not accepted.
         """
-        request, encode = self._request, _wire.encode_submit
-        self._body = await asyncio.to_thread(encode, request) if request.large else encode(request)
+        request = self._request
+        # Whatever becomes of this call, its log has the ID before anything is sent.
+        _log.debug("submitting task %s (%s)", request.out_task_id, request.model)
         try:
+            if request.large:
+                self._body = await self._api.shared.files.threads.run(request.encode)
+            else:
+                self._body = request.encode()
             task = None
-            if maybe_sent:
-                out_task_id = self._request.out_task_id
-                self._ambiguity = TransportError("an earlier response was lost", out_task_id)
+            if self.may_exist:
+                self._ambiguity = TransportError("an earlier response was lost")
                 task = await self._settle(self._ambiguity)
             if task is None:
                 # `Retry.call` would do this, too, for two more calls of every submit.
                 try:
                     task = await self._attempt()
                 except AireiterError as error:
-                    repetition = self._api.retry.repetition(error)
+                    repetition = self._api.submit_retry.repetition(error)
             if task is None:
                 task = await repetition.run(self._attempt)
         except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
             if self._ambiguity is None or _is_conclusive(error):
                 raise
             raise AmbiguousSubmitError(
-                self._request.out_task_id,
-                f"no attempt was answered, though the task was not found either ({_cause(error)})",
+                request.out_task_id,
+                f"no attempt was confirmed, and the task was not found ({_summary(error)})",
             ) from error
+        except BaseException as error:
+            error.add_note(self._note())
+            raise
         finally:
             self._ambiguity = None  # or the error's own traceback would hold it
-        counters = self._api.shared.counters
-        counters.submitted += 1
-        if task.estimated_credits is None:
-            counters.credits_unknown += 1
-        else:
-            counters.credits_estimated += task.estimated_credits
-            counters.estimated_by_model[self._request.model] += task.estimated_credits
+        self._api.shared.note_accepted(request, task)
+        return task
+
+    async def submit_within(self, seconds: float) -> Task:
+        """Submit as `submit` does, for *seconds* at most.
+
+        Raises:
+            RequestTimeoutError: Nothing that may have been accepted was sent in time.
+            TaskTimeoutError: The task was found, and has not ended.
+            AmbiguousSubmitError: It may have been accepted, and was not found.
+        """
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await self.submit()
+        except TimeoutError as error:
+            if isinstance(error, AireiterError) or not scope.expired():
+                raise
+        out_task_id = self._request.out_task_id
+        if not self.may_exist:
+            text = f"the task was not submitted within {seconds:g} s"
+            raise RequestTimeoutError(text, out_task_id)
+        task = await self._find_once(f"the submit was not answered within {seconds:g} s")
+        self._api.shared.note_accepted(self._request, task)
+        if not task.done:
+            raise TaskTimeoutError(task)
+        return task
+
+    async def _find_once(self, what: str) -> Task:
+        out_task_id, api = self._request.out_task_id, self._api
+        try:
+            async with asyncio.timeout(api.settings.timeout):
+                task = await api.ask_once(out_task_id, self._request.model)
+        except (AireiterError, RuntimeError, TimeoutError) as error:
+            text = f"{what}, and the task was not found ({_summary(error)})"
+            raise AmbiguousSubmitError(out_task_id, text) from error
+        api.shared.counters.settled += 1
         return task
 
     async def _attempt(self) -> Task:
         api, request = self._api, self._request
         try:
-            return await api.exchange(api.submit, self._body, request.out_task_id, request)
+            return await api.exchange(
+                api.submit, self._body, request.out_task_id, request, sending=self
+            )
         except AireiterError as error:
-            if not refused(error):
+            failure = failure_class(error)
+            if failure is FailureClass.AMBIGUOUS:
                 self._ambiguity = error
-            elif self._ambiguity is None or not isinstance(error, APIError):
+            elif self._ambiguity is None:
+                self.may_exist = False
+                raise
+            elif failure is FailureClass.NOT_SENT:
                 raise
             task = await self._settle(error)
             if task is None:
@@ -99,7 +159,7 @@ class Submission:
             return task
 
     async def _settle(self, cause: AireiterError) -> Task | None:
-        """Poll for the task over a few seconds; None: it was not found throughout."""
+        """Query the task over a few seconds; None: it was not found throughout."""
         api, out_task_id = self._api, self._request.out_task_id
         _log.info("submit of %s has an ambiguous outcome, querying it: %s", out_task_id, cause)
         try:
@@ -108,8 +168,10 @@ class Submission:
             raise AmbiguousSubmitError(
                 out_task_id,
                 f"the outcome of the submit is unknown ({cause.summary}), "
-                f"and the service could not be asked ({_cause(error)})",
+                f"and the service could not be asked ({_summary(error)})",
             ) from cause
+        if api.shared.events.listeners:
+            api.shared.events.emit(events.SubmitSettled(out_task_id, task))
         if task is not None:
             api.shared.counters.settled += 1
             return task
@@ -121,13 +183,20 @@ class Submission:
             ) from cause
         return None
 
+    def _note(self) -> str:
+        out_task_id = self._request.out_task_id
+        if self.may_exist:
+            return f"task {out_task_id} may have been submitted: query it, or pass maybe_sent=True"
+        return f"task {out_task_id} was not submitted"
+
 
 def _is_conclusive(error: Exception) -> bool:
     """Return whether the service itself has rejected it, or the error says all already."""
     return isinstance(error, AmbiguousSubmitError) or (
-        isinstance(error, APIError) and refused(error)
+        isinstance(error, AireiterError)
+        and failure_class(error) in {FailureClass.REJECTED, FailureClass.RATE_LIMITED}
     )
 
 
-def _cause(error: AireiterError | RuntimeError) -> str:
+def _summary(error: Exception) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)

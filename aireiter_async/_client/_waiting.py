@@ -6,18 +6,24 @@ import logging
 import math
 import reprlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, NoReturn, Self, TypeAlias
 
-from attrs import define, evolve
+from attrs import evolve
 
-from aireiter_async import _wire, models
+from aireiter_async import events, models
 from aireiter_async._client._api import Api
 from aireiter_async._poll import Expectation
-from aireiter_async._retry import retry_after, transient
+from aireiter_async._retry import retry_after
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
     AireiterError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    ProtocolError,
     RequestTimeoutError,
+    ResultMissingError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
@@ -25,179 +31,260 @@ from aireiter_async.errors import (
 
 _log = logging.getLogger(__name__)
 
-OnUpdate = Callable[[Task], Awaitable[None] | None]
+OnUpdate: TypeAlias = Callable[[Task], Awaitable[None] | None]
 
-# Seconds: a date in the far future, sent by mistake, must not end the looks for a paid task.
-_LONGEST_PAUSE: Final = 3600.0
+# The service rejects the question itself: there is no point in asking again.
+_FINAL: Final = AuthenticationError | InsufficientCreditsError | InvalidRequestError
+# Failed polls after which a base URL that has never responded as the API is taken to be wrong.
+_PATIENCE: Final = 5
+_SHORTEST_PAUSE: Final = 0.25  # seconds after a failed poll
+_PUBLISHING: Final = Expectation(1.0)  # of a result that is not published yet
 
 _short = reprlib.Repr()
 _short.maxdict = 20
 
 
-class Waiting:
-    """Waits for tasks over an `Api`.
+class Watch:
+    """Polls one task; an iterator over its status changes.
+
+    It holds nothing between two items: leaving the loop early needs no clean-up.
 
     Args:
         api: The endpoints: the polls themselves are the retries.
+        task: The task as it was last seen.
+        timeout: Seconds from now to the final poll, None for no limit.
+        from_start: Whether this client has just submitted the task, so that the time from now
+            on is the time that it takes.
+        reported: Whether the caller knows the task as it is.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(
+        self,
+        api: Api,
+        task: Task,
+        *,
+        timeout: float | None = None,
+        from_start: bool = False,
+        reported: bool = False,
+    ) -> None:
+        self.task = task
         self._api = api
-        self._policy = api.settings.polling
-        self._durations = api.shared.durations
-        self._counters = api.shared.counters
-        self._clock = api.shared.clock.now
-        self._sleep = api.shared.clock.sleep
+        self._reported = reported or _is_unseen(task) or self._is_empty()
+        self._from_start = from_start
+        self._began = api.shared.clock.now()
+        self._deadline = math.inf if timeout is None else self._began + timeout
+        self._age = 0.0 if from_start else _age(task)  # at that time
+        self._last_error: AireiterError | None = None
+        self._failures = 0  # in a row
+        self._blocked_until = -math.inf  # by the last Retry-After
+        self._missing_since: float | None = None
+        self._empty_since: float | None = None
+        self._polls = 0
+        self._started = False
 
-    async def follow(
-        self,
-        task: Task,
-        *,
-        timeout: float | None,  # noqa: ASYNC109 - after it comes one final poll
-        on_update: OnUpdate | None,
-    ) -> Task:
-        """Report *task*, which this client has just submitted, then wait for it as `wait` does."""
-        try:
-            await self._report(task, on_update)
-            if task.done:  # found so when its submit was settled
-                self._count(task, math.inf)
-            return await self.wait(task, elapsed=0.0, timeout=timeout, on_update=on_update)
-        except (asyncio.CancelledError, RuntimeError) as error:
-            error.add_note(f"the task {task.out_task_id} was accepted, and goes on")
-            raise
+    def __aiter__(self) -> Self:
+        return self
 
-    async def wait(
-        self,
-        task: Task,
-        *,
-        elapsed: float,
-        timeout: float | None,  # noqa: ASYNC109 - after it comes one last look
-        on_update: OnUpdate | None,
-    ) -> Task:
-        """Look for *task* until it has ended.
+    async def __anext__(self) -> Task:
+        if self._from_start and self.task.done:  # found so when its submit was settled
+            self._api.shared.note_done(self.task)
+        if not self._reported:
+            self._reported = True
+            return self.task
+        if self.task.done and not self._is_empty():
+            raise StopAsyncIteration
+        if not self._started:
+            self._started = True
+            await self._api.load_models(self.task.model)
+            self._schedule(self._expect())
+        while True:
+            before = self.task
+            news = _is_unseen(before) or self._is_empty()
+            if await self._poll() and (news or self.task.status is not before.status):
+                self._note_change(before.status)
+                return self.task
 
-        Args:
-            task: The task as it was last seen.
-            elapsed: Seconds since it was submitted, as far as is known.
-            timeout: Seconds from now, None for no limit. A look that is not answered by then
-                is given up for the last one, which has the client's own ``timeout``.
-            on_update: Told of the task when its status has changed.
+    async def finish(self, on_update: OnUpdate | None = None) -> Task:
+        """Poll until the task has ended, and return it.
 
         Raises:
             TaskFailedError: The service says that it failed.
-            TaskTimeoutError: It had not ended at the deadline, nor at one last look.
-            TaskNotFoundError: The service does not know it, not even after a while.
-            AireiterError: The service refuses to be asked.
+            AireiterError: As `__anext__`.
         """
-        if task.done:
-            return _completed(task)
-        started = self._clock()
-        deadline = math.inf if timeout is None else started + timeout
-        expected = self._expect(task.model)
-        waits = self._policy.waits(expected, elapsed)
-        missing = _Missing(self._policy.grace)
-        seconds = next(waits)
-        while True:
-            now = self._clock()
-            last = now + seconds >= deadline
-            await self._sleep(max(0.0, deadline - now) if last else seconds)
-            left = None if last or timeout is None else deadline - self._clock()
-            seen, trouble = await self._look(task, missing, left)
-            if seen.status is not task.status or (_unseen(task) and not trouble):
-                await self._report(seen, on_update)
-            task = seen
-            if task.done:
-                self._count(task, elapsed + self._clock() - started)
-                return _completed(task)
-            if last:
-                if isinstance(trouble, TaskNotFoundError) and _unseen(task):
-                    raise trouble  # it was never there: it does not go on
-                raise TaskTimeoutError(task) from trouble
-            asked = 0.0 if trouble is None else min(retry_after(trouble) or 0.0, _LONGEST_PAUSE)
-            if not expected.learned and (expected := self._expect(task.model)).learned:
-                # Another task of this model has ended meanwhile: now it is known when to look.
-                waits = self._policy.waits(expected, elapsed + self._clock() - started)
-                seconds = max(next(waits), waits.send(asked))
-            else:
-                seconds = waits.send(asked)
-
-    async def _look(
-        self, task: Task, missing: "_Missing", seconds: float | None
-    ) -> tuple[Task, AireiterError | None]:
-        """Look once: the task as it is now, or as it was and why it could not be seen in time."""
-        id_ = task.out_task_id
+        out_task_id = self.task.out_task_id
         try:
-            async with asyncio.timeout(seconds):
-                seen = await self._api.exchange(
-                    self._api.query, _wire.encode_query(id_), id_, id_, task.model
-                )
-        except TaskNotFoundError as error:
-            if missing.too_long(self._clock()):
-                raise
-            return task, error
+            async for task in self:
+                if on_update is not None:
+                    awaitable = on_update(task)
+                    if inspect.isawaitable(awaitable):
+                        await awaitable
+        except AireiterError:
+            raise
+        except BaseException as error:
+            # Cancelled, closed, or raised by on_update: the ID must not get lost.
+            error.add_note(f"task {out_task_id} was accepted and keeps running")
+            raise
+        if self.task.status is TaskStatus.FAILED:
+            raise TaskFailedError(self.task)
+        return self.task
+
+    def _schedule(self, expected: Expectation) -> None:
+        """Restart the schedule from what is known of the model."""
+        now = self._api.shared.clock.now()
+        self._learned = expected.learned
+        age = self._age + now - self._began
+        self._waits = self._api.settings.polling.waits(expected, age)
+        self._next_at = now + next(self._waits)
+        self._interval = next(self._waits)
+
+    async def _poll(self) -> bool:
+        """Sleep until the next poll is due, and poll once; return whether the task was seen."""
+        api, clock = self._api, self._api.shared.clock
+        is_last = self._next_at >= self._deadline
+        await clock.sleep(max(0.0, min(self._next_at, self._deadline) - clock.now()))
+        if is_last and self._blocked_until > self._deadline:
+            self._time_out()
+        # A poll under way at the deadline is given up for the final one.
+        limit = api.settings.timeout if is_last else self._deadline - clock.now()
+        out_task_id, model = self.task.out_task_id, self.task.model
+        self._polls += 1
+        try:
+            async with asyncio.timeout(None if limit == math.inf else limit):
+                seen = await api.ask_once(out_task_id, model)
         except AireiterError as error:
-            if not transient(error):
-                raise
-            trouble = error
+            self._failed(error, is_last=is_last)
         except TimeoutError:
-            what = "a look was not answered before the deadline"
-            trouble = RequestTimeoutError(what, task.out_task_id)
+            text = "a poll was not answered before the deadline"
+            self._failed(RequestTimeoutError(text, out_task_id), is_last=is_last)
         else:
-            missing.since = None
-            return _with_what_was_known(seen, task), None
-        _log.info("a look for %s failed, the wait goes on: %s", task.out_task_id, trouble)
-        return task, trouble
+            self._seen(_with_what_was_known(seen, self.task), is_last=is_last)
+            return self._empty_since is None
+        return False
 
-    def _expect(self, model: str | None) -> Expectation:
-        known = models.MODELS.get(model) if model else None
-        return self._durations.expect(model, known.MEDIUM if known else None)
+    def _seen(self, task: Task, *, is_last: bool) -> None:
+        """Record a successful poll, and schedule the next."""
+        now = self._api.shared.clock.now()
+        self._failures, self._missing_since, self._last_error = 0, None, None
+        held_back = task.status is TaskStatus.COMPLETED and not _has_results(task)
+        if held_back:
+            # The end may come before the results are published.
+            if self._empty_since is None:
+                self._empty_since = now
+                self._waits = self._api.settings.polling.waits(_PUBLISHING)
+            if is_last or now - self._empty_since >= self._api.settings.polling.publishing:
+                self._count(task)
+                raise ResultMissingError(task)
+            self._next_at = now + max(_SHORTEST_PAUSE, next(self._waits))
+            return
+        self._empty_since = None
+        self.task = task
+        if task.done:
+            self._count(task)
+        elif is_last:
+            self._time_out()
+        elif not self._learned and (expected := self._expect()).learned:
+            # Another task of this model has ended meanwhile.
+            self._schedule(expected)
+        else:
+            self._next_at, self._interval = now + self._interval, next(self._waits)
 
-    async def _report(self, task: Task, on_update: OnUpdate | None) -> None:
-        """Tell of a status that is new."""
+    def _failed(self, error: AireiterError, *, is_last: bool) -> None:
+        """Record a failed poll: raise what will not pass, and schedule the next otherwise."""
+        clock, policy = self._api.shared.clock, self._api.settings.retry
+        now, self._last_error = clock.now(), error
+        if isinstance(error, TaskNotFoundError):
+            # For a while that may be the service's lag.
+            if self._missing_since is None:
+                self._missing_since = now
+            if now - self._missing_since >= self._api.settings.polling.grace:
+                raise error
+            if is_last:
+                self._time_out()
+            self._next_at, self._interval = now + self._interval, next(self._waits)
+            return
+        if isinstance(error, _FINAL):
+            raise error
+        _log.info("a poll of task %s failed: %s", self.task.out_task_id, error)
+        if is_last:
+            self._time_out()
+        self._failures += 1
+        if self._failures >= _PATIENCE and not self._api.has_responded:
+            raise self._wrong_base_url(error)
+        asked = retry_after(error)
+        pause = policy.wait(error, self._failures - 1)
+        if asked is None:
+            pause = min(self._interval, max(_SHORTEST_PAUSE, pause))
+        else:
+            self._blocked_until = now + asked
+            if asked > policy.max_retry_after and self._blocked_until <= self._deadline:
+                raise error
+        self._next_at = now + pause
+
+    def _time_out(self) -> NoReturn:
+        """Raise that the task has not ended by the deadline."""
+        error = self._last_error
+        if isinstance(error, TaskNotFoundError) and _is_unseen(self.task):
+            raise error  # it was never there: it does not keep running
+        raise TaskTimeoutError(self.task) from error
+
+    def _wrong_base_url(self, error: AireiterError) -> AireiterError:
+        text = f"{self._api.settings.base_url} has never responded as the API"
+        if isinstance(error, ProtocolError):
+            return evolve(error, message=f"{text}: {error.message}")
+        error.add_note(text)
+        return error
+
+    def _expect(self) -> Expectation:
+        model = self.task.model
+        known = models.MODELS.get(model) if model is not None else None
+        return self._api.shared.durations.expect(model, known.MEDIUM if known else None)
+
+    def _note_change(self, before: TaskStatus) -> None:
+        task, dispatcher = self.task, self._api.shared.events
         if task.status is TaskStatus.UNKNOWN:
             shown = _short.repr(task.raw)  # it may repeat the task's input
-            _log.warning("task %s has a status that is not known: %s", task.out_task_id, shown)
-        if on_update is not None:
-            told = on_update(task)
-            if inspect.isawaitable(told):
-                await told
+            _log.warning("task %s has an unknown status: %s", task.out_task_id, shown)
+        if dispatcher.listeners:
+            dispatcher.emit(events.StatusChanged(task, before))
 
-    def _count(self, task: Task, seconds: float) -> None:
-        """Count a task that has ended, *seconds* after its submit if it has no times itself."""
-        counters = self._counters
-        if task.credits_used is not None:
-            counters.credits_used += task.credits_used
-            counters.used_by_model[task.model or "?"] += task.credits_used
-        if task.status is TaskStatus.FAILED:
-            counters.failed += 1
+    def _count(self, task: Task) -> None:
+        """Count a task that has ended, and learn how long it took."""
+        self._api.shared.note_done(task)
+        if task.status is not TaskStatus.COMPLETED or task.model is None:
             return
-        counters.completed += 1
+        waited = self._api.shared.clock.now() - self._began
+        by_service = None
         if task.created_at is not None and task.completed_at is not None:
-            seconds = (task.completed_at - task.created_at).total_seconds()
-        if task.model is not None and 0 <= seconds < math.inf:
-            self._durations.learn(task.model, seconds)
+            by_service = (task.completed_at - task.created_at).total_seconds()
+        elif self._learned and self._polls == 1:
+            by_service = waited / 2  # it ended some time before its first poll: poll sooner
+        self._api.shared.durations.observe(
+            task.model, waited, by_service, from_start=self._from_start
+        )
+
+    def _is_empty(self) -> bool:
+        """Return whether the task has ended in success, but without a result."""
+        return self.task.status is TaskStatus.COMPLETED and not _has_results(self.task)
 
 
-@define
-class _Missing:
-    """How long a task has not been found without a break: for a while that may be a lag."""
-
-    grace: float
-    since: float | None = None
-
-    def too_long(self, now: float) -> bool:
-        if self.since is None:
-            self.since = now
-        return now - self.since >= self.grace
-
-
-def _unseen(task: Task) -> bool:
-    """Tell whether only the id is known."""
+def _is_unseen(task: Task) -> bool:
+    """Return whether only the ID is known."""
     return task.status is TaskStatus.UNKNOWN and task.raw is None
 
 
+def _age(task: Task) -> float:
+    """Return the seconds since *task* was created; where the clocks disagree, a poll tells."""
+    if task.created_at is None:
+        return math.inf
+    return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())
+
+
+def _has_results(task: Task) -> bool:
+    return any(output.url or output.text or output.title for output in task.outputs)
+
+
 def _with_what_was_known(seen: Task, before: Task) -> Task:
-    """Keep what the answer to a submit says and that to a query may not."""
+    """Keep what the response to a submit says and that to a query may not."""
     if before.estimated_credits is None and (before.created_at is None or seen.created_at):
         return seen
     return evolve(
@@ -205,9 +292,3 @@ def _with_what_was_known(seen: Task, before: Task) -> Task:
         estimated_credits=before.estimated_credits,
         created_at=seen.created_at or before.created_at,
     )
-
-
-def _completed(task: Task) -> Task:
-    if task.status is TaskStatus.FAILED:
-        raise TaskFailedError(task)
-    return task
