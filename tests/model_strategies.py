@@ -17,20 +17,10 @@ SIZES = ("1024x1024", "2048x1152", "1152x2048", "1600x1600")
 
 
 def instances(model: str) -> st.SearchStrategy[Model]:
-    """Draw requests to *model* that the documentation allows.
-
-    Args:
-        model: A model's name, or one of its variants.
-    """
     return params(model).map(lambda drawn: models.build(model, drawn))
 
 
 def params(model: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Draw parameters for *model* that the documentation allows.
-
-    What breaks a constraint is left out, or put in where it was missing: the problems that the
-    class names are enough to mend a request.
-    """
     described = models.describe(model)
     values = {each.name: _values(each) for each in described}
     required = {each.name: values[each.name] for each in described if each.required}

@@ -25,7 +25,6 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The parsed body."""
         return json.loads(self.text)
 
 
@@ -37,42 +36,34 @@ class Caller:
     session: aiohttp.ClientSession
 
     def open(self, method: str, path: str, **options: Any) -> Any:
-        """Open a request, with the service's key unless told otherwise; the answer is to be read."""
         options.setdefault("headers", {"Authorization": f"Bearer {self.service.api_key}"})
         options.setdefault("allow_redirects", False)
         return self.session.request(method, self.service.url + path, **options)
 
     async def call(self, method: str, path: str, **options: Any) -> Reply:
-        """Send one request and read its answer."""
         async with self.open(method, path, **options) as response:
             return Reply(response.status, response.headers, await response.text())
 
     async def submit(self, out_task_id: str = "a", /, **fields: Any) -> Reply:
-        """Submit a task."""
         return await self.call("POST", SUBMIT, json=task(out_task_id, **fields))
 
     async def query(self, out_task_id: str = "a") -> Reply:
-        """Look at a task."""
         return await self.call("POST", QUERY, json={"out_task_id": out_task_id})
 
     async def status(self, out_task_id: str) -> str:
-        """Return a task's status, or the message of the refusal."""
         document = (await self.query(out_task_id)).json
         data = document["data"]
         return str(data["status"] if data else document["message"])
 
     async def balance(self) -> Reply:
-        """Ask for the balance."""
         return await self.call("GET", BALANCE)
 
 
 def task(out_task_id: str = "a", /, **fields: Any) -> dict[str, Any]:
-    """Give the body of a submit."""
     return {"model": "veo3_1", "params": {}, "out_task_id": out_task_id} | fields
 
 
 @contextlib.asynccontextmanager
 async def calling(**options: Any) -> AsyncIterator[Caller]:
-    """Run a service with *options* and a client of it."""
     async with FakeService(**options) as service, aiohttp.ClientSession() as session:
         yield Caller(service, session)

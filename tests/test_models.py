@@ -41,19 +41,16 @@ CONTEXTS: dict[str, list[dict[str, Any]]] = {
 
 
 def for_each(params: list[tuple[str, str, dict[str, Any]]]) -> pytest.MarkDecorator:
-    """Run a test for each of *params*, named by model and parameter."""
     ids = [f"{model}-{name}" for model, name, _ in params]
     return pytest.mark.parametrize(("model", "name", "facts"), params, ids=ids)
 
 
 def contexts(model: str) -> list[dict[str, Any]]:
-    """Give valid requests to try a value in."""
     documented = [each["params"] for each in EXAMPLES if each["model"] == model]
     return [*documented, *CONTEXTS.get(model, []), models.example(model)]
 
 
 def accepted(model: str, name: str, value: Any) -> bool:
-    """Tell whether some valid request takes *value* and sends it as it is."""
     for params in contexts(model):
         try:
             sent = models.build(model, {**params, name: value}).to_params()[name]
@@ -64,14 +61,12 @@ def accepted(model: str, name: str, value: Any) -> bool:
 
 
 def complaint(model: str, params: dict[str, Any]) -> InvalidParamsError:
-    """Give the error that *params* lead to."""
     with pytest.raises(InvalidParamsError) as caught:
         models.build(model, params)
     return caught.value
 
 
 def refused(model: str, name: str, value: Any) -> bool:
-    """Tell whether *value* is refused, in a short line with the name."""
     for params in contexts(model):
         error = complaint(model, {**params, name: value})
         assert any(problem.param.partition("[")[0] == name for problem in error.problems)
@@ -81,12 +76,10 @@ def refused(model: str, name: str, value: Any) -> bool:
 
 
 def texts(facts: dict[str, Any], name: str) -> str:
-    """Give a text that a parameter takes."""
     return "https://example.com/x" if name.endswith("_url") else facts.get("enum", ["a"])[0]
 
 
 def test_the_names_are_those_of_the_catalogue() -> None:
-    """Every model and variant is known, and nothing else."""
     names = {name for entry in CATALOGUE for name in (entry["model"], *entry.get("variants", []))}
     assert set(models.MODELS) == names
     assert len(set(models.MODELS.values())) == len(CATALOGUE) == 66
@@ -94,7 +87,6 @@ def test_the_names_are_those_of_the_catalogue() -> None:
 
 @pytest.mark.parametrize("model", ENTRIES)
 def test_a_class_says_what_the_catalogue_says_of_its_model(model: str) -> None:
-    """Names, medium, place of the output and page are as documented."""
     entry, cls = ENTRIES[model], models.MODELS[model]
     variants = tuple(entry.get("variants", [model]))
     assert model == cls.MODEL
@@ -109,7 +101,6 @@ def test_a_class_says_what_the_catalogue_says_of_its_model(model: str) -> None:
 
 @pytest.mark.parametrize("model", ENTRIES)
 def test_the_parameters_are_those_of_the_catalogue(model: str) -> None:
-    """A class has the documented parameters as fields, and no other."""
     names = {parameter.name for parameter in models.describe(model)}
     assert names == set(ENTRIES[model]["params"])
     fields = {field.name for field in attrs.fields(models.MODELS[model])}
@@ -120,7 +111,6 @@ def test_the_parameters_are_those_of_the_catalogue(model: str) -> None:
 def test_a_parameter_says_what_the_catalogue_says(
     model: str, name: str, facts: dict[str, Any]
 ) -> None:
-    """Type, enum, default and every limit are those of the catalogue."""
     parameter = next(each for each in models.describe(model) if each.name == name)
     whole = facts.get("notes") == "whole seconds"
     ratio = facts.get("max_ratio") or facts.get("ratio_range", [None, None])[1]
@@ -155,7 +145,6 @@ def test_a_parameter_says_what_the_catalogue_says(
 
 @pytest.mark.parametrize("request_", EXAMPLES, ids=lambda each: each.get("out_task_id", "none"))
 def test_a_documented_example_leaves_as_the_very_same_json(request_: dict[str, Any]) -> None:
-    """Every example of the catalogue is sent as it is printed there."""
     instance = models.build(request_["model"], request_["params"])
     assert instance.model_name == request_["model"]
     assert json.dumps(instance.to_params(), sort_keys=True) == json.dumps(
@@ -170,7 +159,6 @@ def is_number_as_text(facts: dict[str, Any]) -> bool:
 
 
 def good_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
-    """Give the documented values of a parameter, and those at its limits."""
     yield from facts.get("enum", [])
     match facts["type"]:
         case "boolean":
@@ -189,7 +177,6 @@ def good_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
 
 
 def bad_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
-    """Give values of the wrong type, and those just beyond the limits."""
     text = texts(facts, name)
     yield from (object(), {text: text}, {text}, 1j)
     yield from () if name.endswith("_url") else (b"bytes",)
@@ -216,7 +203,6 @@ def bad_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
 
 @for_each(PARAMS)
 def test_every_documented_value_is_accepted(model: str, name: str, facts: dict[str, Any]) -> None:
-    """Each word of an enum, and each value at a limit, is sent as given."""
     impossible = [240] if name == "start_s" else []  # no end_s can be after it
     refusals = [each for each in good_values(name, facts) if not accepted(model, name, each)]
     assert refusals == impossible
@@ -224,7 +210,6 @@ def test_every_documented_value_is_accepted(model: str, name: str, facts: dict[s
 
 @for_each(PARAMS)
 def test_every_other_value_is_refused(model: str, name: str, facts: dict[str, Any]) -> None:
-    """What has another type, or passes a limit, is refused by name."""
     assert [each for each in bad_values(name, facts) if not refused(model, name, each)] == []
 
 
@@ -232,14 +217,12 @@ def test_every_other_value_is_refused(model: str, name: str, facts: dict[str, An
 def test_a_misspelt_parameter_is_refused_and_the_right_one_offered(
     model: str, name: str, facts: dict[str, Any]
 ) -> None:
-    """A letter too many is an error that names what was meant."""
     error = complaint(model, {**models.example(model), f"{name}x": texts(facts, name)})
     assert f"{model}: {name}x is not a parameter of this model; did you mean {name}?" in str(error)
 
 
 @pytest.mark.parametrize("model", ENTRIES)
 def test_all_that_is_missing_is_named_at_once(model: str) -> None:
-    """An empty request names each required parameter, in one error."""
     required = {name for name, facts in ENTRIES[model]["params"].items() if facts["required"]}
     if model == "wan3_0":
         required = {"prompt"}  # or a medium: see its notes
@@ -250,7 +233,6 @@ def test_all_that_is_missing_is_named_at_once(model: str) -> None:
 
 @pytest.mark.parametrize("model", ENTRIES)
 def test_the_example_to_paste_is_valid(model: str) -> None:
-    """What is offered to begin from is accepted as it is."""
     params = models.example(model)
     assert models.build(model, params).to_params() == params
 
@@ -259,7 +241,6 @@ def test_the_example_to_paste_is_valid(model: str) -> None:
 def test_media_are_taken_in_the_documented_forms(
     model: str, name: str, facts: dict[str, Any]
 ) -> None:
-    """A data URI is refused only where a public URL is asked for."""
     notes = facts.get("notes", "")
     data = JPEG if facts["type"] == "string" else [JPEG]
     names_forms = any(form in notes for form in ("URL", "data URI", "web page"))

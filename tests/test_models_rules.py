@@ -171,27 +171,23 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 def problems(model: str, params: dict[str, Any]) -> list[str]:
-    """Name the parameters that are wrong, in the order of the error."""
     with pytest.raises(InvalidParamsError) as caught:
         models.build(model, params)
     return [problem.param for problem in caught.value.problems]
 
 
 def given(cls: type[Model], params: dict[str, Any]) -> Given:
-    """Give *params* as a rule reads them."""
     values = Given({parameter.name: parameter.default for parameter in cls.PARAMETERS})
     values |= {n: tuple(value) if isinstance(value, list) else value for n, value in params.items()}
     return values
 
 
 def words(*texts: str) -> set[str]:
-    """Take texts apart."""
     return set(re.findall(r"\w+", " ".join(texts)))
 
 
 @pytest.mark.parametrize(("model", "params"), ALLOWED)
 def test_what_the_constraints_allow_is_accepted(model: str, params: dict[str, Any]) -> None:
-    """What is ignored, or says the default, or is not forbidden, passes."""
     assert set(models.build(model, params).to_params()) == set(params)
 
 
@@ -199,7 +195,6 @@ def test_what_the_constraints_allow_is_accepted(model: str, params: dict[str, An
 def test_what_the_constraints_forbid_is_refused_once(
     model: str, params: dict[str, Any], name: str
 ) -> None:
-    """A clash is one problem, told of the parameter out of place."""
     assert problems(model, params) == [name]
 
 
@@ -240,7 +235,6 @@ def test_every_rule_is_told_in_a_sentence(model: str) -> None:
 def test_a_size_is_judged_by_area_sides_and_ratio(
     model: str, good: list[str], bad: list[str]
 ) -> None:
-    """Sizes at the limits are taken, those beyond and misspelt are not."""
     for size in good:
         assert models.build(model, {**P, "size": size}).to_params()["size"] == size
     for size in [*bad, "1024", "1024X1024", "1024x1024\n", "1024 x 1024", "-1024x-1024", "x"]:
@@ -249,7 +243,6 @@ def test_a_size_is_judged_by_area_sides_and_ratio(
 
 
 def image(megabytes: float, kind: str = "png") -> str:
-    """Give a data URI of so much image."""
     head = f"data:image/{kind};base64,"
     size = int(megabytes * 1024 * 1024) - len(head)
     return head + "A" * (size // 4 * 4)
@@ -257,7 +250,6 @@ def image(megabytes: float, kind: str = "png") -> str:
 
 @pytest.mark.parametrize("model", ["gpt_4o", "nano_banana", "flux_2_pro", "mj_v7"])
 def test_an_image_in_a_request_has_ten_megabytes_at_most(model: str) -> None:
-    """The image is measured, not its base64, and is not repeated."""
     single = model == "gpt_4o"
     large, small = image(10.01), image(10)
     sent = models.build(model, {**P, "image_url": small}).to_params()["image_url"]
@@ -270,13 +262,11 @@ def test_an_image_in_a_request_has_ten_megabytes_at_most(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["gpt_image_2", "wan2_7_image_pro"])
 def test_an_image_may_be_larger_where_no_limit_is_documented(model: str) -> None:
-    """What the page does not limit is left to the service."""
     models.build(model, {**P, "image_url": image(11)})
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpg", "png", "webp", "PNG"])
 def test_an_image_is_jpeg_png_or_webp(kind: str) -> None:
-    """The documented formats are taken in any case, others are not."""
     models.build("gpt_4o", {**P, "image_url": image(0.001, kind)})
     for bad in (f"gif{kind}", "svg+xml", ""):
         assert problems("gpt_4o", {**P, "image_url": image(0.001, bad)}) == ["image_url"]
@@ -284,7 +274,6 @@ def test_an_image_is_jpeg_png_or_webp(kind: str) -> None:
 
 
 def test_one_model_takes_bare_base64() -> None:
-    """Base64 alone is taken where the page names it, to the same size."""
     models.build("grok_imagine_image_2_0", {**P, "image_url": "iVBORw0KGgo="})
     for bad in ("A" * 15 * 1024 * 1024, "./cat.png"):
         params = {**P, "image_url": ["iVBORw0KGgo=", bad]}
@@ -311,5 +300,4 @@ def test_one_model_takes_bare_base64() -> None:
 def test_a_wrong_value_is_not_complained_of_twice(
     model: str, params: dict[str, Any], names: list[str]
 ) -> None:
-    """A rule neither takes a wrong value for absent nor for its default."""
     assert problems(model, params) == names

@@ -28,12 +28,10 @@ class Clock:
     now: float = 1000.0
 
     def __call__(self) -> float:
-        """Tell the time."""
         return self.now
 
 
 async def test_a_submit_is_answered_as_documented() -> None:
-    """A submit is pending, estimated and stamped, in raw UTF-8 JSON."""
     async with calling(price=2.5) as caller:
         reply = await caller.submit("task-1")
     data = reply.json["data"]
@@ -54,27 +52,23 @@ async def test_a_submit_is_answered_as_documented() -> None:
 
 
 async def test_estimates_can_be_absent() -> None:
-    """Without estimates a submit says nothing of credits."""
     async with calling(estimates=False) as caller:
         assert "estimated_credits" not in (await caller.submit("a")).json["data"]
 
 
 async def test_an_estimate_can_be_zero() -> None:
-    """A task that is paid afterwards is estimated at 0 and costs what it costs."""
     async with calling(estimates="zero", price=2.5) as caller:
         assert (await caller.submit()).json["data"]["estimated_credits"] == 0
         assert (await caller.query()).json["data"]["credits_used"] == 2.5
 
 
 async def test_a_query_need_not_repeat_the_id() -> None:
-    """Without query_ids the answer does not say which task it is about."""
     async with calling(query_ids=False, durations=9) as caller:
         await caller.submit()
         assert (await caller.query()).json["data"].keys() == {"status", "created_at"}
 
 
 async def test_an_accepted_task_is_charged_once() -> None:
-    """Each accepted task is one charge and lowers the balance."""
     clock = Clock()
     async with calling(credits=10, price=2.5, clock=clock) as caller:
         await caller.submit("a")
@@ -84,7 +78,6 @@ async def test_an_accepted_task_is_charged_once() -> None:
 
 
 async def test_free_quotas_are_shown() -> None:
-    """Balance shows the free quotas that it was told."""
     quota = {"model_key": "gpt_4o", "total": 3, "used": 1, "remaining": 2}
     async with calling(free_quotas=[quota]) as caller:
         assert (await caller.balance()).json["data"]["free_quotas"] == [quota]
@@ -95,14 +88,12 @@ async def test_free_quotas_are_shown() -> None:
     [(3, 3), ({"veo3_1": 4.0}, 4), ({"other": 4.0}, 1), (lambda m, p: len(m) + p["n"], 8)],
 )
 async def test_prices_come_in_three_forms(price: Any, expected: float) -> None:
-    """A price is a number, a mapping from the model or a function of model and params."""
     async with calling(price=price) as caller:
         reply = await caller.submit("a", params={"n": 2})
     assert reply.json["data"]["estimated_credits"] == expected
 
 
 async def test_a_task_lives_by_the_clock() -> None:
-    """A task is pending, then processing, then completed, as its duration passes."""
     clock = Clock()
     async with calling(clock=clock, durations={"veo3_1": 100.0}) as caller:
         await caller.submit("a")
@@ -124,15 +115,12 @@ async def test_a_task_lives_by_the_clock() -> None:
 
 
 async def test_a_model_without_a_duration_is_done_at_once() -> None:
-    """A mapping of durations counts 0 for a model that it lacks."""
     async with calling(clock=Clock(), durations={"other": 9.0}) as caller:
         await caller.submit("a")
         assert await caller.status("a") == "completed"
 
 
 async def test_durations_spread_by_seed_and_id() -> None:
-    """Spread durations differ by id and seed, stay within the spread, and repeat."""
-
     async def durations(seed: int) -> list[float]:
         async with calling(durations=100, spread=0.5, seed=seed) as caller:
             for name in "abc":
@@ -147,7 +135,6 @@ async def test_durations_spread_by_seed_and_id() -> None:
 
 
 async def test_an_unknown_id_is_refused_in_a_200() -> None:
-    """A query for an unknown id says ok and 400 in one breath."""
     async with calling() as caller:
         reply = await caller.query("nobody")
     assert reply.status == 200
@@ -160,7 +147,6 @@ async def test_an_unknown_id_is_refused_in_a_200() -> None:
 
 
 async def test_a_task_can_become_visible_late() -> None:
-    """A task is not found for so many seconds after it was accepted."""
     clock = Clock()
     async with calling(clock=clock, visible_after=5) as caller:
         await caller.submit("a")
@@ -171,7 +157,6 @@ async def test_a_task_can_become_visible_late() -> None:
 
 
 async def test_a_task_can_become_visible_after_looks() -> None:
-    """A task is not found by so many queries for it."""
     async with calling(visible_after_looks=2) as caller:
         await caller.submit("a")
         await caller.submit("b")
@@ -181,7 +166,6 @@ async def test_a_task_can_become_visible_after_looks() -> None:
 
 @pytest.mark.parametrize("key", [None, "Bearer wrong", "sk-fake-0123456789abcdef"])
 async def test_a_bad_key_is_refused_as_documented(key: str | None) -> None:
-    """Anything but the key as a bearer is 401, in the form of each endpoint."""
     headers = {"Authorization": key} if key else {}
     nested = {"error": {"code": 401, "message": "Authentication failed, please check your API key"}}
     flat = {"statusCode": 401, "message": "Unauthorized", "ok": False}
@@ -197,7 +181,6 @@ async def test_a_bad_key_is_refused_as_documented(key: str | None) -> None:
 
 
 async def test_no_key_lets_any_in() -> None:
-    """With api_key None any request is let in."""
     async with calling(api_key=None) as caller:
         assert (await caller.call("GET", BALANCE, headers={})).status == 200
 
@@ -212,7 +195,6 @@ async def test_no_key_lets_any_in() -> None:
     ],
 )
 async def test_a_wrong_route_is_marketing(method: str, path: str) -> None:
-    """A wrong route or method is answered with HTML in a 200."""
     async with calling() as caller:
         reply = await caller.call(method, path)
         assert caller.service.counts == {path: 1}
@@ -222,7 +204,6 @@ async def test_a_wrong_route_is_marketing(method: str, path: str) -> None:
 
 
 async def test_urllib_is_turned_away() -> None:
-    """The default User-Agent of Python's urllib meets an HTML 403."""
     async with calling() as caller:
         headers = {"User-Agent": "Python-urllib/3.11"}
         reply = await caller.call("GET", BALANCE, headers=headers)
@@ -245,7 +226,6 @@ async def test_urllib_is_turned_away() -> None:
     ],
 )
 async def test_a_bad_parameter_is_refused(fields: dict[str, Any], message: str) -> None:
-    """A bad field is 400 in a 200, nothing is charged."""
     async with calling() as caller:
         reply = await caller.submit("a", **fields)
         assert caller.service.charges == []
@@ -255,7 +235,6 @@ async def test_a_bad_parameter_is_refused(fields: dict[str, Any], message: str) 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    """A body that is not a JSON object is a bad parameter, and recorded as it parses."""
     async with calling() as caller:
         reply = await caller.call("POST", SUBMIT, data=body)
         assert reply.json["statusCode"] == 400
@@ -263,7 +242,6 @@ async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 
 async def test_ids_of_64_characters_and_large_bodies_are_accepted() -> None:
-    """The longest documented id and a data URI of 10 MB are accepted."""
     async with calling() as caller:
         params = {"image_url": "x" * 10_000_000}
         body = {"model": "m", "params": params, "out_task_id": "x" * 60 + "_-Z9"}
@@ -289,7 +267,6 @@ async def test_ids_of_64_characters_and_large_bodies_are_accepted() -> None:
 async def test_each_envelope_has_its_form(
     envelope: str, submitted: dict[str, Any], asked: dict[str, Any]
 ) -> None:
-    """Success comes in the envelope chosen, on submit and on query."""
     async with calling(envelope=envelope) as caller:
         submit, query = (await caller.submit("a")).json, (await caller.query("a")).json
     data = submit.pop("data")
@@ -311,7 +288,6 @@ async def test_each_envelope_has_its_form(
     ],
 )
 async def test_each_refusal_has_its_form(form: str, statuses: list[int], codes: list[int]) -> None:
-    """HTTP carries a refusal's code or hides it, as chosen; the body always has it."""
     async with calling(refusal_form=form, credits=0, max_rate=1, burst=3, clock=Clock()) as caller:
         replies = [
             await caller.submit(""),
@@ -342,7 +318,6 @@ async def test_each_refusal_has_its_form(form: str, statuses: list[int], codes: 
 
 @pytest.mark.parametrize(("used_id", "charges"), [("refuse", 1), ("return", 1), ("charge", 2)])
 async def test_a_used_id_is_treated_as_chosen(used_id: str, charges: int) -> None:
-    """A used id is refused, returned or charged again; query shows the latest task."""
     async with calling(used_id=used_id, price={"suno": 2.0}) as caller:
         first = (await caller.submit("a")).json
         second = (await caller.submit("a", model="suno")).json
@@ -357,7 +332,6 @@ async def test_a_used_id_is_treated_as_chosen(used_id: str, charges: int) -> Non
 
 
 async def test_options_may_change_while_it_runs() -> None:
-    """An option that is read with every request takes effect with the next one."""
     async with calling(credits=0) as caller:
         assert (await caller.submit("a")).json["statusCode"] == 433
         caller.service.credits = 5
@@ -367,7 +341,6 @@ async def test_options_may_change_while_it_runs() -> None:
 
 
 async def test_a_failed_task_is_refunded_when_its_time_is_up() -> None:
-    """A task doomed on submit is paid for until it fails, and then refunded."""
     clock = Clock()
     async with calling(credits=10, price=4, durations=60, clock=clock) as caller:
         caller.service.script("submit", Fault.failed("NSFW", "not allowed"))
@@ -385,7 +358,6 @@ async def test_a_failed_task_is_refunded_when_its_time_is_up() -> None:
 
 
 async def test_the_rate_is_a_token_bucket() -> None:
-    """A burst passes at once, then as many as the clock brings back."""
     clock = Clock()
     async with calling(max_rate=2, burst=3, clock=clock) as caller:
         codes = [(await caller.balance()).status for _ in range(4)]
@@ -402,7 +374,6 @@ async def test_the_rate_is_a_token_bucket() -> None:
     [(None, "None"), ("seconds", "4"), ("date", r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT")],
 )
 async def test_a_refused_pace_says_when_to_come_back(form: str | None, pattern: str) -> None:
-    """A 429 carries whole seconds, rounded up, or an HTTP date, or nothing."""
     async with calling(max_rate=0.3, retry_after=form, clock=Clock()) as caller:
         assert (await caller.balance()).status == 200
         reply = await caller.balance()
@@ -411,7 +382,6 @@ async def test_a_refused_pace_says_when_to_come_back(form: str | None, pattern: 
 
 
 async def test_requests_are_recorded() -> None:
-    """A recorded request has its method, path, headers in any case, body and moment."""
     async with calling(clock=Clock(5.0)) as caller:
         await caller.submit("a")
         await caller.balance()
@@ -424,7 +394,6 @@ async def test_requests_are_recorded() -> None:
 
 
 async def test_recording_can_be_off() -> None:
-    """Without recording the counters and charges are kept, the requests are not."""
     async with calling(record=False) as caller:
         await caller.submit("a")
         await caller.submit("a")
@@ -436,7 +405,6 @@ async def test_recording_can_be_off() -> None:
 
 
 async def test_sockets_and_requests_in_flight_are_counted(until: Until) -> None:
-    """Connections and requests in flight are counted, now and at most."""
     async with calling() as caller:
         service = caller.service
         service.script("balance", Fault.hang(), Fault.hang())
@@ -453,7 +421,6 @@ async def test_sockets_and_requests_in_flight_are_counted(until: Until) -> None:
 
 
 async def test_it_comes_back_where_it_was() -> None:
-    """After a restart the same URL serves the same tasks."""
     async with calling() as caller:
         await caller.submit("a")
         place = caller.service.url, caller.service.results_url
@@ -466,7 +433,6 @@ async def test_it_comes_back_where_it_was() -> None:
 
 
 async def test_it_is_not_started_twice() -> None:
-    """A second start is an error, which leaves the running service as it is."""
     async with calling() as caller:
         with pytest.raises(RuntimeError, match=f"running already, at {caller.service.url}"):
             await caller.service.start()
@@ -474,7 +440,6 @@ async def test_it_is_not_started_twice() -> None:
 
 
 async def test_it_shows_where_it_is() -> None:
-    """The representation has the URL, the charges and whether it runs, and no key."""
     async with calling() as caller:
         await caller.submit()
         url = caller.service.url
@@ -483,8 +448,6 @@ async def test_it_shows_where_it_is() -> None:
 
 
 def test_forgetting_to_close_it_is_told() -> None:
-    """The warning of a socket left open names the service, and what to do."""
-
     def forget() -> None:
         asyncio.run(FakeService(separate_results=False).start())
         gc.collect()
@@ -494,7 +457,6 @@ def test_forgetting_to_close_it_is_told() -> None:
 
 
 async def test_it_listens_where_it_is_told() -> None:
-    """A given port is used; one that is taken raises OSError and leaves nothing open."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"):
@@ -504,7 +466,6 @@ async def test_it_listens_where_it_is_told() -> None:
 
 
 async def test_closing_twice_is_nothing() -> None:
-    """A service that is not running can be closed."""
     service = FakeService()
     await service.close()
     await service.start()
@@ -513,7 +474,6 @@ async def test_closing_twice_is_nothing() -> None:
 
 
 async def test_closing_while_clients_connect_leaves_nothing() -> None:
-    """Connections that were being made when the service closed end without a warning."""
     for turns in range(6):
         async with FakeService() as service, aiohttp.ClientSession() as session:
             caller = Caller(service, session)

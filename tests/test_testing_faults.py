@@ -23,7 +23,6 @@ either = pytest.mark.parametrize("accepted", [False, True])
 
 @either
 async def test_an_answer_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A lost answer ends the connection in good order, with or without a charge."""
     async with calling() as caller:
         caller.service.script("submit", Fault.lost_answer(accepted=accepted))
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -35,7 +34,6 @@ async def test_an_answer_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a pa
 
 @either
 async def test_a_connection_is_reset(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A reset is a real RST, with or without a charge."""
     async with calling() as caller:
         caller.service.script("submit", Fault.reset(accepted=accepted))
         with pytest.raises(aiohttp.ClientOSError) as caught:
@@ -46,7 +44,6 @@ async def test_a_connection_is_reset(accepted: bool) -> None:  # noqa: FBT001 - 
 
 @either
 async def test_a_request_hangs_until_the_client_goes(accepted: bool, until: Until) -> None:  # noqa: FBT001 - a parameter of the test
-    """A hanging request ends with its client, with or without a charge."""
     async with calling() as caller:
         service = caller.service
         service.script("submit", Fault.hang(accepted=accepted))
@@ -59,7 +56,6 @@ async def test_a_request_hangs_until_the_client_goes(accepted: bool, until: Unti
 
 
 async def test_a_request_hangs_until_the_service_closes(until: Until) -> None:
-    """Closing the service ends what hangs, waits or drips, at once."""
     async with calling() as caller:
         service = caller.service
         service.script("submit", Fault.hang(), Fault.delay(3600), Fault.drip(3600))
@@ -73,7 +69,6 @@ async def test_a_request_hangs_until_the_service_closes(until: Until) -> None:
 
 @either
 async def test_an_answer_is_delayed(accepted: bool, until: Until) -> None:  # noqa: FBT001 - a parameter of the test
-    """A delayed answer comes; the task is accepted before the wait only if asked for."""
     async with calling() as caller:
         service = caller.service
         service.script(
@@ -91,7 +86,6 @@ async def test_an_answer_is_delayed(accepted: bool, until: Until) -> None:  # no
 
 
 async def test_a_body_drips() -> None:
-    """A dripping body comes in pieces, and whole in the end."""
     async with calling() as caller:
         caller.service.script("submit", Fault.drip(0.008), Fault.drip(3600))
         assert (await caller.submit()).json["data"]["status"] == "pending"
@@ -103,7 +97,6 @@ async def test_a_body_drips() -> None:
 
 @either
 async def test_a_body_is_truncated(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A truncated body is shorter than promised, with or without a charge."""
     async with calling() as caller:
         caller.service.script("submit", Fault.truncated(accepted=accepted))
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -112,7 +105,6 @@ async def test_a_body_is_truncated(accepted: bool) -> None:  # noqa: FBT001 - a 
 
 
 async def test_a_query_is_truncated_halfway_through_its_answer() -> None:
-    """Outside of submit it is half of the real answer that arrives."""
     async with calling() as caller:
         await caller.submit()
         whole = (await caller.query()).text
@@ -127,7 +119,6 @@ async def test_a_query_is_truncated_halfway_through_its_answer() -> None:
 
 @either
 async def test_json_is_broken(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """Broken JSON arrives whole and does not parse, with or without a charge."""
     async with calling() as caller:
         caller.service.script("submit", Fault.broken_json(accepted=accepted))
         reply = await caller.submit()
@@ -139,7 +130,6 @@ async def test_json_is_broken(accepted: bool) -> None:  # noqa: FBT001 - a param
 
 @either
 async def test_data_is_null(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A success without data may or may not have been accepted."""
     async with calling() as caller:
         caller.service.script("submit", Fault.no_data(accepted=accepted))
         assert (await caller.submit()).json == {"statusCode": 200, "data": None}
@@ -148,7 +138,6 @@ async def test_data_is_null(accepted: bool) -> None:  # noqa: FBT001 - a paramet
 
 @pytest.mark.parametrize("status", [200, 403, 502])
 async def test_html_stands_in_front(status: int) -> None:
-    """A page comes with its HTTP status and as HTML."""
     async with calling() as caller:
         caller.service.script("submit", Fault.html(status), Fault.html(status, accepted=True))
         reply = await caller.submit()
@@ -163,7 +152,6 @@ async def test_html_stands_in_front(status: int) -> None:
 @pytest.mark.parametrize("seconds", [None, 0, 2, 0.5])
 @pytest.mark.parametrize("in_envelope", [False, True])
 async def test_too_many_requests(seconds: float | None, in_envelope: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A 429 travels in HTTP or in the body, with or without seconds to wait."""
     async with calling() as caller:
         caller.service.script("submit", Fault.too_many_requests(seconds, in_envelope=in_envelope))
         reply = await caller.submit()
@@ -173,7 +161,6 @@ async def test_too_many_requests(seconds: float | None, in_envelope: bool) -> No
 
 
 async def test_retry_after_is_a_date() -> None:
-    """A Retry-After in the form of a date lies that far from the answer."""
     async with calling() as caller:
         caller.service.script("submit", Fault.too_many_requests(60, as_date=True))
         before = datetime.now(UTC)
@@ -238,7 +225,6 @@ async def test_retry_after_is_a_date() -> None:
     ],
 )
 async def test_a_refusal_is_made_up(fault: Fault, status: int, document: Any) -> None:
-    """A made up answer is given as documented and nothing is accepted."""
     async with calling() as caller:
         caller.service.script("submit", fault)
         reply = await caller.submit()
@@ -249,7 +235,6 @@ async def test_a_refusal_is_made_up(fault: Fault, status: int, document: Any) ->
 
 @pytest.mark.parametrize("fault", [Fault.server_error(accepted=True), Fault.reply(accepted=True)])
 async def test_an_error_can_hide_an_accepted_task(fault: Fault) -> None:
-    """A made up answer may hide that the task was accepted."""
     async with calling() as caller:
         caller.service.script("submit", fault)
         await caller.submit()
@@ -257,7 +242,6 @@ async def test_an_error_can_hide_an_accepted_task(fault: Fault) -> None:
 
 
 async def test_a_reply_has_its_own_headers() -> None:
-    """An arbitrary reply carries exactly the headers it was given."""
     async with calling() as caller:
         caller.service.script("query", Fault.reply(200, "x", headers={"Content-Type": "a/b"}))
         reply = await caller.query()
@@ -266,7 +250,6 @@ async def test_a_reply_has_its_own_headers() -> None:
 
 @pytest.mark.parametrize("location", [None, "http://127.0.0.1:1/other"])
 async def test_a_redirect_leads_to_another_host(location: str | None) -> None:
-    """A redirect is a 307 to another host, the results' one unless told otherwise."""
     async with calling() as caller:
         caller.service.script("submit", Fault.redirect(location))
         reply = await caller.submit()
@@ -278,7 +261,6 @@ async def test_a_redirect_leads_to_another_host(location: str | None) -> None:
 
 
 async def test_a_status_is_replaced() -> None:
-    """An unknown word may stand in place of a task's status, once."""
     async with calling() as caller:
         caller.service.script("submit", Fault.task_status("submitted"))
         caller.service.script("query", Fault.task_status("reviewing"))
@@ -289,7 +271,6 @@ async def test_a_status_is_replaced() -> None:
 
 
 async def test_a_task_fails_under_the_eyes_of_a_query() -> None:
-    """A task that fails on query has failed for good, and is refunded once."""
     async with calling(credits=10, price=4, durations=3600) as caller:
         caller.service.script("query", Fault.failed(), Fault.failed("OTHER", "again"))
         await caller.submit()
@@ -301,7 +282,6 @@ async def test_a_task_fails_under_the_eyes_of_a_query() -> None:
 
 
 async def test_a_script_is_followed_in_order() -> None:
-    """Scripted faults strike one request each, in order, per endpoint."""
     async with calling() as caller:
         service = caller.service
         service.script("balance", Fault.server_error(), Fault.ok())
@@ -313,7 +293,6 @@ async def test_a_script_is_followed_in_order() -> None:
 
 
 async def test_a_fault_does_not_let_a_bad_request_in() -> None:
-    """A fault that accepts does so only for what would be accepted anyway."""
     async with calling(credits=0) as caller:
         caller.service.script("submit", Fault.lost_answer(accepted=True))
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -322,8 +301,6 @@ async def test_a_fault_does_not_let_a_bad_request_in() -> None:
 
 
 async def test_chance_repeats_with_its_seed() -> None:
-    """The same seed draws the same faults, another seed others, about as often as told."""
-
     async def draw(seed: int) -> list[int]:
         faults = {Fault.server_error(): 0.2, Fault.html(502): 0.2}
         async with calling(faults=faults, seed=seed) as caller:
@@ -339,7 +316,6 @@ async def test_chance_repeats_with_its_seed() -> None:
 
 
 async def test_a_fault_can_be_limited_to_an_endpoint() -> None:
-    """A limited fault strikes its endpoint and no other."""
     async with calling(faults={Fault.server_error().on("query"): 1.0}) as caller:
         assert (await caller.submit()).status == 200
         assert (await caller.query()).status == 500
@@ -347,7 +323,6 @@ async def test_a_fault_can_be_limited_to_an_endpoint() -> None:
 
 
 async def test_failures_by_chance_strike_submits_only() -> None:
-    """A drawn failure dooms a task when it is submitted and does nothing elsewhere."""
     faults = {Fault.failed(): 1.0, Fault.task_status("odd"): 1.0}
     async with calling(faults=faults) as caller:
         assert (await caller.submit()).json["data"]["status"] == "pending"
@@ -357,7 +332,6 @@ async def test_failures_by_chance_strike_submits_only() -> None:
 
 
 async def test_a_script_goes_before_chance() -> None:
-    """A scripted request is not struck by chance as well."""
     async with calling(faults={Fault.server_error(): 1.0}) as caller:
         caller.service.script("balance", Fault.ok())
         assert [(await caller.balance()).status for _ in range(2)] == [200, 500]
@@ -365,14 +339,12 @@ async def test_a_script_goes_before_chance() -> None:
 
 @pytest.mark.parametrize("chances", [(0.6, 0.6), (-0.1, 0.1), (1.1, 0.0)])
 def test_probabilities_must_add_up(chances: tuple[float, float]) -> None:
-    """Probabilities of one endpoint beyond 0 and 1 raise ValueError."""
     faults = dict(zip((Fault.reset(), Fault.hang()), chances, strict=True))
     with pytest.raises(ValueError, match="must be in 0 to 1"):
         FakeService(faults=faults)
 
 
 def test_a_fault_must_mean_something_where_it_strikes() -> None:
-    """A fault that cannot strike an endpoint raises ValueError when it is told to."""
     with pytest.raises(ValueError, match="'failed' cannot strike 'balance'"):
         FakeService().script("balance", Fault.failed())
     with pytest.raises(ValueError, match="'task_status' cannot strike 'result'"):
@@ -390,14 +362,12 @@ def test_a_fault_must_mean_something_where_it_strikes() -> None:
     ],
 )
 def test_an_endpoint_that_there_is_not_is_refused(use: Callable[[], object]) -> None:
-    """A slip in the name of an endpoint is told with the names that there are."""
     with pytest.raises(ValueError, match="one of submit, query, balance, result, got 'other'"):
         use()
 
 
 @pytest.mark.parametrize("mistake", [Fault.reset, "reset", [Fault.reset()], None])
 def test_a_script_takes_faults(mistake: Any) -> None:
-    """What is no fault is a TypeError, and nothing of that script is kept."""
     service = FakeService()
     with pytest.raises(TypeError, match=r"made by a call such as Fault\.reset\(\), got "):
         service.script("submit", Fault.ok(), mistake)
@@ -421,12 +391,10 @@ def test_a_fault_with_a_bad_argument_is_rejected(make: Callable[[], object], nam
 
 
 def test_a_fault_shows_itself_in_short() -> None:
-    """Only what is not as usual is shown."""
     assert repr(Fault.ok()) == "Fault(kind='pass')"
     assert repr(Fault.reset(accepted=True)) == "Fault(kind='reset', accepted=True)"
 
 
 def test_faults_are_values() -> None:
-    """Two faults made alike are equal and hash alike."""
     assert {Fault.html(502), Fault.html(502)} == {Fault.html(502)}
     assert Fault.reset(accepted=True) != Fault.reset()

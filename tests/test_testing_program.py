@@ -26,7 +26,6 @@ LINE = re.compile(
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Put the signal handlers back that the program replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -35,7 +34,6 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_runs_until_a_signal(number: signal.Signals) -> None:
-    """The program says where it is, answers, and ends cleanly on a signal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "aireiter_async.testing"),
         *("--port", "0", "--seed", "1", "--credits", "7", "--fault", "server-error=0"),
@@ -69,7 +67,6 @@ class _Stopping(io.StringIO):
 
 @pytest.mark.usefixtures("handlers")
 def test_main_returns_zero_when_stopped() -> None:
-    """A signal ends the service and main returns 0."""
     with contextlib.redirect_stdout(_Stopping()) as out:
         assert main([]) == 0
     assert LINE.match(out.getvalue())
@@ -92,7 +89,6 @@ def test_main_returns_zero_when_stopped() -> None:
 def test_bad_arguments_are_explained(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be meant ends with status 2 and a sentence."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -101,7 +97,6 @@ def test_bad_arguments_are_explained(
 
 @pytest.mark.usefixtures("handlers")
 def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that is taken ends with status 2 and a sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as caught:
         main(["--port", str(taken.getsockname()[1])])
     assert caught.value.code == 2
@@ -111,7 +106,6 @@ def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_is_a_module_to_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The package can be run by its name, and explains itself."""
     monkeypatch.setattr(sys, "argv", ["testing", "--help"])
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("aireiter_async.testing", run_name="__main__")

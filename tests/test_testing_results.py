@@ -17,19 +17,16 @@ NO_AGENT = ["User-Agent"]
 
 
 async def output(caller: Caller, model: str, out_task_id: str = "a") -> Any:
-    """Run a task and return its output."""
     await caller.submit(out_task_id, model=model)
     return (await caller.query(out_task_id)).json["data"]["output"]
 
 
 async def result(caller: Caller, model: str = "veo3_1", out_task_id: str = "a") -> str:
-    """Run a task and return the URL of its first result."""
     item = (await output(caller, model, out_task_id))[0]
     return str(item.get("audio") or item.get("file") or item["url"])
 
 
 async def fetch(caller: Caller, url: str, **options: Any) -> tuple[int, str, bytes]:
-    """Return the status, media type and bytes of *url*."""
     async with caller.session.get(url, **options) as response:
         return response.status, response.content_type, await response.read()
 
@@ -64,7 +61,6 @@ async def fetch(caller: Caller, url: str, **options: Any) -> tuple[int, str, byt
     ],
 )
 async def test_each_model_has_its_shape(model: str, fields: dict[str, str | None]) -> None:
-    """A model's items have the documented fields, and URLs of its medium."""
     async with calling(outputs=2) as caller:
         items = await output(caller, model)
         root = f"{caller.service.results_url}/upload/a/"
@@ -79,7 +75,6 @@ async def test_each_model_has_its_shape(model: str, fields: dict[str, str | None
 
 
 async def test_one_model_answers_an_object() -> None:
-    """The output of minimax_h3_turbo is an object with a list of videos."""
     async with calling() as caller:
         given = await output(caller, "minimax_h3_turbo")
         url = f"{caller.service.results_url}/upload/a/item-0.mp4"
@@ -87,7 +82,6 @@ async def test_one_model_answers_an_object() -> None:
 
 
 async def test_layers_are_described() -> None:
-    """The first layer is a background without a box, the others have one."""
     async with calling(outputs=2) as caller:
         first, second = await output(caller, "seedream_v5_pro_layerize")
     assert first["metadata"] == {
@@ -103,7 +97,6 @@ async def test_layers_are_described() -> None:
 
 
 async def test_texts_are_not_ascii() -> None:
-    """Texts hold more than ASCII, sent as raw UTF-8."""
     async with calling() as caller:
         (item,) = await output(caller, "suno_lyrics")
     assert not item["text"].isascii()
@@ -124,7 +117,6 @@ async def test_texts_are_not_ascii() -> None:
 async def test_files_are_what_they_say(
     model: str, media_type: str, offset: int, magic: bytes
 ) -> None:
-    """A file has its media type and magic number, repeats, and differs from others."""
     async with calling() as caller:
         first, other = await result(caller, model), await result(caller, model, "b")
         status, found_type, body = await fetch(caller, first)
@@ -136,7 +128,6 @@ async def test_files_are_what_they_say(
 
 
 def pixels(png: bytes) -> tuple[int, list[bytes]]:
-    """Return the width and the rows of a PNG with a palette, its checksums checked."""
     chunks, at = {}, 8
     while at < len(png):
         size, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
@@ -179,7 +170,6 @@ async def test_a_sound_and_a_zip_can_be_opened() -> None:
 
 
 async def test_a_cover_can_be_fetched() -> None:
-    """The cover beside a song is a JPEG file."""
     async with calling() as caller:
         (item,) = await output(caller, "suno")
         status, media_type, body = await fetch(caller, item["url"])
@@ -187,7 +177,6 @@ async def test_a_cover_can_be_fetched() -> None:
 
 
 async def test_files_are_on_another_host() -> None:
-    """Files have a port of their own, and are on the API's as well."""
     async with calling() as caller:
         url = await result(caller)
         assert not url.startswith(caller.service.url)
@@ -196,7 +185,6 @@ async def test_files_are_on_another_host() -> None:
 
 
 async def test_files_can_be_on_the_same_host() -> None:
-    """With one host for all, files have the API's URL."""
     async with calling(separate_results=False) as caller:
         url = await result(caller)
         assert caller.service.results_url == caller.service.url
@@ -206,7 +194,6 @@ async def test_files_can_be_on_the_same_host() -> None:
 
 @pytest.mark.parametrize("separate", [True, False])
 async def test_a_leaked_key_is_caught(separate: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A request for a file that carries a key is refused and recorded, come what may."""
     async with calling(separate_results=separate, record=False) as caller:
         url = await result(caller)
         assert caller.service.leaks == []
@@ -216,7 +203,6 @@ async def test_a_leaked_key_is_caught(separate: bool) -> None:  # noqa: FBT001 -
 
 
 async def test_a_followed_redirect_with_a_key_is_a_leak() -> None:
-    """A submit that follows a redirect to the results' host is caught there."""
     async with calling() as caller:
         caller.service.script("submit", Fault.redirect())
         elsewhere = (await caller.call("POST", SUBMIT)).headers["Location"]
@@ -232,7 +218,6 @@ async def test_a_followed_redirect_with_a_key_is_a_leak() -> None:
     [{"skip_auto_headers": NO_AGENT}, {"headers": {"User-Agent": "Python-urllib/3.11"}}],
 )
 async def test_a_file_wants_a_user_agent(options: dict[str, Any]) -> None:
-    """Without a User-Agent, or with urllib's, a file is an HTML 403."""
     async with calling() as caller:
         status, media_type, _ = await fetch(caller, await result(caller), **options)
     assert (status, media_type) == (403, "text/html")
@@ -249,7 +234,6 @@ async def test_a_file_wants_a_user_agent(options: dict[str, Any]) -> None:
     ],
 )
 async def test_a_missing_file_is_a_404(path: str) -> None:
-    """A name or a task that there is not is an HTML 404."""
     async with calling() as caller:
         await result(caller)
         status, media_type, _ = await fetch(caller, caller.service.results_url + path)
@@ -257,7 +241,6 @@ async def test_a_missing_file_is_a_404(path: str) -> None:
 
 
 async def test_a_file_exists_once_its_task_is_completed() -> None:
-    """A task that is running or has failed has no file, nor has a text one."""
     async with calling(durations={"slow": 3600}) as caller:
         await output(caller, "suno_lyrics", "text")
         caller.service.script("submit", Fault.failed(), Fault.ok())
@@ -270,7 +253,6 @@ async def test_a_file_exists_once_its_task_is_completed() -> None:
 
 
 async def test_other_paths_of_the_results_host_are_marketing() -> None:
-    """What is not a file is HTML in a 200 there too."""
     async with calling() as caller:
         url = await result(caller)
         async with caller.session.post(url) as response:
@@ -279,7 +261,6 @@ async def test_other_paths_of_the_results_host_are_marketing() -> None:
 
 
 async def test_a_download_is_truncated() -> None:
-    """A truncated file breaks off, and is whole the next time."""
     async with calling() as caller:
         url = await result(caller)
         caller.service.script("result", Fault.truncated())
@@ -290,6 +271,5 @@ async def test_a_download_is_truncated() -> None:
 
 @pytest.mark.parametrize("status", [200, 404])
 async def test_a_download_is_html(status: int) -> None:
-    """A file can be a page, even in a 200."""
     async with calling(faults={Fault.html(status).on("result"): 1.0}) as caller:
         assert (await fetch(caller, await result(caller)))[:2] == (status, "text/html")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
-from aireiter_async.models._markers import Array, Doc, OnlyWhen, When
+from aireiter_async.models._markers import Array, Default, Doc, OnlyWhen, When
 from aireiter_async.models._media import MEGABYTE, Media, MediaOutput, Url
 
 # Widths to heights, each set containing those above it.
@@ -19,6 +19,11 @@ AnyRatio = Literal[PrintRatio, "2:1", "1:2", "21:9", "9:21"]
 FRAMES = When("type", ("first_last_frame",))
 FRAMES_ONLY = OnlyWhen("type", ("first_last_frame",))
 REFERENCES_ONLY = OnlyWhen("type", ("all_reference",))
+MediaRole = Annotated[
+    Literal["all_reference", "first_last_frame"],
+    Default("all_reference"),
+    Doc("What the media are for"),
+]
 
 # Media, by the forms that the pages name; "Any" where they name none.
 PublicUrl = Annotated[str | MediaOutput, Url("url")]

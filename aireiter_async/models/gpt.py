@@ -2,16 +2,11 @@
 
 from typing import Annotated, Literal
 
-from aireiter_async.models._base import Model
+from aireiter_async.models._base import Model, shared_fields
 from aireiter_async.models._declare import model
 from aireiter_async.models._markers import Default, Doc, Items, Size
 from aireiter_async.models._rules import four_k_is_not_square, size_or_ratio
-from aireiter_async.models._vocabulary import (
-    AnyRatio,
-    Image,
-    Images,
-    ImagesOfAnySize,
-)
+from aireiter_async.models._vocabulary import AnyRatio, Image, Images, ImagesOfAnySize
 
 
 @model(
@@ -35,18 +30,22 @@ class GPTImage15(Model):
     quality: Annotated[Literal["medium", "high"] | None, Default("medium")] = None
 
 
-@model("gpt_image_2", medium="image", doc="images/gpt-image-2/generation", rules=(size_or_ratio,))
-class GPTImage2(Model):
-    """GPT Image 2: an image from text, or from up to 10 images."""
-
+@shared_fields
+class _SizedImage(Model):
     prompt: str
     image_url: Annotated[ImagesOfAnySize | None, Items(10)] = None
+    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
+
+
+@model("gpt_image_2", medium="image", doc="images/gpt-image-2/generation", rules=(size_or_ratio,))
+class GPTImage2(_SizedImage):
+    """GPT Image 2: an image from text, or from up to 10 images."""
+
     aspect_ratio: Annotated[
         Literal["auto", AnyRatio] | None,
         Default("auto"),
         Doc("Width to height; 4K defaults to 16:9"),
     ] = None
-    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
     size: Annotated[
         str | None,
         Size(min_pixels=655_360, max_pixels=8_294_400),
@@ -77,13 +76,10 @@ class GPTImage2Official(Model):
     variants=("gpt_image_2_5_sunburst",),
     rules=(size_or_ratio,),
 )
-class GPTImage25Flare(Model):
+class GPTImage25Flare(_SizedImage):
     """GPT Image 2.5 Flare, or Sunburst: an image from text or images."""
 
-    prompt: str
-    image_url: Annotated[ImagesOfAnySize | None, Items(10)] = None
     aspect_ratio: Annotated[Literal["auto", AnyRatio] | None, Default("auto")] = None
-    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
     size: Annotated[
         str | None,
         Size(min_pixels=655_360, max_pixels=8_294_400, multiple_of=16, max_side=3840, max_ratio=3),

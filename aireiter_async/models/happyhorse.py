@@ -4,24 +4,9 @@ from typing import Annotated, Literal
 
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
-from aireiter_async.models._markers import (
-    Default,
-    Doc,
-    Items,
-    OnlyWhen,
-    Range,
-    RequiredWhen,
-    When,
-)
-from aireiter_async.models._rules import (
-    count_when,
-    edits_keep_the_source,
-)
-from aireiter_async.models._vocabulary import (
-    AnyUrls,
-    CinemaRatio,
-    PublicUrls,
-)
+from aireiter_async.models._markers import Default, Doc, Items, OnlyWhen, Range, RequiredWhen, When
+from aireiter_async.models._rules import count_when, edits_keep_the_source
+from aireiter_async.models._vocabulary import AnyUrls, CinemaRatio, PublicUrls
 
 
 @model(

@@ -18,12 +18,7 @@ from aireiter_async.models._markers import (
 )
 from aireiter_async.models._media import MEGABYTE, Url
 from aireiter_async.models._rules import agent_from_text_only
-from aireiter_async.models._vocabulary import (
-    Images,
-    ImagesOfAnySize,
-    PhotoRatio,
-    PrintRatio,
-)
+from aireiter_async.models._vocabulary import Images, ImagesOfAnySize, PhotoRatio, PrintRatio
 
 
 @model(
@@ -40,19 +35,23 @@ class NanoBanana(Model):
     aspect_ratio: Literal["auto", PrintRatio, "21:9"] | None = None
 
 
+@shared_fields
+class _NanoBanana(Model):
+    prompt: str
+    image_url: Annotated[Images | None, Items(8)] = None
+    aspect_ratio: Literal["auto", PrintRatio, "21:9"] | None = None
+    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
+
+
 @model(
     "nano_banana_pro",
     medium="image",
     doc="images/gemini-3-pro/generation",
     channels=("base", "plus", "advanced", "max"),
 )
-class NanoBananaPro(Model):
+class NanoBananaPro(_NanoBanana):
     """Nano Banana Pro: an image from text, or from up to 8 images."""
 
-    prompt: str
-    image_url: Annotated[Images | None, Items(8)] = None
-    aspect_ratio: Literal["auto", PrintRatio, "21:9"] | None = None
-    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
     format: Annotated[Literal["png", "jpg"] | None, Default("png"), Deprecated()] = None
 
 
@@ -62,23 +61,15 @@ class NanoBananaPro(Model):
     doc="images/nano-banana-v2/generation",
     channels=("base", "plus", "max"),
 )
-class NanoBananaV2(Model):
+class NanoBananaV2(_NanoBanana):
     """Nano Banana 2: an image from text, or from up to 8 images."""
-
-    prompt: str
-    image_url: Annotated[Images | None, Items(8)] = None
-    aspect_ratio: Literal["auto", PrintRatio, "21:9"] | None = None
-    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
 
 
 @model("nano_banana_v2_1", medium="image", doc="images/nano-banana-2-1/generation")
-class NanoBananaV21(Model):
+class NanoBananaV21(_NanoBanana):
     """Nano Banana 2.1: an image from text, or from up to 10 images."""
 
-    prompt: str
     image_url: Annotated[Images | None, Items(10)] = None
-    aspect_ratio: Literal["auto", PrintRatio, "21:9"] | None = None
-    resolution: Annotated[Literal["1K", "2K", "4K"] | None, Default("1K")] = None
 
 
 @model("wan2_7_image_pro", medium="image", doc="images/wan2-7-image-pro/generation")

@@ -4,17 +4,8 @@ from typing import Annotated, Literal
 
 from aireiter_async.models._base import Model
 from aireiter_async.models._declare import model
-from aireiter_async.models._markers import (
-    Default,
-    Doc,
-    Items,
-    Length,
-    Needs,
-    Range,
-)
-from aireiter_async.models._rules import (
-    count_when,
-)
+from aireiter_async.models._markers import Default, Doc, Items, Length, Needs, Range
+from aireiter_async.models._rules import count_when
 from aireiter_async.models._vocabulary import (
     FRAMES,
     FRAMES_ONLY,
@@ -22,6 +13,7 @@ from aireiter_async.models._vocabulary import (
     AnyUrl,
     AnyUrls,
     FirstFrame,
+    MediaRole,
     VideoRatio,
 )
 
@@ -57,8 +49,7 @@ class Kling30MotionControl(Model):
     prompt: Annotated[str | None, Length(2500)] = None
     image_url: Annotated[AnyUrl, Doc("The subject, JPEG or PNG, at most 10 MB")]
     video_url: Annotated[
-        AnyUrl,
-        Doc("The motion, MP4 or MOV, at most 100 MB; at most 30 seconds, 10 by the image"),
+        AnyUrl, Doc("The motion, MP4 or MOV, at most 100 MB; at most 30 seconds, 10 by the image")
     ]
     resolution: Annotated[Literal["720p", "1080p"] | None, Default("720p")] = None
     character_orientation: Annotated[
@@ -83,11 +74,7 @@ class KlingV3Omni(Model):
 
     prompt: Annotated[str, Doc("What to make, in words; cites media as <<<image_1>>>")]
     negative_prompt: Annotated[str | None, Length(2500)] = None
-    type: Annotated[
-        Literal["all_reference", "first_last_frame"] | None,
-        Default("all_reference"),
-        Doc("What the media are for"),
-    ] = None
+    type: MediaRole | None = None
     video_length: Annotated[
         int | None,
         Range(3, 15),

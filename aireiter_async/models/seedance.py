@@ -16,6 +16,7 @@ from aireiter_async.models._vocabulary import (
     CinemaRatio,
     FirstFrame,
     LastFrame,
+    MediaRole,
     WideOrTall,
 )
 
@@ -78,9 +79,7 @@ class _Seedance2(Model):
         REFERENCES_ONLY,
         Doc("References, 2 to 15 seconds each, 15 together, at most 50 MB"),
     ] = None
-    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY, Doc("The last frame, at most 10 MB")] = (
-        None
-    )
+    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY, Doc("Last frame, at most 10 MB")] = None
     aspect_ratio: Annotated[CinemaRatio | None, Default("16:9")] = None
     video_length: Annotated[
         Literal["4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"] | int | None,
@@ -122,29 +121,18 @@ class Seedance2Mini(_Seedance2):
     resolution: Annotated[Literal["480p", "720p"] | None, Default("720p")] = None
 
 
-@model(
-    "seedance2_5",
-    medium="video",
-    doc="videos/seedance2_5/generation",
-    rules=_RULES,
-)
+@model("seedance2_5", medium="video", doc="videos/seedance2_5/generation", rules=_RULES)
 class Seedance25(Model):
     """Seedance 2.5: a video of up to 30 seconds from references or frames."""
 
     prompt: str
-    type: Annotated[
-        Literal["all_reference", "first_last_frame"] | None,
-        Default("all_reference"),
-        Doc("What the media are for"),
-    ] = None
+    type: MediaRole | None = None
     image_url: Annotated[
         AnyUrls | None,
         Items(30),
         Doc("Up to 30 references of at most 50 MB, or the first frame of at most 10 MB"),
     ] = None
-    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY, Doc("The last frame, at most 10 MB")] = (
-        None
-    )
+    end_image_url: Annotated[AnyUrl | None, FRAMES_ONLY, Doc("Last frame, at most 10 MB")] = None
     video_url: Annotated[
         AnyUrls | None,
         Items(9),

@@ -101,9 +101,7 @@ class MinimaxH3(Model):
     video_length: Annotated[float | None, Range(4, 15), Step(1), Default(4)] = None
     quality: Annotated[Literal["768p", "2k"] | None, Default("2k")] = None
     aspect_ratio: Annotated[
-        CinemaRatio | None,
-        Default("16:9"),
-        OnlyWhen("type", ("text_to_video", "all_reference")),
+        CinemaRatio | None, Default("16:9"), OnlyWhen("type", ("text_to_video", "all_reference"))
     ] = None
     image_url: Annotated[
         AnyUrls | None,
@@ -137,9 +135,7 @@ class MinimaxH3Turbo(Model):
         AnyUrls | None, Items(9), Doc("References, JPEG, PNG or WEBP, at most 20 MB")
     ] = None
     audio_url: Annotated[
-        AnyUrls | None,
-        Items(3),
-        Doc("References, MP3 or WAV, at most 15 seconds and 20 MB each"),
+        AnyUrls | None, Items(3), Doc("References, MP3 or WAV, at most 15 seconds and 20 MB each")
     ] = None
 
 
