@@ -63,7 +63,8 @@ def decode(body: bytes, headers: Mapping[str, str]) -> Any:
     try:
         text = body.decode().strip(_AROUND)
         length = len(text)
-        if (length <= _SHALLOW or _is_flat(text)) and not ("\\ud" in text or "\\uD" in text):
+        escaped = "\\u" in text and ("\\ud" in text or "\\uD" in text)  # perhaps a surrogate
+        if not escaped and (length <= _SHALLOW or _is_flat(text)):
             value, end = _scan(text, 0)
             if end == length:
                 return value

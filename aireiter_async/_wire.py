@@ -173,25 +173,30 @@ def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
     """Read what can be read; nothing that is missing or malformed loses a paid task."""
+    # What is missing is not read: most responses are to a submit or of a task that runs.
     get = data.get
-    word, error = get("status"), _read_error(get("error"))
+    word, given, ended_at = get("status"), get("error"), get("completed_at")
+    estimate, charge, created_at = get("estimated_credits"), get("credits_used"), get("created_at")
     status = _STATUSES.get(word) if type(word) is str else None
-    completed_at = _read_time(get("completed_at"))
+    error = _read_error(given) if given else None
+    completed_at = None if ended_at is None else _read_time(ended_at)
     if status is TaskStatus.PENDING or status is TaskStatus.PROCESSING:
-        outputs = read_outputs(get("output"), model, out_task_id)
+        output = get("output")
+        outputs = read_outputs(output, model, out_task_id) if output else ()
     else:
         outputs = find_outputs(data, model, out_task_id)
         ended = bool(outputs or completed_at)
         status = status or _infer_status(word, error, ended=ended)
         if status is TaskStatus.FAILED and error is None:
-            error = _read_error(next((get(name) for name in _REASONS if get(name)), None))
+            reason = next((get(name) for name in _REASONS if get(name)), None)
+            error = _read_error(reason) if reason else None
     return Task(
         out_task_id,
         status,
         model,
-        read_number(get("estimated_credits")),
-        read_number(get("credits_used")),
-        _read_time(get("created_at")),
+        None if estimate is None else read_number(estimate),
+        None if charge is None else read_number(charge),
+        None if created_at is None else _read_time(created_at),
         completed_at,
         outputs,
         error,
@@ -254,9 +259,7 @@ def _read_time(value: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _read_error(value: Any) -> ErrorDetail | None:
-    if not value:
-        return None
+def _read_error(value: Any) -> ErrorDetail:
     if isinstance(value, dict):
         message = next((value[name] for name in _MESSAGES if value.get(name)), None)
         return ErrorDetail(read_text(value.get("code")), read_text(message))
