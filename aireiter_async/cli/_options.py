@@ -10,7 +10,13 @@ from cyclopts import Parameter
 
 from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._errors import UsageError, usage
-from aireiter_async.cli._params import check_params, parameter_types, read_object, read_pairs
+from aireiter_async.cli._params import (
+    check_params,
+    parameter_types,
+    read_object,
+    read_pairs,
+    split_pairs,
+)
 
 Format: TypeAlias = Literal["jsonl", "json", "csv", "tsv", "txt"]
 
@@ -110,7 +116,7 @@ class SubmitOptions:
     def _make(self, model: str, pairs: Sequence[str], note: Callable[[str], None]) -> SubmitRequest:
         name = model if self.channel is None else models.with_channel(model, self.channel)
         given = {} if self.params is None else read_object("--params", self.params)
-        given |= read_pairs(pairs, parameter_types(name))
+        given |= read_pairs(split_pairs(pairs), parameter_types(name))
         if self.prompt is not None:
             given["prompt"] = self.prompt
         changes: dict[str, Any] = {"callback_url": self.callback_url}
@@ -137,9 +143,10 @@ class BatchOptions:
         ledger: The record of the batch, an SQLite file; default: the file's name
             and .db, beside it. The same command with the same ledger finishes
             the rest.
-        results: Write a row per request here as it ends: CSV if the name ends
-            in .csv, else JSON Lines. It is written anew on each run, rows that
-            the ledger knows included.
+        results: Write a row per request here as it ends: prompt, parameters,
+            status, outputs, files, credits, error. CSV if the name ends in .csv,
+            else JSON Lines. It is written anew on each run, rows that the ledger
+            knows included.
         download: Save the results in this directory.
         concurrency: HTTP exchanges at once; default 64.
         window: Tasks submitted and not ended; default: four for each of

@@ -33,18 +33,30 @@ def parameter_types(model: str) -> Mapping[str, str]:
         return {}
 
 
-def read_pairs(pairs: Iterable[str], types: Mapping[str, str]) -> dict[str, Any]:
-    """Read parameters given as NAME=VALUE; a repeated NAME makes an array.
+def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:
+    """Split NAME=VALUE into the names and their values.
 
     Raises:
-        UsageError: A pair has no name or no "=", or a single value is repeated.
+        UsageError: A pair has no name or no "=".
     """
     given: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not name or not equals:
-            raise UsageError(f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}")
+            raise UsageError(
+                f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}; "
+                "a prompt is given as prompt=... or --prompt"
+            )
         given.setdefault(name, []).append(text)
+    return given
+
+
+def read_pairs(given: Mapping[str, Sequence[str]], types: Mapping[str, str]) -> dict[str, Any]:
+    """Read the values of `split_pairs`; several values of a name make an array.
+
+    Raises:
+        UsageError: There are several and the parameter takes one.
+    """
     return {name: _read_values(name, texts, types.get(name)) for name, texts in given.items()}
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from itertools import chain
@@ -70,7 +70,6 @@ _PEEK: Final = 4096  # bytes
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 
 Note: TypeAlias = Callable[[str], None]
-_Record: TypeAlias = "tuple[int, Mapping[str, Any] | UsageError]"
 
 
 @frozen
@@ -90,6 +89,23 @@ class Row:
     columns: Mapping[str, Any] = field(factory=dict[str, Any])
 
 
+@frozen
+class _Record:
+    """A row as it was read, before it is checked.
+
+    Attributes:
+        number: The line it begins in.
+        body: The values of `_KEYS`.
+        kept: All others.
+        error: What is wrong with it.
+    """
+
+    number: int
+    body: Mapping[str, Any] = field(factory=dict[str, Any])
+    kept: Mapping[str, Any] = field(factory=dict[str, Any])
+    error: str | None = None
+
+
 @frozen(kw_only=True)
 class Rows:
     """A file of requests.
@@ -100,7 +116,7 @@ class Rows:
         format: How the requests are written.
         encoding: The encoding of its text.
         model: The model of rows that do not name one.
-        pairs: Parameters, NAME=VALUE, of rows that do not set them.
+        defaults: Parameters of rows that do not set them, by name, as text.
         unchecked: Whether parameters are not checked.
         keep_columns: Whether columns and keys that are not of the request are kept.
         skipped: How many lines of each kind the last reading skipped.
@@ -111,7 +127,7 @@ class Rows:
     format: Format
     encoding: str = "utf-8"
     model: str | None = None
-    pairs: tuple[str, ...] = ()
+    defaults: Mapping[str, Sequence[str]] = field(factory=dict[str, Sequence[str]])
     unchecked: bool = False
     keep_columns: bool = False
     skipped: Counter[str] = field(factory=Counter[str])
@@ -139,22 +155,19 @@ class Rows:
                 noted.add(text)
                 note(text)
 
-        for number, record in self._records():
-            if isinstance(record, UsageError):
-                yield Row(number, error=str(record))
-                continue
+        for record in self._records():
             try:
-                yield self._row(number, record, once)
+                yield self._row(record, once)
             except (TypeError, ValueError) as error:
                 invalid = isinstance(error, InvalidParamsError)
-                yield Row(number, error=describe(error) if invalid else str(error))
+                yield Row(record.number, error=describe(error) if invalid else str(error))
 
-    def _row(self, number: int, record: Mapping[str, Any], note: Note) -> Row:
-        """Make the request of *record*, which has the keys of a submit's body, and others."""
-        kept = {key: value for key, value in record.items() if key not in _KEYS}
-        given = {key: record[key] for key in _KEYS if record.get(key) is not None}
-        if kept and not self.keep_columns:
-            raise UsageError(_unknown_key(next(iter(kept))))
+    def _row(self, record: _Record, note: Note) -> Row:
+        if record.error is not None:
+            raise UsageError(record.error)
+        if record.kept and not self.keep_columns:
+            raise UsageError(_unknown_key(next(iter(record.kept))))
+        given = {key: value for key, value in record.body.items() if value is not None}
         model = given.pop("model", self.model)
         if model is None:
             raise UsageError("model is missing; set it in the row, or for all rows with --model")
@@ -162,18 +175,18 @@ class Rows:
             if not isinstance(given.get(key, {}), dict):
                 raise UsageError(f"{key} must be an object, got {reprlib.repr(given[key])}")
         params = given.pop("params", None)
-        if params is None and not self.pairs:
+        if params is None and not self.defaults:
             raise UsageError("params is missing")
         types = parameter_types(model) if isinstance(model, str) else {}
-        params = {**read_pairs(self.pairs, types), **(params or {})}
+        params = {**read_pairs(self.defaults, types), **(params or {})}
         # Checked by itself first: it says what is wrong with the model's name.
         request = SubmitRequest(model, params, **given)
         if not self.unchecked:
             request = SubmitRequest(model, check_params(model, params, note), **given)
-        return Row(number, request, columns=kept)
+        return Row(record.number, request, columns=record.kept)
 
     def _records(self) -> Iterator[_Record]:
-        """Read the records of the file: objects with the keys of a submit's body."""
+        """Read the records of the file."""
         self.file.seek(0)
         self.skipped.clear()
         # Bytes that are not UTF-8 become surrogates, which are found in their row.
@@ -207,7 +220,7 @@ class Rows:
                 cells = next(reader, None)
             except csv.Error as error:
                 # The rows that follow cannot be told apart.
-                yield number, UsageError(_csv_error(error, separator))
+                yield _Record(number, error=_csv_error(error, separator))
                 return
             if cells is None:
                 return
@@ -216,10 +229,10 @@ class Rows:
             elif columns is None:
                 columns = [cell.strip() for cell in cells]
                 if wrong := self._check_columns(columns):
-                    yield number, UsageError(wrong)
+                    yield _Record(number, error=wrong)
                     return
             else:
-                yield number, self._from_cells(columns, cells)
+                yield self._from_cells(number, columns, cells)
 
     def _check_columns(self, columns: list[str]) -> str | None:
         """Return what is wrong with the header, which is wrong in every row."""
@@ -242,22 +255,25 @@ class Rows:
                 )
         return None
 
-    def _from_cells(self, columns: list[str], cells: list[str]) -> Mapping[str, Any] | UsageError:
+    def _from_cells(self, number: int, columns: list[str], cells: list[str]) -> _Record:
         if len(cells) != len(columns):
-            return UsageError(
-                f"{len(cells)} cells, but the header has {len(columns)}; "
-                "quote cells that contain the separator"
+            return _Record(
+                number,
+                error=f"{len(cells)} cells, but the header has {len(columns)}; "
+                "quote cells that contain the separator",
             )
-        found = {name: _unmark(cell) for name, cell in zip(columns, cells, strict=True) if cell}
+        found = {name: _unmark(cell) for name, cell in zip(columns, cells, strict=True)}
         for name, cell in found.items():
             if wrong := _wrong_text(cell):
-                return UsageError(f"column {reprlib.repr(name)}: {wrong}")
-        record: dict[str, Any] = {key: found.pop(key) for key in _COLUMNS if key in found}
-        types = parameter_types(record.get("model") or self.model or "")
-        kept = {name for name in found if types and self.keep_columns and name not in types}
-        record |= {name: found.pop(name) for name in kept}
-        record["params"] = {name: read_value(cell, types.get(name)) for name, cell in found.items()}
-        return record
+                return _Record(number, error=f"column {reprlib.repr(name)}: {wrong}")
+        body: dict[str, Any] = {key: found.pop(key, None) or None for key in _COLUMNS}
+        types = parameter_types(body["model"] or self.model or "")
+        kept: dict[str, str] = {}
+        if types and self.keep_columns:
+            kept = {name: found.pop(name) for name in [*found] if name not in types}
+        given = {name: cell for name, cell in found.items() if cell}
+        body["params"] = {name: read_value(cell, types.get(name)) for name, cell in given.items()}
+        return _Record(number, body, kept)
 
 
 def _json_lines(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
@@ -265,7 +281,7 @@ def _json_lines(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record
         if not line.strip():
             skipped["blank line"] += 1
             continue
-        yield number, _parse_object(line)
+        yield _parse_object(number, line)
 
 
 def _json_array(file: io.TextIOWrapper, _skipped: Counter[str]) -> Iterator[_Record]:
@@ -278,17 +294,17 @@ def _json_array(file: io.TextIOWrapper, _skipped: Counter[str]) -> Iterator[_Rec
         counted = position
         if text[position : position + 1] == "]":
             if text[position + 1 :].strip():
-                yield number, UsageError("not JSON: the file goes on after the array")
+                yield _Record(number, error="not JSON: the file goes on after the array")
             return
         try:
             _, end = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield number, UsageError(f"not JSON: {getattr(error, 'msg', error)}")
+            yield _Record(number, error=f"not JSON: {getattr(error, 'msg', error)}")
             return
-        yield number, _parse_object(text[position:end])
+        yield _parse_object(number, text[position:end])
         position = _skip_space(text, end)
         if text[position : position + 1] not in {",", "]"}:
-            yield number, UsageError("not JSON: a comma or ] is missing after this item")
+            yield _Record(number, error="not JSON: a comma or ] is missing after this item")
             return
         position += text[position] == ","
 
@@ -299,16 +315,19 @@ def _skip_space(text: str, position: int) -> int:
     return position
 
 
-def _parse_object(text: str) -> Mapping[str, Any] | UsageError:
+def _parse_object(number: int, text: str) -> _Record:
     try:
         if wrong := _wrong_text(text):
-            return UsageError(wrong)
+            return _Record(number, error=wrong)
         value = parse_json(text)
     except ValueError as error:
-        return UsageError(str(error))
+        return _Record(number, error=str(error))
     if not isinstance(value, dict):
-        return UsageError('not an object such as {"model": "suno", "params": {"prompt": "x"}}')
-    return cast("dict[str, Any]", value)
+        wrong = 'not an object such as {"model": "suno", "params": {"prompt": "x"}}'
+        return _Record(number, error=wrong)
+    items = cast("dict[str, Any]", value).items()
+    body = {key: each for key, each in items if key in _KEYS}
+    return _Record(number, body, {key: each for key, each in items if key not in _KEYS})
 
 
 def _prompts(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
@@ -320,12 +339,10 @@ def _prompts(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
         elif text.startswith("#"):
             skipped["comment"] += 1
         elif wrong := _wrong_text(text):
-            yield number, UsageError(wrong)
+            yield _Record(number, error=wrong)
         else:
-            yield (
-                number,
-                {"params": {"prompt": text.removeprefix("\\") if text[1:2] == "#" else text}},
-            )
+            prompt = text.removeprefix("\\") if text[1:2] == "#" else text
+            yield _Record(number, {"params": {"prompt": prompt}})
 
 
 def find_separator(header: str, known: Collection[str]) -> str:
@@ -348,6 +365,13 @@ def find_separator(header: str, known: Collection[str]) -> str:
 def mark_text(text: str) -> str:
     """Mark a cell that a spreadsheet would run as a formula as text; `Rows` removes the mark."""
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def table_line(cells: Iterable[Any]) -> str:
+    """Return one line of CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 def _unmark(cell: str) -> str:

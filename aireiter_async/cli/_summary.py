@@ -1,5 +1,6 @@
 """The outcomes of a batch: a document for each, and the totals."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,24 @@ from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._output import task_document
 
 _EXAMPLES: Final = 3
+
+# The columns of results that are a table; the kept ones follow.
+RESULT_COLUMNS: Final = (
+    "index",
+    "line",
+    "out_task_id",
+    "model",
+    "prompt",
+    "status",
+    "files",
+    "credits",
+    "created_at",
+    "completed_at",
+    "error",
+    "params",
+    "metadata",
+    "outputs",
+)
 
 # The status of a request whose error does not carry its task.
 _STATUS: Final[Mapping[type, str]] = {
@@ -109,18 +128,24 @@ def result_document(
     request, error = outcome.request or outcome.item, outcome.error
     task = error.task if isinstance(error, TaskError) else outcome.task
     known = {} if task is None else task_document(task)
-    document = {
+    content = json.loads(request.encode_content())  # as in the ledger: data URIs as digests
+    return {
         "index": outcome.index,
         "line": line,
         "out_task_id": request.out_task_id,
         "model": request.model,
+        "prompt": content["params"].get("prompt"),
         "status": known.get("status", _STATUS.get(type(error))),
-        "outputs": known.get("outputs", []),
         "files": [str(path) for path in outcome.paths],
         "credits": known.get("credits_used"),
+        "created_at": known.get("created_at"),
+        "completed_at": known.get("completed_at"),
         "error": None if error is None else _errors.error_document(error),
+        "params": content["params"],
+        "metadata": content.get("metadata"),
+        "outputs": known.get("outputs", []),
+        "columns": dict(columns),
     }
-    return {**document, "columns": dict(columns)} if columns else document
 
 
 def _reason(error: Exception) -> str:
