@@ -36,7 +36,7 @@ from aireiter_async.cli import _signals
 from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError
 from aireiter_async.cli._output import Output
-from aireiter_async.cli._rows import Rows
+from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import Summary, result_document
 from aireiter_async.testing import FakeService, Fault
@@ -244,6 +244,42 @@ def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run:
     assert "LedgerError, line 3: f.jsonl.db: out_task_id id-1 stands for another" in ran.out
 
 
+def test_a_dry_run_tells_known_requests_from_new_ones(served: FakeService, run: Run) -> None:
+    """By content and occurrence, by ID, and with what was retried counted once."""
+    lines = [{"model": "suno_lyrics", "params": {"prompt": text}} for text in "abbc"]
+    lines[3]["out_task_id"] = "mine"
+    served.script("submit", Fault.failed())
+    path = Path("f.jsonl")
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert run("f.jsonl", "--window", "1").status == 1
+    assert run("f.jsonl", "--retry-failed").status == 0
+    new = [{**lines[0], "out_task_id": "new"}, lines[1], {**lines[0], "model": "suno"}]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in [*new, *reversed(lines)]))
+    ran = run("f.jsonl", "--dry-run", "--json")
+    assert (ran.document["requests"], ran.document["known"], ran.document["new"]) == (7, 4, 3)
+    assert "4 known, 3 new; nothing was sent" in run("f.jsonl", "--dry-run").out
+    before = len(served.charges)
+    assert run("f.jsonl").status == 0
+    assert len(served.charges) == before + 3
+    assert "7 known, 0 new" in run("f.jsonl", "--dry-run").out
+    ran = run("f.jsonl", "--dry-run", "--ledger", "f.jsonl")
+    assert (ran.status, "--ledger: f.jsonl: " in ran.err) == (2, True)
+
+
+def test_a_ledger_of_another_service_is_rebound_when_asked_for(
+    served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write(2)
+    assert run(name).status == 0
+    monkeypatch.setenv("AIREITER_BASE_URL", served.url.replace("127.0.0.1", "localhost"))
+    ran = run(name)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "aireiter: --ledger: f.jsonl.db: its tasks belong to 127.0.0.1:" in ran.err
+    assert ", or --rebind this one" in ran.err
+    ran = run(name, "--rebind", "--json")
+    assert (ran.status, ran.document["known"], len(served.charges)) == (0, 2, 2)
+
+
 def test_a_ledger_that_cannot_be_used_is_bad_input(served: FakeService, run: Run) -> None:
     name = write(2)
     Path("results.jsonl").write_text("kept")
@@ -315,6 +351,32 @@ def test_standard_input_needs_a_ledger(served: FakeService, run: Run) -> None:
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         ran = run("-")
     assert (ran.status, "--ledger must name the ledger" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("credits_", "faults", "texts"),
+    [
+        (3, [], ["not enough credits (code 433)", "top up the account"]),
+        (99, [Fault.reply(401, body='{"error": {"code": 401, "message": "bad key"}}')], ["(code 401)", "check the API key"]),
+    ],
+)
+def test_a_problem_with_the_account_stops_the_batch(
+    served: FakeService, run: Run, credits_: float, faults: list[Fault], texts: list[str]
+) -> None:
+    served.credits = credits_
+    served.script("submit", *faults)
+    name = write(50)
+    ran = run(name, "--window", "1", "--results", "results.jsonl", "--json")
+    assert ran.status == 5
+    last = ran.err.splitlines()[-1]
+    assert [text for text in (*texts, "then run the same command again") if text not in last] == []
+    paid = len(served.charges)
+    assert (ran.document["succeeded"], ran.document["unfinished"]) == (paid, 0)
+    assert ran.document["failed"] + ran.document["not_submitted"] == 50 - paid
+    assert served.counts["/api/openapi/submit"] <= paid + 2
+    assert f", {ran.document['not_submitted']} requests not submitted: " in last
+    served.credits = 99
+    assert (run(name).status, len(served.charges)) == (0, 50)
 
 
 STOPPED = "aireiter: the batch was stopped, 7 requests not submitted: "
@@ -641,10 +703,10 @@ def test_an_error_says_what_is_known_of_its_task(
     error: Exception, status: str | None, reason: str
 ) -> None:
     task = Task("mine", TaskStatus.COMPLETED) if isinstance(error, DownloadError) else None
-    outcome = Failure(7, REQUEST, None, error, task)
-    row = result_document(outcome, 9, {})
+    outcome = Failure(7, Row(9, REQUEST), None, error, task)
+    row = result_document(outcome)
     assert (row["index"], row["line"], row["out_task_id"], row["status"]) == (7, 9, "mine", status)
     assert row["error"]["type"] == type(error).__name__
     summary = Summary()
-    summary.add(outcome, 9)
+    summary.add(outcome)
     assert list(summary.reasons) == [reason]

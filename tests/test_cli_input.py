@@ -396,7 +396,7 @@ def test_a_dry_run_counts_what_it_skips(
     assert (ran.status, ran.err) == (0, "")
     lines = [" ".join(line.split()) for line in ran.out.splitlines()]
     assert lines == [
-        "prompts 3 in p.txt; nothing was sent",
+        "prompts 3 0 known, 3 new; nothing was sent",
         "3 suno",
         "skipped 3 blank lines, 1 comment",
     ]
@@ -406,6 +406,8 @@ def test_a_dry_run_counts_what_it_skips(
         "file": "f.jsonl",
         "format": "jsonl",
         "requests": 2,
+        "known": 0,
+        "new": 2,
         "models": {"suno": 1, "zzz": 1},
         "skipped": {},
     }

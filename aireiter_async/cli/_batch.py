@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, TextIO, cast
 
-from attrs import define, field
+from attrs import define
 
 from aireiter_async import (
     AsyncClient,
@@ -23,10 +23,11 @@ from aireiter_async import (
 )
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError
+from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output, encode
 from aireiter_async.cli._params import split_pairs
-from aireiter_async.cli._rows import Rows, detect, mark_text, open_input, table_line
+from aireiter_async.cli._rows import Row, Rows, detect, mark_text, open_input, table_line
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import (
     RESULT_COLUMNS,
@@ -89,28 +90,39 @@ async def batch(
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
-        if client is None:
-            checked = {
-                "file": name,
-                "format": kind,
-                "requests": models.total(),
-                "models": dict(models),
-                "skipped": dict(rows.skipped),
-            }
-            output.answer(checked, check_view)
-            return 0
         path = _ledger_path(name, options, regular=regular)
+        if client is None:
+            output.answer(await _dry_run(rows, models, path), check_view)
+            return 0
         make_directory("--download", options.download)
         stop = Stop(output.note)
         stack.enter_context(catching(stop.on_signal))  # until everything is closed
         await stack.enter_async_context(client)
         try:
-            ledger = await stack.enter_async_context(Ledger(path))
+            ledger = await stack.enter_async_context(Ledger(path, rebind=options.rebind))
         except LedgerError as error:
             raise UsageError(f"--ledger: {_errors.describe(error)}") from error
         write = stack.enter_context(_open_results(options.results, columns, output))
         source = Source(rows, models.total(), stop)
         return await _run(source, options, client, ledger, write, output)
+
+
+async def _dry_run(rows: Rows, models: Counter[str], ledger: Path) -> dict[str, Any]:
+    try:
+        recorded = await Known.read(ledger)
+    except LedgerError as error:
+        raise UsageError(f"--ledger: {_errors.describe(error)}") from error
+    requests = (row.request for row in rows.read())
+    known = sum(recorded.take(request) for request in requests if request is not None)
+    return {
+        "file": rows.name,
+        "format": rows.format,
+        "requests": models.total(),
+        "known": known,
+        "new": models.total() - known,
+        "models": dict(models),
+        "skipped": dict(rows.skipped),
+    }
 
 
 def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str]]:
@@ -151,7 +163,7 @@ def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> 
 
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
     """Return where the ledger is, after checking that no file would overwrite another."""
-    if options.ledger is None and not regular:
+    if options.ledger is None and not regular and not options.dry_run:
         raise UsageError(f"--ledger must name the ledger, because {name} can be read only once")
     path = Path(f"{name}.db") if options.ledger is None else options.ledger
     if options.results is not None:
@@ -223,7 +235,6 @@ class Source:
         rows: The file.
         total: How many requests there are.
         stop: Whether to stop.
-        pending: Line and kept columns of the requests that have not ended, by their index.
 
     Raises:
         CommandError: The file has changed since it was checked.
@@ -232,14 +243,13 @@ class Source:
     rows: Rows
     total: int
     stop: Stop
-    pending: dict[int, tuple[int, Mapping[str, Any]]] = field(factory=dict)
 
     def __length_hint__(self) -> int:
         return self.total
 
-    def __iter__(self) -> Iterator[SubmitRequest]:
+    def __iter__(self) -> Iterator[Row]:
         name, rows = self.rows.name, self.rows.read()
-        for index in range(self.total):  # rows appended meanwhile were not checked
+        for _ in range(self.total):  # rows appended meanwhile were not checked
             if self.stop.requested:
                 return
             row = next(rows, None)
@@ -252,8 +262,7 @@ class Source:
                     f"{name}, line {row.number}: {row.error}; it was valid when the batch began; "
                     f"restore it and {_RERUN}"
                 )
-            self.pending[index] = row.number, row.columns
-            yield row.request
+            yield row
 
 
 async def _run(
@@ -277,6 +286,7 @@ async def _run(
 
     batch = client.run_many(
         source,
+        request=_request,
         window=options.window,
         ledger=ledger,
         max_credits=options.max_credits,
@@ -289,9 +299,8 @@ async def _run(
     async def consume() -> None:
         async with batch:
             async for outcome in batch:
-                line, columns = source.pending.pop(outcome.index)
-                summary.add(outcome, line)
-                write(result_document(outcome, line, columns))
+                summary.add(outcome)
+                write(result_document(outcome))
                 step()
 
     failure: Exception | None = None
@@ -300,6 +309,8 @@ async def _run(
             await source.stop.guard(consume())
         except Exception as error:  # noqa: BLE001 - raised below
             failure = error
+    if isinstance(failure, LedgerError) and not batch.progress.pulled:
+        raise UsageError(f"--ledger: {_errors.describe(failure)}") from failure
     if batch.stopped is not None:  # the rest was not even read
         summary.not_submitted = total - summary.succeeded - summary.failed
     progress = batch.progress
@@ -336,7 +347,11 @@ async def _run(
     return _conclude(summary, total, batch.stopped, output)
 
 
-def _progress_view(batch: Batch[SubmitRequest], total: int) -> _display.ProgressView:
+def _request(row: Row) -> SubmitRequest:
+    return cast("SubmitRequest", row.request)  # the source has checked it
+
+
+def _progress_view(batch: Batch[Row], total: int) -> _display.ProgressView:
     now = batch.progress
     used, estimated = map(_display.number, (now.credits_used, now.credits_estimated))
     return _display.ProgressView(

@@ -38,6 +38,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "max_credits": "--max-credits",
     "max_rate": "--max-rate",
     "proxy must": "--proxy must",
+    "rebind": "--rebind",
     "retry_failed": "--retry-failed",
     "retry_failed=True": "--retry-failed",
     "user_agent": "--user-agent",

@@ -143,6 +143,7 @@ class BatchOptions:
         ledger: The record of the batch, an SQLite file; default: the file's name
             and .db, beside it. The same command with the same ledger finishes
             the rest.
+        rebind: Accept a ledger of a service under another address.
         results: Write a row per request here as it ends: prompt, parameters,
             status, outputs, files, credits, error. CSV if the name ends in .csv,
             else JSON Lines. It is written anew on each run, rows that the ledger
@@ -165,6 +166,7 @@ class BatchOptions:
     keep_columns: bool = False
     unchecked: bool = False
     ledger: Path | None = None
+    rebind: bool = False
     results: Path | None = None
     download: Annotated[Path | None, _DOWNLOAD] = None
     concurrency: int = 64

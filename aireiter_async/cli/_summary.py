@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import define, field
 
@@ -20,6 +20,7 @@ from aireiter_async import (
 )
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._output import task_document
+from aireiter_async.cli._rows import Row
 
 _EXAMPLES: Final = 3
 
@@ -101,8 +102,8 @@ class Summary:
         """Requests with an outcome."""
         return self.succeeded + self.failed + self.not_submitted
 
-    def add(self, outcome: Outcome[Any], line: int) -> None:
-        """Count the outcome of the request at *line*."""
+    def add(self, outcome: Outcome[Row]) -> None:
+        """Count the outcome of a row."""
         self.files += len(outcome.paths)
         if outcome.ok is True:
             self.succeeded += 1
@@ -118,20 +119,19 @@ class Summary:
         reason = self.reasons[text]
         reason.count += 1
         if len(reason.lines) < _EXAMPLES:
-            reason.lines.append(line)
+            reason.lines.append(outcome.item.number)
 
 
-def result_document(
-    outcome: Outcome[SubmitRequest], line: int, columns: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the outcome of the request at *line* as a row of the results."""
-    request, error = outcome.request or outcome.item, outcome.error
+def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
+    """Return the outcome of a row as a row of the results."""
+    row, error = outcome.item, outcome.error
+    request = cast("SubmitRequest", outcome.request or row.request)
     task = error.task if isinstance(error, TaskError) else outcome.task
     known = {} if task is None else task_document(task)
     content = json.loads(request.encode_content())  # as in the ledger: data URIs as digests
     return {
         "index": outcome.index,
-        "line": line,
+        "line": row.number,
         "out_task_id": request.out_task_id,
         "model": request.model,
         "prompt": content["params"].get("prompt"),
@@ -144,7 +144,7 @@ def result_document(
         "params": content["params"],
         "metadata": content.get("metadata"),
         "outputs": known.get("outputs", []),
-        "columns": dict(columns),
+        "columns": dict(row.columns),
     }
 
 
@@ -172,7 +172,9 @@ def batch_view(document: Mapping[str, Any]) -> _display.View:
 def check_view(document: Mapping[str, Any]) -> _display.View:
     """Show the result of a dry run."""
     what = "prompts" if document["format"] == "txt" else "requests"
-    rows = [(what, f"{document['requests']:,}", f"in {document['file']}; nothing was sent")]
+    known, new = f"{document['known']:,} known", f"{document['new']:,} new"
+    remark = f"{known}, {new}; nothing was sent"
+    rows = [(what, f"{document['requests']:,}", remark)]
     rows += [("", f"{count:,}", model) for model, count in document["models"].items()]
     skipped = [_display.plural(count, what) for what, count in document["skipped"].items()]
     rows += [("skipped", "", ", ".join(skipped))] if skipped else []
