@@ -357,7 +357,11 @@ def test_standard_input_needs_a_ledger(served: FakeService, run: Run) -> None:
     ("credits_", "faults", "texts"),
     [
         (3, [], ["not enough credits (code 433)", "top up the account"]),
-        (99, [Fault.reply(401, body='{"error": {"code": 401, "message": "bad key"}}')], ["(code 401)", "check the API key"]),
+        (
+            99,
+            [Fault.reply(401, body='{"error": {"code": 401, "message": "bad key"}}')],
+            ["(code 401)", "check the API key"],
+        ),
     ],
 )
 def test_a_problem_with_the_account_stops_the_batch(
