@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from attrs import evolve
+
 from aireiter_async._decoding import decode_leniently, salvage
 from aireiter_async._envelope import (
     ERRORS,
@@ -62,7 +64,10 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
         raise protocol_error("the response to the submit has no task", reply)
     if data.get("out_task_id") not in (out_task_id, None, ""):
         raise protocol_error(OTHER_TASK, reply)
-    return _read_task(payload, data, out_task_id, request.model)
+    task = _read_task(payload, data, out_task_id, request.model)
+    if task.done and data.get("status") not in _ENDS and not (task.outputs or task.error):
+        return evolve(task, status=TaskStatus.PENDING)  # "success": of the submit, not of the task
+    return task
 
 
 def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
@@ -223,6 +228,7 @@ _SYNONYMS: Final[Mapping[str, TaskStatus]] = {
         TaskStatus.FAILED,
     ),
 }
+_ENDS: Final = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 _STATUS_TYPES: Final = frozenset({str, int, float})
 _REASONS: Final = ("error_message", "fail_reason", "failure_reason", "reason", "message")
 _SALVAGED: Final = (

@@ -217,11 +217,6 @@ def test_what_took_too_long_is_a_timeout_error(cls: type[AireiterError]) -> None
     assert error.strerror is None
 
 
-def test_fields_can_be_given_by_name() -> None:
-    assert same(RequestTimeoutError(message="m", out_task_id="a"), RequestTimeoutError("m", "a"))
-    assert same(APIError(code=1, message="m"), APIError(1, "m", None, None, 200))
-
-
 @pytest.mark.parametrize(
     ("detail", "code", "text"),
     [
@@ -237,10 +232,6 @@ def test_a_failure_without_a_reason_says_so(
     error = TaskFailedError(attrs.evolve(FAILED, error=detail))
     assert error.failure_code == code
     assert str(error) == f"{text} [task kitten-1]"
-
-
-def test_a_task_error_has_its_tasks_id() -> None:
-    assert TaskError(RUNNING).out_task_id == "kitten-1"
 
 
 def test_a_ledger_without_a_path_is_not_named() -> None:
@@ -295,3 +286,20 @@ def test_no_field_could_hold_a_key(cls: type[AireiterError]) -> None:
 )
 def test_an_error_has_the_status_of_a_web_reply(error: Exception, status: int) -> None:
     assert http_status(error) == status
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("a\x1b[2Jb\r\n2026 ERROR", r"a\x1b[2Jb\r\n2026 ERROR"),
+        ("\x00\x9b1m\x7f\u2028", r"\x00\x9b1m\x7f\u2028"),
+        ("\u202eevil\u2066\u200f\ufeff", r"\u202eevil\u2066\u200f\ufeff"),
+        ("half \ud83d", r"half \ud83d"),
+        ("积分\u3000\U0001f468\u200d\U0001f469", "积分\u3000\U0001f468\u200d\U0001f469"),
+    ],
+)
+def test_control_characters_of_the_service_are_not_shown(message: str, shown: str) -> None:
+    error = InvalidRequestError(400, message, None, "kitten-1")
+    assert str(error) == f"{shown} (code 400) [task kitten-1]"
+    assert error.message == message
+    assert str(TransportError(message)) == error.summary.removesuffix(" (code 400)")
