@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from aireiter_async import errors, events, models
 from aireiter_async._client import AsyncClient
-from aireiter_async._media import Sink
+from aireiter_async._media import Sink, data_url
 from aireiter_async._poll import PollPolicy
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import RetryPolicy
@@ -111,6 +111,7 @@ __all__ = [
     "TaskTimeoutError",
     "TransportError",
     "__version__",
+    "data_url",
     "errors",
     "events",
     "models",

@@ -55,10 +55,17 @@ _encode: Final = _make_encoder()
 
 @define
 class Encoded:
-    """A mapping as JSON: its text, or where that is large, a copy to be encoded on demand."""
+    """A mapping as JSON: its text, or where that is large, a copy to be encoded on demand.
+
+    Attributes:
+        text: The JSON text, None where it is large.
+        values: A copy of the values, where it is large.
+        content: What identifies the mapping in its stead, where that is something else.
+    """
 
     text: bytes | None
     values: dict[str, Any] | None = None
+    content: "Encoded | None" = None
 
     def encode(self) -> bytes:
         """Return the JSON text, with keys sorted."""
@@ -66,6 +73,8 @@ class Encoded:
 
     def digest_media(self) -> bytes:
         """Return the JSON text with the digest of each data URI in its place."""
+        if self.content is not None:
+            return self.content.digest_media()
         if self.text is not None and b'"data:' not in self.text:
             return self.text
         return "".join(_encode(_digest(self.load()), 0)).encode()

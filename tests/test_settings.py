@@ -303,6 +303,7 @@ def test_settings_are_read_without_a_client() -> None:
         "polling": PollPolicy(grace=1),
         "user_agent": "me",
         "allow_http": True,
+        "max_image_side": 1280,
     }
     made = read_settings(**given)
     assert {name: getattr(made, name) for name in given} == given

@@ -21,6 +21,7 @@ from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
+from aireiter_async._client._local_media import embed_media
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
@@ -42,6 +43,7 @@ from aireiter_async.errors import (
     TaskNotFoundError,
 )
 from aireiter_async.models._base import Model
+from aireiter_async.models._errors import LocalMediaError
 
 # It is not known whether the service has the task.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
@@ -181,7 +183,11 @@ class Items:
         try:
             make = self._options.request
             made = value if make is None else _call(make, value)
-            item.request = request = as_request(*made) if type(made) is tuple else as_request(made)
+            try:
+                request = as_request(*made) if type(made) is tuple else as_request(made)
+            except LocalMediaError as error:
+                request = await embed_media(self._api, error.model)
+            item.request = request
             # A request that was made of something else has an ID of its own.
             unique = request is made or not request.generated
             if self._journal is not None:

@@ -12,6 +12,7 @@ import attrs
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api
 from aireiter_async._client._downloading import Downloading
+from aireiter_async._client._local_media import embed_media
 from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
@@ -26,6 +27,7 @@ from aireiter_async._transport import Transport
 from aireiter_async.errors import TaskNotFoundError
 from aireiter_async.events import Listener
 from aireiter_async.models._base import Model
+from aireiter_async.models._errors import LocalMediaError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -54,6 +56,7 @@ class Options(TypedDict, total=False):
     polling: PollPolicy
     user_agent: str | None
     allow_http: bool
+    max_image_side: int | None
 
 
 class AsyncClient:
@@ -91,6 +94,9 @@ class AsyncClient:
         user_agent: None: this package's own. The CDN in front of the service
             refuses some.
         allow_http: Whether *base_url* may be ``http://`` to another machine.
+        max_image_side: Pixels that the longer side of a local image has at most:
+            larger ones are shrunk before they are sent, which takes the extra
+            ``images``; see `data_url`. None: they are sent as they are.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -114,6 +120,7 @@ class AsyncClient:
         session: "ClientSession | None" = None,
         user_agent: str | None = None,
         allow_http: bool = False,
+        max_image_side: int | None = None,
     ) -> None:
         api_key, proxy = hide(api_key), hide(proxy)
         settings = read_settings(
@@ -125,6 +132,7 @@ class AsyncClient:
             polling=polling,
             user_agent=user_agent,
             allow_http=allow_http,
+            max_image_side=max_image_side,
         )
         check_count("max_concurrency", max_concurrency)
         if max_rate is not None:
@@ -192,7 +200,7 @@ class AsyncClient:
         Args:
             **options: ``api_key``, ``base_url``, ``timeout``,
                 ``connect_timeout``, ``retry``, ``polling``, ``user_agent``,
-                ``allow_http``, as in the constructor.
+                ``allow_http``, ``max_image_side``, as in the constructor.
 
         Raises:
             TypeError: There is no such option, or it is of the wrong type.
@@ -287,16 +295,19 @@ class AsyncClient:
         """
         if type(request) is str:
             await self._api.load_models(request)
-        return await Submission(
-            self._api,
-            request,
-            params,
-            maybe_sent=maybe_sent,
-            out_task_id=out_task_id,
-            channel=channel,
-            callback_url=callback_url,
-            metadata=metadata,
-        ).submit()
+        options: dict[str, Any] = {
+            "maybe_sent": maybe_sent,
+            "out_task_id": out_task_id,
+            "channel": channel,
+            "callback_url": callback_url,
+            "metadata": metadata,
+        }
+        try:
+            submission = Submission(self._api, request, params, **options)
+        except LocalMediaError as error:
+            embedded = await embed_media(self._api, error.model)
+            submission = Submission(self._api, embedded, **options)
+        return await submission.submit()
 
     async def run(  # noqa: PLR0913 - those of submit and of wait
         self,
@@ -340,16 +351,18 @@ class AsyncClient:
         now, began = self._shared.clock.now, self._shared.clock.now()
         if type(request) is str:
             await self._api.load_models(request)
-        submission = Submission(
-            self._api,
-            request,
-            params,
-            maybe_sent=maybe_sent,
-            out_task_id=out_task_id,
-            channel=channel,
-            callback_url=callback_url,
-            metadata=metadata,
-        )
+        options: dict[str, Any] = {
+            "maybe_sent": maybe_sent,
+            "out_task_id": out_task_id,
+            "channel": channel,
+            "callback_url": callback_url,
+            "metadata": metadata,
+        }
+        try:
+            submission = Submission(self._api, request, params, **options)
+        except LocalMediaError as error:
+            embedded = await embed_media(self._api, error.model)
+            submission = Submission(self._api, embedded, **options)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
         return await Watch(self._api, task, timeout=left, from_start=True).finish(on_update)

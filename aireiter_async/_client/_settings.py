@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from aireiter_async._arguments import check_number
+from aireiter_async._media import check_size
 from aireiter_async._poll import PollPolicy
 from aireiter_async._redact import Secret, hide
 from aireiter_async._retry import RetryPolicy
@@ -41,9 +42,10 @@ class Settings:
     polling: PollPolicy
     user_agent: str
     allow_http: bool
+    max_image_side: int | None
 
 
-def read_settings(
+def read_settings(  # noqa: PLR0913 - each is an option on its own
     *,
     api_key: str | None,
     base_url: str | None,
@@ -53,6 +55,7 @@ def read_settings(
     polling: PollPolicy,
     user_agent: str | None,
     allow_http: bool,
+    max_image_side: int | None,
 ) -> Settings:
     """Check a client's options and fill in what the environment holds.
 
@@ -66,6 +69,7 @@ def read_settings(
         raise TypeError(f"polling must be a PollPolicy, got {type(polling).__name__}")
     if not isinstance(allow_http, bool):
         raise TypeError(f"allow_http must be a bool, got {type(allow_http).__name__}")
+    check_size(max_image_side)
     return Settings(
         api_key=_read_key(api_key),
         base_url=_read_base_url(base_url, allow_http=allow_http),
@@ -75,6 +79,7 @@ def read_settings(
         polling=polling,
         user_agent=_read_user_agent(user_agent),
         allow_http=allow_http,
+        max_image_side=max_image_side,
     )
 
 

@@ -1,8 +1,9 @@
-"""Results: from a URL to a file or a sink."""
+"""Media: a result's URL to a file or a sink, a local file to a data URL."""
 
 from aireiter_async._media._data_urls import read_data_url
 from aireiter_async._media._files import Files, Owners
 from aireiter_async._media._formats import file_type, is_data_url
+from aireiter_async._media._local import check_size, data_url, read_local
 from aireiter_async._media._names import NameTemplate, safe_stem, stem_of_url
 from aireiter_async._media._results import EXPIRED, open_result
 from aireiter_async._media._sink import Sink
@@ -15,10 +16,13 @@ __all__ = [
     "Owners",
     "Sink",
     "Threads",
+    "check_size",
+    "data_url",
     "file_type",
     "is_data_url",
     "open_result",
     "read_data_url",
+    "read_local",
     "safe_stem",
     "stem_of_url",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, da
 
 import attrs
 
-from aireiter_async.models._errors import InvalidParamsError, Problem, short
+from aireiter_async.models._errors import InvalidParamsError, LocalMediaError, Problem, short
 
 if TYPE_CHECKING:
     from aireiter_async.models._declare import Parameter
@@ -116,9 +116,10 @@ class Model:
         if not spec.media.keys().isdisjoint(params):
             local = self.local_media()
             if len(local) != len(media):
-                raise ValueError(
+                raise LocalMediaError(
+                    self,
                     f"{', '.join(map(str, local)) or 'no parameter'} is a local medium, "
-                    f"got {len(media)} URLs: submit the instance itself, and the client reads it"
+                    f"got {len(media)} URLs: submit the instance itself, and the client reads it",
                 )
             for each, url in zip(local, media, strict=True):
                 if each.index is None:

@@ -44,6 +44,18 @@ def conversion_hint(value: object) -> str:
     return ""
 
 
+class LocalMediaError(ValueError):
+    """An instance has media that must become URLs before it can be sent.
+
+    Attributes:
+        model: The instance.
+    """
+
+    def __init__(self, model: object, message: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 @attrs.frozen
 class Problem:
     """One mistake in one request.

@@ -1,0 +1,117 @@
+"""Images made smaller, upright and plain, with Pillow (extra ``images``)."""
+
+import importlib
+import io
+from typing import Any, Final
+
+# The plugin of each format, and its class. Plugins are called directly:
+# `PIL.Image.open` would try dozens of them, and warns of large images on stderr.
+_PLUGINS: Final = {
+    ".jpg": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    ".png": ("PIL.PngImagePlugin", "PngImageFile"),
+    ".webp": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    ".gif": ("PIL.GifImagePlugin", "GifImageFile"),
+    ".bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    ".tif": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    ".avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    ".heic": ("pillow_heif.as_plugin", "HeifImageFile"),
+}
+_MOST_PIXELS: Final = 40_000_000  # of one that is decoded: four bytes each
+_ORIENTATION: Final = 0x0112  # Exif tag
+_OPAQUE: Final = 255
+_SUFFIX_NAMES: Final = {".jpg": "JPEG", ".tif": "TIFF"}
+
+
+def format_name(suffix: str) -> str:
+    """Return what a format is called, such as "HEIC"."""
+    return _SUFFIX_NAMES.get(suffix, suffix.removeprefix(".").upper())
+
+
+def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> tuple[str, bytes]:
+    """Make an image upright, sRGB, without metadata and, if asked, smaller.
+
+    Args:
+        content: The file.
+        suffix: What it is.
+        max_side: Pixels that its longer side has at most; None: as many as it has.
+        quality: Of a JPEG, 1 to 95.
+
+    Returns:
+        The content type, JPEG or, where it is partly transparent, PNG; and the content.
+
+    Raises:
+        ValueError: It cannot be converted.
+    """
+    name = format_name(suffix)
+    try:
+        module, plugin = _PLUGINS[suffix]
+        opener = getattr(importlib.import_module(module), plugin)
+    except KeyError:
+        raise ValueError(f"{name} cannot be converted: convert it to JPEG, PNG or WebP") from None
+    except (ImportError, AttributeError):
+        raise ValueError(
+            f"to convert a {name} takes Pillow{' and pillow-heif' if suffix == '.heic' else ''}: "
+            "pip install 'aireiter-async[images]', or convert it to JPEG, PNG or WebP"
+        ) from None
+    try:
+        with opener(io.BytesIO(content)) as image:
+            return _convert(image, max_side, quality)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        raise ValueError(f"the {name} is damaged: {error}") from error
+
+
+def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes]:
+    from PIL import Image, ImageOps  # noqa: PLC0415 - an extra
+
+    size = image.size
+    if max_side is not None:
+        image.draft(
+            "RGB", (max_side, max_side)
+        )  # a JPEG is decoded to an eighth, if that is enough
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise ValueError(
+            f"it has {size[0]} x {size[1]} pixels, {size[0] * size[1] / 1e6:.0f} million: "
+            f"at most {_MOST_PIXELS / 1e6:.0f} million can be converted"
+        )
+    image.load()
+    profile = image.info.get("icc_profile")
+    exif = image.getexif()
+    plain: Any = _in_plain_colours(image, profile)
+    if max_side is not None:
+        plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    plain.info, plain.getexif()[_ORIENTATION] = {}, exif.get(_ORIENTATION, 1)
+    plain = ImageOps.exif_transpose(plain)
+    output = io.BytesIO()
+    if plain.mode == "RGBA" and plain.getextrema()[3][0] < _OPAQUE:
+        plain.save(output, "PNG", optimize=True, exif=b"")
+        return "image/png", output.getvalue()
+    plain.convert("RGB").save(output, "JPEG", quality=quality, optimize=True, exif=b"")
+    return "image/jpeg", output.getvalue()
+
+
+def _in_plain_colours(image: Any, profile: bytes | None) -> Any:
+    """Return an image in RGB or RGBA, in sRGB."""
+    from PIL import ImageCms  # noqa: PLC0415 - an extra
+
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = image.convert("I").point([value >> 8 for value in range(65_536)], "L")
+    transparent = image.has_transparency_data
+    if image.mode in {"P", "PA", "LA", "La", "1", "RGBa"} or (transparent and image.mode != "RGBA"):
+        image = image.convert("RGBA" if transparent else "RGB")
+    if profile and image.mode in {"RGB", "RGBA", "CMYK", "L"}:
+        alpha = image.getchannel("A") if image.mode == "RGBA" else None
+        base: Any = image.convert("RGB") if alpha else image
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.createProfile("sRGB")
+            base = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
+        except (OSError, ImageCms.PyCMSError):
+            pass  # it is damaged, or of another colour space
+        else:
+            if alpha:
+                base.putalpha(alpha)
+            return base
+    return image if image.mode == "RGBA" else image.convert("RGB")

@@ -1,0 +1,199 @@
+"""Local files to data URLs; their work is for threads."""
+
+import base64
+import hashlib
+import io
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from attrs import frozen
+
+from aireiter_async._media._formats import HEAD, describe_page, file_type
+from aireiter_async._media._images import convert, format_name
+
+_SEGMENT: Final = re.compile(rb"\xff+([\x01-\xd7\xda-\xfe])(..)", re.DOTALL)  # of a JPEG
+_SENT: Final = frozenset({".jpg", ".png", ".webp"})  # as they are: image models take them
+_LARGEST: Final = 256 * 1024 * 1024  # bytes that are read, whatever becomes of them
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
+_LONGEST_HEAD: Final = 40  # characters of a data URL before its content
+
+
+@frozen
+class DataURL:
+    """A local medium, ready to be sent.
+
+    Attributes:
+        url: The data URL.
+        identity: Identifies the original: its digest, and how it was converted.
+    """
+
+    url: str
+    identity: str
+
+
+def data_url(
+    path: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    max_side: int | None = None,
+    quality: int = 84,
+) -> str:
+    """Return a local image, or another medium, as a data URL for a media parameter.
+
+    It blocks while it reads and encodes. The type comes from the content. JPEG, PNG and WebP are
+    encoded as they are; any other image, and each one with *max_side*, is converted to an upright
+    sRGB JPEG (PNG where it is partly transparent) without metadata, which takes the extra
+    ``images``.
+
+    Args:
+        path: A path, the content itself, or an open binary file, which is read to its end.
+        max_side: Pixels that the longer side of an image has at most. Large bodies were seen to
+            time out while being sent; 1280 fixed all of them.
+        quality: Of a JPEG, 1 to 95; with *max_side*.
+
+    Raises:
+        TypeError: *path* is none of these.
+        ValueError: It cannot be read, is no medium, is damaged, or has too many pixels.
+    """
+    check_size(max_side, quality)
+    source = path if isinstance(path, bytes) or hasattr(path, "read") else Path(path)
+    return read_local(source, max_side=max_side, quality=quality).url
+
+
+def check_size(max_side: object, quality: object = 84) -> None:
+    """Refuse a size of images that is none.
+
+    Raises:
+        TypeError: One is no int.
+        ValueError: One is out of its range.
+    """
+    for name, value, most in (("max_side", max_side, 65_535), ("quality", quality, 95)):
+        if value is None and name == "max_side":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be 1 to {most}, got {value}")
+
+
+def read_local(
+    source: Any,
+    *,
+    max_side: int | None,
+    quality: int = 84,
+    max_bytes: int | None = None,
+    images_only: bool = False,
+) -> DataURL:
+    """Read a `Path`, bytes or an open binary file.
+
+    Args:
+        source: Which.
+        max_side: As in `data_url`.
+        quality: As in `data_url`.
+        max_bytes: The greatest size of the data URL.
+        images_only: Whether JPEG, PNG and WebP are all that may be sent.
+
+    Raises:
+        ValueError: As in `data_url`, or the data URL would be too large.
+    """
+    name = source.name if isinstance(source, Path) else "the file"
+    try:
+        content = _read(source)
+        content_type, sent = _prepare(content, max_side, quality, images_only=images_only)
+        _check_length(len(sent), max_side, max_bytes)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    return DataURL(
+        f"data:{content_type};base64,{base64.b64encode(sent).decode()}",
+        f"sha256:{digest}" + (f" max_side={max_side} quality={quality}" if max_side else ""),
+    )
+
+
+def _prepare(
+    content: bytes, max_side: int | None, quality: int, *, images_only: bool
+) -> tuple[str, bytes]:
+    """Return the content type and the content to be sent."""
+    suffix, content_type = file_type("", content[:HEAD], "")
+    kind = content_type.partition("/")[0]
+    name = format_name(suffix)
+    if kind not in {"image", "video", "audio"}:
+        found = describe_page("", content[:HEAD], "", "file")
+        if found is None:
+            found = "of an unknown type" if suffix == ".bin" else f"a {name}"
+        raise ValueError(f"it is {found}, not an image, a video or a sound")
+    if kind == "image" and (max_side is not None or suffix not in _SENT):
+        return convert(content, suffix, max_side, quality)
+    if images_only and kind != "image":
+        raise ValueError(f"it is a {name}, and the model takes an image")
+    if _is_cut(content, suffix):
+        raise ValueError(f"the {name} is cut short")
+    return content_type, content
+
+
+def _check_length(length: int, max_side: int | None, max_bytes: int | None) -> None:
+    size = _LONGEST_HEAD + (length + 2) // 3 * 4
+    if max_bytes is not None and size > max_bytes:
+        advice = "a smaller max_side" if max_side else "max_side=1280 (extra images)"
+        raise ValueError(
+            f"it has {length / 1e6:.1f} MB, and {size / 1e6:.1f} MB as a data URL, of which "
+            f"the model takes {max_bytes / 2**20:.0f}: shrink it with {advice}"
+        )
+
+
+def _read(source: Any) -> bytes:
+    if isinstance(source, bytes):
+        content = source
+    elif isinstance(source, Path):
+        content = _read_file(source)
+    else:
+        content = source.read(_LARGEST + 1)
+        if not isinstance(content, bytes):
+            raise ValueError("open the file in binary mode")  # noqa: TRY004 - like what else is wrong
+    if not content:
+        raise ValueError("it is empty")
+    if len(content) > _LARGEST:
+        raise ValueError(f"it has more than {_LARGEST // 2**20} MB")
+    return content
+
+
+def _read_file(path: Path) -> bytes:
+    # A pipe that nobody writes to would block the thread for ever.
+    with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise ValueError("it is not a regular file")
+        if before.st_size > _LARGEST:
+            raise ValueError(f"it has {before.st_size / 2**20:.0f} MB")
+        content = file.readall()
+        after = os.fstat(file.fileno())
+    if (len(content), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ValueError("it changed while it was read")
+    return content
+
+
+def _is_cut(content: bytes, suffix: str) -> bool:
+    """Return whether an image lacks its end, as far as that shows without decoding it."""
+    match suffix:
+        case ".jpg":
+            return _find_end_of_jpeg(content) < 0
+        case ".png":
+            return content.rfind(b"IEND") < 0
+        case ".webp":
+            return len(content) < int.from_bytes(content[4:8], "little") + 8
+        case _:
+            return False
+
+
+def _find_end_of_jpeg(content: bytes) -> int:
+    """Return where the end marker is, after all segments: thumbnails in them have one, too."""
+    position = 2
+    while header := _SEGMENT.match(content, position):
+        position = header.end(1) + int.from_bytes(header[2])
+        if header[1] == b"\xda":  # the scan begins; markers in it are escaped
+            break
+    return content.find(b"\xff\xd9", position)
