@@ -24,7 +24,7 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     *("lint", "typing", "tests", "pythons"),
-    *("floor", "backoff", "integrations", "package"),
+    *("floor", "backoff", "integrations", "docs", "package"),
 ]
 
 
@@ -98,6 +98,13 @@ def integrations(session: nox.Session) -> None:
     """Run the tests that need more than Python: a real browser."""
     session.install(*group("integrations"), EXTRAS)
     session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, with warnings as errors."""
+    session.install(*group("docs"), EXTRAS)
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session

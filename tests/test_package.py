@@ -138,6 +138,12 @@ def test_the_metadata_is_not_needed() -> None:
     assert told.startswith(f"aireiter-async/{aireiter_async.__version__} Python/")
 
 
+def test_the_architecture_names_the_layers_of_the_contract() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
+    assert text.partition("```text\n")[2].partition("```")[0].splitlines() == contract["layers"]
+
+
 def test_what_the_readme_links_to_is_shipped() -> None:
     """Each link of the README to a file of the project leads somewhere, in the sdist as well."""
     assert LINKS
