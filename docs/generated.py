@@ -13,8 +13,8 @@ from aireiter_async.models import Model
 
 HERE = Path(__file__).parent
 CHANNELS = (
-    "Where a model has channels, `_base`, `_plus`, `_advanced` or `_max` after its name selects one: "
-    "same model and result, different stability and price."
+    "Where a model has channels, `_base`, `_plus`, `_advanced` or `_max` after its name selects "
+    "one: same model and result, different stability and price."
 )
 MEDIA = {"image": "Images", "video": "Videos", "audio": "Audio", "text": "Text"}
 
