@@ -533,22 +533,3 @@ async def test_an_error_says_what_it_quotes_once(service: FakeService, connect: 
         await client.submit(request())
     assert str(lost.value).count(lost.value.out_task_id) == 1
     assert "try again" not in str(lost.value)
-
-
-@pytest.mark.parametrize("how", ["cancelled", "closed"])
-async def test_a_task_that_goes_on_is_named(service: FakeService, until: Until, how: str) -> None:
-    """Who cancels `run`, or closes the client, after the task was accepted is told its id."""
-    async with AsyncClient(
-        service.api_key, base_url=service.url, polling=PollPolicy(first=1000)
-    ) as client:
-        wanted = request()
-        running = asyncio.create_task(client.run(wanted))
-        await until(lambda: client.stats.submitted)
-        if how == "cancelled":
-            running.cancel()
-        else:
-            await client.close()
-        with pytest.raises((asyncio.CancelledError, RuntimeError)) as ended:
-            await running
-    note = f"task {wanted.out_task_id} was accepted and keeps running"
-    assert ended.value.__notes__ == [note]

@@ -657,6 +657,7 @@ async def test_the_same_request_again_is_not_paid_again(
     """Submitting a request a second time, later or at once, charges nothing more."""
     service.used_id = used_id
     wanted = request()
+    service.durations = 100
     first = await client.submit(wanted)
     others = await asyncio.gather(
         client.submit(wanted), client.submit(wanted), return_exceptions=True

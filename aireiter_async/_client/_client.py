@@ -365,7 +365,8 @@ class AsyncClient:
             submission = Submission(self._api, embedded, **options)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
-        return await Watch(self._api, task, timeout=left, from_start=True).finish(on_update)
+        watch = Watch(self._api, task, timeout=left, from_start=True, verify=submission.verify)
+        return await watch.finish(on_update)
 
     async def query(self, task_or_id: Task | str) -> Task:
         """Query a task once, whatever its status.

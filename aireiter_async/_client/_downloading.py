@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, evolve
 
+from aireiter_async import events
 from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
@@ -156,11 +157,11 @@ class Downloading:
     async def _store(self, source: _Source, store: Store[T]) -> T:
         try:
             if not source.url:
-                return await self._store_content(_text(source.output), "text/plain", store)
+                return await self._store_content(source, _text(source.output), "text/plain", store)
             if is_data_url(source.url):
                 threads = self._api.shared.files.threads
                 content_type, content = await threads.run(read_data_url, source.url)
-                return await self._store_content(content, content_type, store)
+                return await self._store_content(source, content, content_type, store)
             return await self._api.retry.call(self._fetch, source, store)
         except (AireiterError, OSError, ValueError) as error:
             raise _failed(source, error) from error
@@ -168,13 +169,22 @@ class Downloading:
             self._api.shared.transport.open()  # raises if the client was closed meanwhile
             raise
 
-    async def _store_content(self, content: bytes, content_type: str, store: Store[T]) -> T:
+    async def _store_content(
+        self, source: _Source, content: bytes, content_type: str, store: Store[T]
+    ) -> T:
         if not content:
             raise ValueError("the result is empty")
         suffix, content_type = file_type(content_type, content, "")
         stored = await store(_pieces(content), suffix, content_type)
-        self._api.shared.counters.bytes_downloaded += len(content)
+        self._note_stored(source, stored, len(content))
         return stored
+
+    def _note_stored(self, source: _Source, place: object, size: int) -> None:
+        shared = self._api.shared
+        shared.counters.bytes_downloaded += size
+        if shared.events.listeners and isinstance(place, Path | str):
+            out_task_id = source.output.out_task_id
+            shared.events.emit(events.ResultDownloaded(out_task_id, place, size))
 
     async def _fetch(self, source: _Source, store: Store[T]) -> T:
         try:
@@ -197,7 +207,7 @@ class Downloading:
                 raise result.failure
         if not result.complete:
             raise OSError("the sink returned before it had read the whole result")
-        api.shared.counters.bytes_downloaded += result.length
+        self._note_stored(source, stored, result.length)
         return stored
 
     async def _refresh(self, source: _Source) -> bool:

@@ -9,16 +9,18 @@ may be rejecting the ID that it accepted the first time.
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aireiter_async import events
 from aireiter_async._client._api import Api
+from aireiter_async._conflicts import find_conflict
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._retry import FailureClass, failure_class
-from aireiter_async._tasks import Task
+from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
+    IDInUseError,
     RequestTimeoutError,
     TaskTimeoutError,
     TransportError,
@@ -26,6 +28,8 @@ from aireiter_async.errors import (
 from aireiter_async.models._base import Model
 
 _log = logging.getLogger(__name__)
+
+_CONFLICT: Final = 409
 
 
 class Submission:
@@ -135,13 +139,14 @@ class Submission:
         except (AireiterError, RuntimeError, TimeoutError) as error:
             text = f"{what}, and the task was not found ({_summary(error)})"
             raise AmbiguousSubmitError(out_task_id, text) from error
+        self.verify(task)
         api.shared.counters.settled += 1
         return task
 
     async def _attempt(self) -> Task:
         api, request = self._api, self._request
         try:
-            return await api.exchange(
+            task = await api.exchange(
                 api.submit, self._body, request.out_task_id, request, sending=self
             )
         except AireiterError as error:
@@ -153,10 +158,27 @@ class Submission:
                 raise
             elif failure is FailureClass.NOT_SENT:
                 raise
-            task = await self._settle(error)
-            if task is None:
+            found = await self._settle(error)
+            if found is None:
                 raise
-            return task
+            return found
+        if task.status is not TaskStatus.PENDING:  # hardly ever
+            self.verify(task, just_submitted=self._ambiguity is None)
+        return task
+
+    def verify(self, task: Task, *, just_submitted: bool = False) -> None:
+        """Check that *task* is that of this request, where the caller has chosen the ID.
+
+        Raises:
+            IDInUseError: The ID belongs to an earlier request.
+        """
+        request = self._request
+        if request.generated:
+            return
+        conflict = find_conflict(request, task, just_submitted=just_submitted)
+        if conflict is not None:
+            text = f"the ID belongs to an earlier request: {conflict}"
+            raise IDInUseError(_CONFLICT, text, None, request.out_task_id, _CONFLICT)
 
     async def _settle(self, cause: AireiterError) -> Task | None:
         """Query the task over a few seconds; None: it was not found throughout."""
@@ -173,6 +195,7 @@ class Submission:
         if api.shared.events.listeners:
             api.shared.events.emit(events.SubmitSettled(out_task_id, task))
         if task is not None:
+            self.verify(task)
             api.shared.counters.settled += 1
             return task
         if not api.settings.retry.resubmit:

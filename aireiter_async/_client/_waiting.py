@@ -56,6 +56,7 @@ class Watch:
         from_start: Whether this client has just submitted the task, so that the time from now
             on is the time that it takes.
         reported: Whether the caller knows the task as it is.
+        verify: Raises if the task that is seen is not the one that was submitted.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Watch:
         timeout: float | None = None,
         from_start: bool = False,
         reported: bool = False,
+        verify: Callable[[Task], None] | None = None,
     ) -> None:
         self.task = task
         self._api = api
         self._reported = reported or _is_unseen(task) or self._is_empty()
         self._from_start = from_start
+        self._verify = verify
         self._began = api.shared.clock.now()
         self._deadline = math.inf if timeout is None else self._began + timeout
         self._age = 0.0 if from_start else _age(task)  # at that time
@@ -99,8 +102,9 @@ class Watch:
             self._schedule(self._expect())
         while True:
             before = self.task
-            news = _is_unseen(before) or self._is_empty()
-            if await self._poll() and (news or self.task.status is not before.status):
+            if await self._poll() and (
+                self.task.status is not before.status or self.task.done or _is_unseen(before)
+            ):
                 self._note_change(before.status)
                 return self.task
 
@@ -141,7 +145,7 @@ class Watch:
         """Sleep until the next poll is due, and poll once; return whether the task was seen."""
         api, clock = self._api, self._api.shared.clock
         is_last = self._next_at >= self._deadline
-        await clock.sleep(max(0.0, min(self._next_at, self._deadline) - clock.now()))
+        await clock.sleep((self._deadline if is_last else self._next_at) - clock.now())
         if is_last and self._blocked_until > self._deadline:
             self._time_out()
         # A poll under way at the deadline is given up for the final one.
@@ -163,6 +167,8 @@ class Watch:
 
     def _seen(self, task: Task, *, is_last: bool) -> None:
         """Record a successful poll, and schedule the next."""
+        if self._verify is not None:
+            self._verify(task)
         now = self._api.shared.clock.now()
         self._failures, self._missing_since, self._last_error = 0, None, None
         held_back = task.status is TaskStatus.COMPLETED and not _has_results(task)
@@ -182,7 +188,7 @@ class Watch:
             self._count(task)
         elif is_last:
             self._time_out()
-        elif not self._learned and (expected := self._expect()).learned:
+        elif not self._learned and task.model is not None and (expected := self._expect()).learned:
             # Another task of this model has ended meanwhile.
             self._schedule(expected)
         else:
