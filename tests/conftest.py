@@ -120,13 +120,23 @@ async def no_task_left() -> AsyncIterator[None]:
 @pytest.fixture(params=["short", "session"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test over both paths of the transport; without it, POSTs take the short one."""
-    if request.param == "session":
+    return take_path(request.param, monkeypatch)
 
-        async def fails(_parsing: object) -> bool:
+
+@pytest.fixture(params=["short", pytest.param("session", marks=pytest.mark.soak)])
+def path_in_soak(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test over the short path, and in a soak over the other one as well."""
+    return take_path(request.param, monkeypatch)
+
+
+def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have POSTs take *path*: the self-check of the short one fails for the other."""
+    if path == "session":
+
+        async def fail(_max_header: int) -> bool:
             return False
 
-        monkeypatch.setattr(_leases, "_works", fails)
-    path: str = request.param
+        monkeypatch.setattr(_leases, "_works", fail)
     return path
 
 

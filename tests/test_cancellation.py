@@ -29,6 +29,8 @@ from aireiter_async.testing import FakeService, Fault
 from tests.hostile_steps import Blow, Sweep, cancel_at, counting
 from tests.hostile_wire import Peer, piece, whole
 
+pytestmark = pytest.mark.usefixtures("path_in_soak")
+
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 

@@ -29,6 +29,8 @@ from aireiter_async import (
 from aireiter_async.testing import FakeService, Fault
 from tests.faults import AMBIGUOUS, PASSING, RATE_LIMITED
 
+pytestmark = pytest.mark.usefixtures("path_in_soak")
+
 Connect = Callable[..., AsyncClient]
 
 GRACIOUS = PollPolicy(first=0, step=0, cap=0, grace=60)

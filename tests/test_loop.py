@@ -373,9 +373,13 @@ async def test_a_forked_client_closes_its_copies_only(
     client = AsyncClient(service.api_key, base_url=service.url)
     await client.balance()
     transport = client._shared.transport
-    session, transport._process = transport.open(), -1
-    connector = session.connector
-    assert connector is not None
+    session = transport.open()
+    connector: Any = session.connector
+    await client.submit(request())
+    sockets = list(connector._sockets)
+    transport.close_idle()
+    await until(lambda: service.connections == 1)  # one socket is closed, and still known
+    transport._process = -1
     with pytest.raises(RuntimeError, match="before a fork"):
         await client.balance()
     with warnings.catch_warnings(record=True) as caught:
@@ -387,6 +391,7 @@ async def test_a_forked_client_closes_its_copies_only(
     assert [each.category for each in caught] == ([] if closed else [ResourceWarning])
     assert connector.closed
     await until(lambda: service.connections == 0)
+    assert {each.fileno() for each in sockets} == {-1}
 
 
 async def test_closing_deadlines_twice_ends_a_block_once() -> None:

@@ -28,6 +28,8 @@ from aireiter_async import (
 )
 from aireiter_async.testing import FakeService, Fault
 
+pytestmark = pytest.mark.usefixtures("path")
+
 Connect = Callable[..., AsyncClient]
 Listen = Callable[..., Awaitable[str]]
 FindKey = Callable[[BaseException, str], list[str]]

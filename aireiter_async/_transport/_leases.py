@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
-from attrs import define, field
+from attrs import define
 from yarl import URL
 
 from aireiter_async._envelope import Reply, protocol_error
@@ -103,7 +103,7 @@ class Leases:
             idle = self._idle.setdefault(request.connection_key, deque())
             if not all(line.isprintable() for line in lines) or not await _works(max_header):
                 return None
-        except (AttributeError, TypeError):
+        except (AttributeError, NotImplementedError, TypeError):
             return None
         return Prepared(
             head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
@@ -243,20 +243,11 @@ def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
     return poll.poll
 
 
-@define
 class _NoTransport(asyncio.Transport):
     """A connection to nowhere."""
 
-    closing: bool = field(default=False)
-
     def get_extra_info(self, _name: str, default: Any = None) -> Any:
         return default
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.closing = True
 
 
 async def _works(max_header: int) -> bool:

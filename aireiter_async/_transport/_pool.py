@@ -263,8 +263,7 @@ class Transport:
         if self._leases is not None:
             self._leases.close()
         self._session.detach()  # or it warns as well, in words that say nothing of us
-        with suppress(StopIteration):  # its first step closes; nobody can await the rest
-            next(connector.close().__await__())
+        next(connector.close().__await__(), None)  # the first step closes; nobody awaits the rest
         return True
 
     def __del__(self) -> None:
