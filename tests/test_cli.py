@@ -142,6 +142,12 @@ def test_run_saves_to_the_current_directory(served: FakeService, aireiter: Run) 
     assert aireiter("run", *VIDEO, "--id", "mine", "--json").document["files"] == ["mine.mp4"]
 
 
+def test_run_names_its_files(served: FakeService, aireiter: Run) -> None:
+    served.outputs = 2
+    ran = aireiter("run", *VIDEO, "--id", "mine", "--name", "{prompt:.5} {out_task_id}", "--json")
+    assert ran.document["files"] == ["a kit mine-1.mp4", "a kit mine-2.mp4"]
+
+
 def test_wait_without_a_directory_saves_nothing(served: FakeService, aireiter: Run) -> None:
     aireiter("submit", "suno_lyrics", "prompt=rain", "--id", "mine")
     ran = aireiter("wait", "mine")

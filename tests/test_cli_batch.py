@@ -175,6 +175,43 @@ def test_rows_of_a_table_are_requests(served: FakeService, run: Run) -> None:
     assert Path("l.db").exists()
 
 
+def test_files_are_named_as_asked_for(served: FakeService, run: Run) -> None:
+    del served
+    prompts = ["red fox", "Red Fox", "{n} ../../x", "CON", ". ."]
+    lines = [f'"{prompt}";{n}' for n, prompt in enumerate(prompts)]
+    Path("f.csv").write_text("prompt;key\n" + "\n".join(lines))
+    options = ("-m", "suno_lyrics", "--keep-columns", "--window", "1")
+    ran = run("f.csv", *options, "-o", "out", "--name", "{key}-{prompt:.12}")
+    assert ran.status == 0, ran.out
+    names = sorted(path.name for path in Path("out").iterdir())
+    assert names == ["0-red fox.txt", "1-Red Fox.txt", "2-{n} .._.._x.txt", "3-CON.txt", "4-.txt"]
+    assert run("f.csv", *options, "-o", "2", "--ledger", "2.db", "--name", "{prompt}").status == 0
+    assert len([*Path("2").iterdir()]) == 5
+    ran = run("f.csv", *options, "-o", "3", "--ledger", "3.db", "--name", "{line}-{index:03}-{n:2}")
+    assert ran.status == 0
+    assert min(path.name for path in Path("3").iterdir()) == "2-000- 1.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("{task.__init__.__globals__}", "--name may have fields such as {prompt}"),
+        ("{prompt[0]}", "--name may have fields"),
+        ("{notes}", "--name has no field notes; there are index, line, model, n, out_task_id"),
+        ("a/{prompt}", "--name must be a file name without a directory"),
+        ("{", "--name is not a template"),
+    ],
+)
+def test_a_name_with_other_fields_sends_nothing(
+    served: FakeService, aireiter: Run, name: str, error: str
+) -> None:
+    for argv in (("batch", write(2), "-o", "out"), ("run", "suno_lyrics", "-p", "x")):
+        ran = aireiter(*argv, "--name", name)
+        assert (ran.status, ran.out, served.requests) == (2, "", [])
+        assert error.partition(";")[0] in ran.err
+    assert "--name needs --download" in aireiter("batch", write(2), "--name", "{index}").err
+
+
 def test_kept_columns_and_keys_reappear_in_the_results(served: FakeService, run: Run) -> None:
     del served
     lines = [{"model": "suno_lyrics", "params": {"prompt": f"rain {n}"}, "id": n} for n in range(3)]

@@ -202,6 +202,8 @@ def test_unknown_columns_are_kept_when_asked_for() -> None:
     (row,) = rows(text, "csv", model="suno", keep_columns=True).read()
     assert params(row) == [{"prompt": "rain"}]
     assert row.columns == {"id": "1", "notes": "=ok", "empty": ""}
+    assert dict(row) == {"line": 2, **row.columns}
+    assert len(row) == 4
     (row,) = rows(f'{GOOD[:-1]}, "id": 7}}', keep_columns=True).read()
     assert (params(row), row.columns) == ([{"prompt": "rain"}], {"id": 7})
     (row,) = rows(text, "csv", model="suno", unchecked=True).read()

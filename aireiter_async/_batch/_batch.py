@@ -23,6 +23,7 @@ from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
 from aireiter_async._client import AsyncClient
 from aireiter_async._ledger import Ledger
+from aireiter_async._media import NameTemplate
 
 T = TypeVar("T")
 Source: TypeAlias = Iterable[T] | AsyncIterable[T]
@@ -134,7 +135,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     max_credits: float | Budget | None = None,
     timeout: float | None = None,
     download_to: str | PathLike[str] | None = None,
-    name: Callable[[T], str] | None = None,
+    name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
@@ -146,7 +147,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         ledger=ledger,
         timeout=None if timeout is None else check_number("timeout", timeout),
         download_to=None if download_to is None else Path(download_to),
-        name=name,
+        name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
     )
     if window is None:

@@ -23,6 +23,7 @@ from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
 from aireiter_async._client._local_media import embed_media
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
+from aireiter_async._media import NameTemplate, quote_name
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import restore_task
@@ -85,7 +86,7 @@ class Options:
         ledger: Where the batch is recorded.
         timeout: Seconds to wait for each task from its acceptance, None for no limit.
         download_to: Where results are saved, None for nowhere.
-        name: Makes the name of an item's files; None: the task's ID.
+        name: The names of an item's files, or what makes them; None: the task's ID.
         retry_failed: Whether tasks that an earlier run left failed or rejected are
             submitted again, under a new ID.
     """
@@ -96,7 +97,7 @@ class Options:
     ledger: Ledger | None = None
     timeout: float | None = None
     download_to: Path | None = None
-    name: Callable[[Any], str] | None = None
+    name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
 
 
@@ -188,6 +189,9 @@ class Items:
             except LocalMediaError as error:
                 request = await embed_media(self._api, error.model)
             item.request = request
+            name = self._options.name
+            if isinstance(name, NameTemplate):
+                name.check({*_name_fields(item), "out_task_id", "n"})
             # A request that was made of something else has an ID of its own.
             unique = request is made or not request.generated
             if self._journal is not None:
@@ -447,16 +451,33 @@ class Items:
             self._journal.ended(task)
 
     async def _download(self, item: _Item, task: Task) -> Paths:
-        directory, name = self._options.download_to, self._options.name
+        directory = self._options.download_to
         if directory is None:
             return ()
         if item.stage != "outstanding":  # in this run
             self._progress.move(item, "outstanding")
-        chosen = None if name is None else _call(name, item.value)
-        paths = tuple(await self._client.download(task, directory, name=chosen))
+        name = self._file_name(item)
+        paths = tuple(await self._client.download(task, directory, name=name))
         if self._journal is not None:
             self._journal.downloaded(task, paths)
         return paths
+
+    def _file_name(self, item: _Item) -> str | None:
+        """Return the template for the names of an item's files."""
+        name = self._options.name
+        if name is None:
+            return None
+        if isinstance(name, NameTemplate):
+            return name.fill(_name_fields(item))
+        return quote_name(_call(name, item.value))
+
+
+def _name_fields(item: _Item) -> dict[str, Any]:
+    """Return what an item's names may refer to, beside its task."""
+    params = item.request.params
+    prompt = params.get("prompt") if isinstance(params, Mapping) else getattr(params, "prompt", "")
+    given = item.value if isinstance(item.value, Mapping) else {}
+    return {"prompt": prompt, **given, "index": item.index, "model": item.request.model}
 
 
 class _Recent:

@@ -75,6 +75,18 @@ class NameTemplate:
                 f"name has no field {', '.join(unknown)}; there are {', '.join(sorted(known))}"
             )
 
+    def fill(self, values: Mapping[str, object]) -> str:
+        """Return the template with these values in it; fields that have none stay."""
+        parts: list[str] = []
+        for literal, field, form in self._parts:
+            parts.append(_quote(literal))
+            if field is not None and form is not None:
+                known = field in values
+                parts.append(
+                    _quote(_show(values[field], form)) if known else f"{{{field}:{form.string}}}"
+                )
+        return "".join(parts).strip(" .") or "output"
+
     def stem(self, values: Mapping[str, object]) -> str:
         """Return a file name without its suffix, safe on every system.
 
@@ -88,6 +100,15 @@ class NameTemplate:
                 for literal, field, form in self._parts
             )
         )
+
+
+def quote_name(text: str) -> str:
+    """Return a template without fields that makes the name *text*."""
+    return _quote(text).strip(" .") or "output"
+
+
+def _quote(text: str) -> str:
+    return re.sub(r"[/\\]", "_", text).replace("{", "{{").replace("}", "}}")
 
 
 def _show(value: object, form: re.Match[str]) -> str:

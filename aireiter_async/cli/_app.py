@@ -190,6 +190,7 @@ def run(
     *parameters: str,
     options: _Submit = _SUBMIT,
     download: _Download = _HERE,
+    name: str | None = None,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
     output: _Output = _OUTPUT,
@@ -203,6 +204,8 @@ def run(
         parameters: The model's parameters, NAME=VALUE, as for: aireiter submit
         options: What to submit.
         download: Where to save the results; default: the current directory.
+        name: The files' name, without suffix; default: the task's ID. {prompt}, {model},
+            {out_task_id} and {n} (the output's number), with a width or a maximum length.
         timeout: Seconds to wait for the task; it keeps running after them.
         connection: How to reach the service.
         output: How it reports.
@@ -210,7 +213,14 @@ def run(
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
     action = partial(
-        _tasks.run, connection, model, parameters, options, download=download, timeout=timeout
+        _tasks.run,
+        connection,
+        model,
+        parameters,
+        options,
+        download=download,
+        name=name,
+        timeout=timeout,
     )
     return Command(action, output)
 

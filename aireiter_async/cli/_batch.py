@@ -21,8 +21,9 @@ from aireiter_async import (
     LedgerError,
     SubmitRequest,
 )
+from aireiter_async._media import NameTemplate
 from aireiter_async.cli import _display, _errors
-from aireiter_async.cli._errors import CommandError, UsageError
+from aireiter_async.cli._errors import CommandError, UsageError, usage
 from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output, encode
@@ -38,6 +39,7 @@ from aireiter_async.cli._summary import (
 )
 
 _SHOWN: Final = 20  # invalid rows
+_NAME_FIELDS: Final = ("index", "line", "prompt", "model", "out_task_id", "n")
 _RERUN: Final = "run the same command again"
 
 
@@ -94,6 +96,7 @@ async def batch(
         if client is None:
             output.answer(await _dry_run(rows, models, path), check_view)
             return 0
+        _check_name(options, columns)
         make_directory("--download", options.download)
         stop = Stop(output.note)
         stack.enter_context(catching(stop.on_signal))  # until everything is closed
@@ -171,6 +174,16 @@ def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
             if os.path.realpath(other) == os.path.realpath(options.results):
                 raise UsageError(f"--results is the {what}")
     return path
+
+
+def _check_name(options: BatchOptions, columns: Sequence[str]) -> None:
+    """Check the template of file names, before anything is paid for."""
+    if options.name is None:
+        return
+    if options.download is None:
+        raise UsageError("--name needs --download, the directory of the files")
+    with usage():
+        NameTemplate(options.name).check({*_NAME_FIELDS, *columns})
 
 
 @contextmanager
@@ -292,6 +305,7 @@ async def _run(
         max_credits=options.max_credits,
         timeout=options.timeout,
         download_to=options.download,
+        name=options.name,
         retry_failed=options.retry_failed,
         on_progress=on_progress,
     )

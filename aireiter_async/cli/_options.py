@@ -149,6 +149,10 @@ class BatchOptions:
             else JSON Lines. It is written anew on each run, rows that the ledger
             knows included.
         download: Save the results in this directory.
+        name: The name of a row's files, without suffix; default: the task's ID.
+            {index}, {line}, {prompt}, {model}, {out_task_id}, {n} (the output's
+            number) and kept columns, with a width or a maximum length, as in
+            {index:04}-{prompt:.30}.
         concurrency: HTTP exchanges at once; default 64.
         window: Tasks submitted and not ended; default: four for each of
             --concurrency, at least 256.
@@ -169,6 +173,7 @@ class BatchOptions:
     rebind: bool = False
     results: Path | None = None
     download: Annotated[Path | None, _DOWNLOAD] = None
+    name: str | None = None
     concurrency: int = 64
     window: int | None = None
     max_rate: float | None = None

@@ -73,8 +73,8 @@ Note: TypeAlias = Callable[[str], None]
 
 
 @frozen
-class Row:
-    """One row of the file.
+class Row(Mapping[str, Any]):
+    """One row of the file; as a mapping, what names of its files may refer to.
 
     Attributes:
         number: The line it begins in, from 1.
@@ -87,6 +87,15 @@ class Row:
     request: SubmitRequest | None = None
     error: str | None = None
     columns: Mapping[str, Any] = field(factory=dict[str, Any])
+
+    def __getitem__(self, name: str) -> Any:
+        return self.number if name == "line" else self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from {"line": None, **self.columns}
+
+    def __len__(self) -> int:
+        return len({"line", *self.columns})
 
 
 @frozen

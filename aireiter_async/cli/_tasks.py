@@ -1,6 +1,7 @@
 """The commands for single tasks: submit, run, wait, query, balance."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -12,9 +13,11 @@ from aireiter_async import (
     AmbiguousSubmitError,
     AsyncClient,
     RequestTimeoutError,
+    SubmitRequest,
     Task,
     TaskFailedError,
 )
+from aireiter_async._media import NameTemplate
 from aireiter_async._requests import check_id
 from aireiter_async.cli import _display
 from aireiter_async.cli._errors import usage
@@ -62,11 +65,13 @@ async def run(
     output: Output,
     *,
     download: Path,
+    name: str | None,
     timeout: float | None,  # noqa: ASYNC109 - until the task has ended
 ) -> int:
     """Submit one task, wait for it and save its results."""
     check_numbers(timeout=timeout)
     request = options.request(model, pairs, output.note)
+    filled = None if name is None else _fill_name(name, request)
     async with connection.client() as client:
         make_directory("--download", download)
         output.note(f"submitting task {request.out_task_id}")
@@ -78,7 +83,7 @@ async def run(
                 on_update=partial(_on_update, output, show),
                 maybe_sent=options.maybe_sent,
             )
-        await _finish(client, task, output, download)
+        await _finish(client, task, output, download, filled)
     return 0
 
 
@@ -141,15 +146,34 @@ async def balance(
     return 0
 
 
+def _fill_name(text: str, request: SubmitRequest) -> str:
+    """Return the template *text* with the request's values in it.
+
+    Raises:
+        UsageError: It has other fields.
+    """
+    params = json.loads(request.encode_content())["params"]
+    with usage():
+        template = NameTemplate(text)
+        template.check(("prompt", "model", "out_task_id", "n"))
+    return template.fill({"prompt": params.get("prompt"), "model": request.model})
+
+
 def _on_update(output: Output, show: Callable[[str], None], task: Task) -> None:
     output.task, output.submitting = task, False
     show(task.status)
 
 
-async def _finish(client: AsyncClient, task: Task, output: Output, directory: Path | None) -> None:
+async def _finish(
+    client: AsyncClient,
+    task: Task,
+    output: Output,
+    directory: Path | None,
+    name: str | None = None,
+) -> None:
     """Save the results of a task that succeeded, and print it."""
     output.task, output.submitting = task, False
-    files = [] if directory is None else await client.download(task, directory)
+    files = [] if directory is None else await client.download(task, directory, name=name)
     output.running = None
     output.answer(task_document(task, files), task_view)
 
