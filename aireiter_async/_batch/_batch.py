@@ -171,7 +171,7 @@ def _batch(
     kind = type(source).__name__
     if isinstance(source, str | bytes | Mapping):
         raise TypeError(f"source must be an iterable of requests or items, got {kind}")
-    if options.ledger is not None and not isinstance(options.ledger, Ledger):
+    if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
     if max_credits is not None and not isinstance(max_credits, Budget):
         check_number("max_credits", max_credits)

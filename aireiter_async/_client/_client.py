@@ -222,7 +222,8 @@ class AsyncClient:
         view = object.__new__(type(self))
         view._shared = self._shared
         view._owner = False
-        view._set_up(read_settings(**{**attrs.asdict(self._settings, recurse=False), **options}))
+        settings: dict[str, Any] = {**attrs.asdict(self._settings, recurse=False), **options}
+        view._set_up(read_settings(**settings))
         return view
 
     @property
@@ -667,7 +668,7 @@ class AsyncClient:
 
 def api_of(client: AsyncClient) -> Api:
     """Return the endpoints of a client, for a batch: internal, so it is not a method."""
-    return client._api  # noqa: SLF001
+    return client._api  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _as_task(task_or_id: Task | str) -> Task:

@@ -91,7 +91,7 @@ class Submission:
                 except AireiterError as error:
                     repetition = self._api.submit_retry.repetition(error)
             if task is None:
-                task = await repetition.run(self._attempt)
+                task = await repetition.run(self._attempt)  # pyright: ignore[reportPossiblyUnboundVariable]
         except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
             if self._ambiguity is None or _is_conclusive(error):
                 raise
@@ -119,7 +119,7 @@ class Submission:
             async with asyncio.timeout(seconds) as scope:
                 return await self.submit()
         except TimeoutError as error:
-            if isinstance(error, AireiterError) or not scope.expired():
+            if isinstance(error, AireiterError) or not scope.expired():  # pyright: ignore[reportPossiblyUnboundVariable]
                 raise
         out_task_id = self._request.out_task_id
         if not self.may_exist:

@@ -15,10 +15,12 @@ class Decoder(Protocol):
         Raises:
             ValueError: It is damaged.
         """
+        ...
 
     @property
     def complete(self) -> bool:
         """Whether the packed data has come to its end."""
+        ...
 
 
 class _Zlib:

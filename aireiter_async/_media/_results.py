@@ -39,6 +39,7 @@ class Response(Protocol):
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the body as it arrives, still packed."""
+        ...
 
 
 Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Response]]

@@ -19,3 +19,4 @@ class Sink(Protocol):
         Returns:
             Where it is, for the caller of `download`.
         """
+        ...

@@ -69,7 +69,7 @@ _app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-_app.register_install_completion_command()
+_app.register_install_completion_command()  # pyright: ignore[reportUnknownMemberType]
 _FIRST: Final = {"--help", "-h", "--version", "--install-completion"}
 
 

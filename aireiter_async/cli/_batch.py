@@ -329,7 +329,7 @@ async def _run(
         summary.not_submitted = total - summary.succeeded - summary.failed
     progress = batch.progress
     spent, unpriced = await ledger.spent()
-    document = {
+    document: dict[str, Any] = {
         "file": source.rows.name,
         "requests": total,
         "succeeded": summary.succeeded,

@@ -183,10 +183,10 @@ class Rows:
         for key in ("params", "metadata"):
             if not isinstance(given.get(key, {}), dict):
                 raise UsageError(f"{key} must be an object, got {reprlib.repr(given[key])}")
-        params = given.pop("params", None)
+        params: dict[str, Any] | None = given.pop("params", None)
         if params is None and not self.defaults:
             raise UsageError("params is missing")
-        types = parameter_types(model) if isinstance(model, str) else {}
+        types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
         params = {**read_pairs(self.defaults, types), **(params or {})}
         # Checked by itself first: it says what is wrong with the model's name.
         request = SubmitRequest(model, params, **given)
@@ -245,7 +245,7 @@ class Rows:
 
     def _check_columns(self, columns: list[str]) -> str | None:
         """Return what is wrong with the header, which is wrong in every row."""
-        known = parameter_types(self.model) if self.model is not None else {}
+        known: Mapping[str, str] = parameter_types(self.model) if self.model else {}
         if "model" not in columns and self.model is None:
             return "there is no column model: name the model of all rows with --model"
         for column in columns:
