@@ -14,7 +14,16 @@ from attrs import define, field
 from fsspec.implementations.memory import MemoryFileSystem
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from aireiter_async import AsyncClient, DownloadError, Output, RetryPolicy, Sink, SubmitRequest
+from aireiter_async import (
+    AsyncClient,
+    DownloadError,
+    Ledger,
+    Output,
+    RetryPolicy,
+    Sink,
+    SubmitRequest,
+    models,
+)
 from aireiter_async.sinks import FsspecSink, ObstoreSink
 from aireiter_async.testing import FakeService, Fault
 
@@ -332,3 +341,65 @@ async def test_content_types_where_fsspec_takes_them(
     task = await client.run(SubmitRequest("nano_banana", {}, out_task_id="fox"))
     await client.download(task, FsspecSink(Cloud()))
     assert Cloud.types == ["image/png"]
+
+
+async def test_a_batch_into_a_sink(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """Named by a template; what the ledger knows to be stored is not fetched again."""
+    sink = Recorder()
+    rows = [{"prompt": f"fox {n}/2", "shot": n} for n in (1, 2)]
+
+    async def run() -> list[Any]:
+        async with Ledger(tmp_path / "run.db") as ledger:
+            batch = client.run_many(
+                rows,
+                request=lambda row: ("nano_banana", {"prompt": row["prompt"]}),
+                ledger=ledger,
+                ordered=True,
+                download_to=sink,
+                name="{index:02}-{shot:03}-{prompt:.5}-{model}",
+            )
+            return [outcome async for outcome in batch]
+
+    names = ["kept:00-001-fox 1-nano_banana.png", "kept:01-002-fox 2-nano_banana.png"]
+    assert [outcome.paths for outcome in await run()] == [(name,) for name in names]
+    sink.stored.clear()
+    assert [outcome.paths for outcome in await run()] == [(name,) for name in names]
+    assert sink.stored == {}
+    assert len(service.charges) == 2
+
+
+async def test_names_in_a_batch(service: FakeService, client: AsyncClient, tmp_path: Path) -> None:
+    """Of several outputs and of equal prompts; a typed model has a prompt, too."""
+    service.outputs = 2
+    model = models.NanoBanana(prompt="Red Fox")
+    batch = client.run_many([model, model], ordered=True, download_to=tmp_path, name="{prompt}")
+    names = [path.name for outcome in [each async for each in batch] for path in outcome.paths]
+    assert sorted(names) == ["Red Fox-1-2.png", "Red Fox-1.png", "Red Fox-2-2.png", "Red Fox-2.png"]
+    batch = client.run_many([model], download_to=tmp_path, name=lambda item: f"{{{item.prompt}}}")
+    names = [path.name for outcome in [each async for each in batch] for path in outcome.paths]
+    assert names == ["{Red Fox}-1.png", "{Red Fox}-2.png"]
+
+
+async def test_a_name_that_cannot_be_made_costs_nothing(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    """A template is read before the first submit, and its fields before each."""
+    for name in ("{prompt.__class__}", "a/b"):
+        with pytest.raises(ValueError, match="name m"):
+            client.run_many([], download_to=tmp_path, name=name)
+    with pytest.raises(ValueError, match="to must be a directory or a Sink, got the URL"):
+        client.run_many([], download_to="s3://bucket")
+    rows = [{"shot": 1}, {}]
+    batch = client.run_many(
+        rows,
+        request=lambda _: ("nano_banana", {"prompt": "a"}),
+        ordered=True,
+        download_to=tmp_path,
+        name="{shot}",
+    )
+    good, bad = [outcome async for outcome in batch]
+    assert [path.name for path in good.paths] == ["1.png"]
+    assert str(bad.error).startswith("name has no field shot; there are index, model, n, ")
+    assert len(service.charges) == 1

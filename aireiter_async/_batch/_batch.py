@@ -11,7 +11,6 @@ from collections.abc import (
 from contextlib import aclosing
 from operator import length_hint
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
@@ -22,8 +21,9 @@ from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
 from aireiter_async._client import AsyncClient
+from aireiter_async._client._downloading import as_place
 from aireiter_async._ledger import Ledger
-from aireiter_async._media import NameTemplate
+from aireiter_async._media import NameTemplate, Sink
 
 T = TypeVar("T")
 Source: TypeAlias = Iterable[T] | AsyncIterable[T]
@@ -134,7 +134,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     ledger: Ledger | None = None,
     max_credits: float | Budget | None = None,
     timeout: float | None = None,
-    download_to: str | PathLike[str] | None = None,
+    download_to: str | PathLike[str] | Sink | None = None,
     name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
     on_progress: OnProgress | None = None,
@@ -146,7 +146,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         wait=True,
         ledger=ledger,
         timeout=None if timeout is None else check_number("timeout", timeout),
-        download_to=None if download_to is None else Path(download_to),
+        download_to=None if download_to is None else as_place(download_to),
         name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
     )

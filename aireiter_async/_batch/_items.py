@@ -23,7 +23,7 @@ from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
 from aireiter_async._client._local_media import embed_media
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
-from aireiter_async._media import NameTemplate, quote_name
+from aireiter_async._media import NameTemplate, Sink, quote_name
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import restore_task
@@ -56,7 +56,7 @@ _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
 _MOST_OUTAGES: Final = 10  # that one submit waits for the end of
 
-Paths: TypeAlias = tuple[Path, ...]
+Paths: TypeAlias = tuple[Any, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
 
 
@@ -96,7 +96,7 @@ class Options:
     wait: bool
     ledger: Ledger | None = None
     timeout: float | None = None
-    download_to: Path | None = None
+    download_to: Path | Sink | None = None
     name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
 
@@ -160,7 +160,7 @@ class Items:
             OSError: The directory cannot be made.
         """
         directory, ledger = self._options.download_to, self._options.ledger
-        if directory is not None:
+        if isinstance(directory, Path):
             await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         if ledger is not None and self._journal is not None:
             self._batch = await self._journal.begin(_service(self._api.settings.base_url))
@@ -287,9 +287,11 @@ class Items:
                 if not self._options.retry_failed:
                     raise
             return await self._submit_again(item, entry, LedgerState.LOST, journal)
-        paths = tuple(Path(path) for path in json.loads(entry.paths or "[]"))
-        if entry.state is LedgerState.DOWNLOADED and all(map(os.path.exists, paths)):
+        paths: Paths = tuple(json.loads(entry.paths or "[]"))
+        if entry.state is LedgerState.DOWNLOADED and isinstance(self._options.download_to, Sink):
             return paths
+        if entry.state is LedgerState.DOWNLOADED and all(map(os.path.exists, paths)):
+            return tuple(map(Path, paths))
         return await self._download(item, task)
 
     async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
@@ -457,7 +459,7 @@ class Items:
         if item.stage != "outstanding":  # in this run
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
-        paths = tuple(await self._client.download(task, directory, name=name))
+        paths: Paths = tuple(await self._client.download(task, directory, name=name))
         if self._journal is not None:
             self._journal.downloaded(task, paths)
         return paths

@@ -1,7 +1,6 @@
 """Outcomes of a batch: one per item of its source."""
 
-from pathlib import Path
-from typing import ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -23,7 +22,8 @@ class Success(Generic[T_co]):
         item: What the source yielded.
         request: The request as it was submitted, with its ID.
         task: The task.
-        paths: The saved files, with *download_to*.
+        paths: The saved files, each a `Path`, with *download_to*; what a `Sink` returned, each
+            a str.
         resumed: Whether the ledger had the task already: this run submitted nothing.
     """
 
@@ -32,7 +32,7 @@ class Success(Generic[T_co]):
     item: T_co
     request: SubmitRequest
     task: Task
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Any, ...] = ()
     resumed: bool = False
 
     @property
@@ -62,7 +62,7 @@ class Failure(Generic[T_co]):
     """
 
     ok: ClassVar[Literal[False]] = False
-    paths: ClassVar[tuple[Path, ...]] = ()
+    paths: ClassVar[tuple[Any, ...]] = ()
     index: int
     item: T_co
     request: SubmitRequest | None

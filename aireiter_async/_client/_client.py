@@ -609,7 +609,7 @@ class AsyncClient:
         ledger: "Ledger | None" = None,
         max_credits: "float | Budget | None" = None,
         timeout: float | None = None,
-        download_to: str | PathLike[str] | None = None,
+        download_to: str | PathLike[str] | Sink | None = None,
         name: "str | Callable[[T], str] | None" = None,
         retry_failed: bool = False,
         on_progress: "OnProgress | None" = None,
@@ -634,7 +634,7 @@ class AsyncClient:
             timeout: Seconds to wait for each task from its acceptance; None for as long
                 as it takes. A task that takes longer is an outcome with a
                 `TaskTimeoutError`, and waited for again on the next run.
-            download_to: A directory for the results, made if it is missing.
+            download_to: A directory for the results, made if it is missing, or a `Sink`.
             name: The name of an item's files without suffix; None: the task's ID. A
                 template as in `download`, with the fields ``{index}`` and ``{prompt}``
                 and, of items that are mappings, their keys; or a function of the item.

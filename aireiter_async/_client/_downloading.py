@@ -100,8 +100,7 @@ class Downloading:
         else:
             kind = type(task_or_output).__name__
             raise TypeError(f"task_or_output must be a Task or an Output, got {kind}")
-        # The libraries' own stores have a `put`, too, which is none of a sink.
-        place = to if isinstance(to, Sink) and iscoroutinefunction(to.put) else _as_folder(to)
+        place = as_place(to)
         model = None if task is None else task.model
         saves: list[Coroutine[Any, Any, Any]] = []
         for output, stem in zip(outputs, _stems(outputs, task, name), strict=True):
@@ -229,7 +228,16 @@ class Downloading:
         return True
 
 
-def _as_folder(to: object) -> Path:
+def as_place(to: object) -> Path | Sink:
+    """Return where results go: a directory or a sink.
+
+    Raises:
+        TypeError: *to* is neither.
+        ValueError: It is a URL.
+    """
+    # The libraries' own stores have a `put`, too, which is none of a sink.
+    if isinstance(to, Sink) and iscoroutinefunction(to.put):
+        return to
     try:
         path = os.fspath(to)  # type: ignore[call-overload] # it raises for what is no path
     except TypeError:
