@@ -172,11 +172,7 @@ def test_a_reference_that_cannot_work_is_rejected_with_advice(url: str, advice: 
         ("gpt_4o", {URL}, "convert it to a list"),
         ("gpt_4o", bytearray(b"x"), "convert it to bytes"),
         ("gpt_4o", memoryview(b"x"), "convert it to bytes"),
-        (
-            "gpt_4o",
-            bytes(7_900_000),
-            SHRINK,
-        ),
+        ("gpt_4o", f"data:image/png;base64,{'A' * 10_500_000}", SHRINK),
         ("seedance2_5", "data:video/mp4;base64,AAA", BASE64),
     ],
 )

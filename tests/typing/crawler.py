@@ -1,7 +1,7 @@
 """A user's crawler, for type checkers: a source that pages arrive in, a picture for each."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypedDict
 
@@ -49,3 +49,16 @@ async def crawl(client: AsyncClient, queue: asyncio.Queue[Page | None]) -> list[
 async def animate(client: AsyncClient, output: Output) -> str | None:
     video = models.Seedance15Pro(prompt="it moves", aspect_ratio="16:9", image_url=output)
     return (await client.run(video, timeout=1800.0)).url
+
+
+async def illustrate(client: AsyncClient, title: str) -> bytes:
+    task = await client.run("nano_banana_v2", {"prompt": title}, on_update=print)
+    return await client.read(task.outputs[0])
+
+
+async def watch_requests(proxy: str) -> AsyncClient:
+    client = AsyncClient(proxy=proxy, trust_env=False)
+    unsubscribe: Callable[[], None] = client.subscribe(print)
+    unsubscribe()
+    await client.aclose()
+    return client

@@ -34,8 +34,8 @@ def as_json(task: Task) -> web.Response:
 async def submit(request: web.Request) -> web.Response:
     body: dict[str, object] = await request.json()
     try:
-        instance = models.build(str(body["model"]), body)
-        task = await request.app[CLIENT].submit(instance, metadata={"user": "u1"})
+        client = request.app[CLIENT]
+        task = await client.submit(str(body.pop("model")), body, metadata={"user": "u1"})
     except models.InvalidParamsError as error:
         names: list[str] = [problem.param for problem in error.problems]
         return web.json_response({"invalid": names}, status=422)
@@ -44,6 +44,14 @@ async def submit(request: web.Request) -> web.Response:
     except AireiterError as error:
         return web.json_response({"error": error.message}, status=http_status(error))
     return as_json(task)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    async for task in request.app[CLIENT].watch(request.match_info["id"], timeout=600):
+        await response.write(f"data: {task.status}\n\n".encode())
+    return response
 
 
 async def show(request: web.Request) -> web.Response:
@@ -62,4 +70,5 @@ def make_app() -> web.Application:
     app = web.Application()
     app.cleanup_ctx.append(client_context)
     app.add_routes([web.post("/tasks", submit), web.get("/tasks/{id}", show)])
+    app.add_routes([web.get("/tasks/{id}/events", events)])
     return app
