@@ -118,20 +118,23 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
     if reply.status != _OK or b"status" not in reply.body:
         return None
     payload = decode_leniently(reply.body, reply.headers)
-    if not isinstance(payload, dict):
-        found = salvage(reply.body, reply.headers, _SALVAGED)
-        two_ids = b'"out_task_id"' in reply.body and "out_task_id" not in found
-        if two_ids or "status" not in found:  # or there are two
-            return None
-        payload = {"statusCode": found.pop("statusCode", _OK), "data": found}
-    if payload.get("statusCode", _OK) != _OK:
-        return None
-    for data in (payload.get("data"), payload):  # a relay may have taken the envelope off
+    found = salvage(reply.body, reply.headers, _SALVAGED)
+    code = found.pop("statusCode", _OK)
+    candidates: list[tuple[Any, Any]] = []
+    if isinstance(payload, dict):
+        code = payload.get("statusCode", _OK)
+        # A relay may have taken the envelope off.
+        candidates += [(payload, payload.get("data")), (payload, payload)]
+    if "status" in found and ("out_task_id" in found or b'"out_task_id"' not in reply.body):
+        candidates.append(({"statusCode": _OK, "data": found}, found))
+    for whole, data in candidates if code == _OK else ():
         try:
-            task = _read_state(reply, payload, data, out_task_id, model)
+            task = _read_state(reply, whole, data, out_task_id, model)
         except ProtocolError:
             continue
-        if task.done and (data is not payload or task.outputs):
+        in_place = whole is payload and data is not payload
+        # Out of its place, a status may be that of anything.
+        if task.done and (in_place or task.outputs or data.get("out_task_id")):
             return task
     return None
 

@@ -336,6 +336,7 @@ OUTPUT = f'[{{"url": "{RESULT}"}}]'
         ("a 猫", "a\n\0\x1b\t"),
         ('"output": [', f'"output": {OUTPUT}, "output": null, "old": ['),
         ('"data": {', '"data": null, "data": {'),
+        ('"data": {', '"eata": {'),
         ('"message": "",', '"error": "none",'),
         ('"message": "",', '"error": {"code": null},'),
         ('"a 猫', '"a "nice" 猫'),  # quotes that are not escaped
@@ -390,6 +391,8 @@ def test_no_encoding_hides_a_completed_task(body: bytes) -> None:
         '{"error": {"code": "x", "message": "no"}}',
         '{"error": {"code": "x", "message": "no"}, "data": ',
         '{"status": "error", "message": "no"}',
+        '{"status": "error", "message": "no"',
+        '{"data": null, "status": "failed"}',
         '{"status": "completed", "message": "no"}',
     ],
 )
