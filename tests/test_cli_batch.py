@@ -303,6 +303,36 @@ def test_a_dry_run_tells_known_requests_from_new_ones(served: FakeService, run: 
     assert (ran.status, "--ledger: f.jsonl: " in ran.err) == (2, True)
 
 
+def test_an_estimate_multiplies_prices_by_rows(served: FakeService, run: Run) -> None:
+    served.price = lambda _, params: 2.0 * params["video_length"]
+    served.estimates = False
+    lines = [("8", "a"), ("8", "b"), ("5", "c"), ("8", "d")]
+    table = "".join(f"{seconds},{prompt}\n" for seconds, prompt in lines)
+    Path("f.csv").write_text(f"video_length,prompt\n{table}")
+    options = ("f.csv", "aspect_ratio=16:9", "-m", "seedance_1_5_pro")
+    ran = run(*options, "--estimate", "--json")
+    assert (ran.status, ran.document["credits"], ran.document["unpriced"]) == (0, 0, 4)
+    shown = run(*options, "--estimate").out
+    assert "unknown; --buy-one runs one\n" in shown
+    assert re.search(r"^credits +0  without 4 tasks of unknown price$", shown, re.MULTILINE)
+    assert served.requests == []
+    ran = run(*options, "--estimate", "--buy-one", "--json")
+    assert (ran.status, ran.document["known"], len(served.charges)) == (0, 2, 2)
+    assert ran.document["bought"] == 2
+    assert (ran.document["credits"], ran.document["unpriced"]) == (32, 0)
+    assert [(kind["new"], kind["price"]) for kind in ran.document["kinds"]] == [(2, 16)]
+    shown = run(*options, "--estimate", "--buy-one").out
+    assert ": 16 each\n" in shown
+    assert "2 known, 2 new; nothing was sent" in shown
+    assert (run(*options).status, len(served.charges)) == (0, 4)
+    served.script("submit", Fault.failed())
+    Path("f.csv").write_text(f"video_length,prompt\n{table}12,e\n")
+    ran = run(*options, "--estimate", "--buy-one")
+    assert (ran.status, "the task failed: TIMEOUT" in ran.err) == (1, True)
+    assert run(*options, "--estimate", "--json").document["unpriced"] == 0  # it is known
+    assert "--buy-one needs --estimate" in run(*options, "--buy-one").err
+
+
 def test_a_ledger_of_another_service_is_rebound_when_asked_for(
     served: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

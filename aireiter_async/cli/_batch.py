@@ -21,6 +21,7 @@ from aireiter_async import (
     LedgerError,
     SubmitRequest,
 )
+from aireiter_async._batch._prices import price_kind
 from aireiter_async._media import NameTemplate
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError, usage
@@ -71,7 +72,7 @@ async def batch(
     options.check()
     defaults = split_pairs(pairs)
     client = None
-    if not options.dry_run:
+    if options.buy_one or not (options.dry_run or options.estimate):
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
     async with AsyncExitStack() as stack:
         try:
@@ -94,7 +95,8 @@ async def batch(
             return _errors.BATCH_INTERRUPTED
         path = _ledger_path(name, options, regular=regular)
         if client is None:
-            output.answer(await _dry_run(rows, models, path), check_view)
+            recorded = await _read_ledger(Ledger(path))
+            output.answer(_survey(rows, models, recorded, options), check_view)
             return 0
         _check_name(options, columns)
         make_directory("--download", options.download)
@@ -105,27 +107,68 @@ async def batch(
             ledger = await stack.enter_async_context(Ledger(path, rebind=options.rebind))
         except LedgerError as error:
             raise UsageError(f"--ledger: {_errors.describe(error)}") from error
+        if options.estimate:
+            recorded, bought = await _buy_one(rows, client, ledger)
+            survey = _survey(rows, models, recorded, options)
+            output.answer({**survey, "bought": bought}, check_view)
+            return 0
         write = stack.enter_context(_open_results(options.results, columns, output))
         source = Source(rows, models.total(), stop)
         return await _run(source, options, client, ledger, write, output)
 
 
-async def _dry_run(rows: Rows, models: Counter[str], ledger: Path) -> dict[str, Any]:
+async def _read_ledger(ledger: Ledger) -> Known:
     try:
-        recorded = await Known.read(ledger)
+        return await Known.read(ledger)
     except LedgerError as error:
         raise UsageError(f"--ledger: {_errors.describe(error)}") from error
-    requests = (row.request for row in rows.read())
-    known = sum(recorded.take(request) for request in requests if request is not None)
-    return {
+
+
+def _survey(
+    rows: Rows, models: Counter[str], recorded: Known, options: BatchOptions
+) -> dict[str, Any]:
+    """Return what a batch would do."""
+    new: Counter[str] = Counter()
+    known = 0
+    for row in rows.read():
+        request = _request(row)
+        if recorded.take(request):
+            known += 1
+        else:
+            new[price_kind(request.model, request.params) if options.estimate else ""] += 1
+    document = {
         "file": rows.name,
         "format": rows.format,
         "requests": models.total(),
         "known": known,
-        "new": models.total() - known,
+        "new": new.total(),
         "models": dict(models),
         "skipped": dict(rows.skipped),
     }
+    if options.estimate:
+        prices = {kind: recorded.prices.get(kind) for kind in new}
+        document["kinds"] = [
+            {"kind": kind, "new": count, "price": prices[kind]} for kind, count in new.items()
+        ]
+        document["credits"] = sum(count * (prices[kind] or 0.0) for kind, count in new.items())
+        document["unpriced"] = sum(n for kind, n in new.items() if prices[kind] is None)
+    return document
+
+
+async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Known, int]:
+    """Run a row of each kind of unknown price; return what is known then, and their number."""
+    recorded = await _read_ledger(ledger)
+    chosen: dict[str, Row] = {}
+    for row in rows.read():
+        request = _request(row)
+        kind = price_kind(request.model, request.params)
+        if not recorded.take(request) and kind not in recorded.prices:
+            chosen.setdefault(kind, row)
+    async with client.run_many(chosen.values(), request=_request, ledger=ledger) as batch:
+        async for outcome in batch:
+            if outcome.ok is False:
+                raise outcome.error
+    return await _read_ledger(ledger), len(chosen)
 
 
 def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str]]:

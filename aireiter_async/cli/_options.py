@@ -163,6 +163,11 @@ class BatchOptions:
         retry_failed: Submit again, under a new ID, what an earlier run left
             failed or rejected.
         dry_run: Check every row and send nothing; needs no key.
+        estimate: Like --dry-run, and print what the new rows will cost, by the
+            prices in the ledger: tasks cost the same that differ in text and media
+            only.
+        buy_one: With --estimate, run one row of each kind whose price is unknown.
+            It is paid for, and not again by the batch.
     """
 
     model: Annotated[str | None, _MODEL] = None
@@ -181,6 +186,8 @@ class BatchOptions:
     timeout: float | None = None
     retry_failed: bool = False
     dry_run: bool = False
+    estimate: bool = False
+    buy_one: bool = False
 
     def check(self) -> None:
         """Check the values.
@@ -194,6 +201,8 @@ class BatchOptions:
             max_credits=self.max_credits,
             timeout=self.timeout,
         )
+        if self.buy_one and not self.estimate:
+            raise UsageError("--buy-one needs --estimate")
         if self.max_rate is not None and not 0 < self.max_rate < float("inf"):
             raise UsageError(f"--max-rate must be more than 0, got {self.max_rate:g}")
 

@@ -170,15 +170,26 @@ def batch_view(document: Mapping[str, Any]) -> _display.View:
 
 
 def check_view(document: Mapping[str, Any]) -> _display.View:
-    """Show the result of a dry run."""
+    """Show the result of a dry run or an estimate."""
     what = "prompts" if document["format"] == "txt" else "requests"
     known, new = f"{document['known']:,} known", f"{document['new']:,} new"
-    remark = f"{known}, {new}; nothing was sent"
-    rows = [(what, f"{document['requests']:,}", remark)]
+    sent = f"{document['bought']} run now" if document.get("bought") else "nothing was sent"
+    rows = [(what, f"{document['requests']:,}", f"{known}, {new}; {sent}")]
     rows += [("", f"{count:,}", model) for model, count in document["models"].items()]
     skipped = [_display.plural(count, what) for what, count in document["skipped"].items()]
     rows += [("skipped", "", ", ".join(skipped))] if skipped else []
+    if "kinds" in document:
+        rows += [("new", f"{kind['new']:,}", _priced(kind)) for kind in document["kinds"]]
+        unknown = _display.plural(document["unpriced"], "task")
+        remark = f"without {unknown} of unknown price" if document["unpriced"] else ""
+        rows.append(("credits", _display.number(document["credits"]), remark))
     return _display.sums(rows)
+
+
+def _priced(kind: Mapping[str, Any]) -> str:
+    price = kind["price"]
+    text = "unknown; --buy-one runs one" if price is None else f"{_display.number(price)} each"
+    return f"{kind['kind']}: {text}"
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
