@@ -340,13 +340,20 @@ class BudgetExceededError(AireiterError):
     """The task was not submitted: it could have exceeded ``max_credits``.
 
     Attributes:
-        message: What the budget is and what is spent and reserved, in credits.
+        message: The limit, and what is spent and reserved, in credits.
         out_task_id: The ID of the request.
+        price_unknown: Whether the reason is a price that cannot be learned.
     """
 
     advice = "raise max_credits; nothing was charged for this task"
     message: str
     out_task_id: str | None = None
+    price_unknown: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.price_unknown:
+            self.advice = "run these tasks without max_credits; nothing was charged for this one"
+        super().__attrs_post_init__()
 
 
 @define(slots=False)

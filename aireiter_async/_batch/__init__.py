@@ -1,7 +1,17 @@
 """Batches: a bounded window over many requests, with a ledger and a budget."""
 
 from aireiter_async._batch._batch import Batch, run_many, submit_many
+from aireiter_async._batch._budget import Budget
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import BatchProgress
 
-__all__ = ["Batch", "BatchProgress", "Failure", "Outcome", "Success", "run_many", "submit_many"]
+__all__ = [
+    "Batch",
+    "BatchProgress",
+    "Budget",
+    "Failure",
+    "Outcome",
+    "Success",
+    "run_many",
+    "submit_many",
+]

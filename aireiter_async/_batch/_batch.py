@@ -174,8 +174,7 @@ def _batch(
     if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
     if max_credits is not None and not isinstance(max_credits, Budget):
-        check_number("max_credits", max_credits)
-        max_credits = Budget(max_credits)
+        max_credits = options.client.budget(max_credits)
     total = length_hint(source, -1)
 
     def fail(error: BaseException) -> None:

@@ -1,215 +1,455 @@
-"""What a batch may spend, in credits.
+"""A limit of the credits that batches may spend.
 
-A submit is charged when it is accepted, so its price is reserved before it
-leaves: the highest that has been seen for its model. Until one has been seen,
-one task of that model goes at a time. A missing estimate, or one of zero, is
-unknown, counted at the highest price of its model, and the real charge teaches
-that price instead.
+A submit is charged when it is accepted, so its price is reserved before it is sent: the highest
+that is known of its kind. Where none is known, one task goes at a time, across all kinds, and its
+estimate, its charge or the balance tells the price. So the limit is exceeded by one task's price
+at most, and by what the service charges above its own estimates.
 """
 
 import asyncio
-import logging
 import math
-from collections import Counter, defaultdict
-from typing import Final
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from aireiter_async.errors import BudgetExceededError
+from attrs import frozen
 
-_log = logging.getLogger(__name__)
+from aireiter_async import models
+from aireiter_async._batch._prices import price_kind
+from aireiter_async._requests import SubmitRequest
+from aireiter_async.errors import AireiterError, BudgetExceededError
 
-_SLACK: Final = 1e-9  # credits: sums of fractions are not exact
-# Tasks that go alone and tell no price before a model is taken to have none: an answer that was
-# lost tells none either.
-_FIRSTS: Final = 3
+if TYPE_CHECKING:
+    from aireiter_async._ledger import Ledger
 
-
-class Unlimited:
-    """What one task of a batch costs where nothing limits it: it is told, and not counted."""
-
-    __slots__ = ()
-
-    def accepted(self, estimate: float | None) -> None:
-        """Take in that the service has accepted the task, with its estimate or without."""
-
-    def ended(self, charge: float | None) -> None:
-        """Take in that the task has ended, with its charge or without."""
-
-    def refunded(self) -> None:
-        """Take in that the task was not accepted, or has failed."""
-
-    def close(self) -> None:
-        """Take in that nothing more is to come."""
-
-
-UNLIMITED: Final = Unlimited()
-
-
-class Reservation(Unlimited):
-    """What one task of a batch costs: the price reserved, then the estimate, then the charge.
-
-    Args:
-        budget: What it counts in.
-        model: The task's model.
-        held: Credits that the budget counts for it now; None: it is one of those of
-            its model that are counted at the highest price seen.
-        first: Held while this task finds out its model's price.
-    """
-
-    __slots__ = ("_accepted", "_budget", "_first", "_held", "_model")
-
-    def __init__(
-        self, budget: "Budget", model: str, held: float | None, first: asyncio.Lock | None = None
-    ) -> None:
-        self._budget = budget
-        self._model = model
-        self._held = held
-        self._first = first
-        self._accepted = False
-
-    def accepted(self, estimate: float | None) -> None:
-        """Count the service's estimate, if there is one, in place of the highest price seen."""
-        self._accepted = True
-        if estimate:  # 0 is said of what is paid for afterwards
-            self._hold(estimate)
-            self._learn(estimate)
-
-    def ended(self, charge: float | None) -> None:
-        """Count the real charge in place of the estimate; None: the service did not say."""
-        if charge is not None:
-            self._hold(charge)
-            self._learn(charge)
-
-    def refunded(self) -> None:
-        """Count nothing: it was not accepted, or it has failed."""
-        self._accepted = False
-        self._hold(0.0)
-
-    def close(self) -> None:
-        """Let others of the model go; the next is the first if this one could not tell a price."""
-        if self._first is not None:
-            if self._accepted:
-                self._budget.give_up(self._model)
-            self._first.release()
-            self._first = None
-
-    def _learn(self, price: float) -> None:
-        self._budget.learn(self._model, price)
-        self.close()
-
-    def _hold(self, held: float) -> None:
-        if self._held is None:
-            self._budget.uncounted[self._model] -= 1
-        self._budget.committed += held - (self._held or 0.0)
-        self._held = held
+_SLACK: Final = 1e-9  # of the limit: sums of fractions are not exact
+_QUIET: Final = 10.0  # seconds
 
 
 class Budget:
-    """Credits spent and reserved, against a limit.
+    """Credits that one or several batches may spend together; made by `AsyncClient.budget`.
 
     Args:
-        limit: Credits that are not exceeded; None: no limit.
+        max_credits: The limit; None for none.
+        get_balance: Asks for the credits that the account has left. None: prices are learned
+            from estimates and charges alone.
+        quiet: Seconds to wait for submits under way before the balance is asked for.
 
     Attributes:
-        limited: Whether there is a limit; there is nothing to reserve without one.
-        committed: Credits spent and reserved so far, by earlier runs of the batch too.
-        uncounted: Tasks of each model that may cost something and are not in `committed`.
-        exceeded: Whether a task has been refused; all after it are too.
+        limited: Whether there is a limit.
     """
 
-    def __init__(self, limit: float | None) -> None:
-        self.limited: bool = limit is not None
-        self._limit = math.inf if limit is None else limit
-        self._prices: dict[str, float] = {}
-        self._silent: Counter[str] = Counter()
-        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.committed: float = 0.0
-        self.uncounted: Counter[str] = Counter()
-        self.exceeded: bool = False
+    def __init__(
+        self,
+        max_credits: float | None,
+        get_balance: Callable[[], Awaitable[float]] | None = None,
+        *,
+        quiet: float = _QUIET,
+    ) -> None:
+        self.limited: bool = max_credits is not None
+        self._limit = math.inf if max_credits is None else max_credits
+        self._slack = _SLACK * max(1.0, self._limit)
+        self._get_balance = get_balance
+        self._quiet = quiet
+        self._prices: dict[str, float] = {}  # the highest that is known of each kind
+        self._committed = 0.0
+        self._releasable = 0.0  # the part of it that open reservations hold
+        self._uncounted: Counter[str] = Counter()  # tasks whose cost is not known, by kind
+        self._open_uncounted = 0  # those of them that have an open reservation
+        self._waiting: dict[tuple[str, bool], deque[_Waiter]] = {}
+        self._included: set[Path] = set()
+        self._charged = 0.0  # by the service, as far as is known, since this object was made
+        self._losses = 0  # submits of which it is not known whether they were charged
+        self._pending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._readings = 0
 
-    def take_over(self, model: str, spent: float, uncounted: int, price: float | None) -> None:
-        """Take in what earlier runs have left of *model*.
+    @property
+    def max_credits(self) -> float | None:
+        """The limit."""
+        return self._limit if self.limited else None
 
-        Args:
-            model: The model.
-            spent: Credits that its tasks have cost, or will.
-            uncounted: Its tasks that may have cost something, too.
-            price: The highest price seen, None where none was.
-        """
-        self.committed += spent
-        self.uncounted[model] += uncounted
-        if price is not None:
-            self.learn(model, price)
-
-    async def reserve(
-        self, model: str, out_task_id: str, *, maybe_sent: bool = False
-    ) -> Reservation:
-        """Reserve the price of a task of *model* before it is submitted.
-
-        Args:
-            model: The task's model.
-            out_task_id: The task.
-            maybe_sent: Whether it is one of those taken over as uncounted.
-
-        Raises:
-            BudgetExceededError: It could pass the limit, or one before it could.
-        """
-        first = await self._wait_for_price(model) if self._unknown(model) else None
-        price = self._prices.get(model)
-        self.uncounted[model] -= maybe_sent
-        committed = self._committed_at_most()
-        if (
-            self.exceeded
-            or committed + (price or 0.0) > self._limit + _SLACK
-            or (not price and committed >= self._limit)
-        ):
-            self.exceeded = True
-            self.uncounted[model] += maybe_sent
-            if first is not None:
-                first.release()
-            raise BudgetExceededError(
-                f"max_credits is {self._limit:g}: {committed:g} credits are spent or "
-                f"reserved, and a {model} task has cost up to {price or 0:g}",
-                out_task_id,
-            )
-        if price is None:
-            self.uncounted[model] += 1
-        else:
-            self.committed += price
-        return Reservation(self, model, price, first)
-
-    def _committed_at_most(self) -> float:
-        """Return what is spent and reserved, with what has no price at the highest seen."""
+    @property
+    def committed(self) -> float:
+        """Credits spent and reserved; tasks without a known cost count at their kind's price."""
         prices = self._prices
-        return self.committed + sum(
-            number * prices.get(model, 0.0) for model, number in self.uncounted.items()
+        return self._committed + sum(
+            number * prices.get(kind, 0.0) for kind, number in self._uncounted.items()
         )
 
-    def resume(self, model: str, estimate: float | None) -> Reservation:
-        """Take over a task of an earlier run, which is counted already."""
-        return Reservation(self, model, estimate or None)
+    def __repr__(self) -> str:
+        return f"<Budget: {self.committed:g} of {self._limit:g} credits>"
 
-    async def _wait_for_price(self, model: str) -> asyncio.Lock | None:
-        """Wait until the price of *model* is known, or this task is the one to find it out."""
-        first = self._first[model]
-        await first.acquire()
-        if self._unknown(model):
-            return first
-        first.release()
-        return None
+    async def prepare(self, ledger: "Ledger | None") -> None:
+        """Include what earlier runs with a ledger have spent, unless that was done before."""
+        if not models.loaded():
+            await asyncio.to_thread(models.load)
+        if ledger is not None and ledger.path not in self._included:
+            self._included.add(ledger.path)
+            async for row in ledger.rows():
+                self.include(row)
 
-    def learn(self, model: str, price: float) -> None:
-        """Take in what a task of *model* costs; the highest price is the one reserved."""
-        self._prices[model] = max(price, self._prices.get(model, 0.0))
-
-    def give_up(self, model: str) -> None:
-        """Say so if a task of *model* has gone by and its price is not known even so."""
-        if not self._unknown(model):
+    def include(self, row: Mapping[str, Any]) -> None:
+        """Count a task of an earlier run: a row of `Ledger.rows`."""
+        kind = price_kind(row["model"], row["params"])
+        estimate: float | None = row["estimated_credits"] or None
+        if row["state"] in {"failed", "refused"}:
+            self._learn(kind, estimate)
             return
-        self._silent[model] += 1
-        if self._silent[model] == _FIRSTS:
-            _log.warning(
-                "the service does not say what a %s task costs: max_credits cannot count it", model
-            )
+        cost: float | None = row["credits_used"]
+        if cost is None:
+            cost = estimate
+        if cost is None:
+            self._uncounted[kind] += 1
+        else:
+            self._committed += cost
+            self._learn(kind, cost)
 
-    def _unknown(self, model: str) -> bool:
-        return model not in self._prices and self._silent[model] < _FIRSTS
+    async def reserve(self, request: SubmitRequest, *, maybe_sent: bool = False) -> "Reservation":
+        """Reserve the price of a task before it is submitted.
+
+        A request that does not fit waits while open reservations could still make room.
+
+        Args:
+            request: The task's request.
+            maybe_sent: Whether the task is one that `include` has counted without a cost.
+
+        Raises:
+            BudgetExceededError: It could exceed the limit.
+        """
+        kind = price_kind(request.model, request.params)
+        queue = self._waiting.get((kind, maybe_sent))
+        admitted = None if queue else self._admits(kind, counted=maybe_sent)
+        if admitted is None:
+            reservation = await self._wait(kind, request.out_task_id, counted=maybe_sent)
+        elif admitted:
+            reservation = self._open(kind, counted=maybe_sent)
+        else:
+            raise self._exceeded(kind, request.out_task_id)
+        if reservation.credits is None:
+            if self._get_balance is not None:
+                try:
+                    reservation.before = await self.read_balance()
+                except BaseException:
+                    self._cancel(reservation, counted=maybe_sent)
+                    raise
+            reservation.send()
+        return reservation
+
+    def include_unknown(self, request: SubmitRequest) -> None:
+        """Count a task that `include` has not counted, and whose cost is not known."""
+        if self.limited:
+            self._uncounted[price_kind(request.model, request.params)] += 1
+
+    def resume(
+        self, request: SubmitRequest, credits_: float | None
+    ) -> "Reservation | NullReservation":
+        """Reopen the reservation of a task that is counted already, with or without a cost."""
+        if not self.limited:
+            return NO_RESERVATION
+        credits_ = credits_ or None
+        if credits_ is None:
+            self._open_uncounted += 1
+        else:
+            self._releasable += credits_
+        return Reservation(self, price_kind(request.model, request.params), credits_)
+
+    def dismiss(self, request: SubmitRequest) -> None:
+        """Forget a task that is counted without a cost: it does not exist."""
+        self._count(price_kind(request.model, request.params), -1)
+        self._admit()
+
+    async def _wait(self, kind: str, out_task_id: str, *, counted: bool) -> "Reservation":
+        opened: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(opened, out_task_id)
+        queue = self._waiting.setdefault((kind, counted), deque())
+        queue.append(waiter)
+        try:
+            return await opened
+        except asyncio.CancelledError:
+            if not opened.cancelled() and opened.exception() is None:  # it was just opened
+                self._cancel(opened.result(), counted=counted)
+            raise
+
+    @staticmethod
+    def _cancel(reservation: "Reservation", *, counted: bool) -> None:
+        """Close the reservation of a task that this run will not submit."""
+        if not counted:
+            reservation.released()
+        reservation.close()
+
+    def _admit(self) -> None:
+        """Open or refuse reservations that are waited for; those of one kind share their fate."""
+        for (kind, counted), queue in list(self._waiting.items()):
+            while queue and (admitted := self._admits(kind, counted=counted)) is not None:
+                waiter = queue.popleft()
+                if waiter.opened.done():
+                    continue
+                if admitted:
+                    waiter.opened.set_result(self._open(kind, counted=counted))
+                else:
+                    waiter.opened.set_exception(self._exceeded(kind, waiter.out_task_id))
+            if not queue:
+                self._waiting.pop((kind, counted), None)
+
+    def _admits(self, kind: str, *, counted: bool) -> bool | None:
+        """Return whether a task may be sent; None: not now, but perhaps later."""
+        if self._readings:
+            return None
+        price = self._prices.get(kind)
+        if price is None:
+            unknown = sum(
+                number for each, number in self._uncounted.items() if each not in self._prices
+            )
+            if unknown > counted:
+                return None if self._open_uncounted else False
+            # Anything may be left: the task exceeds the limit by its own price at most.
+            excess = self.committed - self._limit + 2 * self._slack
+        else:
+            excess = self.committed + (0.0 if counted else price) - self._limit
+        if excess <= self._slack:
+            return True
+        # Whatever is open may still be released.
+        return None if self._open_uncounted or excess - self._releasable <= self._slack else False
+
+    def _open(self, kind: str, *, counted: bool) -> "Reservation":
+        price = self._prices.get(kind)
+        if price is None:
+            self._uncounted[kind] += not counted
+            self._open_uncounted += 1
+        else:
+            self._count(kind, -counted)
+            self._committed += price
+            self._releasable += price
+        reservation = Reservation(self, kind, price, counted=counted)
+        if price is not None:
+            reservation.send()
+        return reservation
+
+    def _exceeded(self, kind: str, out_task_id: str) -> BudgetExceededError:
+        price = self._prices.get(kind)
+        taken = f"max_credits is {self._limit:g}, and {self.committed:g} are spent or reserved"
+        if price is not None:
+            return BudgetExceededError(f"{taken}: a {kind} task costs up to {price:g}", out_task_id)
+        unknown = sorted(each for each in +self._uncounted if each not in self._prices)
+        if not unknown:
+            return BudgetExceededError(taken, out_task_id)
+        return BudgetExceededError(
+            f"the price of a {unknown[0]} task is not known: neither an estimate, nor its charge, "
+            f"nor the balance tells it, so {self._limit:g} credits could be exceeded",
+            out_task_id,
+            price_unknown=True,
+        )
+
+    # What reservations report -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Count a submit that is under way."""
+        self._pending += 1
+        self._idle.clear()
+
+    def stop(self, charged: float | None) -> None:
+        """Count the end of a submit, and its charge, None if that is not known."""
+        self._pending -= 1
+        if not self._pending:
+            self._idle.set()
+        if charged is None:
+            self._losses += 1
+        else:
+            self._charged += charged
+
+    def refund(self, credits_: float) -> None:
+        """Count credits that the service has given back."""
+        self._charged -= credits_
+
+    def change(self, kind: str, before: float | None, now: float) -> None:
+        """Change what an open reservation holds."""
+        if before is None:
+            self._count(kind, -1)
+            self._open_uncounted -= 1
+            before = 0.0
+        self._committed += now - before
+        self._releasable += now - before
+
+    def learn(self, kind: str, price: float) -> None:
+        """Learn the price of a kind: the highest is what is reserved."""
+        self._learn(kind, price)
+        self._admit()
+
+    def close(self, kept: float | None) -> None:
+        """Close a reservation: it keeps what it holds."""
+        if kept is None:
+            self._open_uncounted -= 1
+        else:
+            self._releasable -= kept
+        self._admit()
+
+    async def read_balance(self) -> "_Reading | None":
+        """Ask for the balance while no submit is under way; None: that is not possible.
+
+        Submits that wait for their reservation go on waiting meanwhile.
+        """
+        self._readings += 1
+        try:
+            async with asyncio.timeout(self._quiet):
+                await self._idle.wait()
+            charged = self._charged
+            assert self._get_balance is not None  # noqa: S101 - for the type checker
+            balance = await self._get_balance()
+        except (TimeoutError, AireiterError):
+            return None
+        finally:
+            self._readings -= 1
+            self._admit()
+        if charged != self._charged or not math.isfinite(balance):
+            return None  # a refund came in between
+        return _Reading(balance, charged, self._losses)
+
+    def _learn(self, kind: str, price: float | None) -> None:
+        if price is not None and price > self._prices.get(kind, 0.0):
+            self._prices[kind] = price
+
+    def _count(self, kind: str, number: int) -> None:
+        self._uncounted[kind] += number
+        if not self._uncounted[kind]:
+            del self._uncounted[kind]
+
+
+class Reservation:
+    """The share of one task in a budget.
+
+    It holds the price of the task's kind, then the estimate, then the charge. Close it when
+    nothing more can change that.
+
+    Attributes:
+        kind: The task's kind.
+        credits: What the budget counts for the task; None: its cost is not known.
+        before: The balance before its submit, where that is to tell the price.
+    """
+
+    __slots__ = ("_budget", "_counted", "_measured", "_pending", "before", "credits", "kind")
+
+    def __init__(
+        self, budget: Budget, kind: str, credits_: float | None, *, counted: bool = False
+    ) -> None:
+        self.kind = kind
+        self.credits = credits_
+        self.before: _Reading | None = None
+        self._budget: Budget | None = budget
+        self._counted = counted
+        self._pending = False
+        self._measured = False
+
+    @property
+    def unpriced(self) -> bool:
+        """Whether `measure` may tell what an accepted task costs."""
+        return self.credits is None and self.before is not None
+
+    def send(self) -> None:
+        """Record that the submit is about to begin."""
+        assert self._budget is not None  # noqa: S101 - it was just opened
+        self._pending = True
+        self._budget.start()
+
+    def accepted(self, estimate: float | None) -> None:
+        """Record that the service has accepted the task."""
+        if self._budget is None:
+            return
+        if estimate:  # 0 is what the service says of a task that is paid for afterwards
+            self._hold(self._budget, estimate)
+        if self._pending:
+            self._pending = False
+            # It is not known when a task was charged that may have been sent before.
+            self._budget.stop(None if self._counted else self.credits or 0.0)
+        self._teach(self._budget)
+
+    async def measure(self) -> None:
+        """Learn the price of an accepted task from the balance before and after it."""
+        budget, before = self._budget, self.before
+        if budget is None or before is None:
+            return
+        after = await budget.read_balance()
+        if after is None or self.credits is not None or after.losses != before.losses:
+            return
+        # What other tasks have cost meanwhile is no part of it.
+        cost = round(before.balance - after.balance - (after.charged - before.charged), 6)
+        if cost > 0:  # 0 may mean that the balance lags behind
+            self._measured = True
+            self._hold(budget, cost)
+            self._teach(budget)
+
+    def finished(self, charge: float | None) -> None:
+        """Record the charge of a completed task; None: the service gives none."""
+        if self._budget is None or charge is None or (charge == 0 and self._measured):
+            return
+        self._hold(self._budget, charge)
+        self._teach(self._budget)
+
+    def released(self) -> None:
+        """Record that the task costs nothing: it was not accepted, or it has failed."""
+        if self._budget is None:
+            return
+        if self._pending:
+            self._pending = False
+            self._budget.stop(0.0)
+        elif self.credits:
+            self._budget.refund(self.credits)
+        self._hold(self._budget, 0.0)
+
+    def close(self) -> None:
+        """Keep what is held; closing again does nothing."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            if self._pending:  # its response was lost
+                budget.stop(None)
+            budget.close(self.credits)
+
+    def _hold(self, budget: Budget, credits_: float) -> None:
+        budget.change(self.kind, self.credits, credits_)
+        self.credits = credits_
+
+    def _teach(self, budget: Budget) -> None:
+        budget.learn(self.kind, self.credits or 0.0)
+
+
+class NullReservation:
+    """The reservation of a batch without a limit."""
+
+    __slots__ = ()
+
+    unpriced = False
+
+    def accepted(self, estimate: float | None) -> None:
+        """Count nothing."""
+
+    def finished(self, charge: float | None) -> None:
+        """Count nothing."""
+
+    def released(self) -> None:
+        """Count nothing."""
+
+    async def measure(self) -> None:
+        """Count nothing."""
+
+    def close(self) -> None:
+        """Count nothing."""
+
+
+NO_RESERVATION: Final = NullReservation()
+
+
+@frozen
+class _Waiter:
+    opened: asyncio.Future[Reservation]
+    out_task_id: str
+
+
+@frozen
+class _Reading:
+    """The balance at a moment without submits under way."""
+
+    balance: float
+    charged: float
+    losses: int

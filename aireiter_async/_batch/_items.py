@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, evolve, frozen
 
-from aireiter_async._batch._budget import UNLIMITED, Budget, Reservation, Unlimited
+from aireiter_async._batch._budget import NO_RESERVATION, Budget, NullReservation, Reservation
 from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
@@ -121,7 +121,7 @@ class _Item:
     stage: Stage = "preparing"
     task: Any = None  # where there is an outcome without an error, it is a Task
     resumed: bool = False
-    reservation: Unlimited = UNLIMITED
+    reservation: Reservation | NullReservation = NO_RESERVATION
 
 
 class Items:
@@ -164,9 +164,8 @@ class Items:
             await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         if ledger is not None and self._journal is not None:
             self._batch = await self._journal.begin(_service(self._api.settings.base_url))
-            if self._budget.limited:
-                for costs in await ledger.costs():
-                    self._budget.take_over(*costs)
+        if self._budget.limited:
+            await self._budget.prepare(ledger)
 
     def close(self) -> None:
         """Drop what was kept for the batch."""
@@ -207,12 +206,12 @@ class Items:
             if broken:
                 raise broken from broken.__cause__
             return self._failure(item, error)
-        item.reservation.close()
+        finally:
+            item.reservation.close()
         self._progress.move(item, "succeeded")
         return Success(index, value, item.request, item.task, paths, item.resumed)
 
     def _failure(self, item: _Item, error: Exception) -> Failure[Any]:
-        item.reservation.close()
         if isinstance(error, BudgetExceededError) and self.stopped is None:
             self.stopped = error  # cheaper requests are still submitted
         elif _stops_batch(error) and not self._api.halted:
@@ -243,23 +242,23 @@ class Items:
         if claim.repeated:
             raise _used_twice(request.out_task_id)
         if claim.entry is None and limited:
-            item.reservation = await self._reserve(request)
+            await self._reserve(item)
             claim.recorded = True
             await journal.claim(claim)
-            if claim.entry is not None:  # another batch has recorded it meanwhile
-                item.reservation.refunded()
         entry = claim.entry
         out_task_id = claim.out_task_id if entry is None else entry.out_task_id
         async with journal.held(out_task_id) as waited:
             if waited:
                 entry = await journal.find(out_task_id)
                 if entry is None:
+                    _release(item)
                     message = "another batch with this ledger could not submit it"
                     raise NotSubmittedError(message, out_task_id)
             if request.out_task_id != out_task_id:
                 item.request = request.with_id(out_task_id, generated=request.generated)
             if entry is None:
                 return await self._send(item)
+            _release(item)  # another batch has recorded it meanwhile
             item.resumed = True
             if entry.state in _UNCERTAIN:
                 return await self._settle(item)
@@ -277,7 +276,7 @@ class Items:
         if entry.state in _RUNNING:
             if not self._options.wait:
                 return ()
-            item.reservation = self._budget.resume(entry.model, entry.estimated_credits)
+            item.reservation = self._budget.resume(item.request, entry.estimated_credits)
             self._progress.move(item, "outstanding", estimated=task.estimated_credits)
             try:
                 return await self._finish(
@@ -304,7 +303,7 @@ class Items:
             else:
                 if _is_of(task, item.request):
                     # A submit outside this ledger had already used the ID, for this request.
-                    self._budget.take_over(entry.model, 0.0, 1, None)
+                    self._budget.include_unknown(item.request)
                     return await self._adopt(item, task)
         return await self._submit_again(item, entry, entry.state, journal)
 
@@ -313,8 +312,7 @@ class Items:
     ) -> Paths:
         """Submit under a new ID in the place of a task that has ended in *state*."""
         self._check_halted(item)
-        if self._budget.limited:
-            item.reservation = await self._reserve(item.request)
+        await self._reserve(item)
         out_task_id = await journal.replace(entry.out_task_id, state)
         generated = item.request.generated
         item.request = item.request.with_id(out_task_id, generated=generated)
@@ -326,7 +324,7 @@ class Items:
         request = item.request
         if self._budget.limited:
             try:
-                item.reservation = await self._reserve(request, maybe_sent=True)
+                await self._reserve(item, maybe_sent=True)
             except BudgetExceededError:
                 # It may be there and paid for, whatever the limit is: asking costs nothing.
                 wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
@@ -336,24 +334,27 @@ class Items:
                     message = f"an earlier run may have sent it, and now: {error.summary}"
                     raise AmbiguousSubmitError(request.out_task_id, message) from error
                 if task is None:
+                    self._budget.dismiss(request)
                     raise
                 return await self._adopt(item, task)
         return await self._send(item, maybe_sent=True)
 
     async def _adopt(self, item: _Item, task: Task) -> Paths:
         """Continue with a task that was found, and that the budget counts without a price."""
-        item.reservation = self._budget.resume(item.request.model, None)
+        item.reservation = self._budget.resume(item.request, None)
         self._accepted(item, task)
         if not self._options.wait:
             return ()
         return await self._finish(item, self._client.wait(task, timeout=self._options.timeout))
 
-    async def _reserve(self, request: SubmitRequest, *, maybe_sent: bool = False) -> Reservation:
-        return await self._budget.reserve(request.model, request.out_task_id, maybe_sent=maybe_sent)
+    async def _reserve(self, item: _Item, *, maybe_sent: bool = False) -> None:
+        """Reserve the price of a task before it is submitted, if there is a limit."""
+        if self._budget.limited:
+            item.reservation.close()
+            item.reservation = await self._budget.reserve(item.request, maybe_sent=maybe_sent)
 
     async def _submit(self, item: _Item) -> Paths:
-        if self._budget.limited:
-            item.reservation = await self._reserve(item.request)
+        await self._reserve(item)
         return await self._send(item)
 
     async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
@@ -372,6 +373,8 @@ class Items:
             self._not_accepted(item, error)
             raise
         self._accepted(item, task)
+        if item.reservation.unpriced:
+            await item.reservation.measure()
         if not self._options.wait:
             return ()
         watch = Watch(self._api, task, timeout=self._options.timeout, from_start=True)
@@ -413,10 +416,10 @@ class Items:
         try:
             task = await running
         except TaskFailedError as error:
-            item.reservation.refunded()
+            item.reservation.released()
             self._ended(item, error.task)
             raise
-        item.reservation.ended(task.credits_used)
+        item.reservation.finished(task.credits_used)
         self._ended(item, task)
         return await self._download(item, task)
 
@@ -433,7 +436,7 @@ class Items:
         """Record what is known of a submit that has ended without a task."""
         certain = not isinstance(error, AmbiguousSubmitError)
         if certain:
-            item.reservation.refunded()
+            item.reservation.released()
         if self._journal is None:
             return
         out_task_id = item.request.out_task_id
@@ -480,6 +483,13 @@ def _name_fields(item: _Item) -> dict[str, Any]:
     prompt = params.get("prompt") if isinstance(params, Mapping) else getattr(params, "prompt", "")
     given = item.value if isinstance(item.value, Mapping) else {}
     return {"prompt": prompt, **given, "index": item.index, "model": item.request.model}
+
+
+def _release(item: _Item) -> None:
+    """Give back what was reserved for a request that is not submitted after all."""
+    item.reservation.released()
+    item.reservation.close()
+    item.reservation = NO_RESERVATION
 
 
 class _Recent:

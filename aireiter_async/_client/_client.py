@@ -547,6 +547,23 @@ class AsyncClient:
         """
         return await self._downloading.read(output)
 
+    def budget(self, max_credits: float) -> "Budget":
+        """Make a limit that several batches share: give it to each as *max_credits*.
+
+        Args:
+            max_credits: Credits that they may spend together, at least 0.
+
+        Raises:
+            TypeError: *max_credits* is no number.
+            ValueError: It is negative.
+        """
+        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+
+        async def get_balance() -> float:
+            return (await self.balance()).credits
+
+        return _batch.Budget(check_number("max_credits", max_credits), get_balance)
+
     def submit_many(
         self,
         source: "Iterable[T] | AsyncIterable[T]",
