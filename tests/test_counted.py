@@ -42,12 +42,20 @@ PROCESSING = answer({"status": "processing", "created_at": CREATED})
 
 
 class Lean(asyncio.Protocol):
-    """A service that answers each submit with a pending task, and each query with a running one."""
+    """A service that answers each submit with a pending task, and each query with a running one.
+
+    Args:
+        connections: Where it keeps its transports.
+    """
+
+    def __init__(self, connections: list[asyncio.Transport]) -> None:
+        self.connections = connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.connections.append(transport)
         self.seen = b""
 
     def data_received(self, data: bytes) -> None:
@@ -101,12 +109,20 @@ class Counts:
 def url() -> Iterator[str]:
     """Run the lean service, in a thread of its own: what it does is not counted."""
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(Lean, "127.0.0.1", 0))
+    connections: list[asyncio.Transport] = []
+    started = loop.create_server(lambda: Lean(connections), "127.0.0.1", 0)
+    server = loop.run_until_complete(started)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    loop.call_soon_threadsafe(server.close)
-    loop.call_soon_threadsafe(loop.stop)
+
+    def stop() -> None:
+        server.close()
+        for each in connections:
+            each.abort()
+        loop.call_soon(loop.stop)
+
+    loop.call_soon_threadsafe(stop)
     thread.join()
     loop.close()
 

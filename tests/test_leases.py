@@ -138,7 +138,7 @@ async def test_idle_connections_are_closed_in_time(
 ) -> None:
     """Neither used nor kept after the keep-alive time; the test calls the sweep at its own time."""
     now = 1000.0
-    monkeypatch.setattr(_leases, "monotonic", lambda: now)
+    monkeypatch.setattr(_leases, "time", lambda: now)
     await asyncio.gather(submit(client), submit(client), submit(client))
     leases = client._shared.transport._leases
     assert leases is not None

@@ -11,7 +11,7 @@ import contextlib
 import select
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -37,7 +37,8 @@ class Lease:
     """A connection, taken out of aiohttp's pool.
 
     Attributes:
-        since: When its last exchange began, by the monotonic clock.
+        since: When its last response was complete. By the wall clock, which goes on while a
+            machine sleeps; if it is set back, `poll` still finds what the other side has closed.
         poll: Returns whether the socket has bytes, or its end, that the loop has not read yet.
     """
 
@@ -130,7 +131,7 @@ class Leases:
 
     async def exchange(self, route: "Route", prepared: Prepared, body: bytes) -> Reply:
         """Make an exchange; see `Transport.exchange`."""
-        now, idle = monotonic(), prepared.idle
+        now, idle = time(), prepared.idle
         message = content = None
         try:
             with route.deadlines:
@@ -176,7 +177,7 @@ class Leases:
         if answer is None or protocol.should_close or self._closed:
             lease.close()
         else:
-            lease.since = now
+            lease.since = reply.received_at
             idle.append(lease)
             if self._timer is None:
                 self._timer = self._loop.call_later(self._keepalive, self._sweep)
@@ -201,7 +202,7 @@ class Leases:
     def _sweep(self) -> None:
         """Close what has been idle for too long, and come again while anything is idle."""
         self._timer = None
-        oldest = monotonic() - self._keepalive
+        oldest = time() - self._keepalive
         for idle in self._idle.values():
             while idle and idle[0].since <= oldest:
                 idle.popleft().close()
