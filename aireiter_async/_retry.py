@@ -243,7 +243,10 @@ class Retry:
             AireiterError: *error*, if there is to be no other attempt.
         """
         if self.policy.attempts == 1 or self._is_final(error):
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame: a cycle
         repetition = Repetition(self)
         repetition.failed(error)
         return repetition
