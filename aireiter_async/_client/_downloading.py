@@ -141,10 +141,8 @@ class Downloading:
         place = sink if isinstance(sink, Hashable) else id(sink)
 
         async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> str:
-            for number in itertools.count(1):  # pragma: no branch - there is no end
-                name = f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}"
-                if owners.find((place, name)) in {None, source.owner}:
-                    break
+            names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in itertools.count(1))
+            name = next(n for n in names if owners.find((place, n)) in {None, source.owner})
             owners.add((place, name), source.owner)
             try:
                 return await sink.put(name, chunks, content_type=content_type)
@@ -206,8 +204,9 @@ class Downloading:
                 raise result.failure
         if not result.complete:
             raise OSError("the sink returned before it had read the whole result")
-        self._note_stored(source, stored, result.length)
-        return stored
+        # pyright thinks that open_result might swallow an exception.
+        self._note_stored(source, stored, result.length)  # pyright: ignore[reportPossiblyUnboundVariable]
+        return stored  # pyright: ignore[reportPossiblyUnboundVariable, reportReturnType]
 
     async def _refresh(self, source: _Source) -> bool:
         """Query the task of a result for its URL, once, and tell whether there is a fresh one."""

@@ -60,4 +60,4 @@ async def _fresh_url(api: Api, output: Output) -> str:
     except AireiterError:  # the known one may well do
         return known
     fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
-    return (fresh and fresh[0]) or known
+    return (fresh[0] if fresh else None) or known

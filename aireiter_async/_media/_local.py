@@ -58,7 +58,7 @@ def data_url(
         ValueError: It cannot be read, is no medium, is damaged, or has too many pixels.
     """
     check_size(max_side, quality)
-    source = path if isinstance(path, bytes) or hasattr(path, "read") else Path(path)
+    source = path if isinstance(path, bytes) or hasattr(path, "read") else Path(path)  # pyright: ignore[reportArgumentType]
     return read_local(source, max_side=max_side, quality=quality).url
 
 

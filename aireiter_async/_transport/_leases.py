@@ -247,7 +247,7 @@ def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
 class _NoTransport(asyncio.Transport):
     """A connection to nowhere."""
 
-    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
         return default
 
 
