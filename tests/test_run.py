@@ -20,6 +20,7 @@ from aireiter_async import (
     SubmitRequest,
     Task,
     TaskFailedError,
+    TaskStatus,
     TaskTimeoutError,
     models,
 )
@@ -234,6 +235,21 @@ async def test_find(service: FakeService, client: AsyncClient) -> None:
     assert found is not None
     assert found.out_task_id == task.out_task_id
     assert await client.find("nobody") is None
+
+
+async def test_find_asks_for_as_long_as_settle(connect: Connect, slept: list[float]) -> None:
+    assert await connect(retry=RetryPolicy(settle=5)).find("nobody") is None
+    assert sum(slept) == pytest.approx(5)
+
+
+def test_counting_tasks_once_takes_bounded_memory() -> None:
+    """A promise that only private state shows: the IDs counted last are remembered."""
+    shared = AsyncClient("sk-test-0123")._shared
+    for n in range(20_000):
+        shared.note_done(Task(str(n), TaskStatus.COMPLETED))
+    shared.note_done(Task("19999", TaskStatus.COMPLETED))
+    assert shared.counters.completed == 20_000
+    assert len(shared._done) == 10_000
 
 
 async def test_aclose_closes(client: AsyncClient) -> None:

@@ -42,6 +42,7 @@ QUERY = "/api/openapi/query"
 ELSEWHERE = {
     "HTML 403": Fault.html(403),
     "HTML 404": Fault.html(404),
+    "JSON 404": Fault.reply(404, '{"message":"no Route matched with those values"}'),
     "418": Fault.reply(418, "{}"),
 }
 LONG = 3600.0  # longer than a test may take
@@ -140,7 +141,7 @@ async def test_an_unknown_status_does_not_log_the_whole_reply(
     assert len(caplog.text) < 2000
 
 
-@pytest.mark.parametrize("name", [*PASSING, "HTML 403", "HTML 404", "418"])
+@pytest.mark.parametrize("name", [*PASSING, *ELSEWHERE])
 async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, name: str) -> None:
     """A look that fails in passing, however often, does not end the wait."""
     task = await client.submit(request())

@@ -62,9 +62,9 @@ class Options(TypedDict, total=False):
 class AsyncClient:
     """A client of the AIReiter generation API; an async context manager.
 
-    All calls share one connection pool and one pace. Call as many of its
-    methods at once as you like: those beyond *max_concurrency* queue, first in,
-    first out, and their timeouts count from when their turn has come.
+    All calls share one connection pool and one throttle. Call as many methods at
+    once as you like: those beyond *max_concurrency* queue, first in, first out,
+    and the timeout of an attempt starts when it has a slot.
 
     The pool is made in the running event loop, on entry or at the first call,
     and the client then belongs to that loop.
@@ -76,13 +76,13 @@ class AsyncClient:
             ``https://aireiter.com``.
         max_concurrency: HTTP exchanges in flight at most, and the size of the
             pool; at least 1.
-        max_rate: Requests per second at most; None for no limit. Under it the
-            rate adapts to the refusals of the service.
+        max_rate: Requests per second at most; None for no limit. Below it, the
+            rate adapts to what the service accepts.
         timeout: Seconds per attempt, more than 0; for downloads, seconds
             between two reads.
         connect_timeout: Seconds per attempt for DNS, connect and TLS handshake.
-        retry: How failures are met.
-        polling: When `wait` looks for a task.
+        retry: The policy for transient failures.
+        polling: When `wait` polls a task.
         proxy: URL of an http or https proxy for all requests, with or without credentials. None:
             what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say.
         trust_env: Whether these variables are read, once per host. Loopback addresses never use
@@ -92,7 +92,7 @@ class AsyncClient:
         session: A session to borrow, with its proxy, TLS and tracing settings:
             it is never closed or reconfigured. None: the client owns one.
         user_agent: None: this package's own. The CDN in front of the service
-            refuses some.
+            rejects some.
         allow_http: Whether *base_url* may be ``http://`` to another machine.
         max_image_side: Pixels that the longer side of a local image has at most:
             larger ones are shrunk before they are sent, which takes the extra

@@ -1,4 +1,4 @@
-"""What a client was told: checked before any I/O, and the key kept out of sight."""
+"""Client settings, validated before any I/O; the key is redacted from reprs."""
 
 import ipaddress
 import os
@@ -28,8 +28,8 @@ class Settings:
         base_url: Without a slash at its end.
         timeout: Seconds per attempt, from when the slot is held.
         connect_timeout: Seconds for DNS, connect and TLS handshake.
-        retry: How failures are met.
-        polling: When `wait` looks.
+        retry: The policy for transient failures.
+        polling: When `wait` polls.
         user_agent: Sent with every request.
         allow_http: Whether the key may travel unencrypted.
     """

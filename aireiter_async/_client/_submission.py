@@ -9,6 +9,7 @@ may be rejecting the ID that it accepted the first time.
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from aireiter_async import events
@@ -115,12 +116,10 @@ class Submission:
             TaskTimeoutError: The task was found, and has not ended.
             AmbiguousSubmitError: It may have been accepted, and was not found.
         """
-        try:
-            async with asyncio.timeout(seconds) as scope:
+        # An attempt that has timed out on its own is ambiguous, and no TimeoutError by now.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 return await self.submit()
-        except TimeoutError as error:
-            if isinstance(error, AireiterError) or not scope.expired():  # pyright: ignore[reportPossiblyUnboundVariable]
-                raise
         out_task_id = self._request.out_task_id
         if not self.may_exist:
             text = f"the task was not submitted within {seconds:g} s"
