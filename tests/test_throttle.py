@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aireiter_async._throttle import AdaptiveRate, Throttle
+from aireiter_async._throttle import AdaptiveRate, Slots, Throttle
 from benchmarks.rate import (
     SCENARIOS,
     Botocore,
@@ -469,6 +469,18 @@ async def test_a_pause_that_grows_is_slept_to_its_end() -> None:
     assert not waiting.done()
     await gate.advance(0.2)
     await waiting
+
+
+async def test_a_slot_passes_over_a_caller_that_was_just_cancelled() -> None:
+    slots = Slots(1)
+    await slots.acquire()
+    first, second = (asyncio.ensure_future(slots.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    slots.release()
+    await second
+    assert first.cancelled()
+    assert (slots.taken, slots.waiting) == (1, 0)
 
 
 async def test_a_slot_that_was_not_taken_cannot_be_released() -> None:

@@ -589,7 +589,11 @@ class AsyncClient:
             ordered: Whether outcomes come in the order of the source.
             ledger: An open `Ledger`, to resume after a crash without paying twice.
             max_credits: Credits that may be spent, what the ledger has already spent
-                included: a request that could exceed them is not submitted.
+                included: a number, or a `budget` that several batches share. A request that
+                could exceed them is not submitted; cheaper ones still are. The price of a
+                kind of task (its model, and the parameters that can set its price) is learned
+                from one task: from its estimate, its charge or the balance. Where none of
+                them tells it, no further task of an unknown price is submitted.
             retry_failed: Whether what an earlier run with this ledger has left failed
                 or rejected is submitted again, under a new ID.
             on_progress: Called with a `BatchProgress` when it has changed, at most ten
