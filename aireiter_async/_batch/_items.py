@@ -52,7 +52,7 @@ _RETRIABLE: Final = frozenset({LedgerState.REFUSED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 
 _FORBIDDEN: Final = 403
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
 _MOST_OUTAGES: Final = 10  # that one submit waits for the end of
 
@@ -311,7 +311,6 @@ class Items:
         self, item: _Item, entry: Entry, state: LedgerState, journal: Journal
     ) -> Paths:
         """Submit under a new ID in the place of a task that has ended in *state*."""
-        self._check_halted(item)
         await self._reserve(item)
         out_task_id = await journal.replace(entry.out_task_id, state)
         generated = item.request.generated
