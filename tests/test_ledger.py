@@ -33,7 +33,7 @@ from aireiter_async import (
     TaskStatus,
     TaskTimeoutError,
 )
-from aireiter_async._client import _client
+from aireiter_async._client import _waiting
 from aireiter_async._ledger import Claim, Entry, _file, _journal, journal_of
 from aireiter_async._ledger._store import Group, LedgerState, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
@@ -805,6 +805,9 @@ async def test_a_cancelled_claim_is_still_recorded(path: Path) -> None:
     async with Ledger(path) as ledger:
         claims = [asyncio.create_task(journal_of(ledger).claim(row(str(n)))) for n in range(10)]
         await asyncio.sleep(0)
+        asking = asyncio.create_task(journal_of(ledger).find("0"))
+        await asyncio.sleep(0)
+        asking.cancel()
         for each in claims[::2]:
             each.cancel()
         found = await asyncio.gather(*claims, return_exceptions=True)
@@ -1005,7 +1008,7 @@ async def test_the_clock_decides_nothing(
             moment = (now + next(wrong)).astimezone(tz)
             return cls.fromisoformat(moment.isoformat())
 
-    for module in (_file, _client):
+    for module in (_file, _waiting):
         monkeypatch.setattr(module, "datetime", Jumping)
     monkeypatch.setattr(time, "time", lambda: Jumping.now().timestamp())
     requests = lines(30)

@@ -392,6 +392,11 @@ async def test_a_disk_that_was_full_for_a_while_costs_nothing(
     assert all(isinstance(error.__cause__, sqlite3.Error | OSError) for error in errors)
 
 
+async def test_a_lock_that_is_cut_short_is_a_full_disk(path: Path) -> None:
+    with full_disk(10), pytest.raises(LedgerError, match="No space left"):
+        await Ledger(path).__aenter__()
+
+
 @pytest.mark.parametrize("when", ["while it runs", "when it closes"])
 async def test_a_full_disk_leaves_the_log_as_it_is(
     service: FakeService, client: AsyncClient, path: Path, when: str

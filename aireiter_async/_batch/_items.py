@@ -54,7 +54,6 @@ _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 _FORBIDDEN: Final = 403
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
-_MOST_OUTAGES: Final = 10  # that one submit waits for the end of
 
 Paths: TypeAlias = tuple[Any, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
@@ -362,12 +361,17 @@ class Items:
             await self._outage.wait()
         self._progress.move(item, "submitting")
         try:
-            if not maybe_sent:  # or it is asked for, at least
-                self._check_halted(item)
-            try:
-                task = await self._client.submit(item.request, maybe_sent=maybe_sent)
-            except (AireiterError, SubmitsHaltedError) as error:
-                task = await self._submit_after(item, error, maybe_sent=maybe_sent)
+            if self._api.halted and not maybe_sent:  # or it is asked for, at least
+                raise self._not_submitted(item) from self.stopped
+            while True:
+                try:
+                    task = await self._client.submit(item.request, maybe_sent=maybe_sent)
+                    break
+                except SubmitsHaltedError:
+                    raise self._not_submitted(item) from self.stopped
+                except AireiterError as error:
+                    maybe_sent = maybe_sent or isinstance(error, AmbiguousSubmitError)
+                    await self._wait_out(item, error)
         except AireiterError as error:
             self._not_accepted(item, error)
             raise
@@ -379,36 +383,21 @@ class Items:
         watch = Watch(self._api, task, timeout=self._options.timeout, from_start=True)
         return await self._finish(item, watch.finish())
 
-    async def _submit_after(
-        self, item: _Item, error: AireiterError | SubmitsHaltedError, *, maybe_sent: bool
-    ) -> Task:
-        """Submit again once an outage is over that a submit has run into.
+    async def _wait_out(self, item: _Item, error: AireiterError) -> None:
+        """Wait until the outage is over that a submit has run into.
 
         Raises:
-            AireiterError: There is none, or there is no end to it.
+            AireiterError: *error*: there is no outage, or no end to it.
         """
-        out_task_id = item.request.out_task_id
-        probe = partial(self._client.query, out_task_id)
-        for _ in range(_MOST_OUTAGES):
-            if not isinstance(error, AireiterError):
-                break
-            maybe_sent = maybe_sent or isinstance(error, AmbiguousSubmitError)
-            if not await self._outage.passes(error, probe):
-                if self._outage.endless and not self._api.halted:
-                    self._halt(error)
-                break
-            try:
-                return await self._client.submit(item.request, maybe_sent=maybe_sent)
-            except (AireiterError, SubmitsHaltedError) as again:
-                error = again
-        if not isinstance(error, AireiterError):
-            self._check_halted(item)
+        if await self._outage.passes(error, partial(self._client.query, item.request.out_task_id)):
+            return
+        if self._outage.endless and not self._api.halted:
+            self._halt(error)
         raise error
 
-    def _check_halted(self, item: _Item) -> None:
-        if self._api.halted:
-            message = f"the batch has stopped: {_summary(self.stopped)}"
-            raise NotSubmittedError(message, item.request.out_task_id) from self.stopped
+    def _not_submitted(self, item: _Item) -> NotSubmittedError:
+        message = f"the batch has stopped: {_summary(self.stopped)}"
+        return NotSubmittedError(message, item.request.out_task_id)
 
     async def _finish(self, item: _Item, running: Awaitable[Task]) -> Paths:
         """Await the completed task, record it, and save its results."""

@@ -206,10 +206,10 @@ class Progress:
         if error is not None:
             self.report = None
             self._break(error)
-        elif self.report is not None:
-            self._idle = True
-            if self._stale:
-                self._changed()
+            return
+        self._idle = True
+        if self._stale:
+            self._changed()
 
     async def _finish_report(self) -> None:
         """Wait for an async callback; cancelling the wait cancels the callback."""

@@ -154,21 +154,22 @@ class Window(Generic[T, R]):
     async def _pull_in(self, turn: asyncio.Lock) -> Any:
         """Take the next item of an async source when it is this worker's turn."""
         async with turn:
-            if not self._exhausted:  # what has ended may wait for ever when it is asked again
-                self._puller = puller = asyncio.current_task()
-                try:
-                    return await anext(self._items)
-                except asyncio.CancelledError:
-                    if not self._exhausted or puller is None:
-                        raise
-                    puller.uncancel()  # it was `stop`
-                except StopAsyncIteration:
-                    self._exhausted = True
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._exhausted, self._source_error = True, error
-                finally:
-                    self._puller = None
-        return None
+            if self._exhausted:  # what has ended may wait for ever when it is asked again
+                return None
+            self._puller = puller = asyncio.current_task()
+            try:
+                return await anext(self._items)
+            except asyncio.CancelledError:
+                if not self._exhausted or puller is None:
+                    raise
+                puller.uncancel()  # it was `stop`
+            except StopAsyncIteration:
+                self._exhausted = True
+            except Exception as error:  # noqa: BLE001 - as above
+                self._exhausted, self._source_error = True, error
+            finally:
+                self._puller = None
+            return None
 
     def _finish(self, index: int, result: R) -> None:
         if self._ordered:

@@ -158,11 +158,6 @@ class Store:
             if isinstance(error, sqlite3.Error | OSError):
                 raise explain(error, path) from error
             raise
-        try:
-            self._check_identity()
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Close the file, then release the lock."""
