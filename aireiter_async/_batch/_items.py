@@ -244,6 +244,8 @@ class Items:
             await self._reserve(item)
             claim.recorded = True
             await journal.claim(claim)
+            if claim.entry is not None:  # another batch has recorded it meanwhile
+                _release(item)  # before its end is waited for
         entry = claim.entry
         out_task_id = claim.out_task_id if entry is None else entry.out_task_id
         async with journal.held(out_task_id) as waited:
