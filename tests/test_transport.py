@@ -161,7 +161,7 @@ async def test_a_late_answer_that_cannot_be_read_is_cut_short(
         await client.query("a")
 
 
-async def test_an_answer_before_the_question_is_complete(connect: Connect, listen: Listen) -> None:
+async def test_a_response_before_the_request_is_complete(connect: Connect, listen: Listen) -> None:
     """A relay that rejects a large body before it has read it all is heard, or the line is cut."""
     page = b"<html>too large</html>"
     url = await listen(
@@ -176,7 +176,7 @@ async def test_an_answer_before_the_question_is_complete(connect: Connect, liste
     assert isinstance(error, TransportError | InvalidRequestError)
 
 
-async def test_an_answer_without_end_is_cut_off(
+async def test_an_endless_response_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, connect: Connect, listen: Listen
 ) -> None:
     """What a small answer unpacks to is read up to a limit, and is then a ProtocolError."""
@@ -198,7 +198,7 @@ async def test_an_answer_without_end_is_cut_off(
 @pytest.mark.parametrize(
     "fault", [Fault.hang(), Fault.delay(30), Fault.drip(80)], ids=["hang", "late", "drip"]
 )
-async def test_an_answer_has_to_be_complete_in_time(
+async def test_a_response_must_be_complete_in_time(
     service: FakeService, connect: Connect, until: Until, fault: Fault
 ) -> None:
     """The timeout covers an answer to its last byte; then slot and connection are free."""
@@ -211,9 +211,7 @@ async def test_an_answer_has_to_be_complete_in_time(
     assert (await client.balance()).credits == 1_000_000
 
 
-async def test_a_slow_answer_within_the_time_is_an_answer(
-    service: FakeService, connect: Connect
-) -> None:
+async def test_a_slow_response_in_time_is_read(service: FakeService, connect: Connect) -> None:
     """An answer that drips in time is read whole."""
     client = connect(timeout=20)
     service.script("submit", Fault.drip(0.05))
@@ -244,7 +242,7 @@ async def test_a_view_has_its_own_timeout(service: FakeService, client: AsyncCli
         "http://127.0.0.1:0",
     ],
 )
-async def test_a_place_that_is_none_is_no_doubt(connect: Connect, url: str) -> None:
+async def test_an_unusable_base_url_is_a_connect_error(connect: Connect, url: str) -> None:
     """A base URL that leads nowhere is a ConnectError: nothing was sent."""
     client = connect(base_url=url, retry=ONCE)
     with pytest.raises(ConnectError):
@@ -253,7 +251,7 @@ async def test_a_place_that_is_none_is_no_doubt(connect: Connect, url: str) -> N
         await client.submit(SubmitRequest("veo3_1", {}))
 
 
-async def test_a_proxy_that_refuses_is_no_doubt(connect: Connect, listen: Listen) -> None:
+async def test_a_proxy_that_refuses_is_a_connect_error(connect: Connect, listen: Listen) -> None:
     """A proxy that does not let a borrowed session through is a ConnectError, without the key."""
     heard: list[bytes] = []
 
@@ -269,7 +267,7 @@ async def test_a_proxy_that_refuses_is_no_doubt(connect: Connect, listen: Listen
         assert client._settings.api_key.encode() not in heard[0]
 
 
-async def test_a_proxy_that_is_not_there_is_no_doubt(connect: Connect) -> None:
+async def test_an_unreachable_proxy_is_a_connect_error(connect: Connect) -> None:
     """A proxy that cannot be reached is a ConnectError."""
     async with aiohttp.ClientSession(proxy="http://127.0.0.1:1") as session:
         client = connect(session=session, retry=ONCE)
@@ -277,7 +275,7 @@ async def test_a_proxy_that_is_not_there_is_no_doubt(connect: Connect) -> None:
             await client.submit(SubmitRequest("veo3_1", {}))
 
 
-async def test_a_pinned_certificate_that_is_another_is_no_doubt(
+async def test_another_certificate_than_the_pinned_one_is_a_connect_error(
     connect: Connect, listen: Listen
 ) -> None:
     """A fingerprint that does not match is a ConnectError."""
@@ -290,7 +288,7 @@ async def test_a_pinned_certificate_that_is_another_is_no_doubt(
             await client.submit(SubmitRequest("veo3_1", {}))
 
 
-def test_a_body_that_met_a_closed_connection_never_left() -> None:
+def test_a_body_for_a_closed_connection_was_not_sent() -> None:
     """The "Cannot write to closing transport" of aiohttp means that nothing was sent."""
     told = "Cannot write to closing transport"
     first: Exception = aiohttp.ClientConnectionResetError(told)
