@@ -781,3 +781,40 @@ def test_an_error_says_what_is_known_of_its_task(
     summary = Summary()
     summary.add(outcome)
     assert list(summary.reasons) == [reason]
+
+
+def test_a_ledger_has_a_page(served: FakeService, run: Run, aireiter: Run) -> None:
+    del served
+    assert run(write(2), "-o", "out").status == 0
+    ran = aireiter("report", "f.jsonl.db")
+    assert (ran.status, ran.out) == (0, "report  out/f.jsonl.html\ntasks   2 tasks\n")
+    text = Path("out/f.jsonl.html").read_text()
+    assert [
+        each for each in ("rain 1", "aireiter batch f.jsonl --retry-failed") if each not in text
+    ] == []
+    ran = aireiter("report", "f.jsonl.db", "-o", "page.html", "--json")
+    assert ran.document == {"report": "page.html", "tasks": 2}
+    assert (
+        aireiter("report", "f.jsonl.db", "-o", ".", "--json").document["report"] == "f.jsonl.html"
+    )
+    assert run(write(1, "g.jsonl"), "--ledger", "g.db").status == 0
+    assert aireiter("report", "g.db", "--json").document["report"] == "g.html"
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (("missing.db",), "there is no ledger missing.db"),
+        (("f.jsonl",), "f.jsonl: "),
+        (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written: "),
+    ],
+)
+def test_a_page_that_cannot_be_made_is_bad_usage(
+    served: FakeService, run: Run, aireiter: Run, argv: tuple[str, ...], error: str
+) -> None:
+    del served
+    assert run(write(1)).status == 0
+    ran = aireiter("report", *argv)
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran
+    assert error in ran.err
+    assert not [path for path in Path().iterdir() if path.name.endswith(".part")]

@@ -42,6 +42,8 @@ def test_each_task_is_charged_once() -> None:
     assert document["directory"] == "aireiter-demo"
     assert len([path for path in Path("aireiter-demo").glob("demo-*") if path.stat().st_size]) == 40
     assert document["ledger"] == str(Path("aireiter-demo", "run.db"))
+    assert document["report"] == str(Path("aireiter-demo", "run.html"))
+    assert "demo-01" in Path(document["report"]).read_text()
     with contextlib.closing(sqlite3.connect(document["ledger"])) as db:
         states = db.execute("SELECT state, count(*) FROM tasks GROUP BY state").fetchall()
     assert states == [("downloaded", 40)]

@@ -258,6 +258,26 @@ def batch(
 
 
 @_app.command(sort_key=6)
+def report(
+    ledger: Path,
+    /,
+    *,
+    page: Annotated[Path | None, Parameter(name=("--page", "-o"))] = None,
+    output: _Output = _OUTPUT,
+) -> Command:
+    """Write an HTML page of a ledger: results, prompts, credits, failures.
+
+    Args:
+        ledger: The ledger of a batch, which may be running.
+        page: The page, or its directory; default: the directory of the results.
+        output: How it reports.
+    """
+    from aireiter_async.cli import _page  # noqa: PLC0415 - needs SQLite
+
+    return Command(partial(_page.report, ledger, page), output)
+
+
+@_app.command(sort_key=7)
 def wait(
     out_task_id: str,
     /,
@@ -282,7 +302,7 @@ def wait(
     return Command(action, output)
 
 
-@_app.command(sort_key=7)
+@_app.command(sort_key=8)
 def query(
     out_task_id: str,
     /,
@@ -304,7 +324,7 @@ def query(
     return Command(partial(_tasks.query, connection, out_task_id, timeout=timeout), output)
 
 
-@_app.command(sort_key=8)
+@_app.command(sort_key=9)
 def balance(
     *,
     timeout: float | None = None,

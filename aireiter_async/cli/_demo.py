@@ -23,6 +23,7 @@ from aireiter_async.cli._errors import CommandError
 from aireiter_async.cli._faults import LOST, FaultScript, requests
 from aireiter_async.cli._options import check_numbers, make_directory
 from aireiter_async.cli._output import Output
+from aireiter_async.cli._page import write_page
 from aireiter_async.testing import Charge, FakeService
 
 # The defaults, at the speed of a service that makes a video in a second.
@@ -123,6 +124,7 @@ async def run_demo(
             "files": sum(len(each.paths) for each in outcomes),
             "directory": str(directory),
             "ledger": str(ledger.path),
+            "report": (await write_page(ledger))["report"],
             "problems": problems,
         }
     output.note("")
@@ -167,7 +169,7 @@ def demo_view(document: Mapping[str, Any]) -> _display.View:
         ),
         _display.facts(
             [
-                ("pictures", document["directory"]),
+                ("report", f"{document['report']} (open it in a browser)"),
                 ("next", "export AIREITER_API_KEY=...   (from https://aireiter.com/keys)"),
                 ("next", _NEXT),
             ]
