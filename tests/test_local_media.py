@@ -23,6 +23,7 @@ from aireiter_async import (
     data_url,
     models,
 )
+from aireiter_async._media import read_local
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -213,6 +214,7 @@ THUMBNAIL = b"\xff\xe1\x00\x08\xff\xd8\xff\xd9\0\0"
         (bytes(99), "it is of an unknown type, not an image"),
         (b"<svg></svg>", "SVG cannot be converted: convert it to JPEG, PNG or WebP"),
         (b"GIF89a", "the GIF is damaged"),
+        (b"\xff\xd8\xff\xe0\x00\x02", "the JPEG is cut short"),
     ],
 )
 def test_what_cannot_be_sent(tmp_path: Path, content: bytes, text: str) -> None:
@@ -221,6 +223,11 @@ def test_what_cannot_be_sent(tmp_path: Path, content: bytes, text: str) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"cat.png: .*{text}"):
         data_url(path)
+
+
+def test_a_sound_is_no_image() -> None:
+    with pytest.raises(ValueError, match="the file: it is a MP3, and the model takes an image"):
+        read_local(b"ID3\x04" + bytes(9), max_side=None, images_only=True)
 
 
 def test_a_cut_image_that_is_shrunk_is_damaged() -> None:

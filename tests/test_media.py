@@ -573,6 +573,19 @@ async def test_many_write_one_name_at_once(store: Files, tmp_path: Path) -> None
     assert files(tmp_path) == ["a-2.png", "a-3.png", "a-4.png", "a-5.png", "a.png"]
 
 
+async def test_many_write_one_result_at_once(store: Files, tmp_path: Path) -> None:
+    """Whoever is last stays; none waits for another, and no partial file is left."""
+    ready = asyncio.Barrier(12)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * BLOCK
+        await ready.wait()
+
+    saving = (save(store, chunks(), tmp_path, owner="one", replace=True) for _ in range(12))
+    assert {path.name for path in await asyncio.gather(*saving)} == {"a.png"}
+    assert files(tmp_path) == ["a.png"]
+
+
 async def test_memory_of_names_is_bounded(store: Files, tmp_path: Path) -> None:
     """Of the oldest names only the files know, and an equal one is replaced."""
     store = Files(remembered=2)

@@ -25,6 +25,7 @@ from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
     NameTemplate,
+    Result,
     Sink,
     file_type,
     is_data_url,
@@ -193,20 +194,11 @@ class Downloading:
 
     async def _fetch_once(self, source: _Source, store: Store[T]) -> T:
         api, kind = self._api, source.output.kind
+        stored: list[T] = []
         async with open_result(api.result, api.retry, source.url, kind) as result:
-            try:
-                async with aclosing(result.chunks()) as chunks:
-                    stored = await store(chunks, result.suffix, result.content_type)
-            except Exception:
-                if result.failure is None:
-                    raise
-            if result.failure is not None:  # whatever a sink has made of it
-                raise result.failure
-        if not result.complete:
-            raise OSError("the sink returned before it had read the whole result")
-        # pyright thinks that open_result might swallow an exception.
-        self._note_stored(source, stored, result.length)  # pyright: ignore[reportPossiblyUnboundVariable]
-        return stored  # pyright: ignore[reportPossiblyUnboundVariable, reportReturnType]
+            await _pass_on(result, store, stored)
+        self._note_stored(source, stored[0], result.length)
+        return stored[0]
 
     async def _refresh(self, source: _Source) -> bool:
         """Query the task of a result for its URL, once, and tell whether there is a fresh one."""
@@ -225,6 +217,20 @@ class Downloading:
         source.refreshed = "so has the fresh one that the service gave"
         source.url = str(fresh[0])
         return True
+
+
+async def _pass_on(result: Result, store: Store[T], stored: list[T]) -> None:
+    """Store a result, and raise what was wrong with it, whatever a sink has made of that."""
+    try:
+        async with aclosing(result.chunks()) as chunks:
+            stored.append(await store(chunks, result.suffix, result.content_type))
+    except Exception:
+        if result.failure is None:
+            raise
+    if result.failure is not None:
+        raise result.failure
+    if not result.complete:
+        raise OSError("the sink returned before it had read the whole result")
 
 
 def as_place(to: object) -> Path | Sink:

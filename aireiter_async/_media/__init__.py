@@ -5,7 +5,7 @@ from aireiter_async._media._files import Files, Owners
 from aireiter_async._media._formats import file_type, is_data_url
 from aireiter_async._media._local import check_size, data_url, read_local
 from aireiter_async._media._names import NameTemplate, quote_name, safe_stem, stem_of_url
-from aireiter_async._media._results import EXPIRED, open_result
+from aireiter_async._media._results import EXPIRED, Result, open_result
 from aireiter_async._media._sink import Sink
 from aireiter_async._media._threads import Threads
 
@@ -14,6 +14,7 @@ __all__ = [
     "Files",
     "NameTemplate",
     "Owners",
+    "Result",
     "Sink",
     "Threads",
     "check_size",

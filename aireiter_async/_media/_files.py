@@ -27,6 +27,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_FOUND_AGAIN: Final = 4  # temporary names of a result that the next run tries
 _BLOCK: Final = 1024 * 1024  # bytes that are written at once, off the event loop
 
 
@@ -173,7 +174,9 @@ class _Partial:
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.finished = False
-        self._names = _names(folder, f".{stem}", ".part")
+        few = itertools.islice(_names(folder, f".{stem}", ".part"), _FOUND_AGAIN)
+        # Where many write the same result at once, trying all their names would take too long.
+        self._names = itertools.chain(few, _random_names(folder, stem))
         self._folder = folder
         self._file: FileIO | None = None
 
@@ -209,6 +212,11 @@ def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     yield folder / f"{stem}{suffix}"
     for number in itertools.count(2):  # pragma: no branch - there is no end
         yield folder / f"{stem}-{number}{suffix}"
+
+
+def _random_names(folder: Path, stem: str) -> Iterator[Path]:
+    while True:
+        yield folder / f".{stem}-{os.urandom(4).hex()}.part"
 
 
 def create(path: Path, flock: Callable[[int], None] = _flock) -> tuple[Path, FileIO] | None:
