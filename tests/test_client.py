@@ -80,7 +80,7 @@ async def test_the_balance_is_read(
 
 
 @pytest.mark.parametrize("form", ["seen", "http", "envelope"])
-async def test_a_bad_key_is_said_so(service: FakeService, connect: Connect, form: Any) -> None:
+async def test_a_bad_key_is_named(service: FakeService, connect: Connect, form: Any) -> None:
     """A key that the service refuses is an AuthenticationError, at once, on every endpoint."""
     service.refusal_form = form
     client = connect(api_key="sk-wrong-0a1b2c3d")
@@ -310,7 +310,7 @@ async def test_a_close_that_is_cancelled_closes(
     await until(lambda: len(asyncio.all_tasks()) == 1)
 
 
-async def test_a_client_left_open_is_told_of(
+async def test_a_client_left_open_is_reported(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that was used and not closed warns of itself, and says how to close it."""

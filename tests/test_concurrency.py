@@ -218,40 +218,6 @@ async def test_some_who_queue_are_cancelled_as_others_leave(
     await asyncio.gather(*three, return_exceptions=True)
 
 
-async def test_cancelled_at_any_turn_of_the_loop(
-    service: FakeService, connect: Connect, until: Until, tmp_path: Path
-) -> None:
-    client = connect(max_concurrency=1)
-    through = False
-    turns = 0
-    while not through:
-        wanted = request()
-        service.script("submit", Fault.lost_answer(accepted=turns % 2 == 0), Fault.ok())
-        whole = asyncio.create_task(_to_a_file(client, wanted, tmp_path))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        whole.cancel()
-        [end] = await asyncio.gather(whole, return_exceptions=True)
-        through = isinstance(end, list)
-        assert through or isinstance(end, asyncio.CancelledError)
-        assert (client.stats.in_flight, client.stats.waiting) == (0, 0)
-        assert _partial_files(tmp_path) == []
-        await until(lambda: service.in_flight == 0)
-        await client.submit(wanted, maybe_sent=True)
-        charges = [each for each in service.charges if each.out_task_id == wanted.out_task_id]
-        assert len(charges) == 1
-        turns += 1
-    assert turns > 20
-
-
-def _partial_files(directory: Path) -> list[Path]:
-    return list(directory.glob(".*"))
-
-
-async def _to_a_file(client: AsyncClient, wanted: SubmitRequest, directory: Path) -> list[Path]:
-    return await client.download(await client.run(wanted), directory)
-
-
 async def test_every_way_to_fail_gives_the_slot_back(
     service: FakeService, connect: Connect
 ) -> None:

@@ -37,7 +37,7 @@ from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._transport import Transport
 from aireiter_async.testing import FakeService, Fault
-from tests.faults import AMBIGUOUS, PASSING
+from tests.faults import AMBIGUOUS
 from tests.hostile_time import Clock as VirtualClock
 
 Connect = Callable[..., AsyncClient]
@@ -64,39 +64,6 @@ def charged(service: FakeService) -> list[str]:
     return [charge.out_task_id for charge in service.charges]
 
 
-@pytest.mark.parametrize("accepted", [False, True])
-@pytest.mark.parametrize("name", AMBIGUOUS)
-async def test_an_ambiguous_response_costs_one_charge(
-    service: FakeService, connect: Connect, name: str, *, accepted: bool
-) -> None:
-    """There is a second POST only where the first was not accepted."""
-    service.used_id = "charge"
-    fault = AMBIGUOUS[name]
-    service.script("submit", fault.after if accepted else fault.before)
-    client = connect(timeout=0.3 if fault.slow else 60)
-    wanted = request()
-    task = await client.submit(wanted)
-    assert (task.out_task_id, task.model) == (wanted.out_task_id, "veo3_1")
-    assert charged(service) == [wanted.out_task_id]
-    assert service.posts(wanted.out_task_id) == (1 if accepted else 2)
-    assert (client.stats.submitted, client.stats.settled) == (1, accepted)
-
-
-@pytest.mark.parametrize("used_id", USED_IDS)
-@pytest.mark.parametrize("looks", [1, 3])
-@pytest.mark.parametrize("name", ["lost", "no data"])
-async def test_late_visibility_costs_no_second_post(
-    service: FakeService, client: AsyncClient, name: str, looks: int, used_id: Any
-) -> None:
-    """An accepted task that queries do not see at first is found while it is settled."""
-    service.used_id, service.visible_after_looks = used_id, looks
-    service.script("submit", AMBIGUOUS[name].after)
-    task = await client.submit(request())
-    assert charged(service) == [task.out_task_id]
-    assert service.posts(task.out_task_id) == 1
-    assert service.counts[QUERY] == looks + 1
-
-
 @pytest.mark.parametrize("used_id", ["refuse", "return"])
 async def test_very_late_visibility_costs_no_second_charge(
     service: FakeService, client: AsyncClient, used_id: Any
@@ -121,17 +88,6 @@ async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
     assert charged(service) == [wanted.out_task_id]
     assert (await client.submit(wanted, maybe_sent=True)).out_task_id == wanted.out_task_id
     assert charged(service) == [wanted.out_task_id]
-
-
-@pytest.mark.parametrize("name", PASSING)
-async def test_settling_is_patient(service: FakeService, client: AsyncClient, name: str) -> None:
-    """A look for a lost submit that fails in passing is repeated: no second POST."""
-    service.script("submit", Fault.lost_answer(accepted=True))
-    service.script("query", PASSING[name], PASSING[name])
-    task = await client.submit(request())
-    assert charged(service) == [task.out_task_id]
-    assert service.posts(task.out_task_id) == 1
-    assert service.counts[QUERY] == 3
 
 
 @pytest.fixture
@@ -264,7 +220,7 @@ async def test_forbidding_does_not_hinder_settling(service: FakeService, connect
 
 @pytest.mark.parametrize("in_envelope", [False, True])
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 422, 433])
-async def test_a_refusal_after_doubt_is_not_believed(
+async def test_a_refusal_after_ambiguity_is_not_believed(
     service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
 ) -> None:
     """A refusal that follows a lost answer is settled first: the task had been accepted."""
@@ -310,7 +266,7 @@ async def test_a_settled_refusal_is_believed(
     assert charged(service) == []
 
 
-async def test_a_refusal_after_doubt_that_cannot_be_settled_is_ambiguous(
+async def test_a_refusal_after_ambiguity_that_cannot_be_settled_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
     """A key that is refused for good after a lost answer leaves the submit ambiguous."""
@@ -344,7 +300,7 @@ class Played(Api):
         return end
 
 
-async def test_a_refused_connection_after_doubt_adds_none() -> None:
+async def test_a_refused_connection_after_ambiguity_adds_none() -> None:
     wanted = request()
     accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
     ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
@@ -353,14 +309,14 @@ async def test_a_refused_connection_after_doubt_adds_none() -> None:
     assert played.queries == 4  # all of them after the first
 
 
-async def test_closed_while_it_is_looked_for_is_said() -> None:
+async def test_closed_while_it_is_queried_is_said() -> None:
     """A client that was closed could not ask for a lost submit: it is not that it was not found."""
     played = Played(TransportError("lost"), found=RuntimeError("it is closed"))
     with pytest.raises(AmbiguousSubmitError, match=r"could not be asked \(it is closed\)"):
         await Submission(played, request()).submit()
 
 
-async def test_a_pace_asked_for_after_doubt_is_kept(
+async def test_a_pace_asked_for_after_ambiguity_is_kept(
     service: FakeService, client: AsyncClient
 ) -> None:
     """A 429 that follows a lost answer is settled and then retried."""
@@ -470,7 +426,7 @@ async def test_too_long_a_pace_is_raised_at_once(
     assert slept == []
 
 
-async def test_too_long_a_pace_after_doubt_is_ambiguous(
+async def test_too_long_a_pace_after_ambiguity_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
     """A CDN that is in trouble for hours leaves the submit ambiguous, with its cause."""
@@ -534,7 +490,7 @@ async def test_a_service_that_comes_up_is_found(
     assert service.counts == {SUBMIT: 1}
 
 
-async def test_a_name_that_does_not_resolve_is_no_doubt(connect: Connect) -> None:
+async def test_a_name_that_does_not_resolve_is_not_ambiguous(connect: Connect) -> None:
     """A host without an address is a ConnectError."""
     client = connect(base_url="https://aireiter.invalid")
     with pytest.raises(ConnectError, match=r"aireiter\.invalid"):
@@ -552,7 +508,7 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, client
 
 
-async def test_a_certificate_that_is_not_trusted_is_no_doubt(
+async def test_a_certificate_that_is_not_trusted_is_not_ambiguous(
     connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     """A certificate of an unknown authority is a ConnectError: the key did not leave."""
@@ -577,7 +533,7 @@ async def test_tls_is_spoken(
     assert task.status is TaskStatus.PENDING
 
 
-async def test_a_connection_that_takes_too_long_is_no_doubt(
+async def test_a_connection_that_takes_too_long_is_not_ambiguous(
     connect: Connect, listen: Listen
 ) -> None:
     """A TLS handshake without an answer ends with connect_timeout, as a ConnectError."""
@@ -671,7 +627,7 @@ async def test_the_same_request_again_is_not_paid_again(
 
 @pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("was_accepted", [False, True])
-async def test_what_may_have_been_sent_is_looked_for_first(
+async def test_what_may_have_been_sent_is_queried_first(
     service: FakeService, client: AsyncClient, used_id: Any, *, was_accepted: bool
 ) -> None:
     """With maybe_sent a task that exists is returned without a POST, and another is submitted."""
@@ -686,7 +642,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
     assert service.requests[-1].path == (QUERY if was_accepted else SUBMIT)
 
 
-async def test_what_may_have_been_sent_and_is_refused_is_looked_for_again(
+async def test_what_may_have_been_sent_and_is_refused_is_queried_again(
     service: FakeService, client: AsyncClient
 ) -> None:
     """With maybe_sent a refusal is settled before it is believed."""

@@ -150,7 +150,7 @@ async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, 
     assert service.counts[QUERY] == 9
 
 
-async def test_a_look_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
+async def test_a_poll_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
     """A look that is never answered is cut short by the client's timeout and repeated."""
     client = connect(timeout=0.2)
     task = await client.submit(request())
@@ -229,7 +229,7 @@ async def test_a_grace_of_nothing(service: FakeService, client: AsyncClient, ans
         assert (await client.wait(task)).status is TaskStatus.COMPLETED
 
 
-async def test_after_the_deadline_comes_one_last_look(
+async def test_after_the_deadline_comes_one_final_poll(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
     """The last look is made at the deadline, and a task that has completed by then is returned."""
@@ -271,7 +271,7 @@ async def test_a_final_poll_that_fails_is_the_cause(
     assert caught.value.task == task
 
 
-async def test_a_look_that_hangs_does_not_outlast_the_deadline(
+async def test_a_poll_that_hangs_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
     """A look under way at the deadline is given up for the last one, which sees what has become."""
@@ -284,7 +284,7 @@ async def test_a_look_that_hangs_does_not_outlast_the_deadline(
     await until(lambda: service.connections == 1)
 
 
-async def test_a_last_look_that_hangs_is_the_end(service: FakeService, connect: Connect) -> None:
+async def test_a_final_poll_that_hangs_is_the_end(service: FakeService, connect: Connect) -> None:
     """The last look has the client's timeout, and no more: then the task counts as alive."""
     client = connect(timeout=0.1, polling=PollPolicy(first=0, step=LONG, cap=LONG))
     task = await client.submit(request())
@@ -297,7 +297,7 @@ async def test_a_last_look_that_hangs_is_the_end(service: FakeService, connect: 
     assert (await client.wait(caught.value.task)).status is TaskStatus.COMPLETED
 
 
-async def test_a_look_in_the_queue_does_not_outlast_the_deadline(
+async def test_a_poll_in_the_queue_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A look that still queues for a slot at the deadline leaves the queue, and comes back once."""
@@ -359,7 +359,7 @@ async def test_too_long_a_retry_after_is_raised(
     assert slept == [1]
 
 
-async def test_a_timeout_of_nothing_looks_once(
+async def test_a_timeout_of_nothing_polls_once(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
     """With a timeout of 0 there is one look, at once."""
@@ -413,7 +413,9 @@ async def test_a_failed_poll_is_repeated_soon(
     assert sum(slept) <= 4 * 1.0
 
 
-async def test_on_update_is_told_of_each_new_status(service: FakeService, connect: Connect) -> None:
+async def test_on_update_is_reported_each_new_status(
+    service: FakeService, connect: Connect
+) -> None:
     """on_update hears of each status once; run tells it of the submitted task first."""
     service.durations = 10
     seen: list[Task] = []
@@ -463,7 +465,7 @@ async def test_ended_tasks_are_not_asked_for(service: FakeService, client: Async
     assert client.stats == stats
 
 
-async def test_an_id_is_looked_for_at_once(
+async def test_an_id_is_queried_at_once(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
     """Of an id alone no age is known: the first look is made at once."""
@@ -504,7 +506,7 @@ async def test_how_long_a_model_takes_is_learned(
     assert slept[0] == pytest.approx(85, rel=0.01)
 
 
-async def test_a_new_model_is_looked_for_by_its_medium(
+async def test_a_new_model_is_queried_by_its_medium(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
     """While nothing is learned the first look for a video comes later than for the unknown."""
@@ -590,7 +592,7 @@ async def test_run_is_submit_and_wait(service: FakeService, client: AsyncClient)
 
 
 @pytest.mark.parametrize("asked_by", ["task", "id"])
-async def test_query_looks_once(service: FakeService, client: AsyncClient, asked_by: str) -> None:
+async def test_query_polls_once(service: FakeService, client: AsyncClient, asked_by: str) -> None:
     """Query gives the task as it is, running or failed, and raises only if it cannot see it."""
     service.durations = 100
     task = await client.submit(request())
