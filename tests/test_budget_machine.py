@@ -95,7 +95,7 @@ class BudgetMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.settle())
 
     async def settle(self) -> None:
-        for _ in range(20):
+        for _ in range(8):
             await asyncio.sleep(0)
         for job in [each for each in self.jobs if each.opening and each.opening.done()]:
             assert job.opening is not None
@@ -128,7 +128,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def running(self) -> list[Job]:
         return [job for job in self.jobs if job.reservation is not None and job.charged]
 
-    @rule(number=st.integers(1, 5), data=st.data())
+    @rule(number=st.integers(1, 10), data=st.data())
     def submit(self, number: int, data: st.DataObject) -> None:
         for _ in range(number):
             model = data.draw(st.sampled_from(self.models))
@@ -140,9 +140,13 @@ class BudgetMachine(RuleBasedStateMachine):
         self.turn()
 
     @precondition(lambda self: self.open())
-    @rule(data=st.data())
-    def accept(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.open()))
+    @rule(number=st.integers(1, 20))
+    def accept(self, number: int) -> None:
+        for _ in range(number):
+            for job in self.open()[:1]:
+                self.accept_one(job)
+
+    def accept_one(self, job: Job) -> None:
         assert job.reservation is not None
         assert job.row is not None
         if job.row["state"] == "intended":
