@@ -15,6 +15,11 @@ import attrs
 from aireiter_async.testing import FakeService
 
 KEY = "sk-fake-0123456789abcdef"
+# One transparent pixel.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000 1f15c489"
+    "0000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082".replace(" ", "")
+)
 VIDEO = ("seedance_1_5_pro", "prompt=a kitten", "aspect_ratio=16:9")
 
 

@@ -26,7 +26,7 @@ from aireiter_async.cli._errors import describe
 from aireiter_async.cli._output import Output, OutputOptions, task_view
 from aireiter_async.cli._tasks import _within
 from aireiter_async.testing import FakeService, Fault
-from tests.command import VIDEO, Ran, shell, start
+from tests.command import PNG, VIDEO, Ran, shell, start
 
 Run = Callable[..., Ran]
 
@@ -341,6 +341,33 @@ def test_a_repeated_name_makes_an_array(served: FakeService, aireiter: Run, mode
     urls = ["https://example.com/a.png", "https://example.com/b.png"]
     assert aireiter("submit", model, "prompt=x", *(f"image_url={url}" for url in urls)).status == 0
     assert sent(served)[0]["params"]["image_url"] == urls
+
+
+def test_a_local_file_is_sent_where_media_is_taken(served: FakeService, aireiter: Run) -> None:
+    Path("photo.jpg").write_bytes(PNG)  # the type comes from the content
+    given = ("prompt=@home", "image_url=@photo.jpg", "image_url=https://example.com/b.png")
+    assert aireiter("submit", "nano_banana", *given).status == 0
+    params = sent(served)[0]["params"]
+    assert params["prompt"] == "@home"
+    assert params["image_url"][0].startswith("data:image/png;base64,iVBOR")
+    assert params["image_url"][1] == given[2].partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (("nano_banana", "image_url=@missing.png"), "image_url: "),
+        (("nano_banana", "image_url=@."), "image_url: "),
+        (("nano_banana", "image_url=@@odd.png"), "'@odd.png'"),
+        (("nano_banana", "image_url=@x", "--max-image-side", "0"), "--max-image-side must be at"),
+    ],
+)
+def test_a_local_file_that_cannot_be_sent_is_bad_usage(
+    served: FakeService, aireiter: Run, argv: tuple[str, ...], error: str
+) -> None:
+    ran = aireiter("submit", *argv, "-p", "x")
+    assert (ran.status, served.requests, ran.err.count("\n")) == (2, [], 1)
+    assert error in ran.err
 
 
 def test_unchecked_parameters_and_channels(served: FakeService, aireiter: Run) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._rows import Row, Rows, detect, find_separator, mark_text, open_input
 from aireiter_async.models import Model
-from tests.command import Ran, shell
+from tests.command import PNG, Ran, shell
 
 Run = Callable[..., Ran]
 
@@ -195,6 +195,30 @@ def test_parameters_of_all_rows_come_from_the_command_line() -> None:
         {"prompt": "x"},
         {"prompt": "y"},
     ]
+
+
+def test_local_files_are_relative_to_what_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(PNG)
+    (tmp_path / "b.png").write_bytes(PNG)
+    monkeypatch.chdir(tmp_path)
+    text = "prompt,image_url\n@a,@a.png\nb,\nc,@b.png\n"
+    read = Rows(
+        name="in/f.csv",
+        file=io.BytesIO(text.encode()),
+        format="csv",
+        model="nano_banana",
+        defaults={"image_url": ["@b.png"]},
+    )
+    first, second, bad = read.read()
+    found = params(first, second)
+    assert [each["prompt"] for each in found] == ["@a", "b"]
+    assert found[0]["image_url"] == found[1]["image_url"]
+    assert found[0]["image_url"][0].startswith("data:image/png;base64,")
+    assert (bad.number, str(bad.error).startswith("image_url: ")) == (4, True)
+    assert "b.png" in str(bad.error)
 
 
 def test_unknown_columns_are_kept_when_asked_for() -> None:

@@ -172,7 +172,8 @@ def submit(
         model: The model's name; see: aireiter models
         parameters: The model's parameters, NAME=VALUE; a repeated NAME makes an array. For a model
             that this release does not know, a VALUE that is a number, true, false, an array or an
-            object of JSON is sent as that, any other as text.
+            object of JSON is sent as that, any other as text. Where a parameter takes media, @FILE
+            is a local file, and @@ a literal @.
         options: What to submit.
         timeout: Seconds that the command may take.
         connection: How to reach the service.
@@ -246,7 +247,8 @@ def batch(
             out_task_id, callback_url, metadata. CSV, with any separator, or TSV: the columns are
             parameters, and optionally model and out_task_id; an empty cell is not sent. Text: one
             prompt per line; lines beginning with # are comments, and a prompt's own # needs a
-            backslash before it. UTF-8 or UTF-16, also compressed with gzip; - is standard input.
+            backslash before it. @FILE, relative to this file, is a local file where a parameter
+            takes media. UTF-8 or UTF-16, also compressed with gzip; - is standard input.
         parameters: Parameters of all rows that do not set them, NAME=VALUE.
         options: What to do with them.
         connection: How to reach the service.

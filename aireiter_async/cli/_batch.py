@@ -88,6 +88,7 @@ async def batch(
                     defaults=defaults,
                     unchecked=options.unchecked,
                     keep_columns=options.keep_columns,
+                    max_image_side=options.max_image_side,
                 )
                 models, columns = _check(rows, output)
         except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._errors import UsageError, usage
 from aireiter_async.cli._params import (
     check_params,
+    embed_files,
     parameter_types,
     read_object,
     read_pairs,
@@ -80,6 +81,8 @@ class SubmitOptions:
         channel: base, plus, advanced or max, where the model has it.
         callback_url: Where the service reports the end of the task.
         metadata: A JSON object, or @FILE, that the service echoes.
+        max_image_side: Shrink local images (@FILE) whose longer side has more pixels;
+            needs the extra images.
         unchecked: Do not check the parameters, for what this release does not
             know of the model.
     """
@@ -92,6 +95,7 @@ class SubmitOptions:
     channel: str | None = None
     callback_url: str | None = None
     metadata: str | None = None
+    max_image_side: int | None = None
     unchecked: bool = False
 
     def request(
@@ -108,6 +112,7 @@ class SubmitOptions:
             InvalidParamsError: The parameters are not as documented.
             UsageError: Another option is invalid.
         """
+        check_numbers(max_image_side=self.max_image_side)
         if self.maybe_sent and self.id is None:
             raise UsageError("--maybe-sent needs --id, the ID that may have been submitted")
         with usage():
@@ -119,6 +124,7 @@ class SubmitOptions:
         given |= read_pairs(split_pairs(pairs), parameter_types(name))
         if self.prompt is not None:
             given["prompt"] = self.prompt
+        given = embed_files(name, given, Path(), self.max_image_side)
         changes: dict[str, Any] = {"callback_url": self.callback_url}
         if self.id is not None:
             changes["out_task_id"] = self.id
@@ -138,6 +144,8 @@ class BatchOptions:
             its content.
         keep_columns: Accept columns and keys that are not of the request, and
             carry them to --results.
+        max_image_side: Shrink local images (@FILE) whose longer side has more pixels;
+            needs the extra images.
         unchecked: Do not check the parameters, for what this release does not
             know of a model.
         ledger: The record of the batch, an SQLite file; default: the file's name
@@ -173,6 +181,7 @@ class BatchOptions:
     model: Annotated[str | None, _MODEL] = None
     format: Format | None = None
     keep_columns: bool = False
+    max_image_side: int | None = None
     unchecked: bool = False
     ledger: Path | None = None
     rebind: bool = False
@@ -198,6 +207,7 @@ class BatchOptions:
         check_numbers(
             concurrency=self.concurrency,
             window=self.window,
+            max_image_side=self.max_image_side,
             max_credits=self.max_credits,
             timeout=self.timeout,
         )

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-from aireiter_async import models
+from aireiter_async import data_url, models
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.models import Model, UnknownModelError
 
@@ -31,6 +31,46 @@ def parameter_types(model: str) -> Mapping[str, str]:
         return {parameter.name: parameter.type for parameter in models.describe(model)}
     except UnknownModelError:
         return {}
+
+
+@cache
+def _media_parameters(model: str) -> tuple[str, ...]:
+    try:
+        parameters = models.describe(model)
+    except UnknownModelError:
+        return ()
+    return tuple(each.name for each in parameters if each.accepts is not None)
+
+
+def embed_files(
+    model: str, params: Mapping[str, Any], directory: Path, max_side: int | None
+) -> dict[str, Any]:
+    """Replace ``@FILE`` by the file's data URL, where a parameter takes media; ``@@`` is an @.
+
+    Args:
+        model: The model's name.
+        params: The parameters.
+        directory: What the files' names are relative to.
+        max_side: Pixels that the longer side of an image has at most.
+
+    Raises:
+        UsageError: A file cannot be read, or is not what it must be.
+    """
+
+    def embed(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [embed(name, each) for each in value]
+        if not isinstance(value, str) or not value.startswith("@"):
+            return value
+        if value.startswith("@@"):
+            return value[1:]
+        try:
+            return data_url(directory / value[1:], max_side=max_side)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{name}: {error}") from error
+
+    media = {name: embed(name, params[name]) for name in _media_parameters(model) if name in params}
+    return {**params, **media}
 
 
 def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:

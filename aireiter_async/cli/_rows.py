@@ -29,6 +29,7 @@ from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import (
     STDIN,
     check_params,
+    embed_files,
     parameter_types,
     parse_json,
     read_pairs,
@@ -128,6 +129,7 @@ class Rows:
         defaults: Parameters of rows that do not set them, by name, as text.
         unchecked: Whether parameters are not checked.
         keep_columns: Whether columns and keys that are not of the request are kept.
+        max_image_side: Pixels that the longer side of a local image has at most.
         skipped: How many lines of each kind the last reading skipped.
     """
 
@@ -139,6 +141,7 @@ class Rows:
     defaults: Mapping[str, Sequence[str]] = field(factory=dict[str, Sequence[str]])
     unchecked: bool = False
     keep_columns: bool = False
+    max_image_side: int | None = None
     skipped: Counter[str] = field(factory=Counter[str])
 
     def __attrs_post_init__(self) -> None:
@@ -187,7 +190,12 @@ class Rows:
         if params is None and not self.defaults:
             raise UsageError("params is missing")
         types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
-        params = {**read_pairs(self.defaults, types), **(params or {})}
+        defaults = read_pairs(self.defaults, types)
+        if isinstance(model, str):
+            side = self.max_image_side
+            defaults = embed_files(model, defaults, Path(), side)
+            params = embed_files(model, params or {}, Path(self.name).parent, side)
+        params = {**defaults, **(params or {})}
         # Checked by itself first: it says what is wrong with the model's name.
         request = SubmitRequest(model, params, **given)
         if not self.unchecked:
