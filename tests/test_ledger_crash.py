@@ -24,11 +24,15 @@ USED_ID: tuple[UsedId, ...] = ("refuse", "return", "charge")
 LOSSES = {Fault.lost_answer(): 0.015, Fault.lost_answer(accepted=True): 0.015}
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, random, sys
 from aireiter_async import AsyncClient, Ledger, PollPolicy, RetryPolicy, SubmitRequest
 
-async def main(key, url, path, results, count):
-    requests = (SubmitRequest("nano_banana", {"prompt": str(n)}) for n in range(int(count)))
+async def main(key, url, path, results, count, turn):
+    prompts = [str(n // 2) for n in range(int(count))]  # each comes twice
+    if int(turn):  # the input is sorted otherwise, and lines are missing
+        random.Random(turn).shuffle(prompts)
+        del prompts[: int(count) // 10]
+    requests = (SubmitRequest("nano_banana", {"prompt": prompt}) for prompt in prompts)
     quick = {
         "retry": RetryPolicy(base=0, settle=0, attempts=9),
         "polling": PollPolicy(first=0, step=0, cap=0),
@@ -70,7 +74,7 @@ def is_there(file: str) -> bool:
 
 
 async def kill_and_rerun(directory: Path, used_id: UsedId, *, count: int, kills: int) -> int:
-    """Run a batch again and again, killed at moments drawn from a seed, then in peace to its end.
+    """Run a batch again and again, killed at random, its input edited; then in peace to its end.
 
     Returns:
         How often it was killed.
@@ -85,7 +89,8 @@ async def kill_and_rerun(directory: Path, used_id: UsedId, *, count: int, kills:
     ) as service:
         for turn in range(kills + 1):
             trap.reads_left = draws.randint(1, 2 * share - 1) if turn < kills else -1
-            arguments = (service.api_key, service.url, path, directory / "results", count)
+            edit = kills - turn  # the last run has the whole input
+            arguments = (service.api_key, service.url, path, directory / "results", count, edit)
             trap.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", PROGRAM, *map(str, arguments), stderr=asyncio.subprocess.PIPE
             )

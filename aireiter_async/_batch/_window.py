@@ -1,7 +1,7 @@
-"""Many items through a bounded window: workers over one shared source.
+"""A bounded window: workers over one shared source.
 
-No task per item, no item pulled before there is room for it, and nothing left
-behind when the consumer goes: a million items cost what a window of them costs.
+There is no task per item, no item is pulled before there is room for it, and nothing is left
+behind when the consumer leaves: a million items cost what a window of them costs.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ R = TypeVar("R")
 
 
 class Window(Generic[T, R]):
-    """Works on the items of *source*, at most *size* of them at a time.
+    """Processes the items of *source*, at most *size* of them at a time.
 
     Args:
         source: Any iterable or async iterable; read by one worker at a time,
             never past its end, and never closed: it is the caller's.
-        work: What is done with an item and its index, from 0.
-        size: How many items may have been pulled and not yet been yielded.
-        workers: How many items are worked on at once. With fewer than *size* a
-            worker need not wait until its last result was yielded.
+        work: Processes an item, given its index from 0.
+        size: Items that may be pulled and not yet yielded.
+        workers: Items that are processed at once. With fewer than *size*, a worker need not
+            wait until its last result was yielded.
         ordered: Whether results are yielded in the order of the items instead
             of as they come; at most *size* of them are held back.
 
@@ -41,7 +41,7 @@ class Window(Generic[T, R]):
         workers: int,
         ordered: bool,
     ) -> None:
-        # An async generator does not bear two pulls at once; a plain iterable cannot be asked for.
+        # An async generator must not be pulled twice at once; a plain iterable cannot be.
         self._turn: asyncio.Lock | None = None
         self._items: Any
         if isinstance(source, AsyncIterable):
@@ -53,7 +53,7 @@ class Window(Generic[T, R]):
                 f"source must be an iterable or an async iterable, got {type(source).__name__}"
             )
         self._work = work
-        self._most = workers
+        self._limit = workers
         self._ordered = ordered
         self._room = Slots(size)
         self._workers: set[asyncio.Task[None]] = set()
@@ -68,15 +68,14 @@ class Window(Generic[T, R]):
         self._wake = asyncio.Event()
 
     async def results(self) -> AsyncGenerator[R, None]:
-        """Yield what the work returns.
+        """Yield the results.
 
-        When the source raises, what is under way is finished and yielded first.
+        When the source raises, items in progress are finished and yielded first.
 
         Raises:
-            BaseException: What the source or the work has raised, or what
-                `fail` was told.
+            BaseException: Raised by the source or the work, or passed to `fail`.
         """
-        self._hire()
+        self._spawn_worker()
         try:
             while True:
                 while self._ready:
@@ -95,7 +94,7 @@ class Window(Generic[T, R]):
             await self._end()
 
     def fail(self, error: BaseException) -> None:
-        """End with *error*, the first of them, once what is ready was yielded."""
+        """End with the first *error*, once the results that are ready were yielded."""
         if self._failure is None:
             self._failure = error
         self._wake.set()
@@ -106,24 +105,24 @@ class Window(Generic[T, R]):
         if self._puller is not None:  # or a source that waits would keep the batch waiting
             self._puller.cancel()
 
-    def _hire(self) -> None:
-        """Let one more worker begin, while there may be work for it."""
-        if self._exhausted or len(self._workers) >= self._most:
+    def _spawn_worker(self) -> None:
+        """Start one more worker, while there may be work for it."""
+        if self._exhausted or len(self._workers) >= self._limit:
             return
         worker = asyncio.create_task(self._run())
         self._workers.add(worker)
-        worker.add_done_callback(self._gone)
+        worker.add_done_callback(self._on_worker_done)
 
-    def _gone(self, worker: asyncio.Task[None]) -> None:
+    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if worker.cancelled():  # not by us, or nobody reads this any more
+        if worker.cancelled():  # not by us, or nobody reads the results any more
             self.fail(asyncio.CancelledError())
         elif (error := worker.exception()) is not None:
             self.fail(error)
         self._wake.set()
 
     async def _run(self) -> None:
-        """Work on one item after another; with its first, let the next worker begin."""
+        """Process one item after another; with the first, start the next worker."""
         first = True
         while not self._exhausted:
             if not self._room.take():
@@ -135,13 +134,13 @@ class Window(Generic[T, R]):
             index = self._pulled
             self._pulled += 1
             if first:
-                # Not at once: eager tasks would run each worker within the one that hires it.
-                asyncio.get_running_loop().call_soon(self._hire)
+                # Not at once: eager tasks would run each worker within the one that starts it.
+                asyncio.get_running_loop().call_soon(self._spawn_worker)
             first = False
-            self._finish(index, await self._work(index, item))
+            self._deliver(index, await self._work(index, item))
 
     def _pull(self) -> Any:
-        """Take the next item, or find that the source is exhausted."""
+        """Take the next item, or note that the source is exhausted."""
         if not self._exhausted:
             try:
                 return next(self._items)
@@ -154,7 +153,7 @@ class Window(Generic[T, R]):
     async def _pull_in(self, turn: asyncio.Lock) -> Any:
         """Take the next item of an async source when it is this worker's turn."""
         async with turn:
-            if self._exhausted:  # what has ended may wait for ever when it is asked again
+            if self._exhausted:  # a source that has ended may block when it is pulled again
                 return None
             self._puller = puller = asyncio.current_task()
             try:
@@ -171,7 +170,7 @@ class Window(Generic[T, R]):
                 self._puller = None
             return None
 
-    def _finish(self, index: int, result: R) -> None:
+    def _deliver(self, index: int, result: R) -> None:
         if self._ordered:
             self._held[index] = result
             while self._next in self._held:
@@ -182,8 +181,8 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     async def _end(self) -> None:
-        """Cancel the workers, and again with each cancellation meanwhile, until all have gone."""
-        self._exhausted = True  # nothing more is pulled where a source has swallowed it
+        """Cancel the workers, again with each cancellation meanwhile, until all have ended."""
+        self._exhausted = True  # even where a source swallows the cancellation
         for worker in self._workers:
             worker.cancel()
         if self._workers:
