@@ -22,6 +22,7 @@ from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
 from aireiter_async._client._local_media import embed_media
+from aireiter_async._conflicts import find_conflict
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._media import NameTemplate, Sink, quote_name
 from aireiter_async._requests import SubmitRequest, as_request
@@ -52,6 +53,7 @@ _RETRIABLE: Final = frozenset({LedgerState.REFUSED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 
 _FORBIDDEN: Final = 403
+_CONFLICT: Final = 409
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
 
@@ -382,7 +384,11 @@ class Items:
             await item.reservation.measure()
         if not self._options.wait:
             return ()
-        watch = Watch(self._api, task, timeout=self._options.timeout, from_start=True)
+        # Nobody else can have chosen a generated ID.
+        verify = None if item.request.generated else partial(_verify, item.request)
+        watch = Watch(
+            self._api, task, timeout=self._options.timeout, from_start=True, verify=verify
+        )
         return await self._finish(item, watch.finish())
 
     async def _wait_out(self, item: _Item, error: AireiterError) -> None:
@@ -408,6 +414,9 @@ class Items:
         except TaskFailedError as error:
             item.reservation.released()
             self._ended(item, error.task)
+            raise
+        except IDInUseError as error:
+            self._disown(item, error)
             raise
         item.reservation.finished(task.credits_used)
         self._ended(item, task)
@@ -438,6 +447,13 @@ class Items:
             self._journal.withdraw(out_task_id)
         else:
             self._journal.refused(out_task_id, error, LedgerState.UNCERTAIN)
+
+    def _disown(self, item: _Item, error: IDInUseError) -> None:
+        """Record that the accepted task is an earlier request's: this one was never charged."""
+        estimate = item.task.estimated_credits or 0.0
+        self._progress.move(item, "outstanding", estimated=-estimate)
+        item.task = None
+        self._not_accepted(item, error)
 
     def _ended(self, item: _Item, task: Task) -> None:
         item.task = task
@@ -533,6 +549,18 @@ def _stops_batch(error: Exception) -> bool:
 
 def _summary(error: Exception | None) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)
+
+
+def _verify(request: SubmitRequest, task: Task) -> None:
+    """Check that the service shows *request* under its ID.
+
+    Raises:
+        IDInUseError: It shows an earlier one.
+    """
+    conflict = find_conflict(request, task)
+    if conflict is not None:
+        message = f"the ID belongs to an earlier request: {conflict}"
+        raise IDInUseError(_CONFLICT, message, None, request.out_task_id, _CONFLICT)
 
 
 def _is_of(task: Task, request: SubmitRequest) -> bool:
