@@ -861,3 +861,17 @@ def test_an_interrupt_says_how_to_resume(
         True,
         True,
     )
+
+
+def test_a_proxy_is_used_but_not_the_environments_for_this_machine(
+    served: FakeService, aireiter: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del served
+    nowhere = "http://user:secret-of-the-proxy@127.0.0.1:9"
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, nowhere)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert aireiter("balance").status == 0
+    ran = aireiter("balance", "--proxy", nowhere, "--debug")
+    assert (ran.status, "check --base-url, the network and the proxy" in ran.err) == (1, True)
+    assert "secret-of-the-proxy" not in ran.out + ran.err

@@ -145,7 +145,7 @@ def test_a_missing_file_is_a_problem(content: bytes | None) -> None:
 
 def test_a_seed_decides_what_is_requested_and_what_goes_wrong() -> None:
     first, again, other = (
-        [(each.out_task_id, each.params) for each in requests(20, seed)] for seed in (1, 1, 2)
+        [(each.out_task_id, each.params) for each in requests(40, seed)] for seed in (1, 1, 2)
     )
     assert first == again != other
     assert FaultScript(20, 1)._scripts == FaultScript(20, 1)._scripts
