@@ -4,7 +4,6 @@ With a ledger, the state that an earlier run recorded decides what remains to be
 done: nothing, waiting, or reconciling with the service first.
 """
 
-import asyncio
 import errno
 import json
 import os
@@ -162,7 +161,8 @@ class Items:
         """
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+            make = partial(directory.mkdir, parents=True, exist_ok=True)
+            await self._api.shared.files.threads.run(make)
         if ledger is not None and self._journal is not None:
             self._batch = await self._journal.begin(_service(self._api.settings.base_url))
         if self._budget.limited:
@@ -234,7 +234,8 @@ class Items:
         """Start the request, or resume from the state that an earlier run recorded."""
         request: SubmitRequest = item.request
         encode = request.encode_content
-        content = await asyncio.to_thread(encode) if request.large else encode()
+        threads = self._api.shared.files.threads
+        content = await threads.run(encode) if request.large else encode()
         # A limit is no reason to reject what is there already: with one, that is found out
         # before the intent is recorded.
         limited = self._budget.limited
