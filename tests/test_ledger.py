@@ -198,6 +198,7 @@ async def test_states_follow_a_run(service: FakeService, client: AsyncClient, pa
             1,
         )
         assert await ledger.spent() == (2.0, 0)
+        assert await ledger.costs() == [("nano_banana", 1.0, 0, 1.0), ("slow", 1.0, 0, 1.0)]
         assert select(path) == ["completed", "failed", "refused", "submitted"]
         assert ledger.path == path
 
