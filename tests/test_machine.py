@@ -25,6 +25,7 @@ from aireiter_async import (
     AsyncClient,
     BudgetExceededError,
     DownloadError,
+    InsufficientCreditsError,
     Ledger,
     PollPolicy,
     RetryPolicy,
@@ -214,7 +215,11 @@ class Machine(RuleBasedStateMachine):
         if limit is not None and priced:  # else the price may not be told in time
             assert self.spent() <= max(before, limit)
         if outcomes is not None:
-            assert sorted(outcome.index for outcome in outcomes) == list(range(len(self.batch)))
+            assert sorted(outcome.index for outcome in outcomes) == list(range(len(outcomes)))
+            # A batch stops where the account is at fault.
+            errors = [outcome.error for outcome in outcomes]
+            stopped = any(isinstance(error, InsufficientCreditsError) for error in errors)
+            assert stopped or len(outcomes) == len(self.batch)
             for outcome in outcomes:
                 self.check(outcome.request.out_task_id, outcome.error or outcome.task)
 
