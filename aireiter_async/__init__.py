@@ -6,7 +6,7 @@
     from aireiter_async import AsyncClient, models
 
     async def main() -> None:
-        async with AsyncClient() as client:  # the key is in AIREITER_API_KEY
+        async with AsyncClient() as client:  # reads AIREITER_API_KEY
             request = models.Seedance15Pro(prompt="a kitten in the sun", aspect_ratio="16:9")
             task = await client.run(request)
             print(await client.download(task, "results"))
@@ -118,8 +118,8 @@ __all__ = [
     "stable_id",
 ]
 
-# Batches bring SQLite and more along: they are imported when they are asked for.
-_LATER = {
+# Batches import SQLite and more: load them on first use.
+_LAZY = {
     "Batch": "_batch",
     "BatchProgress": "_batch",
     "Failure": "_batch",
@@ -134,20 +134,20 @@ _LATER = {
 }
 
 
-if not TYPE_CHECKING:  # or any name would do for a type checker
+if not TYPE_CHECKING:  # otherwise a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Import what belongs to batches."""
-        if name not in _LATER:
+        """Import a name of `_LAZY` on first use."""
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
         globals()[name] = value
         _show_public_path(value)
         return value
 
 
 def _show_public_path(value: object) -> None:
-    """Let a public class name the module that users import it from: in reprs, docs, pickles."""
+    """Set a public class's module to the one users import it from: for reprs, docs, pickles."""
     if isinstance(value, type) and value.__module__.startswith(f"{__name__}._"):
         value.__module__ = __name__
 
@@ -157,5 +157,5 @@ for _name in __all__:
 
 
 def __dir__() -> list[str]:
-    """Name what is public, imported or not."""
+    """List the public names, imported or not."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""``python -m aireiter_async``: the ``aireiter`` command where no script is installed."""
+"""Run the ``aireiter`` command as ``python -m aireiter_async``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: errors that name the argument, what is allowed and what was given."""
+"""Argument checks; the errors name the argument, what is allowed and what was given."""
 
 import reprlib
 import sys
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def check_number(name: str, value: object, *, above: float | None = None) -> float:
-    """Return *value* if it is a finite number, at least 0 or more than *above*.
+    """Return *value* if it is finite and at least 0, or more than *above* if that is given.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
         ValueError: It is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -25,7 +25,7 @@ def check_count(name: str, value: object) -> int:
     """Return *value* if it is a whole number of at least 1.
 
     Raises:
-        TypeError: It is no int.
+        TypeError: It is not an int.
         ValueError: It is below 1.
     """
     if isinstance(value, bool) or not isinstance(value, int):

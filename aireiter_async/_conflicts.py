@@ -1,4 +1,4 @@
-"""Whether the task under an ID is that of our request: a caller may choose an ID twice."""
+"""Detect that an ID's task belongs to another request: a caller may use an ID twice."""
 
 import re
 import unicodedata
@@ -11,25 +11,25 @@ from aireiter_async.models._base import Model
 _CHANNELS: Final = re.compile(r"_(?:base|plus|advanced|max)$")
 _TEXTS: Final = re.compile(r"prompt$|^(?:text|lyrics|title|description|script|content)$")
 _MEDIA: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
-_LONG: Final = 100  # characters; an echo as long as that may have been cut
+_LONG: Final = 100  # characters; a longer echo may have been truncated
 
 
 def find_conflict(
     request: SubmitRequest, task: Task, *, just_submitted: bool = False
 ) -> str | None:
-    """Return what proves that *task* is an earlier request's, not that of *request*.
+    """Return why *task* cannot be that of *request*, or None if it may be.
 
-    Only another model or another text proves it: defaults are filled in, media
-    are hosted again, and clocks differ.
+    Only a different model or text is evidence: the service fills in defaults and
+    rehosts media, and clocks differ.
 
     Args:
         request: The request.
-        task: What the service shows under its ID.
+        task: The service's task with the request's ID.
         just_submitted: Whether *task* is the response to the first POST of the
             request, so that it cannot have ended.
     """
     if just_submitted and task.done:
-        return f"the ID's task is {task.status} already"
+        return f"the ID's task is already {task.status}"
     payload = task.raw if isinstance(task.raw, dict) else {}
     data = payload.get("data")
     data = data[0] if isinstance(data, list) and data else data
@@ -38,13 +38,13 @@ def find_conflict(
         return None
     model = theirs.get("model")
     if isinstance(model, str) and model and _model_key(model) != _model_key(request.model):
-        return f"the ID's task is one of the model {model}"
+        return f"the ID's task is for the model {model}"
     params, ours = theirs.get("params", theirs), request.params
     if not isinstance(params, dict):
         return None
     for name, text in (ours.to_params() if isinstance(ours, Model) else ours).items():
-        if _is_text(name, text) and not _may_be(params.get(name), text):
-            return f"the ID's task has another {name}"
+        if _is_text(name, text) and not _may_echo(params.get(name), text):
+            return f"the ID's task has a different {name}"
     return None
 
 
@@ -53,14 +53,14 @@ def _model_key(model: str) -> str:
 
 
 def _is_text(name: str, value: Any) -> bool:
-    """Return whether a parameter holds words: the service would not put others in their place."""
+    """Return whether a parameter holds prose, which the service would not replace."""
     if not isinstance(value, str) or _MEDIA.match(value):
         return False
     return bool(_TEXTS.search(name)) or len(value.split()) > 1
 
 
-def _may_be(theirs: Any, ours: str) -> bool:
-    """Return whether *theirs* may be what has become of the text *ours*."""
+def _may_echo(theirs: Any, ours: str) -> bool:
+    """Return whether *theirs* may be an echo of *ours*, perhaps normalised or truncated."""
     if not isinstance(theirs, str) or _MEDIA.match(theirs):
         return True
     cut = theirs.rstrip(".… ") if theirs.endswith(("...", "…")) else theirs

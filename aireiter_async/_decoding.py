@@ -1,4 +1,4 @@
-"""JSON of responses: decoded strictly, else as far as it can be read.
+"""Decode the JSON of responses: strictly, else leniently.
 
 A paid task must not be lost to a malformed field: NaN, broken UTF-8, raw line
 breaks, numbers of thousands of digits, duplicate keys, half a surrogate pair.
@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-_AROUND: Final = " \t\r\n\ufeff\x00"  # white space in JSON, the byte order mark, padding
-# Deeper values could be neither pickled nor copied, more of them would take gigabytes.
-_DEEPEST: Final = 200
-_MOST_VALUES: Final = 1_000_000
-_SHALLOW: Final = 2 * _DEEPEST  # characters in which nothing can be nested more deeply
+_PADDING: Final = " \t\r\n\ufeff\x00"  # JSON white space, byte order mark, NUL
+# Deeper nesting cannot be pickled or copied; more values would take gigabytes.
+_MAX_DEPTH: Final = 200
+_MAX_VALUES: Final = 1_000_000
+_SHALLOW: Final = 2 * _MAX_DEPTH  # characters; shorter texts cannot be nested more deeply
 _CHARSET: Final = re.compile(
     r"charset=\"?(iso-8859-1|latin-?1|windows-1252|gb\w+|big5)\b", re.IGNORECASE
 )
@@ -26,7 +26,7 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _float(text: str) -> float | str:
-    """Keep a number beyond those of floats as its text: JSON has no form for an infinity."""
+    """Keep a number that overflows a float as text: JSON cannot represent infinity."""
     number = float(text)
     return number if math.isfinite(number) else text
 
@@ -39,7 +39,7 @@ def _int(text: str) -> int | str:
 
 
 def _merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of values under one key keep the last, unless it is empty."""
+    """Keep the last non-empty value of a duplicate key."""
     merged: dict[str, Any] = {}
     for key, value in pairs:
         if key not in merged or value not in _EMPTY:
@@ -48,7 +48,7 @@ def _merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _strict: Final[Any] = json.JSONDecoder(parse_constant=_no_constant, parse_float=_float)
-_scan: Final = _strict.scan_once  # raw_decode would be one call more
+_scan: Final = _strict.scan_once  # raw_decode would add a call
 _scan_leniently: Final = json.JSONDecoder(
     strict=False,
     parse_constant=lambda _text: None,
@@ -59,9 +59,9 @@ _scan_leniently: Final = json.JSONDecoder(
 
 
 def decode(body: bytes, headers: Mapping[str, str]) -> Any:
-    """Decode *body*; None if it is not JSON."""
+    """Return *body* decoded, or None if it is not JSON."""
     try:
-        text = body.decode().strip(_AROUND)
+        text = body.decode().strip(_PADDING)
         length = len(text)
         escaped = "\\u" in text and ("\\ud" in text or "\\uD" in text)  # perhaps a surrogate
         if not escaped and (length <= _SHALLOW or _is_flat(text)):
@@ -74,7 +74,7 @@ def decode(body: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def decode_leniently(body: bytes, headers: Mapping[str, str]) -> Any:
-    """Decode what can be read; None if that is nothing, or millions of values."""
+    """Return what can be decoded; None if nothing can, or it has over a million values."""
     text = _read_text(body, headers)
     if _has_too_many_values(text):
         return None
@@ -86,9 +86,9 @@ def decode_leniently(body: bytes, headers: Mapping[str, str]) -> Any:
 
 
 def salvage(body: bytes, headers: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
-    """Return the values of *names* that can be read in JSON that is broken elsewhere.
+    """Return the values of *names* that are readable in otherwise broken JSON.
 
-    A name whose values differ is left out.
+    A name with conflicting values is omitted.
     """
     text = _read_text(body, headers)
     found: dict[str, Any] = {}
@@ -107,33 +107,33 @@ def salvage(body: bytes, headers: Mapping[str, str], names: Sequence[str]) -> di
 
 
 def _is_flat(text: str) -> bool:
-    """Return whether nothing can be nested too deeply, and there are not too many values."""
-    return text.count("[") + text.count("{") <= _DEEPEST and not _has_too_many_values(text)
+    """Return whether the text is certain to be within the limits of depth and size."""
+    return text.count("[") + text.count("{") <= _MAX_DEPTH and not _has_too_many_values(text)
 
 
 def _has_too_many_values(text: str) -> bool:
-    return text.count("[") + text.count("{") + text.count(",") > _MOST_VALUES
+    return text.count("[") + text.count("{") + text.count(",") > _MAX_VALUES
 
 
 def _read_text(body: bytes, headers: Mapping[str, str]) -> str:
     try:
-        # Not UTF-16: the search for the key in what is reported works on bytes.
+        # Never UTF-16: the redactor searches the raw bytes for the key.
         text = body.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         declared = _CHARSET.search(headers.get("Content-Type", ""))
         text = body.decode(declared[1] if declared else "utf-8", "replace")
-    return text.strip(_AROUND)
+    return text.strip(_PADDING)
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
-    """Join surrogates to characters, replace lone ones, and leave out what is nested too deeply."""
+    """Join surrogate pairs, replace lone surrogates, and drop values nested too deeply."""
     if isinstance(value, str):
         if value.isascii():
             return value
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if not isinstance(value, dict | list):
         return value
-    if depth == _DEEPEST:
+    if depth == _MAX_DEPTH:
         return None
     if isinstance(value, list):
         return [_clean(each, depth + 1) for each in value]

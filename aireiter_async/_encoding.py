@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from attrs import define
 
-LARGE: Final = 65_536  # characters; encoding more would hold up the event loop
-_DEEPEST: Final = 200
-_LONGEST_PATH: Final = 80
+LARGE: Final = 65_536  # characters; encoding more would block the event loop
+_MAX_DEPTH: Final = 200
+_MAX_PATH: Final = 80
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
-_MANY_BITS: Final = 2_000  # fewer can be written whatever sys.get_int_max_str_digits() is
+_MANY_BITS: Final = 2_000  # below this, any sys.get_int_max_str_digits() will do
 _DATA_URI: Final = re.compile(
     r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[^,;\s]*)*,", re.ASCII | re.IGNORECASE
 )
@@ -28,10 +28,10 @@ quote: Final = json.encoder.encode_basestring
 
 
 def _make_encoder() -> Callable[[Any, int], Iterable[str]]:
-    """Make the function that encodes a value, with keys sorted, as pieces of text.
+    """Return a function that encodes a value, with sorted keys, as pieces of text.
 
-    JSONEncoder makes a new C encoder for each text, which costs a third of the encoding: hold
-    one. It is not documented, so an encoder of the documented kind takes over where it differs.
+    JSONEncoder creates a C encoder for each call, a third of the cost of encoding, so one is
+    reused here. It is undocumented: where it is missing or differs, the documented one is used.
     """
     encode = json.JSONEncoder(
         ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
@@ -55,12 +55,12 @@ _encode: Final = _make_encoder()
 
 @define
 class Encoded:
-    """A mapping as JSON: its text, or where that is large, a copy to be encoded on demand.
+    """A mapping as JSON: its text or, if that is large, a copy to encode on demand.
 
     Attributes:
-        text: The JSON text, None where it is large.
-        values: A copy of the values, where it is large.
-        content: What identifies the mapping in its stead, where that is something else.
+        text: The JSON text, None if it is large.
+        values: A copy of the values if the text is large.
+        content: What `digest_media` uses instead; None: the mapping itself.
     """
 
     text: bytes | None
@@ -72,7 +72,7 @@ class Encoded:
         return self.text or "".join(_encode(self.values, 0)).encode()
 
     def digest_media(self) -> bytes:
-        """Return the JSON text with the digest of each data URI in its place."""
+        """Return the JSON text with each data URI replaced by its digest."""
         if self.content is not None:
             return self.content.digest_media()
         if self.text is not None and b'"data:' not in self.text:
@@ -80,7 +80,7 @@ class Encoded:
         return "".join(_encode(_digest(self.load()), 0)).encode()
 
     def load(self) -> dict[str, Any]:
-        """Return the values, as a copy that the caller may change."""
+        """Return a copy of the values that the caller may change."""
         values: dict[str, Any]
         values = _copy(self.values, "") if self.text is None else json.loads(self.text)
         return values
@@ -90,13 +90,13 @@ def encode_mapping(name: str, mapping: Mapping[str, Any]) -> Encoded:
     """Check and encode the argument *name*.
 
     Raises:
-        TypeError: It holds something that JSON has no form for.
+        TypeError: It holds a value that JSON cannot represent.
         ValueError: It holds NaN, an infinity, a lone surrogate or itself.
     """
     values = mapping if type(mapping) is dict else dict(mapping)
     size = 0
     try:
-        "".join(values)  # the cheapest way to find out whether all keys are str
+        "".join(values)  # the cheapest check that all keys are str
         for value in values.values():
             kind = type(value)
             if kind is str:
@@ -112,7 +112,7 @@ def encode_mapping(name: str, mapping: Mapping[str, Any]) -> Encoded:
 
 
 def _measure(value: object) -> int:
-    """Return about how many characters a value has, and check the keys in it."""
+    """Return a value's approximate length in characters, and check that its keys are str."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -123,15 +123,15 @@ def _measure(value: object) -> int:
 
 
 def _copy(value: Any, path: str, depth: int = 0) -> Any:
-    """Copy a value, and check everything in it."""
+    """Copy a value and check everything in it."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return _text(value, path)
     if isinstance(value, int | float):
         return _number(value, path)
-    if depth > _DEEPEST:
-        raise ValueError(f"{_short(path)} must not contain itself or over {_DEEPEST} levels")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{_short(path)} must not contain itself or over {_MAX_DEPTH} levels")
     if isinstance(value, dict):
         return {
             _key(key, path): _copy(each, f"{path}{_step(key)}", depth + 1)
@@ -184,7 +184,7 @@ def _step(key: str) -> str:
 
 
 def _short(path: str) -> str:
-    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    return path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."
 
 
 def _remedy(value: object) -> str:

@@ -1,8 +1,8 @@
-"""The envelope of a response: the data inside it, or the error that it stands for.
+"""Open a response's envelope: return its data, or raise the error it reports.
 
-The envelopes differ by page of the documentation, a rejection may travel in an
-HTTP 200 with ``"ok": true``, and HTML means a wrong route or the CDN: one
-function understands them all, and a table turns codes into errors.
+Envelopes differ between pages of the documentation, a rejection may arrive in an
+HTTP 200 with ``"ok": true``, and HTML means a wrong route or the CDN. One
+function handles all of them; a table maps codes to errors.
 """
 
 import html
@@ -55,9 +55,9 @@ ERRORS: Final[Mapping[int, type[APIError]]] = {
     433: InsufficientCreditsError,
     451: InvalidRequestError,
 }
-# On a submit there is no task yet that could be missing: a route or a model is.
+# A 404 on submit cannot mean a missing task: the route or the model is wrong.
 SUBMIT_ERRORS: Final = {**ERRORS, _NOT_FOUND: InvalidRequestError}
-# What a server in front of the API rejects with a page of its own for the request's sake.
+# A server in front of the API may reject a request with these and a page of its own.
 _PAGES: Final = frozenset({413, 414, 415, 422, 431, 451})
 
 # The service's own words for an unknown ID; a 404 without them comes from something else.
@@ -68,7 +68,7 @@ _NO_CREDITS: Final = re.compile(
     r"|(?:余额|积分|额度|点数)不足",
     re.IGNORECASE,
 )
-# A used ID in any wording: something about an ID, and that it is there already.
+# A used ID in any wording: the message mentions an ID, and that it already exists.
 _ABOUT_ID: Final = re.compile(r"(?:\b|_)ids?\b|任务编号", re.IGNORECASE)
 _TAKEN: Final = re.compile(
     r"duplicat|\balready\b|(?<!not )\bexists\b|\bconflict"
@@ -76,8 +76,8 @@ _TAKEN: Final = re.compile(
     r"|重复|已存在|已经存在|已使用|已被|占用",
     re.IGNORECASE,
 )
-_LONGEST_CODE: Final = 9
-_LONGEST_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
+_MAX_DIGITS: Final = 9
+_MAX_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
 _MESSAGES: Final = ("message", "detail", "msg", "error_message", "error_msg", "title", "reason")
 _TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 _SECONDS: Final = re.compile(r"\s*([+-]?[\d.]+(?:e\+?\d+)?)\s*s?(?:ec\w*)?\s*(?:,|$)", re.ASCII)
@@ -93,7 +93,7 @@ class Reply(NamedTuple):
     received_at: float
 
     def __repr__(self) -> str:
-        """Show no content: a relay may have echoed the request, and tracebacks show variables."""
+        """Omit the body: a relay may have echoed the key, and tracebacks may show variables."""
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
@@ -108,12 +108,12 @@ def open_envelope(
 
     Args:
         reply: The response.
-        errors: Which class stands for which code.
+        errors: The error class for each code.
     """
     payload = decode(reply.body, reply.headers)
     if not isinstance(payload, dict):
-        raise _no_object(reply)
-    if payload.get("error") or payload.get("statusCode") != _OK:  # hardly ever
+        raise _not_an_envelope(reply)
+    if payload.get("error") or payload.get("statusCode") != _OK:  # rare
         _check_code(payload, reply, errors)
     data = payload.get("data")
     if isinstance(data, list) and data:
@@ -131,7 +131,7 @@ def _check_code(
     elif code is None:
         data = payload.get("data")
         if errors is not SUBMIT_ERRORS and isinstance(data, dict) and data.get("status"):
-            return  # nothing beside it may hide a task
+            return  # an error beside it must not hide a task
         raise protocol_error("the response reports an error without a code", reply)
     elif code == _OK:
         return
@@ -141,14 +141,14 @@ def _check_code(
     if code in _REJECTIONS or code == _OK:
         kind = _rejection(payload, code, message, kind, submit=errors is SUBMIT_ERRORS)
         if kind is TaskNotFoundError and _NO_TASK not in message.lower():
-            raise protocol_error("a 404 that is not the API's own", reply, _CHECK_BASE_URL)
+            raise protocol_error("the 404 did not come from the API", reply, _CHECK_BASE_URL)
     raise kind(code, message, _retry_after(reply), None, reply.status)
 
 
 def _rejection(
     payload: dict[str, Any], code: int, message: str, kind: type[APIError], *, submit: bool
 ) -> type[APIError]:
-    """Return the class of a definite rejection, which the words may narrow down."""
+    """Return the error class of a definite rejection, refined by its wording."""
     if not submit and (code == _NOT_FOUND or _NO_TASK in message.lower()):
         return TaskNotFoundError
     error = payload.get("error")
@@ -163,7 +163,7 @@ def _rejection(
 
 
 def _reports_failure(payload: dict[str, Any]) -> bool:
-    """Return whether an envelope without a code of its own says that it failed."""
+    """Return whether an envelope without a code reports a failure."""
     if any(_code(payload.get(name)) is not None for name in ("statusCode", "code")):
         return False
     return any(payload.get(name) in (False, "false") for name in ("success", "ok"))
@@ -179,7 +179,7 @@ def _code_and_message(payload: dict[str, Any], status: int) -> tuple[int | None,
     """Extract the code and the message.
 
     The code is ``error.code``, else ``statusCode``, else ``code``, else the HTTP status, as
-    a number; an error without any number but 200 has no code.
+    a number; an error whose only number is 200 has no code.
     """
     error = payload.get("error")
     inner = error if isinstance(error, dict) else {}
@@ -193,7 +193,7 @@ def _code_and_message(payload: dict[str, Any], status: int) -> tuple[int | None,
 
 
 def _code(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdecimal() and len(value) <= _LONGEST_CODE:
+    if isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -203,8 +203,8 @@ def _code(value: Any) -> int | None:
 def _retry_after(reply: Reply) -> float | None:
     """Read ``Retry-After`` (RFC 9110, section 10.2.3) as seconds from when *reply* was received.
 
-    A date is held against the response's own ``Date`` where there is one: the two
-    clocks need not agree.
+    A date is compared with the response's own ``Date`` if there is one: the two
+    clocks may differ.
     """
     value = reply.headers.get("Retry-After")
     if value is None:
@@ -223,21 +223,21 @@ def _read_date(value: str) -> float | None:
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = read(value.strip())
-            # Dates of HTTP are in GMT; asctime's form (RFC 9110, section 5.6.7) does not say so.
+            # HTTP dates are GMT; the asctime format (RFC 9110, section 5.6.7) does not say so.
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError, TypeError, IndexError):
             continue
     return None
 
 
-def _no_object(reply: Reply) -> AireiterError:
-    """Return why a response is not the API's: the cause is in its status and its first bytes."""
+def _not_an_envelope(reply: Reply) -> AireiterError:
+    """Return the error for a body that is not an envelope, judged by status and first bytes."""
     status, body = reply.status, reply.body.lstrip()
     page = body[:1] == b"<"
     if status in _RATE_LIMITS:
         return RateLimitError(status, "too many requests", _retry_after(reply), None, status)
     if status in _PAGES:
-        title = _TITLE.search(body[:_LONGEST_TEXT].decode("utf-8", "replace")) if page else None
+        title = _TITLE.search(body[:_MAX_TEXT].decode("utf-8", "replace")) if page else None
         text = html.unescape(title[2]).strip() if title else _excerpt(reply)
         return InvalidRequestError(status, text, _retry_after(reply), None, status)
     if status in _REDIRECTS:
@@ -266,11 +266,11 @@ def _excerpt(reply: Reply) -> str:
 
 
 def read_text(value: Any) -> str:
-    """Read what should be a text: nothing if it is null, shortened if it is long or no text."""
+    """Return *value* as text: empty for null, a short repr if not a str, truncated if long."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else _short.repr(value)
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def read_number(value: Any) -> float | None:

@@ -1,9 +1,9 @@
-"""Where the media are in a finished task's ``output``.
+"""Find the media in a finished task's ``output``.
 
-The place differs by model (``url``, ``video``, ``audio``, ``file``, or text
-alone), and where a song has a ``url`` beside its ``audio``, that is the cover
-image. The catalogue has the place for each of its models; for any other the
-known places are tried, the most specific first.
+The field differs by model (``url``, ``video``, ``audio``, ``file``, or text
+only); if a song has both ``audio`` and ``url``, the latter is its cover image. The
+catalogue names the field of each known model; for others, the known fields are
+tried, the most specific first.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ _MEDIA: Final[Mapping[str, OutputKind]] = {
     "data:audio": "audio",
     "data:text": "text",
 }
-_LONGEST_URL: Final = 65_536  # characters: urllib keeps the last URLs that it has taken apart
+_MAX_URL: Final = 65_536  # characters: urllib caches the URLs that it parses
 
 
-# Where an adapter for the service, or a relay, has results beside or instead of ``output``, and
-# where a URL from there belongs in an item.
+# Where adapters and relays put results beside or instead of ``output``, and the field of an item
+# that such a URL belongs in.
 _ELSEWHERE: Final[Mapping[str, str]] = {
     "outputs": "url",
     "results": "url",
@@ -53,7 +53,7 @@ _COVERS: Final = ("cover", "cover_url", "cover_image")
 def find_outputs(
     data: Mapping[str, Any], model: str | None, out_task_id: str | None
 ) -> tuple[Output, ...]:
-    """Read the outputs of a task that has ended from wherever in *data* they are."""
+    """Read the outputs of an ended task, wherever in *data* they are."""
     outputs = read_outputs(data.get("output"), model, out_task_id)
     if outputs:
         return outputs
@@ -80,12 +80,12 @@ def read_outputs(
 ) -> tuple[Output, ...]:
     """Read the ``output`` of a finished task, whatever its shape.
 
-    An item with neither a URL nor a text is left out: a task may be completed
+    An item with neither a URL nor a text is skipped: a task may be completed
     before its results are published.
 
     Args:
         output: An array of objects, an object with a ``list``, one object, or URLs.
-        model: The name of the task's model, None where it is not known.
+        model: The name of the task's model, None if unknown.
         out_task_id: The ID of the task.
     """
     if not output:
@@ -117,7 +117,7 @@ def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dic
         kind = _KINDS[found]
     elif media is not None and place != "text":
         kind = _kind_of_url(media, medium)
-        if kind == "image" and place in _KINDS:  # a song's or a video's cover alone
+        if kind == "image" and place in _KINDS:  # only the cover of a song or a video
             media, cover = None, media
     else:
         media, cover = None, media
@@ -140,7 +140,7 @@ def _text(value: Any) -> str | None:
 
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:
     scheme = url[:11].lower().partition("/")[0]
-    if scheme.startswith("data:") or len(url) > _LONGEST_URL:
+    if scheme.startswith("data:") or len(url) > _MAX_URL:
         return _MEDIA.get(scheme) or medium or "file"
     try:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()

@@ -1,4 +1,4 @@
-"""Polling schedule: pure generators over seconds; nothing here waits or asks."""
+"""Polling schedule: pure generators of seconds, without I/O or sleeping."""
 
 import random
 from collections import OrderedDict
@@ -9,10 +9,9 @@ from attrs import field, frozen
 
 from aireiter_async._arguments import at_least_one, not_negative, not_negative_or_none, share
 
-# Seconds to the first poll while nothing has been learned: images take seconds to tens of
-# seconds, videos one to five minutes (https://docs.aireiter.com, and seen). A poll that comes early
-# costs the service one cheap exchange, one that comes late costs the caller time: the guesses are
-# early, and doubled.
+# Seconds to the first poll of a model without a learned duration: images take seconds to tens of
+# seconds, videos one to five minutes (https://docs.aireiter.com, and observed). An early poll costs
+# the service one cheap exchange, a late one costs the caller time: guess early, then double.
 _GUESSES: Final[Mapping[str, float]] = {"image": 2.0, "video": 8.0, "audio": 3.0, "text": 1.0}
 _GUESS: Final = 2.0
 _GUESS_GROWTH: Final = 2.0
@@ -20,7 +19,7 @@ _LEARNED_SHARE: Final = 0.85
 _STEP_SHARE: Final = 0.08
 _SHORTEST_STEP: Final = 0.25
 _WEIGHT: Final = 0.2
-_REMEMBERED: Final = 1000
+_MAX_MODELS: Final = 1000
 _PUBLISHING: Final = 6.0
 
 
@@ -29,9 +28,9 @@ class Expectation:
     """How long a task is expected to take.
 
     Attributes:
-        seconds: From its acceptance to its end, as its model's tasks have been
-            taking; where none has been seen to end, to a first poll.
-        learned: Whether tasks of its model have been seen to end.
+        seconds: The learned time from acceptance to end; before a task of the
+            model has been seen to end, the time to the first poll.
+        learned: Whether a task of the model has been seen to end.
     """
 
     seconds: float
@@ -43,22 +42,23 @@ class PollPolicy:
     """When `wait` polls a task.
 
     Attributes:
-        first: Seconds from the submit to the first poll; None: from how long
-            this model's tasks have been taking.
-        step: Seconds between the first two polls; None: a small share of how
-            long this model's tasks have been taking; while that is not known,
-            each step is as long as all the time before it.
-        growth: How much longer each step is than the one before, at least 1.
-        cap: Seconds that a step is at most before its jitter.
-        jitter: Share, 0 to 1, by which each wait is lengthened or shortened at
-            random, so that tasks that were submitted together are not polled together.
-        grace: Seconds for which "not found" may be the service's lag rather
-            than the truth. A completed task without outputs is polled for six
-            times as long: services report the end before they publish the result.
+        first: Seconds from the submit to the first poll; None: 0.85 of the
+            model's learned duration or, until one is known, 1 to 8 seconds,
+            depending on the medium.
+        step: Seconds between the first two polls; None: 0.08 of the model's
+            learned duration, at least 0.25; until one is known, each step equals
+            the time elapsed before it.
+        growth: Factor from each step to the next, at least 1.
+        cap: Maximum seconds of a step, before jitter.
+        jitter: Share, 0 to 1, by which each wait is randomly lengthened or
+            shortened, so that tasks submitted together are not polled together.
+        grace: Seconds for which "not found" is attributed to a lag of the service.
+            A completed task without outputs is polled for six times as long:
+            a service may report the end before it publishes the result.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     first: float | None = field(default=None, validator=not_negative_or_none)
@@ -79,7 +79,7 @@ class PollPolicy:
         Args:
             expected: How long the task is expected to take.
             elapsed: Seconds since the task was submitted.
-            uniform: Draws a number from [0, 1).
+            uniform: Returns a random number in [0, 1).
         """
         seconds, growth = expected.seconds, self.growth
         if expected.learned:
@@ -103,11 +103,11 @@ class PollPolicy:
 
 
 class Durations:
-    """How long the tasks of each model have been taking, as this client has observed it.
+    """Task durations by model, as this client has observed them.
 
-    A moving average that forgets what does not fit any more: a task that took
-    less than half of it restarts it, and one outlier cannot double it. The least
-    recently seen model is dropped beyond a thousand.
+    A moving average: a task that took less than half of it restarts it, and one
+    outlier raises it by a fifth at most. Beyond 1,000 models, the least recently
+    seen one is dropped.
     """
 
     def __init__(self) -> None:
@@ -121,9 +121,9 @@ class Durations:
 
         Args:
             model: The task's model.
-            waited: Seconds for which this client has waited for it.
-            by_service: Seconds that it took by the service's own times, if it tells them.
-            from_start: Whether the wait began with the task.
+            waited: Seconds that this client has waited for it.
+            by_service: Seconds between the service's timestamps, None without them.
+            from_start: Whether the wait began when the task was accepted.
         """
         self._longest = max(self._longest, waited)
         if by_service is not None and not 0 <= by_service <= 2 * self._longest:
@@ -140,7 +140,7 @@ class Durations:
             seconds = known + _WEIGHT * (min(seconds, 2 * known) - known)
         self._seconds[model] = seconds
         self._seconds.move_to_end(model)
-        if len(self._seconds) > _REMEMBERED:
+        if len(self._seconds) > _MAX_MODELS:
             self._seconds.popitem(last=False)
 
     def expect(self, model: str | None, medium: str | None) -> Expectation:

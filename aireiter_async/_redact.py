@@ -12,11 +12,11 @@ from aireiter_async.errors import AireiterError
 
 _HIDDEN: Final = "***"
 _REDIRECTS: Final = range(300, 400)
-# Characters. Anything shorter is a word that responses have of their own ("data", "png"), and no
+# Characters. Anything shorter may be an ordinary word of a response ("data", "png"), and is not a
 # key of the service.
 _SHORTEST_KEY: Final = 8
 _SHORTEST_PART: Final = 4
-_DATA: Final = frozenset({"out_task_id", "url"})  # fields without which a value is of no use
+_DATA: Final = frozenset({"out_task_id", "url"})  # never redacted: without these a value is useless
 
 
 class Secret(str):
@@ -29,26 +29,26 @@ class Secret(str):
 
 
 def hide(api_key: str | None) -> str | None:
-    """Keep a key out of the variables that a traceback shows, whether it is a good one or not."""
+    """Wrap a key, valid or not, so that tracebacks that show variables do not show it."""
     return Secret(api_key) if isinstance(api_key, str) else api_key
 
 
 class Redactor:
-    """Removes a key from what is reported: a relay may echo the request in its responses.
+    """Removes the key from everything reported: a relay may echo the request in a response.
 
-    Responses are parsed as they are; what is made of them is redacted.
+    Responses are parsed unchanged; the values read from them are redacted.
 
     Args:
         key: The API key.
 
     Attributes:
-        forms: What to search a body for; nothing where the key is too short to be one.
+        forms: The bytes to search a body for; empty if the key is too short to be real.
     """
 
     def __init__(self, key: str) -> None:
         forms = _forms(key) if len(key) >= _SHORTEST_KEY else ()
         self.forms = tuple(Secret(form).encode() for form in forms)
-        # Errors show a header's value as a repr.
+        # Errors show header values as reprs.
         self._texts = {form for text in forms for form in (text, repr(str(text))[1:-1])}
 
     def finds_key(self, reply: Reply) -> bool:
@@ -56,7 +56,7 @@ class Redactor:
         return reply.status in _REDIRECTS or any(form in reply.body for form in self.forms)
 
     def redact(self, value: Any) -> Any:
-        """Return *value*, made of a response, without the key in its texts."""
+        """Return *value*, read from a response, with the key removed from its strings."""
         if type(value) is str:
             return self._redact_text(value)
         if isinstance(value, dict):
@@ -75,7 +75,7 @@ class Redactor:
             text = getattr(error, name, None)
             if text:
                 setattr(error, name, self._redact_end(self._redact_text(text)))
-        error.args = self.redact(error.args)  # which a pickle has, too
+        error.args = self.redact(error.args)  # these are pickled as well
         error.__traceback__ = error.__cause__ = error.__context__ = None
 
     def _redact_text(self, text: str) -> str:
@@ -84,7 +84,7 @@ class Redactor:
         return text
 
     def _redact_end(self, text: str) -> str:
-        """Remove the part of a key at which a long text was cut off."""
+        """Remove a partial key from the end of a truncated text."""
         for form in self._texts:
             for length in range(len(form) - 1, _SHORTEST_PART - 1, -1):
                 if text.removesuffix("...").endswith(form[:length]):
@@ -93,7 +93,7 @@ class Redactor:
 
 
 def _forms(key: str) -> set[str]:
-    """Return *key* as it is, as in JSON, and as in a URL."""
+    """Return *key* verbatim, escaped as in JSON, and encoded as in a URL."""
     in_json = json.dumps(key)[1:-1]
     in_url = quote(key, safe="")
     in_lower_case = re.sub("%..", lambda found: found[0].lower(), in_url)

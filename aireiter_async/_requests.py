@@ -1,4 +1,4 @@
-"""Requests: frozen values with the ID and the bytes that they keep, no I/O."""
+"""Requests: frozen values that fix the ID and the bytes to send; no I/O."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _URL: Final = re.compile(r"https?://[!-~]+")
 
 
 def check_id(out_task_id: object) -> str:
-    """Return *out_task_id* if the service accepts it as an id.
+    """Return *out_task_id* if it is a valid ID.
 
     Raises:
         TypeError: It is not a string.
@@ -36,31 +36,31 @@ def check_id(out_task_id: object) -> str:
 
 @frozen(init=False, repr=False)
 class SubmitRequest:
-    """One task to be submitted: a value that keeps its ID and its bytes on every attempt.
+    """A request for one task: a value with the same ID and bytes on every attempt.
 
-    The params are encoded when the request is made: later changes of the mapping,
-    or of a list in it, change neither what is sent nor `params`.
+    The params are encoded on construction: changing the mapping, or a list in it,
+    afterwards affects neither what is sent nor `params`.
 
     Attributes:
-        model: The model's name, a channel's suffix included. Names that this
-            release does not know are passed on.
+        model: The model's name, including a channel's suffix. Names unknown to
+            this release are passed through.
         out_task_id: 1 to 64 characters of ``[A-Za-z0-9_-]``, generated when not
-            given; the only handle on the task, and used once per API key.
-        callback_url: Where the service reports the end of the task; documented
+            given; the only handle on the task; use each ID once per API key.
+        callback_url: URL that the service calls when the task ends; documented
             for five models only.
 
     Args:
         model: See above.
-        params: A mapping of JSON values, passed on unchecked, or an instance of a
+        params: A mapping of JSON values, sent unchecked, or an instance of a
             class in `aireiter_async.models`.
         out_task_id: See above; None generates one.
         callback_url: See above.
         metadata: Echoed back by the service; documented for five models only.
-        generated_id: Internal: the ID that was generated, which `generated` remembers.
+        generated_id: Internal: the generated ID, by which `generated` recognises it.
 
     Raises:
-        TypeError: An argument is of the wrong type, or JSON has no form for it.
-        ValueError: An argument is out of its range.
+        TypeError: An argument is of the wrong type, or JSON cannot represent it.
+        ValueError: An argument is out of range.
     """
 
     model: str
@@ -88,7 +88,7 @@ class SubmitRequest:
                 f"model must be a model's name such as 'nano_banana', got {reprlib.repr(model)}"
             )
         kept: Encoded | Model
-        if type(params) is dict:  # nearly always: spares the questions below
+        if type(params) is dict:  # the common case, without the checks below
             kept = body = encode_mapping("params", params)
         elif isinstance(params, Model):
             if model not in params.VARIANTS:
@@ -114,22 +114,22 @@ class SubmitRequest:
 
     @property
     def params(self) -> Mapping[str, Any] | Model:
-        """The models instance, or the params as they were given, as a copy of its own."""
+        """The models instance, or a copy of the params as given."""
         return self._params if isinstance(self._params, Model) else self._body.load()
 
     @property
     def metadata(self) -> Mapping[str, Any] | None:
-        """The metadata as they were given, as a copy of its own."""
+        """A copy of the metadata as given."""
         return None if self._metadata is None else self._metadata.load()
 
     @property
     def generated(self) -> bool:
-        """Whether the ID was generated, so that a ledger may put a stable one in its place."""
+        """Whether the ID was generated, so that a ledger may replace it with a stable one."""
         return self.out_task_id == self._generated_id
 
     @property
     def large(self) -> bool:
-        """Whether encoding takes long enough to be left to a thread: over 64 KB of text."""
+        """Whether to encode in a thread: over 64 KB of text."""
         return self._body.text is None or (
             self._metadata is not None and self._metadata.text is None
         )
@@ -159,17 +159,17 @@ class SubmitRequest:
         return b'%b,"metadata":%b,"params":%b}' % (head.encode(), self._metadata.encode(), params)
 
     def encode_content(self) -> str:
-        """Return what identifies the content: canonical JSON of model, params and metadata.
+        """Return canonical JSON of model, params and metadata, which identifies the content.
 
-        Keys are sorted, and a data URI is replaced by its digest; the ID and the
-        callback URL, which may hold a secret, are left out.
+        Keys are sorted and data URIs replaced by their digests; the ID and the
+        callback URL, which may hold a secret, are omitted.
         """
         more = b"" if self._metadata is None else b'"metadata":%b,' % self._metadata.digest_media()
         names = more, quote(self.model).encode(), self._body.digest_media()
         return (b'{%b"model":%b,"params":%b}' % names).decode()
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_body"):  # seen in a traceback's variables while it is made
+        if not hasattr(self, "_body"):  # shown in a traceback during construction
             return "<SubmitRequest>"
         params = self._body.values if self._body.text is None else self.params
         shown = {"model": self.model, "params": params, "out_task_id": self.out_task_id}
@@ -218,30 +218,30 @@ def as_request(
     callback_url: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> SubmitRequest:
-    """Make the request that `submit` sends from what it was given.
+    """Make a request from the arguments of `submit`.
 
     Args:
-        request: A request, a models instance, or a model's name. A name that the
-            catalogue has makes a checked models instance; another one is passed on.
-        params: What goes with a name, and only with a name.
-        out_task_id: In place of the request's own, as the next three.
+        request: A request, a models instance, or a model's name. The params of a
+            name in the catalogue are validated; other names are passed through.
+        params: The params for a model's name; only valid with one.
+        out_task_id: Overrides the request's own, as do the next three.
         channel: The model's channel.
-        callback_url: Where the service reports the end.
+        callback_url: URL that the service calls when the task ends.
         metadata: Echoed back by the service.
 
     Raises:
-        TypeError: *request* is none of these, or *params* do not fit it.
+        TypeError: *request* is none of these, or already has params.
         ValueError: The model has no such *channel*, an ID is malformed, or the
             params are not as documented.
     """
     if params is not None and not isinstance(request, str):
-        raise TypeError("params go with a model's name; a request has its own")
+        raise TypeError("pass params only with a model's name: a request has its own")
     options: dict[str, Any] = {
         "out_task_id": out_task_id,
         "callback_url": callback_url,
         "metadata": metadata,
     }
-    match request:  # which is cheaper than isinstance
+    match request:  # cheaper than isinstance
         case SubmitRequest():
             if channel is not None:
                 options["model"] = models.with_channel(request.model, channel)
@@ -254,7 +254,7 @@ def as_request(
             model = name if channel is None else models.with_channel(name, channel)
             return SubmitRequest(model, request, **options)
         case str():
-            given: Any = params  # checked by what it is given to
+            given: Any = params  # checked where it is used
             known = request in models.MODELS
             made = models.build(request, given) if known else SubmitRequest(request, given)
             return as_request(made, channel=channel, **options)

@@ -34,16 +34,16 @@ class RetryPolicy:
     """Retry policy for transient failures.
 
     Attributes:
-        attempts: Times that one exchange is tried in all, at least 1.
-        base: Seconds that the first wait is at most; each next one is drawn
-            from twice the range ("full jitter").
-        cap: Seconds that a wait is at most, unless the service asks for more.
-        settle: Seconds over which a submit whose response was lost is polled for
-            before it may be sent again; 0 polls without waiting.
-        max_retry_after: Seconds that the service may ask to wait for; when it
-            asks for longer, the error is raised at once with ``retry_after``.
-        resubmit: Whether a submit that was polled for and not found may be sent
-            again, with the same ID and body.
+        attempts: Attempts per exchange in total, at least 1.
+        base: Maximum seconds of the first wait; the maximum doubles with each
+            retry, and the wait is drawn at random below it ("full jitter").
+        cap: Maximum seconds of a wait, unless the service asks for more.
+        settle: Seconds over which the ID of an ambiguous submit is polled before
+            the request may be sent again; 0 polls without waiting.
+        max_retry_after: The longest ``Retry-After`` to obey, in seconds; after a
+            longer one, the error is raised immediately, with ``retry_after`` set.
+        resubmit: Whether an ambiguous submit that was polled for and not found may
+            be sent again, with the same ID and body.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -65,14 +65,14 @@ class RetryPolicy:
     ) -> float:
         """Return the seconds to wait after *error*, before one more attempt.
 
-        A ``Retry-After`` is kept in full, with up to ``base`` seconds of jitter
+        A ``Retry-After`` is obeyed in full, with up to ``base`` seconds of jitter
         on top; otherwise the wait is drawn from zero to ``base`` times two to
         the power of *retries*.
 
         Args:
-            error: How the last attempt failed.
-            retries: How many retries there were before.
-            uniform: Draws a number from [0, 1).
+            error: The failure of the last attempt.
+            retries: The number of retries so far.
+            uniform: Returns a random number in [0, 1).
         """
         asked = retry_after(error)
         if asked is not None:
@@ -84,22 +84,22 @@ class RetryPolicy:
         return (share * self.settle for share in _SETTLE_SHARES)
 
     def allows(self, error: Exception) -> bool:
-        """Return whether the pause that the service asks for is short enough to wait."""
+        """Return whether the ``Retry-After`` of *error*, if any, is within `max_retry_after`."""
         asked = retry_after(error)
         return asked is None or asked <= self.max_retry_after
 
 
 class FailureClass(Enum):
-    """Whether the service may have accepted a submit that failed, and so what to do next."""
+    """Whether the service may have accepted a failed submit, and so what to do next."""
 
     NOT_SENT = auto()
     """The connection was never made: retry."""
     RATE_LIMITED = auto()
-    """The service asks for a slower pace: retry after ``Retry-After``."""
+    """The service limits the rate: retry after ``Retry-After``."""
     REJECTED = auto()
-    """The service has certainly accepted nothing, and would not the next time: raise."""
+    """The service rejected it and would do so again: raise."""
     AMBIGUOUS = auto()
-    """It may have accepted the task: settle."""
+    """The service may have accepted it: settle."""
 
 
 # A definite rejection, as the HTTP status of any body or as the code of an envelope; 408 and 5xx
@@ -114,7 +114,7 @@ def failure_class(error: AireiterError) -> FailureClass:
     """Classify a failed exchange by HTTP status, envelope code and kind of body.
 
     Args:
-        error: What the exchange raised. An `APIError` is an envelope and has both a
+        error: The exchange's error. An `APIError` is an envelope and has both a
             code and a status; a `ProtocolError` is any other body (HTML, broken
             JSON) and has a status only; a `TransportError` has neither.
     """
@@ -134,27 +134,27 @@ def failure_class(error: AireiterError) -> FailureClass:
 
 
 def retry_after(error: Exception) -> float | None:
-    """Return the seconds that the service asks to wait for, None if it does not say."""
+    """Return the service's ``Retry-After`` in seconds, or None."""
     if isinstance(error, APIError | ProtocolError):
         return error.retry_after
     return None
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether the same exchange may well succeed later."""
+    """Return whether the same exchange may succeed later."""
     return isinstance(error, TransportError | ProtocolError) or (
         isinstance(error, APIError) and failure_class(error) is not FailureClass.REJECTED
     )
 
 
 def may_submit_again(error: Exception) -> bool:
-    """Return whether a submit may be repeated: not even after a rejection in HTML."""
+    """Return whether to retry a submit: as `is_transient`, but not if rejected in HTML."""
     return is_transient(error) and failure_class(error) is not FailureClass.REJECTED  # type: ignore[arg-type]
 
 
 @define
 class Repetition:
-    """One call that has failed: how often, and the wait before its next attempt."""
+    """State of a failing call: its retries so far, and the wait before the next attempt."""
 
     retry: "Retry"
     retries: int = 0
@@ -165,7 +165,7 @@ class Repetition:
         self.seconds = policy.wait(error, self.retries)
         self.retries += 1
         _log.info(
-            "attempt %d of %d failed, the next is in %.2f s: %s",
+            "attempt %d of %d failed, retrying in %.2f s: %s",
             self.retries,
             policy.attempts,
             self.seconds,
@@ -180,17 +180,17 @@ class Repetition:
 
 
 class Retry:
-    """Repeats an attempt while it fails for a passing reason.
+    """Retries an attempt while its failures are transient.
 
-    Nearly every call succeeds at once: backoff, which costs as much as reading a
-    response, takes over after the first failure.
+    Most calls succeed at once: backoff, which costs as much as parsing a response,
+    takes over after the first failure.
 
     Args:
-        policy: How often, and how long to wait in between.
-        sleep: Waits for a number of seconds; what it raises passes at once.
-        on_retry: Called with each error that is followed by another attempt, and
-            with the seconds until then.
-        transient: Whether an error may pass.
+        policy: Attempts and waits.
+        sleep: Sleeps for a number of seconds; its exceptions propagate.
+        on_retry: Called with each error that will be retried, and the seconds
+            until then.
+        transient: Returns whether an error may be retried.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class Retry:
         self.sleep = sleep
         self.on_retry = on_retry
 
-        # Not a method: backoff keeps it, and would keep this object in a cycle.
+        # Not a method: backoff holds a reference to it, a cycle with this object.
         def is_final(error: Exception) -> bool:
             return not transient(error) or not policy.allows(error)
 
@@ -227,8 +227,8 @@ class Retry:
         """Await ``attempt(*args)`` until it succeeds.
 
         Raises:
-            AireiterError: The last error: final, or of the last attempt allowed. What is not
-                ours, cancellation first of all, passes at once.
+            AireiterError: The first final error, or that of the last attempt. Other
+                exceptions, such as cancellation, propagate immediately.
         """
         try:
             return await attempt(*args)
@@ -237,10 +237,10 @@ class Retry:
         return await repetition.run(attempt, *args)
 
     def repetition(self, error: AireiterError) -> "Repetition":
-        """Return what repeats an attempt that failed with *error*.
+        """Return the state for retrying an attempt that failed with *error*.
 
         Raises:
-            AireiterError: *error*, if there is to be no other attempt.
+            AireiterError: *error*, if it must not be retried.
         """
         if self.policy.attempts == 1 or self._is_final(error):
             try:

@@ -1,7 +1,7 @@
-"""What the service returns, as frozen values, no I/O.
+"""Frozen values for what the service returns; no I/O.
 
-What is unknown or malformed in a reply never breaks a value, and the reply
-itself is kept in ``raw``.
+Unknown or malformed fields of a reply never break a value, and the whole reply is
+kept in ``raw``.
 """
 
 import functools
@@ -20,8 +20,8 @@ OutputKind = Literal["image", "video", "audio", "text", "file"]
 class TaskStatus(StrEnum):
     """The status of a task.
 
-    ``PENDING`` is queued; ``UNKNOWN`` is a word this release does not know,
-    or a task that has not been seen yet: the task counts as running.
+    ``PENDING`` means queued. ``UNKNOWN`` is a word that this release does not know,
+    or a task that has not been queried yet; it counts as running.
     """
 
     PENDING = "pending"
@@ -36,17 +36,17 @@ class Output:
     """One result of a task.
 
     Attributes:
-        url: Where the medium is, on another host than the API's; None for
-            lyrics. How long it stays there is not documented: download it.
+        url: URL of the medium, on a different host than the API; None for
+            lyrics. Its lifetime is undocumented: download it.
         kind: ``image``, ``video``, ``audio``, ``text`` or ``file`` (an archive,
             or a medium of unknown kind).
         cover_url: The cover image of a song.
-        title: The title, of songs and lyrics.
+        title: The title of a song or lyrics.
         text: The lyrics.
-        metadata: What the service says about the output, such as a layer's
+        metadata: Further facts about the output, such as a layer's
             ``bounding_box`` in pixels.
-        out_task_id: The ID of its task, None where the output was made by hand.
-        number: Its place among the task's outputs, from 1.
+        out_task_id: The task's ID, None if constructed by hand.
+        number: Position among the task's outputs, from 1.
         raw: The output as the service sent it.
     """
 
@@ -63,11 +63,11 @@ class Output:
 
 @frozen
 class ErrorDetail:
-    """Why the service says that a task failed.
+    """The service's reason for a failed task.
 
     Attributes:
-        code: The service's word, such as ``TIMEOUT`` (its upstream's; a new
-            task with the same parameters has succeeded later).
+        code: The service's code, such as ``TIMEOUT`` (an upstream timeout; the
+            same parameters may succeed in a new task).
         message: The service's text, possibly in two languages.
     """
 
@@ -82,10 +82,10 @@ class Task:
     Attributes:
         out_task_id: The ID under which it was submitted.
         status: Its status.
-        model: The model's name, None where only the ID was known.
-        estimated_credits: What the service expects to charge; None where the
-            reply did not say, which is not zero.
-        credits_used: What it charged, once the task has ended.
+        model: The model's name, None if only the ID was known.
+        estimated_credits: The expected charge in credits; None if the reply had
+            no estimate, which does not mean zero.
+        credits_used: The charge in credits, once the task has ended.
         created_at: When the service accepted it, by the service's clock.
         completed_at: When it ended, by the service's clock.
         outputs: The results, in the service's order.
@@ -106,7 +106,7 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended, either way."""
+        """Whether the task has ended, successfully or not."""
         return self.status is TaskStatus.COMPLETED or self.status is TaskStatus.FAILED
 
     @property
@@ -121,7 +121,7 @@ class Task:
 
     @property
     def url(self) -> str | None:
-        """The URL of the first result; None where there is none."""
+        """The URL of the first result, or None."""
         return next(iter(self.urls), None)
 
     @property
@@ -130,14 +130,14 @@ class Task:
         return tuple(output.url for output in self.outputs if output.url is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but ``raw`` as JSON values: times in ISO 8601, tuples as lists."""
+        """Return everything but ``raw`` as JSON values: times in ISO 8601, tuples as lists."""
         document: dict[str, Any] = _converter().unstructure(self)
         return document
 
 
 @functools.cache
 def _converter() -> Converter:
-    """Build the converter on first use: that costs more than a thousand conversions."""
+    """Build the converter on first use: it costs more than a thousand conversions."""
     converter = Converter(unstruct_collection_overrides={tuple: list})
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     for cls in (Output, Task):  # a task's hook is built with that of its outputs
@@ -148,10 +148,10 @@ def _converter() -> Converter:
 
 @frozen
 class FreeQuota:
-    """A number of tasks that one model runs without charge.
+    """A model's allowance of free tasks.
 
     Attributes:
-        model_key: The service's name of the quota's model.
+        model_key: The service's name for the model.
         total: Tasks granted.
         used: Tasks used up.
         remaining: Tasks left.
@@ -165,11 +165,11 @@ class FreeQuota:
 
 @frozen
 class Balance:
-    """What the account has left.
+    """The account's remaining credits and free tasks.
 
     Attributes:
         credits: Credits, possibly fractional.
-        free_quotas: Tasks that cost nothing, by model.
+        free_quotas: Free tasks by model.
         raw: The whole reply, parsed.
     """
 
@@ -180,23 +180,22 @@ class Balance:
 
 @frozen
 class ClientStats:
-    """What a client and its views have done so far: a snapshot.
+    """A snapshot of the counters of a client and its views.
 
     Attributes:
-        requests: HTTP exchanges begun, downloads included. Where a connection is
-            lost before the response to a GET, aiohttp repeats it once: that is one exchange.
-        retries: Exchanges that were begun because an earlier one of the same
-            call had failed.
+        requests: HTTP exchanges started, including downloads. A GET that aiohttp
+            repeats because its connection was lost counts once.
+        retries: Exchanges started because an earlier one of the same call failed.
         submitted: Tasks that the service accepted.
-        settled: Submits whose response was lost and whose task was found by querying.
+        settled: Ambiguous submits whose task was found by querying.
         completed: Tasks that `wait` saw complete.
         failed: Tasks that `wait` saw fail.
         rate_limited: Rejections with 429 or 425.
         in_flight: Exchanges in progress.
-        waiting: Callers in the queue for a slot or for the rate.
+        waiting: Callers queued for a slot or for the rate.
         rate: Requests per second that the throttle allows now; None: no limit.
         credits_estimated: Sum of the estimates of accepted tasks, in credits.
-        credits_unknown: Accepted tasks whose reply gave no estimate.
+        credits_unknown: Accepted tasks without an estimate.
         credits_used: Sum of the charges of the tasks that `wait` saw end.
         estimated_by_model: ``credits_estimated`` by the model's name.
         used_by_model: ``credits_used`` by the model's name.

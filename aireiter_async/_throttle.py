@@ -1,7 +1,7 @@
-"""Admission control: concurrency slots, the request rate, the pause after an outage.
+"""Admission control: concurrency slots, the request rate, the pause during an outage.
 
-A caller takes a slot, first in, first out; where a rate is set or was learned, it first waits for
-that. The slot covers one HTTP exchange, never the wait between two of them.
+A caller takes a slot in FIFO order; if a rate is set or was learned, it first waits for its turn.
+A slot is held for one HTTP exchange, never for the wait between two of them.
 """
 
 import asyncio
@@ -11,41 +11,41 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-# `benchmarks/rate.py` shows what these achieve against many kinds of services.
-_CUT: Final = 0.85  # of the last good rate is left after a cut
-_DEEPEST: Final = 0.4  # of the rate a cut takes for good at least: few exchanges measure badly
-_CLEAN: Final = 0.95  # of the rate at which rejections began is taken for good
+# `benchmarks/rate.py` measures these against many kinds of services.
+_CUT: Final = 0.85  # share of the last good rate that a cut leaves
+_DEEPEST: Final = 0.4  # least share of the rate that stays good: few exchanges measure badly
+_CLEAN: Final = 0.95  # share of the rate at which rejections began that stays good
 _RECOVERY: Final = 2.4  # seconds from a cut back to the last good rate
 _SCALE: Final = (1.0 - _CUT) / _RECOVERY**3
-_FIRST: Final = 1.0  # requests per second, where nothing was accepted yet
+_FIRST: Final = 1.0  # requests per second, while nothing has been accepted
 _SLOWEST: Final = 0.2  # requests per second
-_UNBOUND: Final = 10_000.0  # requests per second beyond which a learned rate limits nothing
-_SLOW: Final = 20.0  # requests per second: below, the rate grows with fewer requests, so slower
-_LATE: Final = 0.01  # seconds that a request sent late is made up for: timers are that coarse
-_IDLE: Final = 1.0  # seconds without traffic that count as traffic at most
+_UNBOUND: Final = 10_000.0  # requests per second at which a learned rate is dropped
+_SLOW: Final = 20.0  # requests per second: a rate below this grows more slowly
+_LATE: Final = 0.01  # seconds of lateness that are made up for: timers are that coarse
+_IDLE: Final = 1.0  # maximum seconds without traffic that count as traffic
 
-_SPAN: Final = 0.5  # seconds of exchanges that are judged together, or a few requests
-_FEW: Final = 10  # requests
-_INSTANT: Final = 0.01  # seconds: no rate is measured over less
+_SPAN: Final = 0.5  # seconds of exchanges that are judged together
+_FEW: Final = 10  # requests that are judged together at least
+_INSTANT: Final = 0.01  # minimum seconds that a rate is measured over
 
-_ALWAYS: Final = 2  # rejections are tolerated, and besides these shares of the latest exchanges:
+_ALWAYS: Final = 2  # tolerated rejections, besides these shares of the latest exchanges:
 _SHARE: Final = 0.15
 _SHARE_ABOVE: Final = 0.05  # at or above the last good rate
-_BUSY_ABOVE: Final = 1.5  # times the share that is rejected for other reasons, above it as well
-_BUSIEST: Final = 0.15
+_BUSY_ABOVE: Final = 1.5  # times the learned busy share, at or above that rate
+_BUSIEST: Final = 0.15  # maximum learned busy share
 
-_RUN: Final = 5  # rejections without an acceptance pause all requests
-_PAUSE: Final = 1.0  # seconds, where the service gives no time
-_LONGER: Final = 1.5  # times, with each rejection after a pause
+_RUN: Final = 5  # consecutive rejections that pause all requests
+_PAUSE: Final = 1.0  # seconds, without a Retry-After
+_LONGER: Final = 1.5  # factor for each rejection after a pause
 _LONGEST_PAUSE: Final = 5.0
 _PROBE: Final = 0.25  # seconds between requests after a pause
 
 
 class Slots:
-    """A semaphore, first in, first out, whose release takes constant time however many wait.
+    """A FIFO semaphore whose release takes constant time however many callers wait.
 
     Args:
-        number: How many there are.
+        number: The number of slots.
     """
 
     def __init__(self, number: int) -> None:
@@ -55,23 +55,23 @@ class Slots:
 
     @property
     def taken(self) -> int:
-        """How many are taken."""
+        """Slots in use."""
         return self._number - self._free
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for one."""
+        """Callers waiting for a slot."""
         return len(self._queue)
 
     def take(self) -> bool:
-        """Take a slot if one is free; none is while anybody waits."""
+        """Take a slot if one is free; none is free while callers wait."""
         if self._free:
             self._free -= 1
             return True
         return False
 
     async def acquire(self) -> None:
-        """Wait for a slot, and take it."""
+        """Wait for a slot and take it."""
         if self.take():
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class Slots:
             raise
 
     def release(self) -> None:
-        """Release a slot: to whoever has waited longest, if anybody waits.
+        """Release a slot, handing it to the caller that has waited longest, if any.
 
         Raises:
             RuntimeError: No slot was taken.
@@ -110,14 +110,14 @@ class AdaptiveRate:
     along a cubic curve, like botocore's adaptive mode but relative to the rate: it is back at the
     last good rate in 2.4 seconds, and at four times that in ten.
 
-    What is rejected below the last good rate is rejected for other reasons. That share is learned
-    once two cuts have not changed it, and tolerated from then on. When the service accepts nothing
-    at all, requests pause, then leave one at a time until one is accepted.
+    Rejections below the last good rate have other causes. Their share is learned once two cuts
+    have not changed it, and tolerated from then on. When the service accepts nothing at all,
+    requests pause, then go out one at a time until one is accepted.
 
-    The caller passes the time.
+    Callers pass the current time.
 
     Args:
-        ceiling: Requests per second that are never exceeded; infinite: no limit.
+        ceiling: Maximum requests per second; infinite for no limit.
 
     Attributes:
         limited: Whether requests may have to wait.
@@ -140,15 +140,15 @@ class AdaptiveRate:
 
     @property
     def rate(self) -> float:
-        """Requests per second, infinite where nothing limits them."""
+        """Requests per second, infinite if unlimited."""
         return min(self._ceiling, self._learned)
 
     def delay(self, now: float) -> float:
-        """Return the seconds until the next request may leave; 0 or less: now."""
+        """Return the seconds until the next request may be sent; 0 or less means now."""
         return max(self._next_at, self._resume_at) - now
 
     def note_sent(self, now: float) -> None:
-        """Record that a request has left."""
+        """Record that a request was sent."""
         due = self._next_at if now - self._next_at <= _LATE else now
         self._next_at = due + 1.0 / self.rate
         if self._pause:
@@ -170,13 +170,13 @@ class AdaptiveRate:
             self._grow(now)
 
     def rejected(self, sent_at: float, now: float, retry_after: float | None) -> None:
-        """Record a rejection, and pause requests or cut the rate where it is one too many.
+        """Record a rejection, and pause requests or cut the rate if there are too many.
 
         Args:
-            sent_at: When the request left: one that left before the last cut says nothing about
-                the rate since.
+            sent_at: When the request was sent; before the last cut, it says nothing about the rate
+                since.
             now: The time of the rejection.
-            retry_after: Seconds; None or 0: the service gives no time.
+            retry_after: Seconds; None or 0 if the service gave none.
         """
         self._run += 1
         pausing = self._run >= _RUN and not self._pause
@@ -192,7 +192,7 @@ class AdaptiveRate:
             latest.roll(now)
         latest.rejected += 1
         if latest.rejected == 1:
-            # After a few acceptances only: else the rate was too high from the start.
+            # Only after a few acceptances: otherwise the rate was too high from the start.
             self._clean = self._rate_at(now - sent_at) if latest.accepted >= _FEW else 0.0
         if self._good <= self._learned < math.inf:
             share = _SHARE_ABOVE + _BUSY_ABOVE * self._busy
@@ -209,8 +209,8 @@ class AdaptiveRate:
         if self._searching:
             self._good = max(_FIRST, measured)
         else:
-            # A service that saves up nothing accepts half of what comes a little too fast: what it
-            # accepted before is the better measure, unless it accepts nothing now.
+            # A service without a burst allowance accepts only half of a slightly too fast stream:
+            # what it accepted before is the better measure, unless it accepts nothing now.
             clean = 0.0 if self._pause else _CLEAN * self._clean
             rate = self.rate
             self._good = max(_SLOWEST, min(rate, max(_DEEPEST * rate, measured, clean)))
@@ -283,19 +283,19 @@ class _Exchanges:
         return self.accepted + self.rejected
 
     def restart(self, span: float) -> None:
-        """Forget everything; the next exchange begins a span."""
+        """Reset all counts; the next exchange starts a span."""
         self._span = span
         self.accepted = self._accepted_before = 0
         self.rejected = self._rejected_before = 0
         self._from = self._from_before = self.ends_at = -math.inf
 
     def include_pause(self, since: float, until: float) -> None:
-        """Begin with a span that includes a pause, which lowers the rate that is measured."""
+        """Start with a span that includes a pause, which lowers the measured rate."""
         self._from = self._from_before = since
         self.ends_at = until + self._span
 
     def roll(self, now: float) -> None:
-        """End a span: forget the one before it, and begin the next one."""
+        """End a span: drop the previous one and start the next."""
         if now - self.ends_at >= self._span:
             self.restart(self._span)
             self._from = now
@@ -308,19 +308,19 @@ class _Exchanges:
     def accepted_per_second(self, sent_at: float, now: float) -> float:
         """Return the rate of acceptances; the latest exchange was sent at *sent_at*."""
         seconds = now - self._from_before
-        if seconds < self._span / 2:  # the first responses come together: what they took counts
+        if seconds < self._span / 2:  # the first responses arrive together: count their latency
             seconds = max(seconds, now - sent_at)
         return self.accepted / max(seconds, _INSTANT)
 
 
 class Throttle:
-    """Admits the exchanges of a client: a slot for each, at the rate that is set or learned.
+    """Admits a client's exchanges: one slot each, at the configured or learned rate.
 
     Args:
-        max_concurrency: Exchanges in flight, at least 1.
-        max_rate: Requests per second, None for no limit.
-        clock: Seconds that only go up.
-        sleep: Waits for a number of seconds.
+        max_concurrency: Maximum exchanges in flight, at least 1.
+        max_rate: Maximum requests per second, None for no limit.
+        clock: Returns monotonic seconds.
+        sleep: Sleeps for a number of seconds.
     """
 
     def __init__(
@@ -346,14 +346,14 @@ class Throttle:
         return None if rate == math.inf else rate
 
     def enter(self) -> float | None:
-        """Take a slot without waiting, and return the time; None: `acquire` waits for one."""
+        """Take a slot without waiting and return the time; None: call `acquire` instead."""
         if self._rate.limited or not self._slots.take():
             return None
         self.in_flight += 1
         return self._clock()
 
     async def acquire(self) -> float:
-        """Wait for a slot, first in, first out, and for the rate, and return the time."""
+        """Wait for a slot, in FIFO order, and for the rate; return the time."""
         self.waiting += 1
         try:
             await self._slots.acquire()
@@ -380,7 +380,7 @@ class Throttle:
 
     async def _wait_for_rate(self) -> None:
         """Wait until the rate allows a request, then for a slot: no slot is held meanwhile."""
-        # One sleeper at a time, in order: whoever wakes sees the rate as it is by then.
+        # One sleeper at a time, in order, so that each sees the current rate when it wakes.
         async with self._rate_lock:
             await self._slots.acquire()
             while (delay := self._rate.delay(self._clock())) > 0:

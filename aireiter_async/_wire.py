@@ -1,7 +1,7 @@
 """The API's endpoints as values: requests to bytes, responses to tasks and balances.
 
 No I/O and no clock: a reply is ``(status, headers, body, received_at)``. The facts
-come from the service's public documentation and from the authors of public programs.
+come from the service's public documentation and from the authors of public clients.
 """
 
 from collections.abc import Mapping
@@ -52,9 +52,9 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
         The accepted task.
 
     Raises:
-        APIError: The service rejected it, by its own code.
-        ProtocolError: The response is not one of the API's, or names no task
-            that was accepted: whether it was is not certain.
+        APIError: The service rejected the request.
+        ProtocolError: The response is not the API's, or names no accepted task:
+            whether the request was accepted is uncertain.
     """
     out_task_id = request.out_task_id
     payload, data = open_envelope(reply, errors=SUBMIT_ERRORS)
@@ -66,7 +66,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
         raise protocol_error(OTHER_TASK, reply)
     task = _read_task(payload, data, out_task_id, request.model)
     if task.done and data.get("status") not in _ENDS and not (task.outputs or task.error):
-        return evolve(task, status=TaskStatus.PENDING)  # "success": of the submit, not of the task
+        return evolve(task, status=TaskStatus.PENDING)  # "success" of the submit, not of the task
     return task
 
 
@@ -75,8 +75,8 @@ def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
 
     Args:
         reply: The response.
-        out_task_id: The ID that was asked for.
-        model: The task's model where it is known; the response does not say.
+        out_task_id: The queried ID.
+        model: The task's model, None if unknown: the response does not name it.
 
     Raises:
         TaskNotFoundError: The service knows no such task.
@@ -114,7 +114,7 @@ def _read_state(
 
 
 def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
-    """Read a task that has ended from a response that is broken, or has duplicate keys."""
+    """Read an ended task from a response that is broken or has duplicate keys."""
     if reply.status != _OK or b"status" not in reply.body:
         return None
     payload = decode_leniently(reply.body, reply.headers)
@@ -123,7 +123,7 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
     candidates: list[tuple[Any, Any]] = []
     if isinstance(payload, dict):
         code = payload.get("statusCode", _OK)
-        # A relay may have taken the envelope off.
+        # A relay may have removed the envelope.
         candidates += [(payload, payload.get("data")), (payload, payload)]
     if "status" in found and ("out_task_id" in found or b'"out_task_id"' not in reply.body):
         candidates.append(({"statusCode": _OK, "data": found}, found))
@@ -133,7 +133,7 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
         except ProtocolError:
             continue
         in_place = whole is payload and data is not payload
-        # Out of its place, a status may be that of anything.
+        # Elsewhere in the response, a status may belong to something else.
         if task.done and (in_place or task.outputs or data.get("out_task_id")):
             return task
     return None
@@ -168,10 +168,10 @@ def read_balance(reply: Reply) -> Balance:
 
 
 def restore_task(text: str, out_task_id: str, model: str) -> Task:
-    """Read a response to a query again that was kept as the JSON *text* of ``Task.raw``.
+    """Read a task from the stored JSON *text* of its ``Task.raw``.
 
     Raises:
-        ProtocolError: It is not what was kept.
+        ProtocolError: *text* is not the response to a query.
     """
     reply = Reply(_OK, {}, text.encode(), 0.0)
     return read_query(reply, out_task_id, model)
@@ -180,8 +180,8 @@ def restore_task(text: str, out_task_id: str, model: str) -> Task:
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
-    """Read what can be read; nothing that is missing or malformed loses a paid task."""
-    # What is missing is not read: most responses are to a submit or of a task that runs.
+    """Read what is readable: a missing or malformed field never loses a paid task."""
+    # Absent fields are skipped: most responses are to submits or about running tasks.
     get = data.get
     word, given, ended_at = get("status"), get("error"), get("completed_at")
     estimate, charge, created_at = get("estimated_credits"), get("credits_used"), get("created_at")
@@ -216,7 +216,7 @@ _STATUSES: Final[Mapping[str, TaskStatus]] = {
     **{status.value: status for status in TaskStatus if status is not TaskStatus.UNKNOWN},
     "submitted": TaskStatus.PENDING,
 }
-# Words of other services and of programs in between; in any case.
+# Words of other services and of relays, matched case-insensitively.
 _SYNONYMS: Final[Mapping[str, TaskStatus]] = {
     **_STATUSES,
     **dict.fromkeys(
@@ -241,7 +241,7 @@ _SALVAGED: Final = (
 
 
 def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskStatus:
-    """Return the status that an undocumented *word*, or what stands beside it, amounts to."""
+    """Return the status for an undocumented *word*, inferred from other fields if unknown."""
     status = _SYNONYMS.get(word.strip().casefold()) if isinstance(word, str) else None
     if status is not None:
         return status
@@ -252,7 +252,7 @@ def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskS
     return TaskStatus.PENDING if word is None else TaskStatus.UNKNOWN
 
 
-# Times at the limits of the calendar stand for none, and cannot be converted to another zone.
+# Times at the limits of the calendar are placeholders, and break conversion between time zones.
 _YEARS: Final = range(1971, 9999)
 
 

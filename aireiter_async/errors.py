@@ -1,4 +1,4 @@
-"""Everything that this package raises.
+"""The errors of this package.
 
 ::
 
@@ -23,15 +23,15 @@
     ├── DownloadError
     ├── BudgetExceededError
     ├── NotSubmittedError                 the batch stopped before its turn
-    ├── LedgerError                       the record of a batch cannot be used
+    ├── LedgerError                       the ledger cannot be read or written
     └── StoreError                        an idempotency store cannot be used
 
 Bad arguments are `ValueError` or `TypeError`, raised before any I/O. A client
 that is used after `close`, or from a second event loop, raises `RuntimeError`.
 
-Every error pickles, names the task it is about where there is one, and has its
-cause in ``__cause__``. ``str(error)`` says what happened; ``error.advice`` says
-what to do about it, and is attached as a note (PEP 678), which tracebacks show.
+Every error pickles, names its task if there is one, and has its cause in
+``__cause__``. ``str(error)`` says what happened; ``error.advice`` says what to do,
+and is attached as a note (PEP 678), which tracebacks show.
 """
 
 from collections.abc import Mapping
@@ -71,17 +71,17 @@ __all__ = [
 
 
 class AireiterError(Exception):
-    """The base of all errors of this package.
+    """Base class of all errors of this package.
 
     Attributes:
         message: What happened.
-        advice: What to do about it; empty where there is nothing to add.
+        advice: What to do; empty if there is nothing to add.
     """
 
     advice: str = ""
     message: str
 
-    # Not a field: each subclass has it as one, in the place that suits it.
+    # Not a field: each subclass declares it as one, in the position that suits it.
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -98,7 +98,7 @@ class AireiterError(Exception):
 
     @property
     def summary(self) -> str:
-        """What happened, without the task: for another error's message."""
+        """What happened, without the task's ID: for use in another message."""
         return printable(self._text())
 
     def _text(self) -> str:
@@ -110,7 +110,7 @@ class TransportError(AireiterError):
     """No complete response arrived: the request may have been received.
 
     Attributes:
-        out_task_id: The task that the exchange was about.
+        out_task_id: The ID of the task concerned.
     """
 
     advice = "try again with the same ID"
@@ -132,15 +132,15 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 @define(slots=False)
 class ProtocolError(AireiterError):
-    """A response arrived, but not one of the API's: HTML, broken JSON, a wrong shape.
+    """A response arrived that is not the API's: HTML, broken JSON or an unexpected shape.
 
     Attributes:
         message: What was wrong, and the likely cause.
         status: The HTTP status.
         excerpt: The first 200 characters of the body.
-        retry_after: Seconds that the service asks to wait for.
-        out_task_id: The task that the exchange was about.
-        advice: What to do about it, where the response shows that.
+        retry_after: The service's ``Retry-After`` in seconds.
+        out_task_id: The ID of the task concerned.
+        advice: What to do, if the response shows it.
     """
 
     message: str
@@ -161,8 +161,8 @@ class APIError(AireiterError):
     Attributes:
         code: The service's code: from the envelope, else the HTTP status.
         message: The service's text, possibly in two languages.
-        retry_after: Seconds that the service asks to wait for.
-        out_task_id: The task that the request was about.
+        retry_after: The service's ``Retry-After`` in seconds.
+        out_task_id: The ID of the task concerned.
         status: The HTTP status, which may well be 200.
     """
 
@@ -223,9 +223,9 @@ class ServerError(APIError):
 class AmbiguousSubmitError(AireiterError):
     """A submit may or may not have been accepted, and the service could not be asked.
 
-    Submitting again under another ID could pay twice. ``query(out_task_id)``
-    tells whether the task exists; ``submit(request, out_task_id=error.out_task_id,
-    maybe_sent=True)`` asks first, and is safe.
+    Submitting again under another ID could pay twice. ``find(out_task_id)`` looks the
+    task up; ``submit(request, out_task_id=error.out_task_id, maybe_sent=True)`` does
+    so before it sends anything, and is safe.
 
     Attributes:
         out_task_id: The ID that the task has if it was accepted.
@@ -266,7 +266,7 @@ def _reason(error: "TaskFailedError") -> str:
 
 @define(slots=False)
 class TaskFailedError(TaskError):
-    """The service says that the task failed; failed tasks are refunded.
+    """The service reports that the task failed; failed tasks are refunded.
 
     Attributes:
         task: The failed task, with the whole reply in ``task.raw``.
@@ -277,7 +277,7 @@ class TaskFailedError(TaskError):
 
     @property
     def failure_code(self) -> str | None:
-        """The service's code of the failure, such as ``TIMEOUT``; None where it gave none."""
+        """The service's failure code, such as ``TIMEOUT``, or None."""
         return (self.task.error and self.task.error.code) or None
 
     def _text(self) -> str:
@@ -290,7 +290,7 @@ def _describe_missing(_error: "ResultMissingError") -> str:
 
 @define(slots=False)
 class ResultMissingError(TaskError):
-    """The service says that the task has completed, but for a while has shown no result.
+    """The service reports the task as completed, but has not published a result in time.
 
     Attributes:
         task: The completed task, with the whole reply in ``task.raw``.
@@ -312,11 +312,11 @@ class TaskTimeoutError(TaskError, TimeoutError):
 
 @define(slots=False)
 class DownloadError(AireiterError):
-    """A result could not be saved whole; no partial file is left.
+    """A result could not be saved; no partial file is left.
 
     Attributes:
-        url: Where the result is; of one of many thousand characters, the beginning.
-        out_task_id: The task that the result belongs to.
+        url: The result's URL, truncated if extremely long.
+        out_task_id: The ID of the task that the result belongs to.
         expired: Whether the host no longer serves the URL.
     """
 
@@ -372,11 +372,11 @@ class NotSubmittedError(AireiterError):
 
 @define(slots=False)
 class LedgerError(AireiterError):
-    """The record of a batch cannot be used or written; nothing that needed it was sent.
+    """The ledger cannot be read or written; nothing that needed it was sent.
 
     Attributes:
         message: What is wrong with it.
-        path: Where the ledger is.
+        path: The ledger's path.
     """
 
     advice = "fix the cause and run the batch again"
@@ -389,14 +389,14 @@ class LedgerError(AireiterError):
 
 @define(slots=False)
 class StoreError(AireiterError):
-    """An idempotency store cannot be used; nothing was sent that needed its claim."""
+    """The idempotency store cannot be used; nothing that needed its claim was sent."""
 
     advice = "check the store, then make the same call again"
     message: str
     out_task_id: str | None = None
 
 
-# The first match counts, so subclasses stand before their bases.
+# The first match wins, so subclasses come before their bases.
 _HTTP_STATUSES: Final[Mapping[type[Exception], int]] = {
     IDInUseError: 409,
     TaskNotFoundError: 404,
@@ -415,13 +415,13 @@ _CLIENT_ERRORS: Final = range(400, 500)
 
 
 def http_status(error: Exception) -> int:
-    """Return the HTTP status with which a web application should answer its own caller.
+    """Return the HTTP status that a web application should send to its own caller.
 
     Args:
-        error: What a call of this package raised.
+        error: An exception raised by this package.
 
     Returns:
-        4xx where the caller's request is at fault (the service's own code, 409
+        4xx if the caller's request is at fault (the service's own code, 409
         for a used ID, 422 for bad arguments), 503 for the account or its
         budget, 504 for a timeout, 502 otherwise.
     """

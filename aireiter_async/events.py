@@ -1,4 +1,4 @@
-"""What a client does, as it happens: pass a listener to `AsyncClient.subscribe`.
+"""Events of a client, for listeners passed to `AsyncClient.subscribe`.
 
 ::
 
@@ -9,9 +9,9 @@
 
     unsubscribe = client.subscribe(log)
 
-A listener is called within the event loop, in the middle of the call that the
-event is about, so it must be quick and must not block. What it raises is logged
-as an error and goes no further: a listener never loses a paid task.
+A listener is called in the event loop, in the middle of the call that emits the
+event, so it must be fast and must not block. Its exceptions are logged as errors
+and suppressed: a listener never loses a paid task.
 """
 
 import logging
@@ -49,11 +49,11 @@ RequestKind: TypeAlias = Literal["submit", "query", "balance", "result"]
 
 @frozen
 class RequestQueued:
-    """A call asks for a slot, and for its turn where a rate applies.
+    """A call queues for a slot and, if a rate applies, for its turn.
 
     Attributes:
-        kind: What is requested.
-        out_task_id: The task that it is about.
+        kind: The kind of request.
+        out_task_id: The ID of the task concerned, None if there is none.
     """
 
     kind: RequestKind
@@ -62,11 +62,11 @@ class RequestQueued:
 
 @frozen
 class RequestSent:
-    """A request leaves: one for each attempt.
+    """A request is sent; emitted for each attempt.
 
     Attributes:
-        kind: What is requested.
-        out_task_id: The task that it is about.
+        kind: The kind of request.
+        out_task_id: The ID of the task concerned, None if there is none.
     """
 
     kind: RequestKind
@@ -75,12 +75,12 @@ class RequestSent:
 
 @frozen
 class RequestRetried:
-    """An attempt has failed, and another one follows.
+    """An attempt failed and will be retried.
 
     Attributes:
-        error: How it failed.
+        error: The failure.
         seconds: The wait before the next attempt.
-        out_task_id: The task that it is about.
+        out_task_id: The ID of the task concerned, None if there is none.
     """
 
     error: AireiterError
@@ -90,11 +90,11 @@ class RequestRetried:
 
 @frozen
 class RateLimited:
-    """The service asks for a slower pace (429, 425).
+    """The service rejected a request for its rate (429, 425).
 
     Attributes:
-        retry_after: Seconds that it asks to wait for, None if it does not say.
-        out_task_id: The task that the request was about.
+        retry_after: The service's ``Retry-After`` in seconds, or None.
+        out_task_id: The ID of the task concerned, None if there is none.
     """
 
     retry_after: float | None
@@ -103,11 +103,11 @@ class RateLimited:
 
 @frozen
 class SubmitSettled:
-    """The service was asked about a submit that may have been accepted.
+    """An ambiguous submit was looked up.
 
     Attributes:
         out_task_id: The task's ID.
-        task: The task; None: it was not found, and is submitted again.
+        task: The task, or None if it was not found.
     """
 
     out_task_id: str
@@ -127,11 +127,11 @@ class TaskAccepted:
 
 @frozen
 class StatusChanged:
-    """A task that is being waited for has a new status.
+    """A task that a call waits for has a new status.
 
     Attributes:
         task: The task as it is now.
-        before: The status that it had.
+        before: The previous status.
     """
 
     task: Task
@@ -140,7 +140,7 @@ class StatusChanged:
 
 @frozen
 class TaskDone:
-    """A task has ended, either way; once per task, however often it is waited for.
+    """A task has ended, successfully or not; emitted once per task.
 
     Attributes:
         task: The task, with its outputs and its charge, or its error.
@@ -151,12 +151,12 @@ class TaskDone:
 
 @frozen
 class ResultDownloaded:
-    """A result is in its file, or in its sink.
+    """A result was saved to a file or a sink.
 
     Attributes:
-        out_task_id: The task whose result it is, None where only the URL was known.
-        path: Where it is, or what the sink returned.
-        size: Its length in bytes.
+        out_task_id: The ID of the result's task, None if only the URL was known.
+        path: The file's path, or what the sink returned.
+        size: Size in bytes.
     """
 
     out_task_id: str | None
@@ -193,12 +193,12 @@ Listener: TypeAlias = Callable[[Event], object]
 
 
 class Dispatcher:
-    """Passes events on to listeners.
+    """Passes events to listeners.
 
-    Whoever emits asks for `listeners` first, so that no event is made for nobody.
+    Callers check `listeners` first, so that no event is created without a listener.
 
     Attributes:
-        listeners: Called in this order.
+        listeners: The listeners, in the order in which they are called.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class Dispatcher:
         """
         if iscoroutinefunction(listener):
             raise TypeError("listener must be a plain function, not a coroutine function")
-        entry: Listener = partial(listener)  # unequal to all others, even of the same listener
+        entry: Listener = partial(listener)  # unequal to any other
         self.listeners = (*self.listeners, entry)
 
         def unsubscribe() -> None:
@@ -225,5 +225,5 @@ class Dispatcher:
         for listener in self.listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 - whatever it is, the call it is about goes on
+            except Exception:  # noqa: BLE001 - must not break the call
                 _log.exception("a listener failed on %s", type(event).__name__)

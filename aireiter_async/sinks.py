@@ -1,4 +1,4 @@
-"""Results in object storage: adapters for obstore and fsspec, for `AsyncClient.download`.
+"""Sinks for `AsyncClient.download` that store results with obstore or fsspec.
 
     store = obstore.store.S3Store("bucket")
     await client.download(task, ObstoreSink(store, "results/"))
@@ -21,7 +21,7 @@ from aireiter_async._media import Sink, Threads
 
 __all__ = ["FsspecSink", "ObstoreSink", "Sink"]
 
-# The argument of a file system's `put_file` that is the content type.
+# The argument of `put_file` for the content type, by protocol.
 _CONTENT_TYPES: Final = {
     "s3": "ContentType",
     "s3a": "ContentType",
@@ -34,18 +34,18 @@ _CONTENT_TYPES: Final = {
 class ObstoreSink:
     """Stores results with obstore: in S3, Google Cloud Storage, Azure, memory or a directory.
 
-    When a result breaks off, or its download is cancelled, the upload is aborted.
+    If a download fails or is cancelled, the upload is aborted.
 
     Attributes:
-        store: One of `obstore.store`.
-        prefix: Put before each name, such as ``"results/"``.
+        store: An instance of a class in `obstore.store`.
+        prefix: Prepended to each name, such as ``"results/"``.
     """
 
     store: Any = field(eq=id)
     prefix: str = ""
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
-        """Store one result; the content type where the store keeps them.
+        """Store one result, with its content type if the store supports attributes.
 
         Returns:
             The path in the store.
@@ -63,7 +63,7 @@ class ObstoreSink:
 
 
 class _Feed:
-    """The chunks of a result, for a library that reads them in tasks of its own."""
+    """A result's chunks, for a library that reads them in a task of its own."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -74,7 +74,7 @@ class _Feed:
     async def give(
         self, put: Callable[..., Awaitable[object]], path: str, store: Any, attributes: Any
     ) -> None:
-        """Upload the chunks; cancelled, end them and wait until the upload is aborted."""
+        """Upload the chunks; if cancelled, wait until the upload is aborted."""
         putting = asyncio.ensure_future(put(store, path, self, attributes=attributes))
         try:
             await asyncio.shield(putting)
@@ -85,7 +85,7 @@ class _Feed:
             while not putting.done():
                 with suppress(asyncio.CancelledError):  # the first one is raised below
                     await asyncio.wait([putting])
-            putting.exception()  # the cancellation is what the caller sees
+            putting.exception()  # retrieved: the caller sees the cancellation
             raise
 
     def __aiter__(self) -> Self:
@@ -97,7 +97,7 @@ class _Feed:
         try:
             if not self._stopped:
                 return await anext(self._chunks)
-        except asyncio.CancelledError:  # by `give`: here it would not abort the upload
+        except asyncio.CancelledError:  # by `give`: only an error aborts the upload
             pass
         finally:
             self._reader = None
@@ -106,14 +106,14 @@ class _Feed:
 
 @frozen
 class FsspecSink:
-    """Stores results with fsspec, in any of its file systems.
+    """Stores results in any fsspec file system.
 
-    A result is first written to a local temporary file, since few of them can take back what
-    is half written. The work is done in threads.
+    A result is first written to a local temporary file, since few file systems can discard a
+    partial one. The work is done in threads.
 
     Attributes:
-        fs: A file system, not an ``asynchronous`` one.
-        prefix: Put before each name, such as ``"bucket/results/"``.
+        fs: A file system, not created with ``asynchronous=True``.
+        prefix: Prepended to each name, such as ``"bucket/results/"``.
     """
 
     fs: Any = field(eq=id)
@@ -121,14 +121,14 @@ class FsspecSink:
     _threads: Threads = field(factory=Threads, init=False, repr=False, eq=False)
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
-        """Store one result; the content type in S3 and Google Cloud Storage.
+        """Store one result, with its content type on S3 and Google Cloud Storage.
 
         Returns:
             The URL, such as ``s3://bucket/results/a.png``.
         """
         run = self._threads.run
         path = f"{self.prefix}{name}"
-        suffix = PurePosixPath(name).suffix  # where it is not told, the type is guessed from it
+        suffix = PurePosixPath(name).suffix  # other file systems guess the type from it
         descriptor, local = await run(tempfile.mkstemp, suffix=suffix)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -146,6 +146,6 @@ class FsspecSink:
         options = {option: content_type} if option else {}
         try:
             self.fs.put_file(local, path, **options)
-        except FileNotFoundError:  # the directory is missing: object stores have none
-            self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - it has no other name
+        except FileNotFoundError:  # the directory is missing
+            self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - not public
             self.fs.put_file(local, path, **options)

@@ -1,7 +1,7 @@
-"""Idempotency stores: who may submit an ID, agreed between processes and machines.
+"""Idempotency stores: processes and machines agree on which of them may submit an ID.
 
-A claim is made right before a POST. It is granted to one owner at a time, so that workers that
-are handed the same job (a queue that redelivers, a form that is posted twice) submit it once.
+An ID is claimed right before its POST. A claim is granted to one owner at a time, so that workers
+that receive the same job (a redelivered message, a form posted twice) submit it once.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ __all__ = ["Claim", "IdempotencyStore", "PostgresStore", "SQLiteStore", "stable_
 
 @frozen
 class Claim:
-    """The answer to a claim.
+    """The result of a claim.
 
     Attributes:
         held: Whether the caller may submit the ID now.
-        remaining: Seconds until another owner's claim ends; 0 if there is none.
-        same_request: Whether the ID stands for the same request, by its fingerprint.
+        remaining: Seconds until another owner's claim expires; 0 if there is none.
+        same_request: Whether the stored fingerprint is equal: the ID belongs to the same request.
         accepted: Whether the service has accepted the ID: it must never be submitted again.
-        taken_over: Whether an earlier owner's claim ended without a word, so that the request
-            may have been sent: look the ID up before submitting it.
+        taken_over: Whether an earlier owner's claim expired without being released, so that the
+            request may have been sent: look the ID up before submitting it.
     """
 
     held: bool
@@ -49,7 +49,7 @@ class Claim:
 
 @runtime_checkable
 class IdempotencyStore(Protocol):
-    """Where processes agree on who may submit an ID.
+    """Where processes agree on which of them may submit an ID.
 
     Each method is atomic and durable on return, and may be called from any number of processes.
     Implementations raise `StoreError` where the store cannot be used.
@@ -59,13 +59,13 @@ class IdempotencyStore(Protocol):
         """Claim the right to submit an ID.
 
         It is granted if the ID is unclaimed, claimed by *owner*, or claimed by another owner whose
-        lease has ended without the ID being accepted; never if the fingerprint differs. A claim
+        lease has expired without the ID being accepted; never if the fingerprint differs. A claim
         that is not granted changes nothing.
 
         Args:
             out_task_id: The ID.
-            fingerprint: A digest of the request.
-            owner: Who claims: random per call.
+            fingerprint: The digest of the request.
+            owner: Identifies the claimant: random per call.
             lease: Seconds for which the claim holds, by the store's own clock.
         """
         ...
@@ -75,9 +75,9 @@ class IdempotencyStore(Protocol):
 
         Args:
             out_task_id: The ID.
-            owner: Whose claim; that of anyone else is left alone.
-            accepted: True: the service has accepted the ID, and nobody may submit it again.
-                False: it has certainly not, and anyone may claim it.
+            owner: The claim's owner; another owner's claim is not changed.
+            accepted: True: the service has accepted the ID, which must never be submitted again.
+                False: it has definitely not, and the ID may be claimed by anyone.
         """
         ...
 
@@ -86,8 +86,8 @@ def stable_id(namespace: str, *parts: Any) -> str:
     """Return an ID that is the same for equal parts, in every process and on every machine.
 
     Args:
-        namespace: What the ID is for, such as the name of the application: the same parts in
-            another namespace give another ID.
+        namespace: Such as the name of the application: equal parts in different namespaces
+            give different IDs.
         *parts: JSON values; the order of keys in a mapping does not count. 1 and 1.0 differ.
 
     Returns:
@@ -115,11 +115,11 @@ CREATE TABLE IF NOT EXISTS claims (
     expires_at REAL NOT NULL,
     -- Whether the service has accepted the ID.
     accepted INTEGER NOT NULL DEFAULT 0,
-    -- Whether an earlier claim ended without a word: the request may have been sent.
+    -- Whether an earlier claim expired without a release: the request may have been sent.
     taken_over INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 """
-# File systems whose locks SQLite cannot rely on between machines.
+# File systems whose locks are unreliable between machines.
 _SHARED_FILE_SYSTEMS: Final = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
 )
@@ -130,15 +130,15 @@ _Job = Callable[[sqlite3.Connection], Any]
 
 
 class SQLiteStore:
-    """Claims in an SQLite file, shared by any number of processes on one machine.
+    """Stores claims in an SQLite file, for any number of processes on one machine.
 
     The file is opened at the first claim. Claims that arrive while others are being written are
     committed together.
 
     Args:
-        path: The file; made if it is missing. It must be on a local disk.
-        clock: Seconds since the epoch, the same for all processes of the machine.
-        mounts: The system's table of mounts, which tells a network file system.
+        path: The file; created if missing. It must be on a local disk.
+        clock: Returns seconds since the epoch, the same in all processes.
+        mounts: The system's mount table, to detect network file systems.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class SQLiteStore:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self._path
 
     async def __aenter__(self) -> Self:
@@ -223,7 +223,7 @@ class SQLiteStore:
         """See `IdempotencyStore.release`.
 
         Raises:
-            StoreError: The file cannot be written: the claim ends with its lease.
+            StoreError: The file cannot be written; the claim expires with its lease.
         """
 
         def job(db: sqlite3.Connection) -> None:
@@ -238,7 +238,7 @@ class SQLiteStore:
                 "AND NOT accepted AND NOT taken_over",
                 mine,
             )
-            # Of a claim that was taken over, the first owner's request may still have arrived.
+            # After a takeover, the first owner's request may still have arrived.
             db.execute(
                 "UPDATE claims SET expires_at = 0 WHERE out_task_id = ? AND owner = ? "
                 "AND NOT accepted",
@@ -253,13 +253,13 @@ class SQLiteStore:
             self._jobs.append((job, done))
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="aireiter-store")
-            if len(self._jobs) == 1:  # the thread takes all that are there when it comes to it
+            if len(self._jobs) == 1:  # the thread takes all jobs that are queued by then
                 self._executor.submit(self._work)
-        # A claim that is being written is written, whatever becomes of its caller.
+        # A claim is written even if its caller is cancelled meanwhile.
         return await asyncio.shield(asyncio.wrap_future(done))
 
     def _work(self) -> None:
-        """Do all waiting jobs in one transaction."""
+        """Run all queued jobs in one transaction."""
         with self._lock:
             jobs = [job for job in self._jobs if job[1].set_running_or_notify_cancel()]
             self._jobs.clear()
@@ -267,13 +267,13 @@ class SQLiteStore:
             db = self._open()
             db.execute("BEGIN IMMEDIATE")
             try:
-                answers = [job(db) for job, _ in jobs]
+                results = [job(db) for job, _ in jobs]
                 db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # a full disk has rolled it back already
                     db.execute("ROLLBACK")
                 raise
-        except BaseException as error:  # noqa: BLE001 - nobody may wait for what was not written
+        except BaseException as error:  # noqa: BLE001 - every waiter must be woken
             failure = error
             if isinstance(error, sqlite3.Error | OSError):
                 failure = StoreError(f"{self._path}: {error}")
@@ -281,8 +281,8 @@ class SQLiteStore:
             for _, done in jobs:
                 done.set_exception(failure)
         else:
-            for (_, done), answer in zip(jobs, answers, strict=True):
-                done.set_result(answer)
+            for (_, done), result in zip(jobs, results, strict=True):
+                done.set_result(result)
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -318,10 +318,10 @@ class SQLiteStore:
 
 
 def _shared_file_system(path: Path, mounts: Path) -> str | None:
-    """Return the type of a file system that is shared between machines, None for any other."""
+    """Return the type of *path*'s file system if it is a network file system, else None."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux: journal_mode tells
+    except OSError:  # not Linux: rely on journal_mode
         return None
     place = os.path.realpath(path)
     deepest, kind = "", ""
@@ -387,33 +387,33 @@ _UNDEFINED_TABLE: Final = "42P01"
 
 
 @frozen
-class _Wish:
+class _PendingClaim:
     out_task_id: str
     fingerprint: str
     owner: str
     lease: float
-    answer: asyncio.Future[Claim]
+    result: asyncio.Future[Claim]
 
 
 class PostgresStore:
-    """Claims in a PostgreSQL table, shared by any number of machines.
+    """Stores claims in a PostgreSQL table, for any number of machines.
 
-    The table is ``aireiter_claims``; `create_table` makes it. Claims that arrive while others
-    are under way go out together, in one statement. A store belongs to one event loop.
+    The table is ``aireiter_claims``; `create_table` creates it. Claims that arrive while others
+    are in progress are sent together, in one statement. A store belongs to one event loop.
 
     Behind pgbouncer in transaction mode, make the pool with ``statement_cache_size=0``.
 
     Args:
-        pool: An asyncpg pool; it stays the caller's.
+        pool: An asyncpg pool, which the caller closes.
     """
 
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
-        self._wishes: deque[_Wish] = deque()
+        self._queue: deque[_PendingClaim] = deque()
         self._sending: asyncio.Task[None] | None = None
 
     async def create_table(self) -> None:
-        """Create the table ``aireiter_claims`` if it is missing.
+        """Create the table ``aireiter_claims`` if missing.
 
         Raises:
             StoreError: The database cannot be used.
@@ -424,39 +424,39 @@ class PostgresStore:
         """See `IdempotencyStore.claim`.
 
         Raises:
-            StoreError: The database cannot be used; nothing was claimed for certain.
+            StoreError: The database cannot be used; the ID may or may not have been claimed.
         """
-        answer: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        self._wishes.append(_Wish(out_task_id, fingerprint, owner, lease, answer))
+        result: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+        self._queue.append(_PendingClaim(out_task_id, fingerprint, owner, lease, result))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
             self._sending.add_done_callback(self._on_sender_done)
-        return await answer
+        return await result
 
     async def release(self, out_task_id: str, owner: str, *, accepted: bool) -> None:
         """See `IdempotencyStore.release`.
 
         Raises:
-            StoreError: The database cannot be used: the claim ends with its lease.
+            StoreError: The database cannot be used; the claim expires with its lease.
         """
         await self._execute(_ACCEPT if accepted else _FORGET, out_task_id, owner)
 
     async def _send(self) -> None:
-        while self._wishes:
-            group: dict[str, _Wish] = {}
-            later: list[_Wish] = []
-            while self._wishes and len(group) < _LARGEST_GROUP:
-                wish = self._wishes.popleft()
+        while self._queue:
+            group: dict[str, _PendingClaim] = {}
+            later: list[_PendingClaim] = []
+            while self._queue and len(group) < _LARGEST_GROUP:
+                waiter = self._queue.popleft()
                 # One statement must not touch a row twice.
-                if wish.out_task_id in group:
-                    later.append(wish)
-                elif not wish.answer.done():
-                    group[wish.out_task_id] = wish
-            self._wishes.extendleft(reversed(later))
+                if waiter.out_task_id in group:
+                    later.append(waiter)
+                elif not waiter.result.done():
+                    group[waiter.out_task_id] = waiter
+            self._queue.extendleft(reversed(later))
             try:
                 await self._claim(group)
             except BaseException as error:
-                self._wishes.extend(group.values())
+                self._queue.extend(group.values())
                 self._fail_waiting(error)
                 if not isinstance(error, Exception):
                     raise
@@ -466,18 +466,18 @@ class PostgresStore:
             self._fail_waiting(asyncio.CancelledError("the store's task was cancelled"))
 
     def _fail_waiting(self, error: BaseException) -> None:
-        while self._wishes:
-            wish = self._wishes.popleft()
-            if not wish.answer.done():
-                wish.answer.set_exception(_explain(error))
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.result.done():
+                waiter.result.set_exception(_store_error(error))
 
-    async def _claim(self, group: dict[str, _Wish]) -> None:
+    async def _claim(self, group: dict[str, _PendingClaim]) -> None:
         async with self._pool.acquire() as acquired:
             connection: _Connection = acquired
             while group:
-                wishes = sorted(group.values(), key=lambda wish: wish.out_task_id)
+                pending = sorted(group.values(), key=lambda waiter: waiter.out_task_id)
                 columns = zip(
-                    *((w.out_task_id, w.fingerprint, w.owner, w.lease) for w in wishes),
+                    *((w.out_task_id, w.fingerprint, w.owner, w.lease) for w in pending),
                     strict=True,
                 )
                 for row in await connection.fetch(_CLAIM, *map(list, columns)):
@@ -485,39 +485,39 @@ class PostgresStore:
                     _settle(group.pop(row["out_task_id"]), claim)
                 if not group:
                     return
-                # A claim that was released between the two statements is tried again.
+                # A claim released between the two statements is retried.
                 for row in await connection.fetch(_FIND, list(group)):
-                    wish = group[row["out_task_id"]]
+                    waiter = group[row["out_task_id"]]
                     claim = Claim(
                         held=False,
                         remaining=0.0 if row["accepted"] else row["remaining"],
-                        same_request=row["fingerprint"] == wish.fingerprint,
+                        same_request=row["fingerprint"] == waiter.fingerprint,
                         accepted=row["accepted"],
                     )
                     if claim.accepted or not claim.same_request or claim.remaining > 0:
-                        _settle(group.pop(wish.out_task_id), claim)
+                        _settle(group.pop(waiter.out_task_id), claim)
 
     async def _execute(self, query: str, *args: Any) -> None:
         try:
             async with self._pool.acquire() as connection:
                 await connection.execute(query, *args)
         except Exception as error:
-            raise _explain(error) from error
+            raise _store_error(error) from error
 
 
-def _settle(wish: _Wish, claim: Claim) -> None:
-    if not wish.answer.done():
-        wish.answer.set_result(claim)
+def _settle(waiter: _PendingClaim, claim: Claim) -> None:
+    if not waiter.result.done():
+        waiter.result.set_result(claim)
 
 
-def _explain(error: BaseException) -> StoreError:
-    """Return our error for one of asyncpg's, recognised by its SQLSTATE."""
+def _store_error(error: BaseException) -> StoreError:
+    """Convert an asyncpg error to a `StoreError`, with advice by SQLSTATE."""
     state = getattr(error, "sqlstate", None)
     message = f"PostgreSQL: {type(error).__name__}: {error}"
     if state in _PREPARED_STATEMENTS:
         message += "; behind pgbouncer, make the pool with statement_cache_size=0"
     elif state == _UNDEFINED_TABLE:
-        message += "; make the table with 'await store.create_table()'"
+        message += "; create the table with 'await store.create_table()'"
     failure = StoreError(message)
     failure.__cause__ = error
     return failure

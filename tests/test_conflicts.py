@@ -28,16 +28,16 @@ def task(given: Any, status: TaskStatus = TaskStatus.PROCESSING) -> Task:
 @pytest.mark.parametrize(
     ("given", "proof"),
     [
-        ({"model": "veo3_1", "params": {}}, "the ID's task is one of the model veo3_1"),
-        ({"model": "veo3_1"}, "the ID's task is one of the model veo3_1"),
-        ({"params": {"prompt": "a dog"}}, "the ID's task has another prompt"),
-        ({"params": {"prompt": "a cat"}}, "the ID's task has another prompt"),
-        ({"params": {"prompt": "A cat on a mat"}}, "the ID's task has another prompt"),
-        ({"prompt": "a dog"}, "the ID's task has another prompt"),
-        ({"params": {"title": "dog"}}, "the ID's task has another title"),
-        ({"params": {"style": "ink"}}, "the ID's task has another style"),
-        ({"params": {"prompt": "a dog..."}}, "the ID's task has another prompt"),
-        ({"params": {"prompt": ""}}, "the ID's task has another prompt"),
+        ({"model": "veo3_1", "params": {}}, "the ID's task is for the model veo3_1"),
+        ({"model": "veo3_1"}, "the ID's task is for the model veo3_1"),
+        ({"params": {"prompt": "a dog"}}, "the ID's task has a different prompt"),
+        ({"params": {"prompt": "a cat"}}, "the ID's task has a different prompt"),
+        ({"params": {"prompt": "A cat on a mat"}}, "the ID's task has a different prompt"),
+        ({"prompt": "a dog"}, "the ID's task has a different prompt"),
+        ({"params": {"title": "dog"}}, "the ID's task has a different title"),
+        ({"params": {"style": "ink"}}, "the ID's task has a different style"),
+        ({"params": {"prompt": "a dog..."}}, "the ID's task has a different prompt"),
+        ({"params": {"prompt": ""}}, "the ID's task has a different prompt"),
     ],
 )
 def test_another_model_or_text_proves_a_conflict(given: Any, proof: str) -> None:
@@ -84,5 +84,5 @@ def test_a_new_task_has_not_ended(raw: Any) -> None:
     for status in TaskStatus:
         seen = Task("a", status, raw=raw)
         proof = find_conflict(REQUEST, seen, just_submitted=True)
-        assert proof == (f"the ID's task is {status} already" if seen.done else None)
+        assert proof == (f"the ID's task is already {status}" if seen.done else None)
         assert find_conflict(REQUEST, seen) is None

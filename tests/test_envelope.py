@@ -211,7 +211,7 @@ def test_on_a_submit_no_task_can_be_missing(status: int, message: str) -> None:
 def test_a_404_of_something_else_is_no_unknown_task(payload: Any) -> None:
     error = trouble(reply(payload, 404))
     assert type(error) is ProtocolError
-    assert (error.message, error.status) == ("a 404 that is not the API's own", 404)
+    assert (error.message, error.status) == ("the 404 did not come from the API", 404)
     with pytest.raises(InvalidRequestError):
         open_envelope(reply(payload, 404), errors=SUBMIT_ERRORS)
 

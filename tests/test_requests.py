@@ -418,7 +418,7 @@ def test_a_name_needs_a_mapping(name: str, params: Any) -> None:
 
 @pytest.mark.parametrize("request_", [SubmitRequest("m", {}), CAT])
 def test_params_go_with_a_name_only(request_: Any) -> None:
-    with pytest.raises(TypeError, match="params go with a model's name"):
+    with pytest.raises(TypeError, match="pass params only with a model's name"):
         as_request(request_, {})
 
 

@@ -360,8 +360,8 @@ async def test_retries_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         ("aireiter_async._retry", "INFO")
     }
     assert [record.getMessage() for record in ours] == [
-        f"attempt 1 of 3 failed, the next is in 0.00 s: {error}",
-        f"attempt 2 of 3 failed, the next is in 0.00 s: {attempts.told[1]}",
+        f"attempt 1 of 3 failed, retrying in 0.00 s: {error}",
+        f"attempt 2 of 3 failed, retrying in 0.00 s: {attempts.told[1]}",
     ]
 
 

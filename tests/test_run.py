@@ -300,7 +300,7 @@ async def test_a_submit_that_is_answered_with_a_task_that_has_ended(
     if not chosen:
         assert (await client.submit(request())).url == "https://a.b/c.png"
         return
-    with pytest.raises(IDInUseError, match="completed already"):
+    with pytest.raises(IDInUseError, match="already completed"):
         await client.submit(request(out_task_id="1"))
 
 

@@ -400,7 +400,7 @@ async def test_a_refusal_with_a_pace_is_retried(
     assert charged(service) == [task.out_task_id]
     assert service.counts == {SUBMIT: 2}
     assert (client.stats.retries, client.stats.rate_limited) == (1, 1)
-    assert f"the next is in {'0.02' if wait == '0.02' else '0.00'} s" in caplog.text
+    assert f"retrying in {'0.02' if wait == '0.02' else '0.00'} s" in caplog.text
 
 
 async def test_a_429_from_the_cdn_is_a_refusal_with_a_pace(
