@@ -133,7 +133,7 @@ def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have POSTs take *path*: the self-check of the short one fails for the other."""
     if path == "session":
 
-        async def fail(_max_header: int) -> bool:
+        async def fail(_limits: object) -> bool:
             return False
 
         monkeypatch.setattr(_leases, "_works", fail)

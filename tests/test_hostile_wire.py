@@ -258,6 +258,14 @@ async def test_odd_answers(peer: Peer, client: AsyncClient, name: str) -> None:
         await works(peer, client)
 
 
+@pytest.mark.parametrize("lines", [[b"X: " + b"a" * 60_000], [b"X-%d: a" % n for n in range(500)]])
+async def test_long_and_many_headers(peer: Peer, client: AsyncClient, lines: list[bytes]) -> None:
+    """What a CDN adds hides no response."""
+    _, body = GOOD.split(b"\r\n\r\n")
+    peer.play(piece(head(*lines, b"Content-Length: %d" % len(body)) + body), keep=True)
+    assert (await client.query("a")).credits_used == 2.5
+
+
 VALUES: dict[str, bytes] = {
     "1e999": b'{"statusCode":200,"data":{"credits":1e999}}',
     "minus 1e999": b'{"statusCode":200,"data":{"credits":-1e999}}',

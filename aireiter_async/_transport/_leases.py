@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SWITCHING: Final = 101
 _OK: Final = 200
+_HEADER_LIMITS: Final = ("max_line_size", "max_field_size", "max_headers")
 
 
 @define(eq=False, repr=False)
@@ -59,14 +60,14 @@ class Prepared:
     Attributes:
         head: The request's head up to the value of Content-Length; the key is in it.
         request: aiohttp's own, which knows where to connect to.
-        max_header: Bytes that one header of a response may have.
+        header_limits: How long and how many the headers of a response may be.
         idle: Connections to its host that are not in use, the last used last.
     """
 
     head: bytes
     request: aiohttp.ClientRequest
     limits: aiohttp.ClientTimeout
-    max_header: int
+    header_limits: Mapping[str, Any]
     idle: deque[Lease]
 
 
@@ -100,9 +101,9 @@ class Leases:
                 for name, value in request.headers.items()
                 if name != hdrs.CONTENT_LENGTH
             ]
-            max_header = route.options["max_field_size"]
+            header_limits = {name: route.options[name] for name in _HEADER_LIMITS}
             idle = self._idle.setdefault(request.connection_key, deque())
-            if not all(line.isprintable() for line in lines) or not await _works(max_header):
+            if not all(line.isprintable() for line in lines) or not await _works(header_limits):
                 return None
         except (AttributeError, NotImplementedError, TypeError):
             return None
@@ -110,7 +111,7 @@ class Leases:
             head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
             request=request,
             limits=route.options["timeout"],
-            max_header=max_header,
+            header_limits=header_limits,
             idle=idle,
         )
 
@@ -153,11 +154,7 @@ class Leases:
                 try:
                     # A new parser each time: what an old one holds back would become part of
                     # the response.
-                    protocol.set_response_params(
-                        read_until_eof=True,
-                        max_line_size=prepared.max_header,
-                        max_field_size=prepared.max_header,
-                    )
+                    protocol.set_response_params(read_until_eof=True, **prepared.header_limits)
                     transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
                     message, content = await protocol.read()
                     while message.code < _OK and message.code != _SWITCHING:
@@ -251,14 +248,12 @@ class _NoTransport(asyncio.Transport):
         return default
 
 
-async def _works(max_header: int) -> bool:
+async def _works(header_limits: Mapping[str, Any]) -> bool:
     """Return whether aiohttp's protocol does what the short path expects of it."""
     protocol = ResponseHandler(asyncio.get_running_loop())
     protocol.connection_made(_NoTransport())
     for _ in range(2):
-        protocol.set_response_params(
-            read_until_eof=True, max_line_size=max_header, max_field_size=max_header
-        )
+        protocol.set_response_params(read_until_eof=True, **header_limits)
         protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         message, content = await protocol.read()
         if (message.code, content.is_eof(), content.read_nowait()) != (_OK, True, b"{}"):

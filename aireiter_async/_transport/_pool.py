@@ -42,6 +42,8 @@ _LARGE_BODY: Final = 1024 * 1024
 _READ_SIZE: Final = 64 * 1024
 # Bytes of one header, and of the status line: a CDN's may be longer than aiohttp's 8,190.
 _MAX_HEADER: Final = 64 * 1024
+# Headers of one response: the servers on the way may add more than aiohttp's 128.
+_MOST_HEADERS: Final = 512
 
 _log = logging.getLogger("aireiter_async")
 
@@ -419,6 +421,7 @@ def _options(url: str | URL, headers: Mapping[str, str], proxy: Proxy | None) ->
         "auto_decompress": True,
         "max_line_size": _MAX_HEADER,
         "max_field_size": _MAX_HEADER,
+        "max_headers": _MOST_HEADERS,
     }
     if proxy is not None:
         options["proxy"] = proxy.url
