@@ -15,6 +15,7 @@ from aireiter_async import models
 from aireiter_async._tasks import Output, OutputKind
 
 _KINDS: Final[Mapping[str, OutputKind]] = {"video": "video", "audio": "audio", "file": "file"}
+_PLACES: Final = (*_KINDS, "url")
 _SUFFIXES: Final[Mapping[str, OutputKind]] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".svg"), "image"),
     **dict.fromkeys((".mp4", ".mov", ".webm", ".m4v"), "video"),
@@ -93,6 +94,7 @@ def read_outputs(
     if isinstance(output, Mapping) and isinstance(output.get("list"), list):
         output = output["list"]
     items = output if isinstance(output, list) else [output]
+    items = [each for item in items for each in _split(item)]
     known = models.MODELS.get(model) if model else None
     place = known.OUTPUT if known else None
     medium = known.MEDIUM if known else None
@@ -101,6 +103,15 @@ def read_outputs(
         for number, item in enumerate(items, 1)
     )
     return tuple(output for output in outputs if output.url or output.text)
+
+
+def _split(item: Any) -> list[Any]:
+    """Return an item for each URL, where one has a list of them."""
+    if isinstance(item, Mapping):
+        place = next((place for place in _PLACES if item.get(place)), None)
+        if place is not None and isinstance(item[place], list):
+            return [{**item, place: value} for value in item[place]]
+    return [item]
 
 
 def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dict[str, Any]:

@@ -17,6 +17,11 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _URL: Final = re.compile(r"https?://[!-~]+")
 
 
+def is_id(text: str) -> bool:
+    """Return whether the service accepts *text* as an ID."""
+    return _ID.fullmatch(text) is not None
+
+
 def check_id(out_task_id: object) -> str:
     """Return *out_task_id* if it is a valid ID.
 
@@ -26,7 +31,7 @@ def check_id(out_task_id: object) -> str:
     """
     if not isinstance(out_task_id, str):
         raise TypeError(f"out_task_id must be a str, got {type(out_task_id).__name__}")
-    if _ID.fullmatch(out_task_id) is None:
+    if not is_id(out_task_id):
         raise ValueError(
             "out_task_id must be 1 to 64 characters of A-Z, a-z, 0-9, '_' and '-', "
             f"got {reprlib.repr(out_task_id)}"

@@ -4,6 +4,7 @@ No I/O and no clock: a reply is ``(status, headers, body, received_at)``. The fa
 come from the service's public documentation and from the authors of public clients.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,7 +22,7 @@ from aireiter_async._envelope import (
     read_text,
 )
 from aireiter_async._outputs import find_outputs, read_outputs
-from aireiter_async._requests import SubmitRequest
+from aireiter_async._requests import SubmitRequest, is_id
 from aireiter_async._tasks import Balance, ErrorDetail, FreeQuota, Task, TaskStatus
 from aireiter_async.errors import ProtocolError
 
@@ -30,6 +31,7 @@ QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
+_NAMED: Final = re.compile(rb'"out_task_id"\s*:\s*"([\w-]{1,64})"')
 OTHER_TASK: Final = "the response is about another task"
 
 encode_submit: Final = SubmitRequest.encode
@@ -62,7 +64,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
         data.get("status") or data.get("out_task_id") or data.get("task_id")
     ):
         raise protocol_error("the response to the submit has no task", reply)
-    if data.get("out_task_id") not in (out_task_id, None, ""):
+    if str(data.get("out_task_id") or out_task_id) != out_task_id:
         raise protocol_error(OTHER_TASK, reply)
     task = _read_task(payload, data, out_task_id, request.model)
     if task.done and data.get("status") not in _ENDS and not (task.outputs or task.error):
@@ -105,12 +107,18 @@ def _read_state(
         ProtocolError: It has no status, or is about another task.
     """
     if isinstance(data, dict):
-        if data.get("out_task_id") not in (out_task_id, None, ""):
+        if data.get("out_task_id") != out_task_id and _names_another(data, out_task_id):
             raise protocol_error(OTHER_TASK, reply)
         task, status = _read_task(payload, data, out_task_id, model), data.get("status")
         if type(status) in _STATUS_TYPES or task.done:
             return task
     raise protocol_error("the response to the query has no status", reply)
+
+
+def _names_another(data: dict[str, Any], out_task_id: str) -> bool:
+    """Return whether *data* has the ID of another task; what cannot be an ID hides no task."""
+    given = data.get("out_task_id")
+    return type(given) in (str, int) and str(given) != out_task_id and is_id(str(given))
 
 
 def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
@@ -125,7 +133,7 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
         code = payload.get("statusCode", _OK)
         # A relay may have removed the envelope.
         candidates += [(payload, payload.get("data")), (payload, payload)]
-    if "status" in found and ("out_task_id" in found or b'"out_task_id"' not in reply.body):
+    if "status" in found and set(_NAMED.findall(reply.body)) <= {out_task_id.encode()}:
         candidates.append(({"statusCode": _OK, "data": found}, found))
     for whole, data in candidates if code == _OK else ():
         try:

@@ -73,6 +73,16 @@ def test_each_model_has_its_place(names: list[str], item: Any, expected: Output)
     assert all(name in models.MODELS for name in names)
 
 
+def test_an_item_with_a_list_of_urls_is_one_for_each() -> None:
+    for name in KNOWN:
+        urls = [each.url for each in read_outputs({"url": [PNG, None, MP4]}, name)]
+        assert urls == [PNG, MP4]
+    (song,) = read_outputs([{"audio": [WAV], "url": COVER, "title": "Rain"}], "suno")
+    assert (song.url, song.cover_url, song.title) == (WAV, COVER, "Rain")
+    (song,) = read_outputs([{"audio": WAV, "url": [COVER, PNG]}], "suno")
+    assert (song.url, song.cover_url) == (WAV, None)
+
+
 @pytest.mark.parametrize(("name", "output"), EXAMPLES)
 def test_every_documented_output_is_read(name: str, output: Any) -> None:
     outputs = read_outputs(output, name)

@@ -98,13 +98,28 @@ def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
         submitted(data)
 
 
-@pytest.mark.parametrize("other", ["other", "kitten-2", 5, {}, ["kitten-1"], True])
+@pytest.mark.parametrize("other", ["other", "kitten-2", 5])
 def test_an_answer_about_another_task_is_not_believed(other: Any) -> None:
     data = {"out_task_id": other, "status": "completed"}
     with pytest.raises(ProtocolError, match="the response is about another task"):
         submitted(data)
     with pytest.raises(ProtocolError, match="the response is about another task"):
         seen(data)
+
+
+@pytest.mark.parametrize("odd", [["kitten-1"], {"a": 1}, True, 0.5, "小猫", "kitten 1", "x" * 65])
+def test_what_is_no_id_hides_no_task(odd: Any) -> None:
+    """A query is answered; a submit is settled by one."""
+    data = {"out_task_id": odd, "status": "completed", "output": [{"url": RESULT}]}
+    assert seen(data).url == RESULT
+    with pytest.raises(ProtocolError, match="the response is about another task"):
+        submitted(data)
+
+
+def test_an_id_may_come_as_a_number() -> None:
+    body = reply({"statusCode": 200, "data": {"out_task_id": 17, "status": "pending"}})
+    assert _wire.read_query(body, "17", None).out_task_id == "17"
+    assert _wire.read_submit(body, SubmitRequest("m", {}, "17")).status == "pending"
 
 
 def test_a_finished_task_is_read_whole() -> None:
@@ -342,6 +357,9 @@ OUTPUT = f'[{{"url": "{RESULT}"}}]'
         ('"a 猫', '"a "nice" 猫'),  # quotes that are not escaped
         ('"a 猫', '"\\q'),
         ("}}}", "}}"),
+        (f'"{ID}"', "[" * 300),
+        (f'"{ID}"', f'{ID}"'),
+        (f'"{ID}"', "nothing"),
         ("}}}", "}}}} <!-- relay -->"),
         ('"params": {"prompt"', '"params": %s{"prompt"' % ("[" * 300)),
         ('"params": {', '"params": {"deep": %s, ' % ("[" * 300 + "]" * 300)),
