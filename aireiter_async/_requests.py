@@ -108,14 +108,13 @@ class SubmitRequest:
             check_id(out_task_id)
         if callback_url is not None:
             _check_url(callback_url)
-        set_ = _SET.__get__(self)
-        set_("model", model)
-        set_("_params", kept)
-        set_("out_task_id", out_task_id)
-        set_("callback_url", callback_url)
-        set_("_metadata", None if metadata is None else _encoded("metadata", metadata))
-        set_("_generated_id", generated_id)
-        set_("_body", body)
+        _set_model(self, model)
+        _set_params(self, kept)
+        _set_id(self, out_task_id)
+        _set_callback_url(self, callback_url)
+        _set_metadata(self, None if metadata is None else _encoded("metadata", metadata))
+        _set_generated_id(self, generated_id)
+        _set_body(self, body)
 
     @property
     def params(self) -> Mapping[str, Any] | Model:
@@ -147,10 +146,13 @@ class SubmitRequest:
             ValueError: The ID is malformed.
         """
         twin = object.__new__(type(self))
-        for each in attrs.fields(type(self)):
-            _SET(twin, each.name, getattr(self, each.name))
-        _SET(twin, "out_task_id", check_id(out_task_id))
-        _SET(twin, "_generated_id", out_task_id if generated else None)
+        _set_model(twin, self.model)
+        _set_params(twin, self._params)
+        _set_id(twin, check_id(out_task_id))
+        _set_callback_url(twin, self.callback_url)
+        _set_metadata(twin, self._metadata)
+        _set_generated_id(twin, out_task_id if generated else None)
+        _set_body(twin, self._body)
         return twin
 
     def encode(self) -> bytes:
@@ -185,7 +187,16 @@ class SubmitRequest:
         return f"SubmitRequest({', '.join(f'{k}={reprlib.repr(v)}' for k, v in shown.items())})"
 
 
-_SET: Final = object.__setattr__  # the class is frozen
+# The class is frozen. `object.__setattr__` would do, too, but has to find each slot by its name.
+(
+    _set_model,
+    _set_params,
+    _set_id,
+    _set_callback_url,
+    _set_metadata,
+    _set_generated_id,
+    _set_body,
+) = (vars(SubmitRequest)[each.name].__set__ for each in attrs.fields(SubmitRequest))
 
 
 def _encoded(name: str, mapping: object) -> Encoded:
