@@ -67,7 +67,12 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
     if str(data.get("out_task_id") or out_task_id) != out_task_id:
         raise protocol_error(OTHER_TASK, reply)
     task = _read_task(payload, data, out_task_id, request.model)
-    if task.done and data.get("status") not in _ENDS and not (task.outputs or task.error):
+    if (
+        task.status is not TaskStatus.PENDING  # which it nearly always is
+        and task.done
+        and data.get("status") not in _ENDS
+        and not (task.outputs or task.error)
+    ):
         return evolve(task, status=TaskStatus.PENDING)  # "success" of the submit, not of the task
     return task
 
@@ -261,17 +266,16 @@ def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskS
 
 
 # Times at the limits of the calendar are placeholders, and break conversion between time zones.
-_YEARS: Final = range(1971, 9999)
+_FIRST_YEAR: Final = 1971
+_LAST_YEAR: Final = 9998
 
 
 def _read_time(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
-    if moment.year not in _YEARS:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from aireiter_async._client._waiting import OnUpdate, Watch
 from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy
 from aireiter_async._redact import hide
-from aireiter_async._requests import SubmitRequest, check_id
+from aireiter_async._requests import SubmitRequest, as_request, check_id
 from aireiter_async._retry import RetryPolicy
 from aireiter_async._tasks import Balance, ClientStats, Output, Task, TaskStatus
 from aireiter_async._transport import Transport
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
+_NO_OPTIONS = None, None, None, None
 _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
@@ -294,21 +296,38 @@ class AsyncClient:
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of its range.
         """
+        options = out_task_id, channel, callback_url, metadata
+        # What a batch and most loops submit needs no more than itself: that is cheaper.
+        if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
+            request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
+        submission = Submission(self._api, request, maybe_sent=maybe_sent)
+        return await submission.submit()
+
+    async def _make_request(
+        self,
+        request: SubmitRequest | Model | str,
+        params: Mapping[str, Any] | None,
+        options: tuple[str | None, str | None, str | None, Mapping[str, Any] | None],
+        *,
+        maybe_sent: bool,
+    ) -> SubmitRequest:
+        """Make the request of a call from its arguments; local media are read and embedded."""
+        out_task_id, channel, callback_url, metadata = options
+        if maybe_sent and not (out_task_id or isinstance(request, SubmitRequest)):
+            raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
         if type(request) is str:
             await self._api.load_models(request)
-        options: dict[str, Any] = {
-            "maybe_sent": maybe_sent,
-            "out_task_id": out_task_id,
-            "channel": channel,
-            "callback_url": callback_url,
-            "metadata": metadata,
-        }
+        make = partial(
+            as_request,
+            out_task_id=out_task_id,
+            channel=channel,
+            callback_url=callback_url,
+            metadata=metadata,
+        )
         try:
-            submission = Submission(self._api, request, params, **options)
+            return make(request, params)
         except LocalMediaError as error:
-            embedded = await embed_media(self._api, error.model)
-            submission = Submission(self._api, embedded, **options)
-        return await submission.submit()
+            return make(await embed_media(self._api, error.model))
 
     async def run(  # noqa: PLR0913 - those of submit and of wait
         self,
@@ -350,20 +369,11 @@ class AsyncClient:
         """
         limit = None if timeout is None else check_number("timeout", timeout)
         now, began = self._shared.clock.now, self._shared.clock.now()
-        if type(request) is str:
-            await self._api.load_models(request)
-        options: dict[str, Any] = {
-            "maybe_sent": maybe_sent,
-            "out_task_id": out_task_id,
-            "channel": channel,
-            "callback_url": callback_url,
-            "metadata": metadata,
-        }
-        try:
-            submission = Submission(self._api, request, params, **options)
-        except LocalMediaError as error:
-            embedded = await embed_media(self._api, error.model)
-            submission = Submission(self._api, embedded, **options)
+        options = out_task_id, channel, callback_url, metadata
+        # What a batch and most loops submit needs no more than itself: that is cheaper.
+        if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
+            request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
+        submission = Submission(self._api, request, maybe_sent=maybe_sent)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
         watch = Watch(self._api, task, timeout=left, from_start=True, verify=submission.verify)

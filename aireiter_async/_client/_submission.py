@@ -8,14 +8,13 @@ may be rejecting the ID that it accepted the first time.
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from aireiter_async import events
 from aireiter_async._client._api import Api
 from aireiter_async._conflicts import find_conflict
-from aireiter_async._requests import SubmitRequest, as_request
+from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import FailureClass, failure_class
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
@@ -26,7 +25,6 @@ from aireiter_async.errors import (
     TaskTimeoutError,
     TransportError,
 )
-from aireiter_async.models._base import Model
 
 _log = logging.getLogger(__name__)
 
@@ -39,29 +37,17 @@ class Submission:
     Args:
         api: The endpoints.
         request: What to submit.
-        params: The parameters, where *request* is a model's name.
         maybe_sent: Whether an earlier call may have sent it without seeing the
             response: then the service is asked for it first.
-        options: As `as_request` takes them.
 
     Attributes:
         may_exist: Whether the task may exist, as far as is known now.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        request: SubmitRequest | Model | str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        maybe_sent: bool = False,
-        **options: Any,
-    ) -> None:
-        if maybe_sent and not (options.get("out_task_id") or isinstance(request, SubmitRequest)):
-            raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
+    def __init__(self, api: Api, request: SubmitRequest, *, maybe_sent: bool = False) -> None:
         self.may_exist = maybe_sent
         self._api = api
-        self._request = as_request(request, params, **options)
+        self._request = request
         self._body = b""
         # Why the task may exist although no response says so.
         self._ambiguity: AireiterError | None = None

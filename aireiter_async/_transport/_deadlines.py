@@ -15,7 +15,8 @@ from aireiter_async._transport._errors import FAILURES, drop_frames, translate
 class Deadlines:
     """Limits blocks that call aiohttp to *seconds* each, and raises our errors for its own.
 
-    Use it as a context manager; a task runs at most one such block at a time.
+    Use it as a context manager, or call `begin` and `end`, which is cheaper; a task runs at most
+    one such block at a time.
 
     Args:
         seconds: What each block has, counted from its beginning.
@@ -32,7 +33,8 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def __enter__(self) -> Self:
+    def begin(self) -> "asyncio.Task[object]":
+        """Begin a block of the current task, and return that for `end`, which must follow."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an AsyncClient is used within asyncio tasks")
@@ -40,6 +42,10 @@ class Deadlines:
             self._loop = asyncio.get_running_loop()
             self._timer = self._loop.call_later(self.seconds, self._expire)
         self._running[task] = (self._loop.time(), task.cancelling(), sys.exception())
+        return task
+
+    def __enter__(self) -> Self:
+        self.begin()
         return self
 
     def __exit__(
@@ -50,8 +56,20 @@ class Deadlines:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it has entered
-        _, cancelling, handled = self._running[task]
-        del self._running[task]
+        # The frame of `end` will be in the traceback of what it raises, and so will this one.
+        del traceback
+        try:
+            self.end(task, error)
+        finally:
+            del error, task
+
+    def end(self, task: "asyncio.Task[object]", error: BaseException | None = None) -> None:
+        """End the block of *task*, which has failed with *error*, if any.
+
+        Raises:
+            AireiterError: As described above; otherwise *error* is for the caller to raise.
+        """
+        _, cancelling, handled = self._running.pop(task)
         if task in self._expired:
             self._expired.discard(task)
             # A cancellation by the caller, even one at the same moment, is passed on.
@@ -64,7 +82,7 @@ class Deadlines:
         failure, cause = translate(error, self.seconds, closed=self._closed)
         drop_frames(cause, handled)
         # This frame will be in the traceback of `failure`: no cycle, and nothing with the key.
-        del error, traceback, task
+        del error, task
         try:
             raise failure from cause
         finally:

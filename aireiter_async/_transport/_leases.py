@@ -130,47 +130,57 @@ class Leases:
             raise TypeError("this aiohttp ignores middlewares")
         return made[0]
 
-    async def exchange(self, route: "Route", prepared: Prepared, body: bytes) -> Reply:
+    async def exchange(  # noqa: C901 - one path, top to bottom
+        self, route: "Route", prepared: Prepared, body: bytes
+    ) -> Reply:
         """Make an exchange; see `Transport.exchange`."""
         now, idle = time(), prepared.idle
         message = content = None
+        deadlines = route.deadlines
+        task = deadlines.begin()
         try:
-            with route.deadlines:
-                while idle:
-                    lease = idle.pop()
-                    protocol, transport = lease.protocol, lease.transport
-                    # Bytes that are here before the request is sent are no response to it.
-                    if (
-                        now - lease.since <= self._keepalive
-                        and not protocol.should_close
-                        and not transport.is_closing()
-                        and not lease.poll(0)
-                    ):
-                        break
-                    lease.close()
-                else:
-                    lease = await self._connect(prepared)
-                    protocol, transport = lease.protocol, lease.transport
-                try:
-                    # A new parser each time: what an old one holds back would become part of
-                    # the response.
-                    protocol.set_response_params(read_until_eof=True, **prepared.header_limits)
-                    transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
+            while idle:
+                lease = idle.pop()
+                protocol, transport = lease.protocol, lease.transport
+                # Bytes that are here before the request is sent are no response to it.
+                if (
+                    now - lease.since <= self._keepalive
+                    and not protocol.should_close
+                    and not transport.is_closing()
+                    and not lease.poll(0)
+                ):
+                    break
+                lease.close()
+            else:
+                lease = await self._connect(prepared)
+                protocol, transport = lease.protocol, lease.transport
+            try:
+                # A new parser each time: what an old one holds back would become part of
+                # the response.
+                protocol.set_response_params(read_until_eof=True, **prepared.header_limits)
+                transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
+                message, content = await protocol.read()
+                while message.code < _OK and message.code != _SWITCHING:
                     message, content = await protocol.read()
-                    while message.code < _OK and message.code != _SWITCHING:
-                        message, content = await protocol.read()
-                    answer = content.read_nowait() if content.is_eof() else await read_body(content)
-                except BaseException as error:
-                    # Their reprs show what a relay may have echoed, and the key is in that.
-                    message = content = None
-                    lease.close()
-                    if isinstance(error, HttpProcessingError):
-                        raise aiohttp.ClientPayloadError from error
-                    raise
-        except ConnectError:
-            forget_address(self._session, prepared.request.url)
+                answer = content.read_nowait() if content.is_eof() else await read_body(content)
+            except BaseException as error:
+                # Their reprs show what a relay may have echoed, and the key is in that.
+                message = content = None
+                lease.close()
+                if isinstance(error, HttpProcessingError):
+                    raise aiohttp.ClientPayloadError from error
+                raise
+        except BaseException as error:
+            try:
+                deadlines.end(task, error)
+            except ConnectError:
+                forget_address(self._session, prepared.request.url)
+                raise
             raise
-        reply = Reply(message.code, message.headers, answer or b"", time())
+        deadlines.end(task)
+        # `Reply` itself is a function in Python around this call.
+        values = message.code, message.headers, answer or b"", time()
+        reply = tuple.__new__(Reply, values)
         if answer is None or protocol.should_close or self._closed:
             lease.close()
         else:
