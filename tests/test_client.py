@@ -232,7 +232,7 @@ def test_a_client_belongs_to_one_loop() -> None:
     client = AsyncClient("sk-fake-0123456789abcdef")
     with asyncio.Runner() as first, asyncio.Runner() as second:
         assert first.run(ask(client)) == 1_000_000
-        with pytest.raises(RuntimeError, match="another event loop: make one in each loop"):
+        with pytest.raises(RuntimeError, match="another event loop: create one per loop"):
             second.run(ask(client))
         assert first.run(ask(client)) == 1_000_000
         first.run(client.close())
@@ -243,7 +243,7 @@ async def test_a_closed_client_is_of_no_use(service: FakeService, client: AsyncC
     await client.balance()
     await client.close()
     for call in (client.balance(), client.query("a"), client.wait("a"), client.submit(request())):
-        with pytest.raises(RuntimeError, match="this AsyncClient is closed: make a new one"):
+        with pytest.raises(RuntimeError, match="this AsyncClient is closed: create a new one"):
             await call
     with pytest.raises(RuntimeError, match="closed"):
         await client.__aenter__()
@@ -453,8 +453,8 @@ async def test_the_statistics_are_a_snapshot(client: AsyncClient) -> None:
 
 @pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_client_does_not_travel(how: Callable[[AsyncClient], object]) -> None:
-    """A client cannot be pickled or copied: the error says to make one in each process."""
-    with pytest.raises(TypeError, match="make one in each process"):
+    """A client cannot be pickled or copied: the error says to create one in each process."""
+    with pytest.raises(TypeError, match="create one in each process"):
         how(AsyncClient("sk-test-0a1b2c3d"))
 
 

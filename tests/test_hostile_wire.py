@@ -456,7 +456,7 @@ async def test_a_lent_session_with_credentials_of_its_own(
             client.wait("a"),
             client.submit(SubmitRequest("veo3_1", {})),
         ):
-            with pytest.raises(ValueError, match="session has credentials of its own") as caught:
+            with pytest.raises(ValueError, match="session has its own credentials") as caught:
                 await call
             assert search(caught.value, KEY) == []
     assert peer.heard == []

@@ -447,7 +447,7 @@ def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
             return str(error)
         return "it worked"
 
-    assert in_child(use) == ("this AsyncClient was used before a fork: make one in each process")
+    assert in_child(use) == "this AsyncClient was used before a fork: create one per process"
     assert loop.run_until_complete(client.balance()).credits == 1_000_000
     assert service.peak_connections == 1
     loop.run_until_complete(client.close())

@@ -191,7 +191,7 @@ class AsyncClient:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: a pool and a key do not travel."""
-        raise TypeError("an AsyncClient cannot be pickled: make one in each process")
+        raise TypeError("an AsyncClient cannot be pickled: create one in each process")
 
     def with_options(self, **options: Unpack[Options]) -> Self:
         """Make a view of this client with some options changed.

@@ -1,4 +1,4 @@
-"""HTTP exchanges over aiohttp, whose exceptions become ours."""
+"""HTTP exchanges over aiohttp, with its exceptions translated."""
 
 from aireiter_async._transport._pool import CLOSED, Route, Transport
 from aireiter_async._transport._results import Stream

@@ -1,4 +1,4 @@
-"""Private addresses: no result is fetched from one, unless the service itself has one."""
+"""Block downloads from private addresses, unless the service itself has one."""
 
 import ipaddress
 import socket
@@ -14,7 +14,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether *host* is a name or address of this machine."""
+    """Return whether *host* is a loopback name or address."""
     name = host.rstrip(".").lower()
     address = _literal(host)
     return (
@@ -25,13 +25,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """Return whether *host* is an address that is not a public one; no name is."""
+    """Return whether *host* is a literal non-public address; False for names."""
     address = _literal(host)
     return address is not None and (not address.is_global or address.is_multicast)
 
 
 def _literal(host: str) -> _Address | None:
-    """Return the address that *host* writes, also as ``127.1`` or within another address."""
+    """Return the address that *host* denotes, including ``127.1`` and embedded IPv4, or None."""
     try:
         address: _Address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -46,10 +46,10 @@ def _literal(host: str) -> _Address | None:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves names, and refuses names with private addresses.
+    """A resolver that rejects names with private addresses.
 
-    The service's own host and a proxy may have any address. If the service has a private one,
-    every host may.
+    The service's host and proxies may have any address. If the service's is private, every
+    host's may be.
     """
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class GuardedResolver(AbstractResolver):
         self._proxies.add(host)
 
     async def check(self, host: str) -> None:
-        """Refuse *host* if it is a private address.
+        """Reject *host* if it is a private address.
 
         Raises:
-            ValueError: It is one, and the service does not have one.
+            ValueError: It is private, and the service's is not.
         """
         if is_private(host) and not await self._service_is_private():
-            raise _refusal(host)
+            raise _rejection(host)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -88,7 +88,7 @@ class GuardedResolver(AbstractResolver):
         if len(public) == len(found) or await self._service_is_private():
             return found
         if not public:
-            raise _refusal(host)
+            raise _rejection(host)
         return public
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class GuardedResolver(AbstractResolver):
         return False
 
 
-def _refusal(host: str) -> ValueError:
+def _rejection(host: str) -> ValueError:
     return ValueError(
-        f"{host[:100]} is or has a private address, which is refused unless base_url has one"
+        f"{host[:100]} is or has a private address, which is not allowed unless base_url has one"
     )

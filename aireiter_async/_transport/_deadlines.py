@@ -1,7 +1,7 @@
-"""One timer for all exchanges that share a timeout, and their errors in our words.
+"""One timer for all exchanges that share a timeout, and the translation of their errors.
 
-They all get the same number of seconds, so they expire in the order in which they started: an
-ordered dict and one timer at a time do what a timer each would do, at a tenth of the cost.
+Exchanges with the same timeout expire in the order in which they started, so an ordered dict and
+a single timer replace a timer for each, at a tenth of the cost.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from aireiter_async._transport._errors import FAILURES, drop_frames, translate
 
 
 class Deadlines:
-    """Limits blocks that call aiohttp to *seconds* each, and raises our errors for its own.
+    """Limits each block that calls aiohttp to *seconds*, and translates aiohttp's errors.
 
     Use it as a context manager, or call `begin` and `end`, which is cheaper; a task runs at most
     one such block at a time.
 
     Args:
-        seconds: What each block has, counted from its beginning.
+        seconds: The time limit of a block, counted from its start.
 
     Raises:
-        AireiterError: In place of any of `FAILURES`, and of the cancellation by the timer.
+        AireiterError: Replaces any of `FAILURES` and the cancellation by the timer.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -34,10 +34,10 @@ class Deadlines:
         self._closed = False
 
     def begin(self) -> "asyncio.Task[object]":
-        """Begin a block of the current task, and return that for `end`, which must follow."""
+        """Start a block of the current task; pass the returned task to `end`, which must follow."""
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("an AsyncClient is used within asyncio tasks")
+            raise RuntimeError("an AsyncClient must be used within an asyncio task")
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
             self._timer = self._loop.call_later(self.seconds, self._expire)
@@ -64,15 +64,15 @@ class Deadlines:
             del error, task
 
     def end(self, task: "asyncio.Task[object]", error: BaseException | None = None) -> None:
-        """End the block of *task*, which has failed with *error*, if any.
+        """End the block of *task*, which failed with *error*, if any.
 
         Raises:
-            AireiterError: As described above; otherwise *error* is for the caller to raise.
+            AireiterError: As described above; any other *error* is the caller's to raise.
         """
         _, cancelling, handled = self._running.pop(task)
         if task in self._expired:
             self._expired.discard(task)
-            # A cancellation by the caller, even one at the same moment, is passed on.
+            # A cancellation by the caller, even at the same moment, propagates.
             if task.uncancel() <= cancelling and isinstance(error, asyncio.CancelledError):
                 timeout = TimeoutError()
                 timeout.__cause__ = error
@@ -81,7 +81,7 @@ class Deadlines:
             return
         failure, cause = translate(error, self.seconds, closed=self._closed)
         drop_frames(cause, handled)
-        # This frame will be in the traceback of `failure`: no cycle, and nothing with the key.
+        # This frame will be in the traceback of `failure`: avoid a cycle, and drop the key.
         del error, task
         try:
             raise failure from cause
@@ -90,7 +90,7 @@ class Deadlines:
             del failure, cause, handled
 
     def close(self) -> None:
-        """End all blocks, whatever time they have left, and the timer."""
+        """Cancel all blocks and the timer."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -101,7 +101,7 @@ class Deadlines:
                 task.cancel()
 
     def _expire(self) -> None:
-        """Cancel what is overdue, and set the timer for the next oldest."""
+        """Cancel overdue blocks, and set the timer for the next one."""
         self._timer = None
         now = self._loop.time()
         for task, (started, _, _) in self._running.items():

@@ -17,7 +17,7 @@ _NOT_SENT: Final = (
     aiohttp.ClientHttpProxyError,
     aiohttp.ServerFingerprintMismatch,
     aiohttp.InvalidURL,
-    UnicodeError,  # a host name that has no form in DNS
+    UnicodeError,  # a host name that cannot be encoded for DNS
 )
 FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 _MAX_MESSAGE: Final = 500  # characters of aiohttp's message: it may repeat a URL of megabytes
@@ -29,18 +29,18 @@ def translate(
     """Return our error for one of `FAILURES`, and the cause to chain to it.
 
     An exception that quotes the response is neither quoted nor chained: a relay may have echoed
-    the request, and the key is in it.
+    the request with the key.
 
     Args:
-        error: What aiohttp raised.
-        timeout: Seconds that the exchange had.
+        error: The exception from aiohttp.
+        timeout: The timeout of the exchange in seconds.
         closed: Whether the client has been closed meanwhile.
     """
     message = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE]
     cause: BaseException | None = error
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        # It quotes the proxy's URL, with the password that may be in it.
-        message, cause = f"the proxy refused the request: HTTP {error.status}", None
+        # It quotes the proxy's URL, which may hold a password.
+        message, cause = f"the proxy rejected the request: HTTP {error.status}", None
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         # It quotes the head of a truncated response.
         message, cause = "the connection was closed before the response was complete", None
@@ -59,14 +59,14 @@ def translate(
 
 
 def drop_frames(error: BaseException | None, stop: BaseException | None) -> None:
-    """Drop the tracebacks of *error* and its chain up to *stop*: the request is in their frames."""
+    """Drop the tracebacks of *error* and its chain up to *stop*: their frames hold the request."""
     while error is not None and error is not stop:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 
 def _was_not_written(error: BaseException | None) -> bool:
-    """Return whether the connection was already closed on our side when the body was written."""
+    """Return whether the connection was already closed on this side before the write."""
     while error is not None:
         if "Cannot write to closing transport" in str(error):
             return True

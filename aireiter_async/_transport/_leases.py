@@ -1,9 +1,9 @@
 """The short path: aiohttp's connections and its parser, without its session.
 
-aiohttp's session makes each request anew: its headers, its body, a task that writes it, a
-response. Here aiohttp makes the head of a route's requests once, and a connection is leased from
-aiohttp's pool, written to, read from, and kept for the next request. Only names without an
-underscore are used; `Leases.prepare` checks that they do what is expected of them.
+For each request, aiohttp's session builds headers, a body, a task that writes it and a response.
+Here aiohttp builds the head of a route's requests once; a connection is leased from aiohttp's
+pool, written to, read from, and kept for the next request. Only public names of aiohttp are used,
+and `Leases.prepare` checks that they behave as expected.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ _HEADER_LIMITS: Final = ("max_line_size", "max_field_size", "max_headers")
 
 @define(eq=False, repr=False)
 class Lease:
-    """A connection, taken out of aiohttp's pool.
+    """A connection taken from aiohttp's pool.
 
     Attributes:
-        since: When its last response was complete. By the wall clock, which goes on while a
-            machine sleeps; if it is set back, `poll` still finds what the other side has closed.
-        poll: Returns whether the socket has bytes, or its end, that the loop has not read yet.
+        since: When its last response was complete, by the wall clock, which keeps running while
+            a machine sleeps; if it is set back, `poll` still detects closed connections.
+        poll: Returns whether the socket has unread bytes or is at its end.
     """
 
     connection: aiohttp.connector.Connection
@@ -59,9 +59,9 @@ class Prepared:
 
     Attributes:
         head: The request's head up to the value of Content-Length; the key is in it.
-        request: aiohttp's own, which knows where to connect to.
-        header_limits: How long and how many the headers of a response may be.
-        idle: Connections to its host that are not in use, the last used last.
+        request: aiohttp's request, which holds the address to connect to.
+        header_limits: Limits on the size and number of a response's headers.
+        idle: Idle connections to its host, the most recently used last.
     """
 
     head: bytes
@@ -72,7 +72,7 @@ class Prepared:
 
 
 class Leases:
-    """The connections that are leased from a session's pool.
+    """The connections leased from a session's pool.
 
     Args:
         session: The session; its pool must not limit the number of connections.
@@ -88,10 +88,10 @@ class Leases:
         self._closed = False
 
     async def prepare(self, route: "Route") -> Prepared | None:
-        """Have aiohttp make a request of *route*, and keep its head; None: this aiohttp cannot.
+        """Build the head of *route*'s requests; None if this aiohttp is not supported.
 
         Raises:
-            aiohttp.ClientError: The URL is none.
+            aiohttp.ClientError: The URL is invalid.
         """
         try:
             request = await self._make_request(route)
@@ -133,7 +133,7 @@ class Leases:
     async def exchange(  # noqa: C901 - one path, top to bottom
         self, route: "Route", prepared: Prepared, body: bytes
     ) -> Reply:
-        """Make an exchange; see `Transport.exchange`."""
+        """See `Transport.exchange`."""
         now, idle = time(), prepared.idle
         message = content = None
         deadlines = route.deadlines
@@ -142,7 +142,7 @@ class Leases:
             while idle:
                 lease = idle.pop()
                 protocol, transport = lease.protocol, lease.transport
-                # Bytes that are here before the request is sent are no response to it.
+                # Bytes received before the request is sent are not its response.
                 if (
                     now - lease.since <= self._keepalive
                     and not protocol.should_close
@@ -155,16 +155,15 @@ class Leases:
                 lease = await self._connect(prepared)
                 protocol, transport = lease.protocol, lease.transport
             try:
-                # A new parser each time: what an old one holds back would become part of
-                # the response.
+                # A new parser each time: leftovers in an old one would become part of the response.
                 protocol.set_response_params(read_until_eof=True, **prepared.header_limits)
                 transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
                 message, content = await protocol.read()
                 while message.code < _OK and message.code != _SWITCHING:
                     message, content = await protocol.read()
-                answer = content.read_nowait() if content.is_eof() else await read_body(content)
+                data = content.read_nowait() if content.is_eof() else await read_body(content)
             except BaseException as error:
-                # Their reprs show what a relay may have echoed, and the key is in that.
+                # Their reprs may show the key, echoed by a relay.
                 message = content = None
                 lease.close()
                 if isinstance(error, HttpProcessingError):
@@ -179,16 +178,16 @@ class Leases:
             raise
         deadlines.end(task)
         # `Reply` itself is a function in Python around this call.
-        values = message.code, message.headers, answer or b"", time()
+        values = message.code, message.headers, data or b"", time()
         reply = tuple.__new__(Reply, values)
-        if answer is None or protocol.should_close or self._closed:
+        if data is None or protocol.should_close or self._closed:
             lease.close()
         else:
             lease.since = reply.received_at
             idle.append(lease)
             if self._timer is None:
                 self._timer = self._loop.call_later(self._keepalive, self._sweep)
-        if answer is None:
+        if data is None:
             message = content = None
             raise protocol_error("the response is too long", reply)
         return reply
@@ -207,7 +206,7 @@ class Leases:
         return Lease(connection, protocol, transport, _poll_of(transport))
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long, and come again while anything is idle."""
+        """Close expired idle connections, and reschedule while any are left."""
         self._timer = None
         oldest = time() - self._keepalive
         for idle in self._idle.values():
@@ -217,13 +216,13 @@ class Leases:
             self._timer = self._loop.call_later(self._keepalive, self._sweep)
 
     def close_idle(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the idle connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
 
     def close(self) -> None:
-        """Close what is idle, and what comes back from now on."""
+        """Close the idle connections now, and the leased ones as they return."""
         self._closed = True
         if self._timer is not None and not self._loop.is_closed():
             self._timer.cancel()
@@ -231,18 +230,18 @@ class Leases:
 
 
 def forget_address(session: aiohttp.ClientSession, url: URL) -> None:
-    """Have the host of *url* looked up anew: its address may have changed."""
+    """Drop the cached address of *url*'s host: it may have changed."""
     connector = session.connector
     if isinstance(connector, aiohttp.TCPConnector) and url.raw_host and url.port:
         connector.clear_dns_cache(url.raw_host, url.port)
 
 
-class _StopRequest(Exception):  # noqa: N818 - it is the expected end
+class _StopRequest(Exception):  # noqa: N818 - expected
     """Ends a request just before aiohttp sends it."""
 
 
 def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
-    """Return what looks for unread bytes, where the platform can."""
+    """Return a function that polls for unread bytes, if the platform supports it."""
     socket = transport.get_extra_info("socket")
     if socket is None or not hasattr(select, "poll"):
         return lambda _timeout: None
@@ -252,14 +251,14 @@ def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
 
 
 class _NoTransport(asyncio.Transport):
-    """A connection to nowhere."""
+    """A transport without a connection."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
         return default
 
 
 async def _works(header_limits: Mapping[str, Any]) -> bool:
-    """Return whether aiohttp's protocol does what the short path expects of it."""
+    """Return whether aiohttp's protocol behaves as the short path expects."""
     protocol = ResponseHandler(asyncio.get_running_loop())
     protocol.connection_made(_NoTransport())
     for _ in range(2):

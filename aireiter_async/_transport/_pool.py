@@ -1,9 +1,9 @@
-"""The connection pool, and one exchange over it.
+"""The connection pool and its exchanges.
 
 aiohttp is tuned here for many small exchanges with one host: a pool without a limit (the client's
-slots are the limit, and first come, first served), idle connections closed well before a CDN
-closes them (a POST on a connection that the other side has just closed is ambiguous), one DNS
-lookup for all connects, no cookies, no redirects where the key travels.
+slots are the limit, in FIFO order), idle connections closed well before a CDN closes them (a POST
+on a connection that the peer has just closed is ambiguous), one DNS lookup for all connects, no
+cookies, and no redirects of requests that carry the key.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from aireiter_async._transport._proxies import Proxies, Proxy
 from aireiter_async._transport._results import Stream
 from aireiter_async.errors import ConnectError
 
-CLOSED: Final = "this AsyncClient is closed: make a new one"
+CLOSED: Final = "this AsyncClient is closed: create a new one"
 
 _KEEPALIVE: Final = 12.0
 _DNS_TTL: Final = 300
-# Bytes beyond which aiohttp asks for a file object instead of bytes.
+# Bytes beyond which aiohttp wants a file object instead of bytes.
 _LARGE_BODY: Final = 1024 * 1024
-# Bytes that one read of a socket takes at most.
+# Maximum bytes per read of a socket.
 _READ_SIZE: Final = 64 * 1024
-# Bytes of one header, and of the status line: a CDN's may be longer than aiohttp's 8,190.
+# Bytes per header and status line: a CDN's may exceed aiohttp's limit of 8,190.
 _MAX_HEADER: Final = 64 * 1024
 # Headers of one response: the servers on the way may add more than aiohttp's 128.
 _MOST_HEADERS: Final = 512
@@ -51,7 +51,7 @@ _AddressInfo = tuple[int, int, int, str, Any]
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector of clean connections, that read into small buffers if they are plain ones."""
+    """A connector that checks idle connections and shrinks their read buffers."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(socket_factory=self._make_socket, **options)
@@ -65,8 +65,8 @@ class _Connector(aiohttp.TCPConnector):
     def abandon(self) -> None:
         """Close this process's copies of the sockets, which it shares with its parent.
 
-        Closing the connections would also say goodbye to the other side of a TLS connection, and
-        remove the sockets from the selector that is shared as well.
+        Closing the connections would also shut TLS down for the parent, and unregister the sockets
+        from the selector, which is shared as well.
         """
         for each in self._sockets:
             if (descriptor := each.detach()) >= 0:
@@ -79,12 +79,12 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Any:
         connection = await super().connect(req, traces, timeout)
-        # Bytes that arrived while it was idle would be taken for the response to this request.
+        # Bytes that arrived on an idle connection would be read as the response to this request.
         while connection.protocol is not None and connection.protocol.should_close:
             connection.close()
             connection = await super().connect(req, traces, timeout)
-        # asyncio's selector transport allocates its ``max_size``, 256 KiB, anew for each read,
-        # and a response has one: a sixth of an exchange's CPU time. uvloop has no such attribute.
+        # asyncio's selector transport allocates its ``max_size``, 256 KiB, for every read: a sixth
+        # of an exchange's CPU time. uvloop has no such attribute.
         transport: Any = connection.transport
         if getattr(transport, "max_size", 0) > _READ_SIZE:
             transport.max_size = _READ_SIZE
@@ -93,17 +93,17 @@ class _Connector(aiohttp.TCPConnector):
 
 @define(eq=False, repr=False, kw_only=True)
 class Route:
-    """Where requests of one kind go, and how; `Transport.route` makes it.
+    """The target and settings of one kind of request; created by `Transport.route`.
 
     Attributes:
         method: ``GET`` or ``POST``.
-        url: An absolute URL; empty for results, which have their own.
+        url: An absolute URL; empty for results, each of which has its own.
         headers: Sent with each request.
-        deadlines: Limit an exchange from its beginning to the last byte of its response, or a
-            stream between two reads.
-        limits: Timeouts of a stream, for aiohttp.
-        options: Of an exchange, for aiohttp.
-        prepared: For the short path; None where it cannot be taken, or before the first exchange.
+        deadlines: Limit an exchange from its start to the last byte of its response, or each
+            read of a stream.
+        limits: aiohttp's timeouts for a stream.
+        options: aiohttp's options for an exchange.
+        prepared: For the short path; None before the first exchange, or if not available.
     """
 
     method: str
@@ -119,19 +119,19 @@ class Transport:
     """One connection pool: owned, or borrowed with the caller's session.
 
     Args:
-        session: A session to borrow: it is neither reconfigured nor closed. None: `open` makes
-            one in the running loop.
+        session: A session to borrow, neither reconfigured nor closed. None: `open` creates one
+            in the running loop.
         proxy: URL of a proxy for all requests, with or without credentials.
-        trust_env: Whether a proxy may come from the environment.
-        ssl: How to verify certificates: a context, False for not at all, None for the default.
+        trust_env: Whether to read the environment's proxy variables.
+        ssl: A context to verify certificates with, False to skip that, None for the default.
 
     Attributes:
-        path: What POSTs take: ``short``, ``session``, or None before the first one.
+        path: The path that POSTs take: ``short``, ``session``, or None before the first.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: *proxy* is not an http or https URL, or *proxy* or *ssl* is for a session that
-            has its own.
+        ValueError: *proxy* is not an http or https URL, or *proxy* or *ssl* was passed with
+            *session*.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Transport:
         ssl: tls.SSLContext | bool | None = None,
     ) -> None:
         self._session = session
-        self._lent = session is not None
-        self._proxies = Proxies(proxy, trust_env=trust_env and not self._lent)
+        self._borrowed = session is not None
+        self._proxies = Proxies(proxy, trust_env=trust_env and not self._borrowed)
         self._ssl = True if ssl is None else ssl
         self._resolver = GuardedResolver()
         self._leases: Leases | None = None
@@ -160,7 +160,7 @@ class Transport:
             raise TypeError(f"session must be an aiohttp.ClientSession, got {kind}")
         if not isinstance(ssl, tls.SSLContext | bool | None):
             raise TypeError(f"ssl must be an SSLContext, False or None, got {type(ssl).__name__}")
-        if self._lent and not (proxy is None and ssl is None):
+        if self._borrowed and not (proxy is None and ssl is None):
             raise ValueError("proxy and ssl belong to the borrowed session: configure them there")
 
     def route(
@@ -181,15 +181,15 @@ class Transport:
             timeout: Seconds for each exchange, and for each read of a stream.
             connect_timeout: Seconds for DNS, connect and TLS handshake.
         """
-        # A borrowed session may queue a request for a connection, and aiohttp's connect timeout
-        # counts that: there it limits the handshakes only.
+        # A borrowed session may queue requests for a connection, and aiohttp's connect timeout
+        # includes that: use the one that limits the handshakes only.
         proxy = None
-        with suppress(ValueError):  # a URL that is none fails when it is used
+        with suppress(ValueError):  # an invalid URL fails when it is used
             if url:
                 place = URL(url)
                 self._resolver.add_service(place.raw_host or "")
                 proxy = self._find_proxy(place)
-        connect = {"sock_connect" if self._lent else "connect": min(connect_timeout, timeout)}
+        connect = {"sock_connect" if self._borrowed else "connect": min(connect_timeout, timeout)}
         return Route(
             method=method,
             url=url,
@@ -231,14 +231,14 @@ class Transport:
         if self._closed:
             raise RuntimeError(CLOSED)
         if self._forked():
-            raise RuntimeError("this AsyncClient was used before a fork: make one in each process")
+            raise RuntimeError("this AsyncClient was used before a fork: create one per process")
         if self._loop is not None and self._loop is not loop:
             raise RuntimeError(
-                "this AsyncClient belongs to another event loop: make one in each loop"
+                "this AsyncClient belongs to another event loop: create one per loop"
             )
 
     async def close(self) -> None:
-        """End what is in flight, and close the pool if it is owned; closing twice does nothing."""
+        """Abort what is in flight, and close the pool if it is owned; idempotent."""
         self._closed = True
         if self._forked():
             self._drop()
@@ -247,25 +247,25 @@ class Transport:
             deadlines.close()
         if self._leases is not None:
             self._leases.close()
-        if not self._lent and self._session is not None:
+        if not self._borrowed and self._session is not None:
             await self._session.close()
         await self._resolver.close()
 
     def _forked(self) -> bool:
-        """Return whether the sockets, and the loop's selector, are another process's as well."""
+        """Return whether the sockets and the selector are shared with the parent process."""
         return self._process not in {0, os.getpid()}
 
     def _drop(self) -> bool:
         """Close the pool without waiting for its connections, and return whether it was open."""
         connector = None if self._session is None else self._session.connector
-        if self._lent or self._session is None or connector is None or connector.closed:
+        if self._borrowed or self._session is None or connector is None or connector.closed:
             return False
         if self._forked() and isinstance(connector, _Connector):
             connector.abandon()
         if self._leases is not None:
             self._leases.close()
-        self._session.detach()  # or it warns as well, in words that say nothing of us
-        next(connector.close().__await__(), None)  # the first step closes; nobody awaits the rest
+        self._session.detach()  # or it emits a warning of its own
+        next(connector.close().__await__(), None)  # the first step closes; the rest only waits
         return True
 
     def __del__(self) -> None:
@@ -282,7 +282,7 @@ class Transport:
         """Send one request and read the whole response; redirects are not followed.
 
         Args:
-            route: Where to, and how.
+            route: The target and settings.
             body: JSON, or None.
 
         Raises:
@@ -291,9 +291,9 @@ class Transport:
             TransportError: The connection broke.
             ProtocolError: The response is too long.
             RuntimeError: The pool is closed, or belongs to another event loop.
-            ValueError: A borrowed session has credentials of its own.
+            ValueError: A borrowed session has its own credentials for the host.
         """
-        # What `open` does, without the call that nearly every exchange would make for nothing.
+        # The check in `open`, inlined to save nearly every exchange a call.
         if (
             self._loop is not asyncio.get_running_loop()
             or self._process != os.getpid()
@@ -308,7 +308,7 @@ class Transport:
         return leases.exchange(route, route.prepared, body)
 
     async def _exchange_first(self, leases: Leases, route: Route, body: bytes) -> Reply:
-        """Choose the path of a route, and take it."""
+        """Choose the path of a route and use it."""
         prepared = None
         with route.deadlines:
             if "proxy" not in route.options:
@@ -331,16 +331,16 @@ class Transport:
             _log.debug("API requests take %s", choice)
 
     def close_idle(self) -> None:
-        """Close the idle connections, since one of them responds to an earlier request."""
+        """Close the idle connections, after one of them has responded to an earlier request."""
         if self._leases is not None:
             self._leases.close_idle()
 
     def forget_address(self, url: str) -> None:
-        """Have the host of *url*, or its proxy, looked up anew: its address may have changed."""
+        """Drop the cached address of *url*'s host, or of its proxy: it may have changed."""
         with suppress(ValueError):
             place = URL(url)
             proxy = self._find_proxy(place)
-            if self._session is not None and not self._lent:
+            if self._session is not None and not self._borrowed:
                 forget_address(self._session, place if proxy is None else URL(proxy.url))
 
     def _find_proxy(self, url: URL) -> Proxy | None:
@@ -350,7 +350,7 @@ class Transport:
         return proxy
 
     async def _request(self, route: Route, body: bytes | None) -> Reply:
-        """Have aiohttp's session make the exchange."""
+        """Exchange over aiohttp's session."""
         try:
             with route.deadlines:
                 return await self._send(route, body)
@@ -375,24 +375,24 @@ class Transport:
                 response.close()
             if isinstance(error, ValueError) and "AUTHORIZATION" in str(error):
                 raise ValueError(
-                    "the borrowed session has credentials of its own for base_url's host (auth, "
+                    "the borrowed session has its own credentials for base_url's host (auth, "
                     "or trust_env and an entry in netrc): aiohttp does not send the API key "
                     "beside them"
                 ) from error
             raise
         finally:
-            response = None  # its repr shows headers, in which a relay may have echoed the key
+            response = None  # its repr shows headers, which may echo the key
         if content is None:
             raise protocol_error("the response is too long", reply)
         return reply
 
     def stream(self, route: Route, url: str, headers: Mapping[str, str] | None = None) -> Stream:
-        """Get a result from its host, byte for byte from *url*.
+        """Return a stream of the result at *url*, which is requested byte for byte.
 
         Args:
-            route: How; its headers must not hold the key.
+            route: The settings; its headers must not hold the key.
             url: An absolute URL of any host.
-            headers: Further headers.
+            headers: Additional headers.
         """
         self.open()
         return Stream(self, route, url, headers or {})
@@ -408,12 +408,12 @@ class Transport:
         session = self.open()
         await self._resolver.check(url.raw_host or "")
         options = _options(url, headers, self._find_proxy(url))
-        options["auto_decompress"] = False  # aiohttp takes a truncated gzip for a complete one
+        options["auto_decompress"] = False  # aiohttp accepts a truncated gzip as complete
         return await session.get(url, timeout=limits, **options)
 
 
 def _options(url: str | URL, headers: Mapping[str, str], proxy: Proxy | None) -> dict[str, Any]:
-    """Return what every request is made with."""
+    """Return the options common to all requests."""
     options: dict[str, Any] = {
         "headers": headers,
         "allow_redirects": False,
@@ -427,6 +427,6 @@ def _options(url: str | URL, headers: Mapping[str, str], proxy: Proxy | None) ->
         options["proxy"] = proxy.url
         if URL(url).scheme == "https":
             options["proxy_headers"] = proxy.headers
-        else:  # there is no CONNECT: the proxy reads the request itself
+        else:  # without CONNECT, the proxy reads the request itself
             options["headers"] = {**headers, **proxy.headers}
     return options

@@ -1,4 +1,4 @@
-"""The proxy for each URL: the caller's, or the environment's."""
+"""Choose the proxy for each URL: the caller's, or the environment's."""
 
 import base64
 import logging
@@ -14,14 +14,14 @@ from aireiter_async._redact import Secret
 from aireiter_async._transport._addresses import is_loopback
 
 _SCHEMES: Final = {"http", "https"}
-_MAX_HOSTS: Final = 1000  # of which the answer is kept
+_MAX_HOSTS: Final = 1000  # in the cache
 
 _log = logging.getLogger("aireiter_async")
 
 
 @frozen
 class Proxy:
-    """A proxy, and what it is sent: its credentials are not part of its URL."""
+    """A proxy and the headers to send to it; its credentials are not part of the URL."""
 
     url: str
     headers: Mapping[str, str]
@@ -31,8 +31,8 @@ class Proxies:
     """Chooses the proxy for each URL, once per host.
 
     Args:
-        proxy: The URL of the proxy for everything; None: what the environment says.
-        trust_env: Whether the environment is asked: its proxy variables only, never netrc.
+        proxy: The URL of the proxy for every request; None: as the environment says.
+        trust_env: Whether to read the environment's proxy variables; netrc is never read.
 
     Raises:
         TypeError: *proxy* is not a str.
@@ -58,7 +58,7 @@ class Proxies:
 
 def _from_environment(origin: URL) -> Proxy | None:
     host = origin.raw_host or ""
-    # A proxy is on another machine: there, a loopback address is not this one.
+    # On the proxy's machine, a loopback address would not be this machine.
     if is_loopback(host) or proxy_bypass(host) or proxy_bypass(f"{host}:{origin.port}"):
         return None
     found = getproxies()
@@ -75,7 +75,7 @@ def _read_explicit(text: str) -> Proxy:
     if not isinstance(text, str):
         raise TypeError(f"proxy must be a str, got {type(text).__name__}")
     proxy = _read(text)
-    if proxy is None:  # it is not shown: it may hold a password
+    if proxy is None:  # not shown: it may hold a password
         raise ValueError("proxy must be an http or https URL, such as http://proxy.example:3128")
     return proxy
 

@@ -1,4 +1,4 @@
-"""Results, read piece by piece from whatever host they are on."""
+"""Stream results from any host."""
 
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -22,16 +22,16 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Stream:
-    """The response to a GET, read piece by piece; an async context manager.
+    """A streamed response to a GET; an async context manager.
 
-    The URL is requested byte for byte as it is given, since it may be signed, and so are those
-    that it redirects to.
+    The URL is requested byte for byte, since it may be signed, and so are those that it
+    redirects to.
 
     Args:
-        transport: What sends it.
+        transport: Sends the request.
         route: Headers and timeouts.
         url: An absolute URL.
-        headers: Further headers.
+        headers: Additional headers.
 
     Attributes:
         status: The HTTP status.
@@ -51,11 +51,11 @@ class Stream:
         self.url = url
 
     async def __aenter__(self) -> Self:
-        """Send the request, and read the head of the response.
+        """Send the request and read the head of the response.
 
         Raises:
-            ValueError: A host on the way is or has a private address.
-            TransportError: There is no response, or there are too many redirects.
+            ValueError: A host along the redirects is or has a private address.
+            TransportError: No response arrived, or there were too many redirects.
         """
         try:
             with self._route.deadlines:
@@ -85,17 +85,17 @@ class Stream:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A response that was not read to its end closes its connection.
+        # This closes the connection unless the response was read to its end.
         self._response.release()
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the body as it arrives, still packed if it has a ``Content-Encoding``.
+        """Yield the body as it arrives; a ``Content-Encoding`` is not decoded.
 
         Raises:
             TransportError: The body ended before its announced length.
         """
         while True:
-            # aiohttp's own timer stops without a word at a chunk that cannot be parsed.
+            # aiohttp's own timer silently stops at a chunk that cannot be parsed.
             with self._route.deadlines:
                 chunk = await self._response.content.readany()
             if not chunk:
@@ -104,7 +104,7 @@ class Stream:
 
 
 def exact_url(text: str) -> URL:
-    """Return a URL that is requested byte for byte; only what no request may hold is escaped.
+    """Return a URL to request byte for byte; only characters invalid in a request are escaped.
 
     Raises:
         aiohttp.InvalidURL: It is not an absolute http or https URL.
