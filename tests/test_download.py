@@ -660,7 +660,7 @@ async def test_an_unknown_packing_is_an_error(
     connect: Connect, listen: Listen, tmp_path: Path
 ) -> None:
     url = await listen(lambda _: answer(b"?", b"Content-Encoding: rot13"))
-    with pytest.raises(DownloadError, match="packed with 'rot13'"):
+    with pytest.raises(DownloadError, match="encoded with 'rot13'"):
         await connect().download(Output(url=f"{url}/a"), tmp_path)
 
 

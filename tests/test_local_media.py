@@ -177,10 +177,10 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     assert data_url(JPEG)
     with pytest.raises(
-        ValueError, match=r"a JPEG takes Pillow: pip install 'aireiter-async\[images"
+        ValueError, match=r"a JPEG needs Pillow: pip install 'aireiter-async\[images"
     ):
         data_url(JPEG, max_side=99)
-    with pytest.raises(ValueError, match="a HEIC takes Pillow and pillow-heif: pip install"):
+    with pytest.raises(ValueError, match="a HEIC needs Pillow and pillow-heif: pip install"):
         data_url(heic)
 
 
@@ -203,10 +203,10 @@ THUMBNAIL = b"\xff\xe1\x00\x08\xff\xd8\xff\xd9\0\0"
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (JPEG[: len(JPEG) // 2], "the JPEG is cut short"),
-        (JPEG[:2] + THUMBNAIL + JPEG[2 : len(JPEG) // 2], "the JPEG is cut short"),
-        (PNG[: len(PNG) // 2], "the PNG is cut short"),
-        (WEBP[: len(WEBP) // 2], "the WEBP is cut short"),
+        (JPEG[: len(JPEG) // 2], "the JPEG is truncated"),
+        (JPEG[:2] + THUMBNAIL + JPEG[2 : len(JPEG) // 2], "the JPEG is truncated"),
+        (PNG[: len(PNG) // 2], "the PNG is truncated"),
+        (WEBP[: len(WEBP) // 2], "the WEBP is truncated"),
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>", "it is an HTML page, not an image"),
         (b"a cat", "it is a text, not an image"),
@@ -214,7 +214,7 @@ THUMBNAIL = b"\xff\xe1\x00\x08\xff\xd8\xff\xd9\0\0"
         (bytes(99), "it is of an unknown type, not an image"),
         (b"<svg></svg>", "SVG cannot be converted: convert it to JPEG, PNG or WebP"),
         (b"GIF89a", "the GIF is damaged"),
-        (b"\xff\xd8\xff\xe0\x00\x02", "the JPEG is cut short"),
+        (b"\xff\xd8\xff\xe0\x00\x02", "the JPEG is truncated"),
     ],
 )
 def test_what_cannot_be_sent(tmp_path: Path, content: bytes, text: str) -> None:
@@ -285,7 +285,7 @@ def test_files_that_are_none() -> None:
 
 def test_a_file_that_changes_while_it_is_read() -> None:
     """Such as one of Linux' own, which has another length than it says."""
-    with pytest.raises(ValueError, match="status: it changed while it was read"):
+    with pytest.raises(ValueError, match="status: it changed while being read"):
         data_url("/proc/self/status")
 
 
@@ -351,7 +351,7 @@ async def test_an_image_that_is_too_large_is_not_sent(
     path = tmp_path / "photo.jpg"
     path.write_bytes(JPEG[:-2] + bytes(7_900_000 - len(JPEG)) + b"\xff\xd9")
     with pytest.raises(
-        ValueError, match=r"photo.jpg: it has 7.9 MB, and 10.5 MB as a data URL, of "
+        ValueError, match=r"photo.jpg: it has 7.9 MB, and 10.5 MB as a data URL, but "
     ):
         await client.submit(models.NanoBanana(prompt="a", image_url=[path]))
     assert service.charges == []
@@ -397,7 +397,7 @@ async def test_a_bad_image_in_a_batch_is_its_own_failure(
     rows = [("nano_banana", {"prompt": "a", "image_url": [path]}) for path in paths]
     outcomes = [outcome async for outcome in client.run_many(rows, window=3)]
     assert {each.index: str(each.error) for each in outcomes if not each.ok} == {
-        4: "image_url[0]: 4.jpg: the JPEG is cut short",
+        4: "image_url[0]: 4.jpg: the JPEG is truncated",
         5: "image_url[0]: 5.jpg cannot be read: No such file or directory",
     }
     assert len(service.charges) == 10

@@ -860,7 +860,7 @@ def test_a_damaged_body_is_a_value_error(encoding: str) -> None:
 def test_brotli_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("brotli", "brotlicffi"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match="packed with brotli: install Brotli"):
+    with pytest.raises(ValueError, match="compressed with brotli: install Brotli"):
         decoder("br")
 
 
@@ -871,7 +871,7 @@ def test_a_body_that_is_not_packed(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "x" * 100])
 def test_an_unknown_encoding_is_named(encoding: str) -> None:
-    with pytest.raises(ValueError, match=f"packed with '{encoding[:40]}'"):
+    with pytest.raises(ValueError, match=f"encoded with '{encoding[:40]}'"):
         decoder(encoding)
 
 

@@ -1,4 +1,4 @@
-"""Media: a result's URL to a file or a sink, a local file to a data URL."""
+"""Media: download results to files or sinks, convert local files to data URLs."""
 
 from aireiter_async._media._data_urls import read_data_url
 from aireiter_async._media._files import Files, Owners

@@ -1,4 +1,4 @@
-"""Data URLs (RFC 2397): a file within its URL."""
+"""Read data URLs (RFC 2397)."""
 
 import base64
 from typing import Final
@@ -15,7 +15,7 @@ def read_data_url(url: str) -> tuple[str, bytes]:
         The content type, possibly empty, and the content.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is malformed.
     """
     head, comma, text = url[len(_SCHEME) :].partition(",")
     if not comma:

@@ -1,4 +1,4 @@
-"""Content encodings: unpacked here, because aiohttp takes a truncated one for complete."""
+"""Decode content encodings, because aiohttp accepts truncated bodies as complete."""
 
 import importlib
 import zlib
@@ -7,19 +7,19 @@ from typing import Any, Final, Protocol
 
 
 class Decoder(Protocol):
-    """Unpacks a body piece by piece."""
+    """Decodes a body incrementally."""
 
     def decode(self, data: bytes) -> bytes:
-        """Return what *data* unpacks to.
+        """Return *data* decoded.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: It is corrupt.
         """
         ...
 
     @property
     def complete(self) -> bool:
-        """Whether the packed data has come to its end."""
+        """Whether the end of the encoded data has been reached."""
         ...
 
 
@@ -80,7 +80,7 @@ def _import_brotli() -> Any:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ValueError("the result is packed with brotli: install Brotli")
+    raise ValueError("the result is compressed with brotli: install Brotli")
 
 
 _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
@@ -92,10 +92,10 @@ _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
 
 
 def decoder(content_encoding: str) -> Decoder | None:
-    """Return what unpacks a body, None for one that is as it is.
+    """Return a decoder for a body, or None if it is not encoded.
 
     Raises:
-        ValueError: It is packed in a way that cannot be unpacked here.
+        ValueError: The encoding is not supported.
     """
     encoding = content_encoding.strip().lower()
     if encoding in {"", "identity"}:
@@ -104,5 +104,5 @@ def decoder(content_encoding: str) -> Decoder | None:
         return _DECODERS[encoding]()
     except KeyError:
         raise ValueError(
-            f"the result is packed with {encoding[:40]!r}, which was not asked for"
+            f"the result is encoded with {encoding[:40]!r}, which was not requested"
         ) from None

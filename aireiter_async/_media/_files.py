@@ -1,4 +1,4 @@
-"""Results in folders: each file whole or absent, and never over another result."""
+"""Save results in directories: files are complete or absent, and never overwrite others."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from aireiter_async._media._threads import Threads
 if sys.platform == "win32":  # pragma: no cover
 
     def _flock(_descriptor: int) -> None:
-        """Lock nothing: an open file cannot be removed there."""
+        """Do nothing: Windows does not remove open files."""
 
 else:
     import fcntl
@@ -27,15 +27,15 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-_FOUND_AGAIN: Final = 4  # temporary names of a result that the next run tries
-_BLOCK: Final = 1024 * 1024  # bytes that are written at once, off the event loop
+_STABLE_NAMES: Final = 4  # temporary names per result that the next run checks for leftovers
+_BLOCK: Final = 1024 * 1024  # bytes per write, off the event loop
 
 
 class Owners:
-    """Which result has which name: of the latest names, so that memory stays bounded.
+    """The results that own the latest names, bounded in memory.
 
     Args:
-        remembered: How many names.
+        remembered: The maximum number of names.
     """
 
     def __init__(self, remembered: int) -> None:
@@ -43,11 +43,11 @@ class Owners:
         self._owners: OrderedDict[Hashable, Hashable] = OrderedDict()
 
     def find(self, name: Hashable) -> Hashable | None:
-        """Return whose *name* is, None where that is not known."""
+        """Return the owner of *name*, or None if unknown."""
         return self._owners.get(name)
 
     def add(self, name: Hashable, owner: Hashable) -> None:
-        """Remember whose *name* is from now on."""
+        """Record the owner of *name*."""
         self._owners[name] = owner
         self._owners.move_to_end(name)
         if len(self._owners) > self._remembered:
@@ -55,11 +55,11 @@ class Owners:
 
 
 class Files:
-    """Saves results in folders, for a client and its views.
+    """Saves results in directories, for a client and its views.
 
     Args:
-        link: Gives a file a second name, and fails where that name is taken.
-        remembered: Of how many files at most it is known which result they are.
+        link: Creates a hard link; fails if the name is taken.
+        remembered: The maximum number of files whose results are remembered.
     """
 
     def __init__(
@@ -86,18 +86,17 @@ class Files:
     ) -> Path:
         """Write *chunks* to a file, under a temporary name until it is complete and on disk.
 
-        A file of that name is replaced if it is the same result: the one that *owner* saved
-        before or, where this client has not saved it, an equal file. Otherwise a number
-        is appended.
+        An existing file of that name is replaced if it is the same result: saved by *owner* or,
+        if this client has not saved it, with equal content. Otherwise a number is appended.
 
         Args:
             chunks: The content.
-            folder: Made if it is missing.
+            folder: The directory, created if missing.
             stem: The file's name without its suffix, safe.
-            suffix: With its dot.
+            suffix: The suffix, including its dot.
             owner: Identifies the result.
-            replace: Whether a file of that name that this client has not saved is an earlier
-                copy of the result.
+            replace: Whether an existing file that this client has not saved is an earlier copy of
+                the result.
 
         Raises:
             OSError: The file could not be written.
@@ -138,7 +137,7 @@ class Files:
         return target
 
     def _take(self, partial: Path, target: Path, owner: Hashable, *, replace: bool) -> bool:
-        """Give a complete file its name, unless that is another result's."""
+        """Move a complete file to its name, unless another result owns that."""
         if self._claim(partial, target):
             return True
         known = self._owners.find(target)
@@ -149,12 +148,12 @@ class Files:
         return True
 
     def _claim(self, partial: Path, target: Path) -> bool:
-        """Give a complete file a name that is free."""
+        """Move a complete file to a name that is free; return whether it was."""
         try:
             self._link(partial, target)
         except FileExistsError:
             return False
-        except OSError:  # this file system has no links
+        except OSError:  # the file system has no hard links
             try:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
@@ -168,14 +167,14 @@ class Files:
 class _Partial:
     """A file under a temporary name; its methods block.
 
-    The name depends on the result's alone, so what a killed process has left is found and
-    removed. A lock shows which files are in use.
+    Its name depends only on the result's, so that leftovers of a killed process are found and
+    removed. A lock marks the files in use.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
         self.finished = False
-        few = itertools.islice(_names(folder, f".{stem}", ".part"), _FOUND_AGAIN)
-        # Where many write the same result at once, trying all their names would take too long.
+        few = itertools.islice(_names(folder, f".{stem}", ".part"), _STABLE_NAMES)
+        # If many write the same result at once, probing all numbered names would take too long.
         self._names = itertools.chain(few, _random_names(folder, stem))
         self._folder = folder
         self._file: FileIO | None = None
@@ -195,7 +194,7 @@ class _Partial:
             self._file.close()
 
     def discard(self) -> None:
-        """Remove a file that was not finished; the error that led here is what counts."""
+        """Remove an unfinished file; its errors are suppressed in favour of the original one."""
         if self._file is None:
             return
         if sys.platform == "win32":  # pragma: no cover - an open file cannot be removed there
@@ -204,13 +203,13 @@ class _Partial:
             try:
                 if not self.finished:
                     self.path.unlink()
-            finally:  # the lock goes last: nobody else removes the file meanwhile
+            finally:  # unlock last, so that no other process removes the file meanwhile
                 self._file.close()
 
 
 def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
     yield folder / f"{stem}{suffix}"
-    for number in itertools.count(2):  # pragma: no branch - there is no end
+    for number in itertools.count(2):  # pragma: no branch - endless
         yield folder / f"{stem}-{number}{suffix}"
 
 
@@ -220,7 +219,7 @@ def _random_names(folder: Path, stem: str) -> Iterator[Path]:
 
 
 def create(path: Path, flock: Callable[[int], None] = _flock) -> tuple[Path, FileIO] | None:
-    """Make a file that only this object writes to; None if the name is in use."""
+    """Create a file for exclusive use; None if the name is in use."""
     with suppress(OSError):
         _remove_leftover(path, flock)
     try:
@@ -232,8 +231,8 @@ def create(path: Path, flock: Callable[[int], None] = _flock) -> tuple[Path, Fil
         if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
             return path, file
     except (BlockingIOError, FileNotFoundError):
-        pass  # somebody takes it for a leftover
-    except OSError:  # this file system has no locks
+        pass  # another process has taken it for a leftover
+    except OSError:  # the file system has no locks
         return path, file
     file.close()
     return None
@@ -261,7 +260,7 @@ def _same_content(one: Path, other: Path) -> bool:
             while block := left.read(_BLOCK):
                 if block != right.read(_BLOCK):
                     return False
-    except OSError:  # it cannot be read, or leads nowhere: it is not ours
+    except OSError:  # unreadable, or a broken link: not the same result
         return False
     return True
 
@@ -274,7 +273,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk, where the system can."""
+    """Flush a directory's entries to disk, if the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a file is, by its content first: results were seen named ``.png`` whatever they were."""
+"""Detect file types by content: results of any type have been seen named ``.png``."""
 
 import codecs
 import re
@@ -6,13 +6,13 @@ from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-HEAD: Final = 4096  # bytes at the beginning of a file that show what it is
-LONGEST_URL: Final = 65_536  # characters: urllib caches the URLs that it has parsed
+HEAD: Final = 4096  # bytes from the start of a file that identify its type
+MAX_URL: Final = 65_536  # characters: urllib caches the URLs that it parses
 
 _BINARY: Final = ".bin"
 _PLAIN_SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
 
-# The first type of a suffix is the one that it is stored under.
+# The first type listed for a suffix is the one it is stored with.
 _CONTENT_TYPES: Final = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -94,7 +94,7 @@ _TEXTS: Final = frozenset(
 _MARKUP: Final = frozenset({".html", ".json", ".xml"})
 
 # The first pattern that matches the beginning of a file decides. ISO base media ("ftyp") and
-# EBML (WebM, Matroska) are containers: the more telling patterns come first.
+# EBML (WebM, Matroska) are containers: the more specific patterns come first.
 _SIGNATURES: Final = tuple(
     (re.compile(pattern, re.DOTALL), suffix)
     for pattern, suffix in (
@@ -142,7 +142,7 @@ _SIGNATURES: Final = tuple(
         (rb"Rar!\x1a\x07", ".rar"),
         (rb"\x28\xb5\x2f\xfd", ".zst"),
         (rb".{257}ustar", ".tar"),
-        # The groups are atomic: comments in thousands must not be tried in every division.
+        # The groups are atomic: thousands of comments must not cause backtracking.
         (
             (
                 rb"(?:\xef\xbb\xbf)?\s*+"
@@ -153,7 +153,7 @@ _SIGNATURES: Final = tuple(
         ),
     )
 )
-# Where a signature shows the container only, a label of the same family is believed.
+# If a signature shows only the container, a label of the same family is trusted.
 _FAMILIES: Final = {
     ".mp4": frozenset({".m4a", ".m4v", ".mov", ".avif", ".heic", ".3gp"}),
     ".wmv": frozenset({".wma"}),
@@ -165,10 +165,10 @@ def file_type(content_type: str, head: bytes, url: str) -> tuple[str, str]:
     """Choose a file's suffix, with its dot, and its content type.
 
     Args:
-        content_type: The ``Content-Type`` that came with it, possibly empty:
-            believed where the bytes do not show the type.
+        content_type: The response's ``Content-Type``, possibly empty; used if the
+            content does not show the type.
         head: The first bytes of the file.
-        url: Where the file comes from, the last resort.
+        url: The file's URL, the last resort.
     """
     labelled = _CONTENT_TYPES.get(_bare(content_type))
     found = _sniff(head)
@@ -179,16 +179,16 @@ def file_type(content_type: str, head: bytes, url: str) -> tuple[str, str]:
 
 
 def describe_page(content_type: str, head: bytes, url: str, kind: str) -> str | None:
-    """Describe a file that is no result but a page about one, such as "an HTML page".
+    """Describe a file that is an error page rather than a result, such as "an HTML page".
 
-    Hosts send error pages with any status and any label, so the content decides.
+    Hosts send error pages with any status and label, so the content decides.
 
     Args:
-        content_type: The ``Content-Type`` that came with it.
+        content_type: The response's ``Content-Type``.
         head: The first bytes of the file.
-        url: Where the file comes from.
-        kind: The kind of output that is expected: for ``text``, or a ``file`` whose URL
-            ends like a text, texts are results.
+        url: The file's URL.
+        kind: The expected kind of output. Text is a result for ``text``, or if the URL has the
+            suffix of a text file.
 
     Returns:
         None for a file that may be the result.
@@ -209,33 +209,33 @@ def describe_page(content_type: str, head: bytes, url: str, kind: str) -> str | 
 
 
 def url_suffix(url: str) -> str | None:
-    """Return the suffix of a URL's last part in lower case, None where it has no plain one."""
+    """Return the lower-case suffix of a URL's path, or None if it has no plain one."""
     suffix = last_part(url).suffix.lower()
     return suffix if _PLAIN_SUFFIX.fullmatch(suffix) else None
 
 
 def last_part(url: str) -> PurePosixPath:
-    """Return the path of a URL, empty for one that is none, is too long, or is a result itself."""
-    if is_data_url(url) or len(url) > LONGEST_URL:
+    """Return the path of a URL, empty if it is invalid, too long or a data URL."""
+    if is_data_url(url) or len(url) > MAX_URL:
         return PurePosixPath()
     try:
         return PurePosixPath(unquote(urlsplit(url).path))
-    except ValueError:  # an invalid host: nothing can be got from there, either
+    except ValueError:  # an invalid host: a download would fail as well
         return PurePosixPath()
 
 
 def is_data_url(url: str) -> bool:
-    """Tell whether *url* is the result itself, rather than where it is."""
+    """Return whether *url* is a data URL."""
     return url[:5].lower() == "data:"
 
 
 def is_web_url(url: str) -> bool:
-    """Tell whether *url* is an http or https URL, and not one of megabytes.
+    """Return whether *url* is an http or https URL of reasonable length.
 
     Raises:
-        ValueError: It is no URL.
+        ValueError: It is not a URL.
     """
-    return len(url) <= LONGEST_URL and urlsplit(url).scheme in {"http", "https"}
+    return len(url) <= MAX_URL and urlsplit(url).scheme in {"http", "https"}
 
 
 def _bare(content_type: str) -> str:
@@ -247,7 +247,7 @@ def _sniff(head: bytes) -> str | None:
 
 
 def _text_suffix(head: bytes) -> str | None:
-    """Return the suffix that a text would have, None for binary content."""
+    """Return a suffix for text content, or None for binary content."""
     text = _decode(head)
     start = text.lstrip()[:1024].lower()
     if start.startswith("<"):
@@ -262,4 +262,4 @@ def _decode(head: bytes) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     decoder = codecs.getincrementaldecoder(encoding)("replace")
-    return decoder.decode(head)  # without the character that the head may have cut in two
+    return decoder.decode(head)  # ignores a character cut off by the end of the head

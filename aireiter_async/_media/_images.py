@@ -1,11 +1,11 @@
-"""Images made smaller, upright and plain, with Pillow (extra ``images``)."""
+"""Resize, rotate and normalise images with Pillow (extra ``images``)."""
 
 import importlib
 import io
 from typing import Any, Final
 
 # The plugin of each format, and its class. Plugins are called directly:
-# `PIL.Image.open` would try dozens of them, and warns of large images on stderr.
+# `PIL.Image.open` would try dozens of them, and warn about large images on stderr.
 _PLUGINS: Final = {
     ".jpg": ("PIL.JpegImagePlugin", "JpegImageFile"),
     ".png": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -16,28 +16,28 @@ _PLUGINS: Final = {
     ".avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
     ".heic": ("pillow_heif.as_plugin", "HeifImageFile"),
 }
-_MOST_PIXELS: Final = 40_000_000  # of one that is decoded: four bytes each
+_MAX_PIXELS: Final = 40_000_000  # in a decoded image, at four bytes each
 _ORIENTATION: Final = 0x0112  # Exif tag
 _OPAQUE: Final = 255
 _SUFFIX_NAMES: Final = {".jpg": "JPEG", ".tif": "TIFF"}
 
 
 def format_name(suffix: str) -> str:
-    """Return what a format is called, such as "HEIC"."""
+    """Return the name of a format, such as "HEIC"."""
     return _SUFFIX_NAMES.get(suffix, suffix.removeprefix(".").upper())
 
 
 def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> tuple[str, bytes]:
-    """Make an image upright, sRGB, without metadata and, if asked, smaller.
+    """Convert an image to upright sRGB without metadata, and optionally shrink it.
 
     Args:
-        content: The file.
-        suffix: What it is.
-        max_side: Pixels that its longer side has at most; None: as many as it has.
-        quality: Of a JPEG, 1 to 95.
+        content: The content of the file.
+        suffix: The suffix of its format.
+        max_side: Maximum pixels of the longer side; None keeps the size.
+        quality: JPEG quality, 1 to 95.
 
     Returns:
-        The content type, JPEG or, where it is partly transparent, PNG; and the content.
+        The content type (JPEG, or PNG if it is partly transparent) and the content.
 
     Raises:
         ValueError: It cannot be converted.
@@ -50,7 +50,7 @@ def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> 
         raise ValueError(f"{name} cannot be converted: convert it to JPEG, PNG or WebP") from None
     except (ImportError, AttributeError):
         raise ValueError(
-            f"to convert a {name} takes Pillow{' and pillow-heif' if suffix == '.heic' else ''}: "
+            f"converting a {name} needs Pillow{' and pillow-heif' if suffix == '.heic' else ''}: "
             "pip install 'aireiter-async[images]', or convert it to JPEG, PNG or WebP"
         ) from None
     try:
@@ -58,7 +58,7 @@ def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> 
             return _convert(image, max_side, quality)
     except ValueError:
         raise
-    except Exception as error:  # whatever a damaged file makes a decoder raise
+    except Exception as error:  # decoders raise anything on a damaged file
         raise ValueError(f"the {name} is damaged: {error}") from error
 
 
@@ -69,17 +69,17 @@ def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes
     if max_side is not None:
         image.draft(
             "RGB", (max_side, max_side)
-        )  # a JPEG is decoded to an eighth, if that is enough
+        )  # decodes a JPEG at down to an eighth of its size, if that is enough
     width, height = image.size
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise ValueError(
             f"it has {size[0]} x {size[1]} pixels, {size[0] * size[1] / 1e6:.0f} million: "
-            f"at most {_MOST_PIXELS / 1e6:.0f} million can be converted"
+            f"at most {_MAX_PIXELS / 1e6:.0f} million can be converted"
         )
     image.load()
     profile = image.info.get("icc_profile")
     exif = image.getexif()
-    plain: Any = _in_plain_colours(image, profile)
+    plain: Any = _to_srgb(image, profile)
     if max_side is not None:
         plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     plain.info, plain.getexif()[_ORIENTATION] = {}, exif.get(_ORIENTATION, 1)
@@ -92,11 +92,11 @@ def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes
     return "image/jpeg", output.getvalue()
 
 
-def _in_plain_colours(image: Any, profile: bytes | None) -> Any:
-    """Return an image in RGB or RGBA, in sRGB."""
+def _to_srgb(image: Any, profile: bytes | None) -> Any:
+    """Return an image as RGB or RGBA in the sRGB colour space."""
     from PIL import ImageCms  # noqa: PLC0415 - an extra
 
-    if image.mode.startswith("I"):  # 16 bits of grey
+    if image.mode.startswith("I"):  # 16-bit greyscale
         image = image.convert("I").point([value >> 8 for value in range(65_536)], "L")
     transparent = image.has_transparency_data
     if image.mode in {"P", "PA", "LA", "La", "1", "RGBa"} or (transparent and image.mode != "RGBA"):
@@ -109,7 +109,7 @@ def _in_plain_colours(image: Any, profile: bytes | None) -> Any:
             srgb = ImageCms.createProfile("sRGB")
             base = ImageCms.profileToProfile(base, source, srgb, outputMode="RGB")
         except (OSError, ImageCms.PyCMSError):
-            pass  # it is damaged, or of another colour space
+            pass  # a damaged profile, or one of another colour space
         else:
             if alpha:
                 base.putalpha(alpha)

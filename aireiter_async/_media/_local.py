@@ -1,4 +1,4 @@
-"""Local files to data URLs; their work is for threads."""
+"""Convert local files to data URLs; everything here blocks."""
 
 import base64
 import hashlib
@@ -15,19 +15,19 @@ from aireiter_async._media._formats import HEAD, describe_page, file_type
 from aireiter_async._media._images import convert, format_name
 
 _SEGMENT: Final = re.compile(rb"\xff+([\x01-\xd7\xda-\xfe])(..)", re.DOTALL)  # of a JPEG
-_SENT: Final = frozenset({".jpg", ".png", ".webp"})  # as they are: image models take them
-_LARGEST: Final = 256 * 1024 * 1024  # bytes that are read, whatever becomes of them
+_SENT: Final = frozenset({".jpg", ".png", ".webp"})  # unchanged: image models accept these
+_MAX_BYTES: Final = 256 * 1024 * 1024  # bytes that are read at most
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
-_LONGEST_HEAD: Final = 40  # characters of a data URL before its content
+_MAX_HEAD: Final = 40  # characters of a data URL before its content
 
 
 @frozen
 class DataURL:
-    """A local medium, ready to be sent.
+    """A local medium, ready to send.
 
     Attributes:
         url: The data URL.
-        identity: Identifies the original: its digest, and how it was converted.
+        identity: Identifies the original: its digest and the conversion options.
     """
 
     url: str
@@ -40,22 +40,21 @@ def data_url(
     max_side: int | None = None,
     quality: int = 84,
 ) -> str:
-    """Return a local image, or another medium, as a data URL for a media parameter.
+    """Convert a local image, video or sound to a data URL for a media parameter.
 
-    It blocks while it reads and encodes. The type comes from the content. JPEG, PNG and WebP are
-    encoded as they are; any other image, and each one with *max_side*, is converted to an upright
-    sRGB JPEG (PNG where it is partly transparent) without metadata, which takes the extra
-    ``images``.
+    This blocks. The type is detected from the content. JPEG, PNG and WebP are sent unchanged; other
+    images, and all images with *max_side*, are converted to an upright sRGB JPEG (PNG if partly
+    transparent) without metadata, which needs the extra ``images``.
 
     Args:
         path: A path, the content itself, or an open binary file, which is read to its end.
-        max_side: Pixels that the longer side of an image has at most. Large bodies were seen to
-            time out while being sent; 1280 fixed all of them.
-        quality: Of a JPEG, 1 to 95; with *max_side*.
+        max_side: Maximum pixels of an image's longer side. Large bodies have been seen to time
+            out in transit; 1280 fixed all of them. None keeps the size.
+        quality: Quality of a converted JPEG, 1 to 95.
 
     Raises:
         TypeError: *path* is none of these.
-        ValueError: It cannot be read, is no medium, is damaged, or has too many pixels.
+        ValueError: The file cannot be read, is not a medium, is damaged, or has too many pixels.
     """
     check_size(max_side, quality)
     source = path if isinstance(path, bytes) or hasattr(path, "read") else Path(path)  # pyright: ignore[reportArgumentType]
@@ -63,11 +62,11 @@ def data_url(
 
 
 def check_size(max_side: object, quality: object = 84) -> None:
-    """Refuse a size of images that is none.
+    """Check the size and quality options of images.
 
     Raises:
-        TypeError: One is no int.
-        ValueError: One is out of its range.
+        TypeError: One is not an int.
+        ValueError: One is out of range.
     """
     for name, value, most in (("max_side", max_side, 65_535), ("quality", quality, 95)):
         if value is None and name == "max_side":
@@ -89,11 +88,11 @@ def read_local(
     """Read a `Path`, bytes or an open binary file.
 
     Args:
-        source: Which.
+        source: The medium.
         max_side: As in `data_url`.
         quality: As in `data_url`.
-        max_bytes: The greatest size of the data URL.
-        images_only: Whether JPEG, PNG and WebP are all that may be sent.
+        max_bytes: The maximum size of the data URL.
+        images_only: Whether only JPEG, PNG and WebP may be sent.
 
     Raises:
         ValueError: As in `data_url`, or the data URL would be too large.
@@ -117,7 +116,7 @@ def read_local(
 def _prepare(
     content: bytes, max_side: int | None, quality: int, *, images_only: bool
 ) -> tuple[str, bytes]:
-    """Return the content type and the content to be sent."""
+    """Return the content type and the content to send."""
     suffix, content_type = file_type("", content[:HEAD], "")
     kind = content_type.partition("/")[0]
     name = format_name(suffix)
@@ -130,18 +129,18 @@ def _prepare(
         return convert(content, suffix, max_side, quality)
     if images_only and kind != "image":
         raise ValueError(f"it is a {name}, and the model takes an image")
-    if _is_cut(content, suffix):
-        raise ValueError(f"the {name} is cut short")
+    if _is_truncated(content, suffix):
+        raise ValueError(f"the {name} is truncated")
     return content_type, content
 
 
 def _check_length(length: int, max_side: int | None, max_bytes: int | None) -> None:
-    size = _LONGEST_HEAD + (length + 2) // 3 * 4
+    size = _MAX_HEAD + (length + 2) // 3 * 4
     if max_bytes is not None and size > max_bytes:
-        advice = "a smaller max_side" if max_side else "max_side=1280 (extra images)"
+        advice = "a smaller max_side" if max_side else "max_side=1280 (needs the extra images)"
         raise ValueError(
-            f"it has {length / 1e6:.1f} MB, and {size / 1e6:.1f} MB as a data URL, of which "
-            f"the model takes {max_bytes / 2**20:.0f}: shrink it with {advice}"
+            f"it has {length / 1e6:.1f} MB, and {size / 1e6:.1f} MB as a data URL, but "
+            f"the model takes at most {max_bytes / 2**20:.0f}: shrink it with {advice}"
         )
 
 
@@ -151,33 +150,33 @@ def _read(source: Any) -> bytes:
     elif isinstance(source, Path):
         content = _read_file(source)
     else:
-        content = source.read(_LARGEST + 1)
+        content = source.read(_MAX_BYTES + 1)
         if not isinstance(content, bytes):
-            raise ValueError("open the file in binary mode")  # noqa: TRY004 - like what else is wrong
+            raise ValueError("open the file in binary mode")  # noqa: TRY004 - like the other errors
     if not content:
         raise ValueError("it is empty")
-    if len(content) > _LARGEST:
-        raise ValueError(f"it has more than {_LARGEST // 2**20} MB")
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES // 2**20} MB")
     return content
 
 
 def _read_file(path: Path) -> bytes:
-    # A pipe that nobody writes to would block the thread for ever.
+    # A pipe without a writer would block the thread forever.
     with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise ValueError("it is not a regular file")
-        if before.st_size > _LARGEST:
+        if before.st_size > _MAX_BYTES:
             raise ValueError(f"it has {before.st_size / 2**20:.0f} MB")
         content = file.readall()
         after = os.fstat(file.fileno())
     if (len(content), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise ValueError("it changed while it was read")
+        raise ValueError("it changed while being read")
     return content
 
 
-def _is_cut(content: bytes, suffix: str) -> bool:
-    """Return whether an image lacks its end, as far as that shows without decoding it."""
+def _is_truncated(content: bytes, suffix: str) -> bool:
+    """Return whether an image is visibly truncated, without decoding it."""
     match suffix:
         case ".jpg":
             return _find_end_of_jpeg(content) < 0
@@ -190,10 +189,10 @@ def _is_cut(content: bytes, suffix: str) -> bool:
 
 
 def _find_end_of_jpeg(content: bytes) -> int:
-    """Return where the end marker is, after all segments: thumbnails in them have one, too."""
+    """Return the position of the end marker, skipping the segments: thumbnails have one, too."""
     position = 2
     while header := _SEGMENT.match(content, position):
         position = header.end(1) + int.from_bytes(header[2])
-        if header[1] == b"\xda":  # the scan begins; markers in it are escaped
+        if header[1] == b"\xda":  # the scan starts; markers in it are escaped
             break
     return content.find(b"\xff\xd9", position)

@@ -1,4 +1,4 @@
-"""File names that are safe on Linux, macOS and Windows alike."""
+"""File names that are safe on Linux, macOS and Windows."""
 
 import re
 import string
@@ -11,8 +11,8 @@ from aireiter_async._media._formats import last_part
 _FORMATTER: Final = string.Formatter()
 _FIELD: Final = re.compile(r"[^\W\d]\w*")
 _FORM: Final = re.compile(r"(0?)([1-9]\d?)?(?:\.([1-9]\d{0,2}))?")
-_LONGEST_TEXT: Final = 4096  # characters: a prompt may be much longer than any name
-_LONGEST_STEM: Final = 200  # bytes: file systems take 255, and temporary names are longer
+_MAX_TEXT: Final = 4096  # characters: a prompt may be far longer than any file name
+_MAX_STEM: Final = 200  # bytes: file systems allow 255, and temporary names add to it
 
 _RESERVED: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\.|$)",
@@ -20,26 +20,26 @@ _RESERVED: Final = re.compile(
 )
 _FORBIDDEN: Final = frozenset('<>:"/\\|?*')
 # Controls, direction marks, surrogates, private and unassigned characters. ZERO WIDTH JOINER
-# (U+200D) is one of them, but emoji are made with it.
+# (U+200D) is one of them, but joins emoji.
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINER: Final = "\u200d"
 
 
 class NameTemplate:
-    """A name for files, such as ``{index:04}-{prompt:.30}``.
+    """A template for file names, such as ``{index:04}-{prompt:.30}``.
 
-    Fields have a name and, at most, a width (with zeros if it begins with 0) and a maximum
-    length: a template may come from another user.
+    A field has a name and optionally a width (zero-padded if it starts with 0) and a maximum
+    length, nothing else: the template may be untrusted.
 
     Args:
         text: The template.
 
     Attributes:
-        fields: The fields' names.
+        fields: The names of the fields.
 
     Raises:
-        TypeError: *text* is no str.
-        ValueError: A field has more than that, or *text* is or holds a path.
+        TypeError: *text* is not a str.
+        ValueError: A field is malformed, or *text* contains a path separator or no name.
     """
 
     def __init__(self, text: str) -> None:
@@ -64,10 +64,10 @@ class NameTemplate:
             raise ValueError(f"name must be a file name without a directory, got {text!r}")
 
     def check(self, known: Collection[str]) -> None:
-        """Refuse fields that are not *known*.
+        """Reject fields that are not *known*.
 
         Raises:
-            ValueError: A field has no value.
+            ValueError: A field is unknown.
         """
         unknown = sorted(self.fields.difference(known))
         if unknown:
@@ -76,7 +76,7 @@ class NameTemplate:
             )
 
     def fill(self, values: Mapping[str, object]) -> str:
-        """Return the template with these values in it; fields that have none stay."""
+        """Return the template with these values filled in; fields without a value remain."""
         parts: list[str] = []
         for literal, field, form in self._parts:
             parts.append(_quote(literal))
@@ -103,7 +103,7 @@ class NameTemplate:
 
 
 def quote_name(text: str) -> str:
-    """Return a template without fields that makes the name *text*."""
+    """Escape *text* as a template without fields."""
     return _quote(text).strip(" .") or "output"
 
 
@@ -122,17 +122,17 @@ def _show(value: object, form: re.Match[str]) -> str:
 
 
 def safe_stem(text: str) -> str:
-    """Make a file name without its suffix of *text*: "output" where nothing of it can be kept."""
-    text = unicodedata.normalize("NFC", text[:_LONGEST_TEXT])
+    """Convert *text* to a safe file name without a suffix; "output" if nothing remains."""
+    text = unicodedata.normalize("NFC", text[:_MAX_TEXT])
     kept = "".join("_" if _is_unsafe(char) else char for char in text)
     kept = kept.strip(" .")
-    fitting = kept.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    fitting = kept.encode()[:_MAX_STEM].decode(errors="ignore")
     stem = _cut(kept, len(fitting)).rstrip(" .")
     return f"_{stem}" if _RESERVED.match(stem) else stem or "output"
 
 
 def stem_of_url(url: str) -> str:
-    """Return the stem of a URL's last part, made safe."""
+    """Return a safe stem from the last part of a URL's path."""
     return safe_stem(last_part(url).stem)
 
 
@@ -141,7 +141,7 @@ def _is_unsafe(char: str) -> bool:
 
 
 def _cut(text: str, end: int) -> str:
-    """Shorten a text to *end* code points at most, between two characters as a reader sees them."""
+    """Truncate a text to *end* code points at most, without splitting a visible character."""
     if end < len(text):
         while end and (_extends(text[end]) or text[end - 1] == _JOINER):
             end -= 1
@@ -149,6 +149,6 @@ def _cut(text: str, end: int) -> str:
 
 
 def _extends(char: str) -> bool:
-    """Tell whether *char* belongs to the one before it."""
+    """Return whether *char* combines with the one before it."""
     is_modifier = "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
     return char == _JOINER or is_modifier or unicodedata.category(char) in {"Mn", "Me", "Mc"}

@@ -1,4 +1,4 @@
-"""A result at a URL: its content is checked, and a connection that breaks is resumed."""
+"""Read a result from a URL: check its content, and resume after broken connections."""
 
 import re
 import time
@@ -21,11 +21,11 @@ from aireiter_async._media._formats import HEAD, describe_page, file_type, is_we
 from aireiter_async._retry import Retry
 from aireiter_async.errors import AireiterError, ProtocolError, TransportError
 
-# The statuses of a URL that has expired: S3 and its like answer 403, Google 400.
+# The statuses of an expired URL: S3 and its clones return 403, Google 400.
 EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 
 _RETRIED: Final = frozenset({408, 425, 429})
-_PACKED: Final = 1024  # bytes that are unpacked at once
+_DECODED_AT_ONCE: Final = 1024  # encoded bytes that are decoded at once
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", re.IGNORECASE)
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 _SECOND: Final = timedelta(seconds=1)
@@ -38,7 +38,7 @@ class Response(Protocol):
     headers: Mapping[str, str]
 
     def chunks(self) -> AsyncGenerator[bytes]:
-        """Yield the body as it arrives, still packed."""
+        """Yield the body as it arrives, without decoding it."""
         ...
 
 
@@ -47,18 +47,18 @@ Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Response]]
 
 @asynccontextmanager
 async def open_result(open_url: Open, retry: Retry, url: str, kind: str) -> AsyncIterator["Result"]:
-    """Open the result at *url*, and read enough of it to know what it is.
+    """Open the result at *url* and read enough of it to identify its type.
 
     Args:
         open_url: Sends a GET with headers.
-        retry: How often a broken connection is resumed.
-        url: Where it is.
-        kind: The kind of output that is expected.
+        retry: The policy for resuming broken connections.
+        url: The result's URL.
+        kind: The expected kind of output.
 
     Raises:
         ProtocolError: The host sent something else.
         TransportError: No complete response arrived.
-        ValueError: It is no URL, or the result cannot be unpacked.
+        ValueError: *url* is invalid, or the content encoding is not supported.
     """
     if not is_web_url(url):
         raise ValueError("the result is not at an http or https URL of reasonable length")
@@ -73,10 +73,10 @@ class Result:
 
     Attributes:
         suffix: The suffix for its file, with the dot.
-        content_type: What it is.
-        length: How many bytes were read.
+        content_type: Its media type.
+        length: The number of bytes read.
         complete: Whether it was read to its end.
-        failure: Why it could not be.
+        failure: Why it could not be read.
     """
 
     suffix: str
@@ -99,11 +99,11 @@ class Result:
         self.failure: Exception | None = None
 
     async def start(self, kind: str) -> None:
-        """Read the beginning, and refuse what is no result."""
+        """Read the beginning, and reject anything but a result."""
         response = await self._get({})
         headers = response.headers
         if response.status != HTTPStatus.OK:
-            raise await self._refusal(response)
+            raise await self._rejection(response)
         self._decoder = decoder(headers.get("Content-Encoding", ""))
         if self._decoder is None:
             self._validator = _strong_validator(headers)
@@ -124,7 +124,7 @@ class Result:
         """Yield the content.
 
         Raises:
-            AireiterError: It breaks off and cannot be resumed.
+            AireiterError: The connection broke and could not be resumed.
         """
         try:
             chunk = self._head
@@ -140,32 +140,32 @@ class Result:
     async def _read(self) -> bytes:
         """Return the next piece of the content, empty at its end."""
         while True:
-            packed, self._next = self._next, b""
+            encoded, self._next = self._next, b""
             try:
-                packed = packed or await anext(self._chunks, b"")
-                if not packed and self._total is not None and self._received < self._total:
-                    raise TransportError("the host sent a part of the result only")  # noqa: TRY301 - resumed like a break
+                encoded = encoded or await anext(self._chunks, b"")
+                if not encoded and self._total is not None and self._received < self._total:
+                    raise TransportError("the host sent only part of the result")  # noqa: TRY301 - resumed below
             except TransportError as error:
                 await self._resume(error)
                 continue
-            if self._decoder is not None:  # a little at a time: it may unpack to a thousand times
-                packed, self._next = packed[:_PACKED], packed[_PACKED:]
-            self._received += len(packed)
+            if self._decoder is not None:  # little at a time: it may expand a thousandfold
+                encoded, self._next = encoded[:_DECODED_AT_ONCE], encoded[_DECODED_AT_ONCE:]
+            self._received += len(encoded)
             if self._decoder is None:
-                return packed
-            if not packed and not self._decoder.complete:
-                raise TransportError("the packed result ends early")
-            content = self._unpack(self._decoder, packed)
-            if content or not packed:
+                return encoded
+            if not encoded and not self._decoder.complete:
+                raise TransportError("the compressed result ends early")
+            content = self._unpack(self._decoder, encoded)
+            if content or not encoded:
                 return content
 
     async def _resume(self, error: TransportError) -> None:
-        """Continue after a break where the host can send the rest of the very same file."""
+        """Resume after a broken connection, if the host can send the rest of the same file."""
         policy = self._retry.policy
         if self._validator is None or not self._received or policy.attempts == 1:
             raise error
         await self._close(error)
-        # The rest arrives bit by bit if need be: only breaks without any progress are counted.
+        # Only attempts without progress count towards the limit.
         seconds = policy.wait(error, 0)
         self._retry.on_retry(error, seconds)
         await self._retry.sleep(seconds)
@@ -173,12 +173,12 @@ class Result:
             raise error
 
     async def _get_rest(self, validator: str) -> bool:
-        """Ask for the rest, and tell whether that is what the host sends."""
+        """Request the rest, and return whether the host sends it."""
         try:
             headers = {"Range": f"bytes={self._received}-", "If-Range": validator}
             response = await self._get(headers)
             if response.status in _RETRIED or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise await self._refusal(response)
+                raise await self._rejection(response)
             partial = response.status == HTTPStatus.PARTIAL_CONTENT
             if not partial or not self._fits(response.headers, validator):
                 return False
@@ -191,7 +191,7 @@ class Result:
         return True
 
     def _fits(self, headers: Mapping[str, str], validator: str) -> bool:
-        """Tell whether a partial response continues what was received."""
+        """Return whether a partial response continues what was received."""
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None or int(found[1]) != self._received:
             return False
@@ -211,10 +211,10 @@ class Result:
         return response
 
     async def _close(self, error: AireiterError) -> None:
-        """Give connection and slot back; what they know better about *error* is raised."""
+        """Release connection and slot; a more specific error than *error* is raised."""
         await self._stack.__aexit__(type(error), error, error.__traceback__)
 
-    async def _refusal(self, response: Response) -> ProtocolError:
+    async def _rejection(self, response: Response) -> ProtocolError:
         excerpt = b""
         if not response.headers.get("Content-Encoding"):
             with suppress(TransportError):
@@ -236,13 +236,13 @@ def _reply(response: Response, body: bytes) -> Reply:
 
 
 def _strong_validator(headers: Mapping[str, str]) -> str | None:
-    """Return what identifies a file byte for byte (RFC 9110, 8.8), if the host sent it."""
+    """Return a strong validator (RFC 9110, section 8.8), if the host sent one."""
     etag = headers.get("ETag", "").strip()
     if _STRONG_ETAG.fullmatch(etag):
         return etag
     modified = headers.get("Last-Modified", "").strip()
     try:
-        # A file that was modified in the second in which it was sent may have been once more.
+        # A file modified in the second in which it was sent may have been modified again.
         age = parsedate_to_datetime(headers.get("Date", "")) - parsedate_to_datetime(modified)
     except (TypeError, ValueError):
         return None

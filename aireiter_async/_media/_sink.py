@@ -1,4 +1,4 @@
-"""Where results go that are not kept in a folder."""
+"""The protocol for storing results anywhere but in a directory."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
@@ -6,17 +6,17 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Sink(Protocol):
-    """Stores results, for example in object storage; `aireiter_async.sinks` has two."""
+    """Stores results, for example in object storage; `aireiter_async.sinks` has two sinks."""
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
-        """Store one result whole or not at all.
+        """Store one result completely or not at all.
 
         Args:
-            name: A safe file name with its suffix; an object of that name is replaced.
-            chunks: The content. What reading it raises has to leave no object behind.
-            content_type: What it is, such as ``image/png``.
+            name: A safe file name with a suffix; an existing object of that name is replaced.
+            chunks: The content. If reading it raises, no object must be left behind.
+            content_type: The media type, such as ``image/png``.
 
         Returns:
-            Where it is, for the caller of `download`.
+            The object's location, which `download` returns.
         """
         ...

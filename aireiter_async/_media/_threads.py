@@ -1,4 +1,4 @@
-"""Threads for work on files, which blocks."""
+"""Threads for blocking work on files."""
 
 import asyncio
 import functools
@@ -14,15 +14,15 @@ _THREADS: Final = 4
 
 
 class Threads:
-    """An executor of its own: where the event loop's default one is busy, files do not wait."""
+    """A dedicated executor: files never wait for the event loop's default one."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="aireiter-files")
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run *function* off the loop, and to its end even when cancelled: it holds a file."""
+        """Run *function* in a thread; if cancelled, wait until it ends, since it holds a file."""
         call = functools.partial(function, *args, **kwargs)
-        # No task, or the end of asyncio.run would cancel it and leave the thread behind.
+        # Not a task: the end of asyncio.run would cancel it and leave the thread behind.
         running = asyncio.get_running_loop().run_in_executor(self._executor, call)
         try:
             return await asyncio.shield(running)
@@ -30,9 +30,9 @@ class Threads:
             while not running.done():
                 with suppress(asyncio.CancelledError):  # the first one is raised below
                     await asyncio.wait([running])
-            running.exception()  # the cancellation is what the caller sees
+            running.exception()  # retrieved: the caller sees the cancellation
             raise
 
     def close(self) -> None:
-        """Accept no more work, and let the threads end."""
+        """Accept no more work and let the threads end."""
         self._executor.shutdown(wait=False)
