@@ -190,6 +190,13 @@ def restore_task(text: str, out_task_id: str, model: str) -> Task:
     return read_query(reply, out_task_id, model)
 
 
+def platform_id(task: Task) -> str | None:
+    """Return the service's own ID of a task, where its reply has one."""
+    inner = task.raw.get("data", task.raw) if isinstance(task.raw, Mapping) else None
+    found = inner.get("task_id") if isinstance(inner, Mapping) else None
+    return found if isinstance(found, str) and found else None
+
+
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:

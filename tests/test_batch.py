@@ -315,7 +315,10 @@ async def test_files_that_cannot_be_looked_at_are_saved_again(
             outcomes = await collect(batch)
         assert all(outcome.paths[0].exists() for outcome in outcomes)
         with closing(sqlite3.connect(path)) as db:
-            db.execute("UPDATE tasks SET paths = ?", (json.dumps(["x" * 5000]),))
+            db.execute(
+                "UPDATE tasks SET paths = ?",
+                (json.dumps([{"path": "x" * 5000, "size": 1, "sha256": ""}]),),
+            )
             db.commit()
     assert service.counts["/upload"] == 4
 

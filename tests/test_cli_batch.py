@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -108,8 +109,11 @@ def test_a_batch_runs_to_its_end(served: FakeService, run: Run) -> None:
         assert each["params"] == {"prompt": each["prompt"]}
         assert each["created_at"] <= each["completed_at"]
         assert each["outputs"][0]["title"] == "Últimos días, 末班列车 0"
-        assert [Path(path).parent for path in each["files"]] == [Path("new/out")]
-        assert Path(each["files"][0]).stat().st_size
+        [file] = each["files"]
+        content = Path("new/out", Path(file["path"]).name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        assert (file["size"], file["sha256"]) == (len(content), digest)
+        assert each["task_id"].startswith("order_")
     assert "5/5  failed 0  running 0" in ran.err.splitlines()[-1]
     assert states() == {"downloaded": 5}
 

@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import inspect
-import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,11 +25,8 @@ async def client(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
-    logger = logging.getLogger("aireiter_async")
-    level = logger.level
     async with service.client() as client:
         yield client
-    logger.setLevel(level)  # a page sets it
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.keys() - {"models"}))  # that one is generated

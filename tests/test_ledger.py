@@ -1,6 +1,7 @@
 """The ledger: what a run leaves for the next one, and what it does when it cannot be written."""
 
 import asyncio
+import hashlib
 import json
 import os
 import sqlite3
@@ -161,7 +162,15 @@ async def test_a_row_says_what_is_known_of_its_task(
     assert json.loads(kept[4]) == {"model": "nano_banana", "params": {"prompt": "a kitten"}}
     assert kept[5:7] == (2.5, 2.5)
     assert json.loads(kept[7]) == outcome.task.raw
-    assert kept[8:] == (None, json.dumps([str(file) for file in outcome.paths]), None)
+    assert (kept[8], kept[10]) == (None, None)
+    [path_saved] = outcome.paths
+    digest = hashlib.sha256(path_saved.read_bytes()).hexdigest()
+    file = {"path": str(path_saved), "size": path_saved.stat().st_size, "sha256": digest}
+    assert json.loads(kept[9]) == [file] == [*outcome.files]
+    [row] = [row async for row in Ledger(path).rows()]
+    assert (row["files"], row["paths"]) == ([file], [file["path"]])
+    assert row["task_id"].startswith("order_")
+    assert row["completed_at"] == select(path, "updated_at")[0]
 
 
 async def test_a_real_charge_counts_in_place_of_the_estimate(path: Path) -> None:
@@ -385,20 +394,35 @@ async def test_other_content_under_a_known_id_is_an_error(
     assert service.counts.total() == requests + 2
 
 
-async def test_files_that_are_gone_are_downloaded_again(
-    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
+@pytest.mark.parametrize("name", [None, "fox"])
+async def test_only_files_that_are_gone_or_damaged_are_downloaded_again(
+    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path, name: str | None
 ) -> None:
-    """Results that are missing on disk are fetched again, without a look at the task."""
+    """Under the names that they had, without a query of the task."""
     results = tmp_path / "results"
-    await run(client, path, [one("a")])
-    assert select(path) == ["completed"]
-    (first,) = await run(client, path, [one("a")], download_to=results)
-    assert select(path) == ["downloaded"]
+    request = SubmitRequest("nano_banana", {"prompt": "a", "n": 4}, "a")
+    service.outputs = 4
+
+    async def again(downloads: int, **options: Any) -> Any:
+        [outcome] = await run(client, path, [request], **options)
+        counts = service.counts
+        assert (counts[SUBMIT], counts[QUERY], counts["/upload"]) == (1, 1, downloads)
+        return outcome
+
+    await again(0)
+    ended = select(path, "state, updated_at")
+    first = await again(4, download_to=results, name=name)
+    assert select(path, "state, updated_at") == [("downloaded", ended[0][1])]
+    content = [file.read_bytes() for file in first.paths]
     first.paths[0].unlink()
-    (again,) = await run(client, path, [one("a")], download_to=results)
-    assert again.paths == first.paths
-    assert again.paths[0].exists()
-    assert service.counts == {SUBMIT: 1, QUERY: 1, "/upload": 2}
+    first.paths[2].write_bytes(content[2][:-1])
+    first.paths[3].write_bytes(content[3][:-1] + b"!")
+    for downloads in (7, 7):
+        outcome = await again(downloads, download_to=results, name=name)
+        assert (outcome.paths, outcome.files) == (first.paths, first.files)
+        assert [file.read_bytes() for file in outcome.paths] == content
+    assert (await again(7)).files == first.files
+    assert len([*results.iterdir()]) == 4
 
 
 async def test_a_failed_download_is_an_outcome_and_tried_again(

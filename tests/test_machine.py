@@ -385,7 +385,8 @@ class Machine(RuleBasedStateMachine):
                 if state in {"completed", "downloaded"}:
                     assert row["credits_used"] == task.credits
                 if state == "downloaded":
-                    assert all(Path(path).stat().st_size for path in json.loads(row["paths"]))
+                    files = json.loads(row["paths"])
+                    assert all(Path(file["path"]).stat().st_size == file["size"] for file in files)
 
     @invariant()
     def nothing_left(self) -> None:

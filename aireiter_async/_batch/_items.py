@@ -6,8 +6,7 @@ done: nothing, waiting, or reconciling with the service first.
 
 import errno
 import json
-import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,10 +19,11 @@ from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
+from aireiter_async._client._downloading import Downloading
 from aireiter_async._client._local_media import embed_media
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
-from aireiter_async._media import NameTemplate, Sink, quote_name
+from aireiter_async._media import NameTemplate, Saved, Sink, find_damaged, quote_name
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import restore_task
@@ -45,7 +45,6 @@ from aireiter_async.errors import (
 )
 from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
-from aireiter_async.stores import IdempotencyStore
 
 # It is not known whether the service has the task.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
@@ -90,7 +89,6 @@ class Options:
         name: The names of an item's files, or what makes them; None: the task's ID.
         retry_failed: Whether tasks that an earlier run left failed or rejected are
             submitted again, under a new ID.
-        idempotency: Where each request's ID is claimed.
     """
 
     client: AsyncClient
@@ -101,7 +99,6 @@ class Options:
     download_to: Path | Sink | None = None
     name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
-    idempotency: IdempotencyStore | None = None
 
 
 @define
@@ -115,6 +112,7 @@ class _Item:
         stage: How far it is.
         task: The task as it was last seen.
         resumed: Whether the ledger had the task already.
+        files: The saved files, as the ledger records them.
         reservation: Its share of the budget.
     """
 
@@ -124,6 +122,7 @@ class _Item:
     stage: Stage = "preparing"
     task: Any = None  # where there is an outcome without an error, it is a Task
     resumed: bool = False
+    files: tuple[Mapping[str, Any], ...] = ()
     reservation: Reservation | NullReservation = NO_RESERVATION
 
 
@@ -146,6 +145,7 @@ class Items:
         self._options = options
         self._client = options.client.with_options()  # its submits can be halted apart
         self._api = api_of(self._client)
+        self._downloading = Downloading(self._api)
         self._journal = None if options.ledger is None else journal_of(options.ledger)
         self._budget = budget
         self._progress = progress
@@ -213,7 +213,7 @@ class Items:
         finally:
             item.reservation.close()
         self._progress.move(item, "succeeded")
-        return Success(index, value, item.request, item.task, paths, item.resumed)
+        return Success(index, value, item.request, item.task, paths, item.resumed, item.files)
 
     def _failure(self, item: _Item, error: Exception) -> Failure[Any]:
         if isinstance(error, BudgetExceededError) and self.stopped is None:
@@ -293,12 +293,23 @@ class Items:
                 if not self._options.retry_failed:
                     raise
             return await self._submit_again(item, entry, LedgerState.LOST, journal)
-        paths: Paths = tuple(json.loads(entry.paths or "[]"))
-        if entry.state is LedgerState.DOWNLOADED and isinstance(self._options.download_to, Sink):
-            return paths
-        if entry.state is LedgerState.DOWNLOADED and all(map(os.path.exists, paths)):
-            return tuple(map(Path, paths))
-        return await self._download(item, task)
+        if entry.state is not LedgerState.DOWNLOADED:
+            return await self._download(item, task)
+        return await self._restore_files(item, json.loads(entry.paths or "[]"))
+
+    async def _restore_files(self, item: _Item, files: Sequence[Mapping[str, Any]]) -> Paths:
+        """Return the files of an earlier run, after downloading what is missing or damaged."""
+        place: Callable[[str], Any] = Path
+        damaged: list[int] = []
+        if isinstance(self._options.download_to, Path):
+            damaged = await self._api.shared.files.threads.run(find_damaged, files)
+        elif self._options.download_to is not None:
+            place = str  # what a sink returned
+        if not damaged:
+            item.files = tuple(files)
+            return tuple(place(file["path"]) for file in files)
+        again = {position + 1: Path(files[position]["path"]) for position in damaged}
+        return await self._download(item, item.task, files, again)
 
     async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
@@ -373,11 +384,7 @@ class Items:
                 raise self._not_submitted(item) from self.stopped
             while True:
                 try:
-                    task = await self._client.submit(
-                        item.request,
-                        maybe_sent=maybe_sent,
-                        idempotency=self._options.idempotency,
-                    )
+                    task = await self._client.submit(item.request, maybe_sent=maybe_sent)
                     break
                 except SubmitsHaltedError:
                     raise self._not_submitted(item) from self.stopped
@@ -469,17 +476,31 @@ class Items:
         if self._journal is not None:
             self._journal.ended(task)
 
-    async def _download(self, item: _Item, task: Task) -> Paths:
+    async def _download(
+        self,
+        item: _Item,
+        task: Task,
+        recorded: Sequence[Mapping[str, Any]] = (),
+        again: Mapping[int, Path] | None = None,
+    ) -> Paths:
+        """Save a task's results, or only those with the numbers in *again*."""
         directory = self._options.download_to
         if directory is None:
             return ()
         if item.stage != "outstanding":  # in this run
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
-        paths: Paths = tuple(await self._client.download(task, directory, name=name))
+        saved = iter(await self._downloading.download(task, directory, name, again))
+        places: list[Any] = [Path(file["path"]) for file in recorded]
+        files = [*recorded]
+        for number in range(1, len(task.outputs) + 1) if again is None else sorted(again):
+            each: Saved = next(saved)
+            places[number - 1 : number] = [each.place]
+            files[number - 1 : number] = [each.to_dict()]
+        item.files = tuple(files)
         if self._journal is not None:
-            self._journal.downloaded(task, paths)
-        return paths
+            self._journal.downloaded(task, files)
+        return tuple(places)
 
     def _file_name(self, item: _Item) -> str | None:
         """Return the template for the names of an item's files."""

@@ -1,8 +1,9 @@
 """Outcomes of a batch: one per item of its source."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task
@@ -23,8 +24,9 @@ class Success(Generic[T_co]):
         request: The request as it was submitted, with its ID.
         task: The task.
         paths: The saved files, each a `Path`, with *download_to*; what a `Sink` returned, each
-            a str.
+            each a str.
         resumed: Whether the ledger had the task already: this run submitted nothing.
+        files: The same as `Ledger.rows` has them: path, size in bytes and SHA-256 of each.
     """
 
     ok: ClassVar[Literal[True]] = True
@@ -34,6 +36,7 @@ class Success(Generic[T_co]):
     task: Task
     paths: tuple[Any, ...] = ()
     resumed: bool = False
+    files: tuple[Mapping[str, Any], ...] = field(default=(), hash=False, repr=False)
 
     @property
     def error(self) -> None:
@@ -51,6 +54,7 @@ class Failure(Generic[T_co]):
     Attributes:
         ok: Always False.
         paths: Always empty.
+        files: Always empty.
         index: The item's position in the source, from 0.
         item: What the source yielded.
         request: The request with its ID; None where the item is no request.
@@ -63,6 +67,7 @@ class Failure(Generic[T_co]):
 
     ok: ClassVar[Literal[False]] = False
     paths: ClassVar[tuple[Any, ...]] = ()
+    files: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     index: int
     item: T_co
     request: SubmitRequest | None

@@ -12,7 +12,6 @@ import attrs
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api
-from aireiter_async._client._claims import claimed_in
 from aireiter_async._client._downloading import Downloading
 from aireiter_async._client._local_media import embed_media
 from aireiter_async._client._settings import Settings, read_settings
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from aireiter_async._batch._items import Request
     from aireiter_async._batch._progress import OnProgress
     from aireiter_async._ledger import Ledger
-    from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
 _SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
@@ -260,7 +258,6 @@ class AsyncClient:
         callback_url: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
-        idempotency: "IdempotencyStore | None" = None,
     ) -> Task:
         """Submit a request and return as soon as the service has accepted it.
 
@@ -287,10 +284,6 @@ class AsyncClient:
                 seeing the response: the service is then asked for the ID, which must be
                 given, before anything is sent. For an ID that was never sent, that takes
                 the retry policy's ``settle`` seconds: it is polled until then.
-            idempotency: Where the ID, which must be given, is claimed right before each POST,
-                so that of all calls with it, in any process, one submits, and the others
-                return its task. A call that is cancelled leaves its claim, which ends
-                *timeout* plus the retry policy's ``max_retry_after`` after it was made.
 
         Returns:
             The task as the service first describes it, normally pending.
@@ -300,8 +293,6 @@ class AsyncClient:
                 not be asked.
             APIError: The service rejected the request: nothing was charged.
             ConnectError: Nothing was sent.
-            IDInUseError: The ID belongs to another request, says the service or the store.
-            StoreError: The store cannot be used: nothing was sent.
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of its range.
         """
@@ -309,8 +300,7 @@ class AsyncClient:
         # What a batch and most loops submit needs no more than itself: that is cheaper.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else claimed_in(idempotency)
-        submission = make(self._api, request, maybe_sent=maybe_sent)
+        submission = Submission(self._api, request, maybe_sent=maybe_sent)
         return await submission.submit()
 
     async def _make_request(
@@ -351,7 +341,6 @@ class AsyncClient:
         callback_url: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
-        idempotency: "IdempotencyStore | None" = None,
     ) -> Task:
         """Submit a request, then wait until its task has completed.
 
@@ -366,7 +355,6 @@ class AsyncClient:
             callback_url: As in `submit`.
             metadata: As in `submit`.
             maybe_sent: As in `submit`.
-            idempotency: As in `submit`.
 
         Returns:
             The completed task, with its outputs.
@@ -385,8 +373,7 @@ class AsyncClient:
         # What a batch and most loops submit needs no more than itself: that is cheaper.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else claimed_in(idempotency)
-        submission = make(self._api, request, maybe_sent=maybe_sent)
+        submission = Submission(self._api, request, maybe_sent=maybe_sent)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
         watch = Watch(self._api, task, timeout=left, from_start=True, verify=submission.verify)
@@ -559,7 +546,8 @@ class AsyncClient:
             TypeError: An argument is of the wrong type.
             ValueError: The task has not completed, or *name* is no file name.
         """
-        return await self._downloading.download(task_or_output, to, name)
+        saved = await self._downloading.download(task_or_output, to, name)
+        return [each.place for each in saved]
 
     async def read(self, output: Output) -> bytes:
         """Return the content of an output, the text of one without a URL in UTF-8.
@@ -596,7 +584,6 @@ class AsyncClient:
         ledger: "Ledger | None" = None,
         max_credits: "float | Budget | None" = None,
         retry_failed: bool = False,
-        idempotency: "IdempotencyStore | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
         """Submit many requests; iterate over the batch for an outcome of each.
@@ -620,7 +607,6 @@ class AsyncClient:
                 them tells it, no further task of an unknown price is submitted.
             retry_failed: Whether what an earlier run with this ledger has left failed
                 or rejected is submitted again, under a new ID.
-            idempotency: As in `submit`, in place of a *ledger*: each request needs an ID.
             on_progress: Called with a `BatchProgress` when it has changed, at most ten
                 times a second, and at the end. It may be async. What it raises ends the
                 batch and is raised to whoever reads the outcomes.
@@ -642,7 +628,6 @@ class AsyncClient:
             ledger=ledger,
             max_credits=max_credits,
             retry_failed=retry_failed,
-            idempotency=idempotency,
             on_progress=on_progress,
         )
 
@@ -659,7 +644,6 @@ class AsyncClient:
         download_to: str | PathLike[str] | Sink | None = None,
         name: "str | Callable[[T], str] | None" = None,
         retry_failed: bool = False,
-        idempotency: "IdempotencyStore | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
         """Run many requests to their end; iterate over the batch for an outcome of each.
@@ -687,7 +671,6 @@ class AsyncClient:
                 template as in `download`, with the fields ``{index}`` and ``{prompt}``
                 and, of items that are mappings, their keys; or a function of the item.
             retry_failed: As in `submit_many`.
-            idempotency: As in `submit_many`.
             on_progress: As in `submit_many`.
 
         Raises:
@@ -711,7 +694,6 @@ class AsyncClient:
             download_to=download_to,
             name=name,
             retry_failed=retry_failed,
-            idempotency=idempotency,
             on_progress=on_progress,
         )
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -24,8 +25,10 @@ from aireiter_async import events
 from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
+    Digest,
     NameTemplate,
     Result,
+    Saved,
     Sink,
     file_type,
     is_data_url,
@@ -84,9 +87,20 @@ class Downloading:
         self._api = api
 
     async def download(
-        self, task_or_output: Task | Output, to: object, name: Name | None
-    ) -> list[Any]:
+        self,
+        task_or_output: Task | Output,
+        to: object,
+        name: Name | None,
+        again: Mapping[int, Path] | None = None,
+    ) -> list[Saved]:
         """Save all outputs of a task, or one output.
+
+        Args:
+            task_or_output: Which.
+            to: A directory or a sink.
+            name: The names of the files.
+            again: The numbers of the only outputs to save, with the files that they replace;
+                None: all.
 
         Raises:
             DownloadError: A result could not be saved.
@@ -103,9 +117,13 @@ class Downloading:
             raise TypeError(f"task_or_output must be a Task or an Output, got {kind}")
         place = as_place(to)
         model = None if task is None else task.model
-        saves: list[Coroutine[Any, Any, Any]] = []
+        saves: list[Coroutine[Any, Any, Saved]] = []
         for output, stem in zip(outputs, _stems(outputs, task, name), strict=True):
             source = _Source(output, output.url or "", model)
+            if again is not None:
+                if output.number not in again:
+                    continue
+                self._api.shared.files.adopt(again[output.number], source.owner)
             if isinstance(place, Path):
                 # "a-1" is the first output of the task "a", and the only one of the task "a-1".
                 own = stem == output.out_task_id and name is None and not _NUMBERED.search(stem)
@@ -129,26 +147,32 @@ class Downloading:
 
         return await self._store(_Source(output, output.url or ""), join)
 
-    def _to_folder(self, folder: Path, stem: str, source: _Source, *, own: bool) -> Store[Path]:
+    def _to_folder(self, folder: Path, stem: str, source: _Source, *, own: bool) -> Store[Saved]:
         files = self._api.shared.files
 
-        async def save(chunks: AsyncIterator[bytes], suffix: str, _content_type: str) -> Path:
-            return await files.save(chunks, folder, stem, suffix, owner=source.owner, replace=own)
+        async def save(chunks: AsyncIterator[bytes], suffix: str, _content_type: str) -> Saved:
+            options: dict[str, Any] = {"owner": source.owner, "replace": own}
+            digest = Digest()  # updated where the file is written: in a thread
+            path = await files.save(chunks, folder, stem, suffix, digest=digest, **options)
+            return digest.saved(path)
 
         return save
 
-    def _to_sink(self, sink: Sink, stem: str, source: _Source) -> Store[str]:
+    def _to_sink(self, sink: Sink, stem: str, source: _Source) -> Store[Saved]:
         owners = self._api.shared.sink_names
         place = sink if isinstance(sink, Hashable) else id(sink)
 
-        async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> str:
+        async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> Saved:
             names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in itertools.count(1))
             name = next(n for n in names if owners.find((place, n)) in {None, source.owner})
             owners.add((place, name), source.owner)
+            digest = Digest()
             try:
-                return await sink.put(name, chunks, content_type=content_type)
+                async with aclosing(_measured(chunks, digest)) as measured:
+                    stored = await sink.put(name, measured, content_type=content_type)
             except Exception as error:
                 raise OSError(f"the sink failed: {type(error).__name__}: {error}") from error
+            return digest.saved(stored)
 
         return put
 
@@ -177,12 +201,12 @@ class Downloading:
         self._note_stored(source, stored, len(content))
         return stored
 
-    def _note_stored(self, source: _Source, place: object, size: int) -> None:
+    def _note_stored(self, source: _Source, stored: object, size: int) -> None:
         shared = self._api.shared
         shared.counters.bytes_downloaded += size
-        if shared.events.listeners and isinstance(place, Path | str):
+        if shared.events.listeners and isinstance(stored, Saved):
             out_task_id = source.output.out_task_id
-            shared.events.emit(events.ResultDownloaded(out_task_id, place, size))
+            shared.events.emit(events.ResultDownloaded(out_task_id, stored.place, size))
 
     async def _fetch(self, source: _Source, store: Store[T]) -> T:
         try:
@@ -315,6 +339,12 @@ def _values(output: Output, task: Task | None) -> dict[str, object]:
 def _text(output: Output) -> bytes:
     text = "\n\n".join(part for part in (output.title, output.text) if part)
     return text.encode("utf-8", "surrogatepass")
+
+
+async def _measured(chunks: AsyncIterator[bytes], digest: Digest) -> AsyncGenerator[bytes]:
+    async for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

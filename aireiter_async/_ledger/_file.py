@@ -67,6 +67,7 @@ CREATE TABLE tasks (
         'refused', 'uncertain', 'downloaded', 'lost')),
     model TEXT NOT NULL,
     -- The request without its ID and callback_url, as JSON with sorted keys; data URIs as digests.
+    -- Local files that it was made of are in "inputs", as {"param", "path", "size", "sha256"}.
     request TEXT NOT NULL,
     -- Credits. NULL: the service did not say.
     estimated_credits REAL,
@@ -75,13 +76,13 @@ CREATE TABLE tasks (
     reply TEXT,
     -- Why it was refused or is uncertain: {"type", "message", "code"} as JSON.
     error TEXT,
-    -- The files, as a JSON array.
+    -- The files, as a JSON array of {"path", "size", "sha256"}.
     paths TEXT,
     -- The ID of the task that was submitted in this one's place after it had failed.
     retried_as TEXT REFERENCES tasks (out_task_id),
     -- When the request was recorded, just before its submit: UTC, ISO 8601.
     created_at TEXT NOT NULL,
-    -- When the state changed last: UTC, ISO 8601.
+    -- When the state changed last, not counting the download: UTC, ISO 8601.
     updated_at TEXT NOT NULL
 );
 CREATE UNIQUE INDEX contents ON tasks (content, occurrence) WHERE occurrence IS NOT NULL;

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -188,10 +188,9 @@ class Journal:
         update = Update(state, credits_used=task.credits_used, reply=json.dumps(task.raw))
         self._note(task.out_task_id, update)
 
-    def downloaded(self, task: Task, paths: Sequence[Path]) -> None:
-        """Record where the files of a completed task are."""
-        names = json.dumps([str(path) for path in paths])
-        self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=names))
+    def downloaded(self, task: Task, files: Sequence[Mapping[str, Any]]) -> None:
+        """Record the files of a completed task: path, size and SHA-256."""
+        self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=json.dumps(files)))
 
     def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
         """Record why a request was rejected, or is uncertain."""

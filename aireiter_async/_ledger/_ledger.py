@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,9 @@ from aireiter_async._ledger import _store
 from aireiter_async._ledger._file import check_format, damaged, explain, resolve
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._store import Change, LedgerState
-from aireiter_async._wire import restore_task
-from aireiter_async.errors import AireiterError
+from aireiter_async._tasks import Task
+from aireiter_async._wire import platform_id, restore_task
+from aireiter_async.errors import AireiterError, LedgerError
 
 _PAGE: Final = 500  # rows that are read at once
 _ENDED: Final = frozenset({"completed", "failed", "downloaded"})
@@ -126,17 +128,20 @@ class Ledger:
 
         Keys: ``out_task_id``, ``state`` (`LedgerState`), ``model``, ``params``,
         ``metadata``, ``prompt``, ``estimated_credits``, ``credits_used``, ``error`` (a
-        dict or None), ``paths``, ``retried_as``, ``created_at`` and ``completed_at``
-        (ISO 8601).
+        dict or None), ``paths``, ``files`` (of each ``path``, ``size`` in bytes and
+        ``sha256``), ``inputs`` (the same of each local file that was sent, and its
+        ``param``), ``task_id`` (the service's own), ``retried_as``, ``created_at`` and
+        ``completed_at`` (ISO 8601; when this batch recorded them).
 
         Raises:
             LedgerError: The file cannot be read.
         """
-        last = 0
-        while rows := await self._ask(_store.page(last, _PAGE)):
-            for row in rows:
-                yield _as_dict(row, self._path)
-            last = rows[-1][0]
+        last, read = 0, partial(_read_row, path=self._path)
+        while rows := await self._ask(_store.page(last, _PAGE, read)):
+            for last, row in rows:  # noqa: B007 - used for the next page
+                if isinstance(row, LedgerError):
+                    raise row
+                yield row
 
     async def _ask(self, question: Change) -> Any:
         if self._journal.opened:
@@ -161,11 +166,13 @@ def _read(path: Path, question: Change) -> Any:
         raise explain(error, path) from error
 
 
-def _as_dict(row: tuple[Any, ...], path: Path) -> dict[str, Any]:
-    _, out_task_id, state, model, request, estimated, used, reply, error, paths, *rest = row
+def _read_row(row: tuple[Any, ...], path: Path) -> dict[str, Any] | LedgerError:
+    """Return a row as a dict, or why it cannot be read: raised here, it would end a batch."""
+    _, out_task_id, state, model, request, estimated, used, reply, error, saved, *rest = row
     retried_as, created_at, updated_at = rest
     try:
-        content = json.loads(request)
+        content, files = json.loads(request), json.loads(saved or "[]")
+        task = None if reply is None else restore_task(reply, out_task_id, model)
         return {
             "out_task_id": out_task_id,
             "state": LedgerState(state),
@@ -175,19 +182,23 @@ def _as_dict(row: tuple[Any, ...], path: Path) -> dict[str, Any]:
             "prompt": content["params"].get("prompt"),
             "estimated_credits": estimated,
             "credits_used": used,
-            "error": json.loads(error or "null") or _failure(reply, out_task_id, model),
-            "paths": json.loads(paths or "[]"),
+            "error": json.loads(error or "null") or _failure(task),
+            "paths": [file["path"] for file in files],
+            "files": files,
+            "inputs": content.get("inputs", []),
+            "task_id": None if task is None else platform_id(task),
             "retried_as": retried_as,
             "created_at": created_at,
             "completed_at": updated_at if state in _ENDED else None,
         }
     except (AireiterError, AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise damaged(f"task {out_task_id}: {problem}", path) from problem
+        broken = damaged(f"task {out_task_id}: {problem}", path)
+        broken.__cause__ = problem
+        return broken
 
 
-def _failure(reply: str | None, out_task_id: str, model: str) -> dict[str, Any] | None:
+def _failure(task: Task | None) -> dict[str, Any] | None:
     """Return why a task has failed, None if it has not."""
-    error = None if reply is None else restore_task(reply, out_task_id, model).error
-    if error is None:
+    if task is None or task.error is None or not task.failed:
         return None
-    return {"type": "TaskFailedError", "code": error.code, "message": error.message}
+    return {"type": "TaskFailedError", "code": task.error.code, "message": task.error.message}

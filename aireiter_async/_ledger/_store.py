@@ -352,16 +352,17 @@ def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
     ).fetchall()
 
 
-def page(after: int, size: int) -> Change:
-    """Return the rows that follow number *after*, at most *size*."""
+def page(after: int, size: int, read: Callable[[Row], Any]) -> Change:
+    """Return the numbers that follow *after*, at most *size*, and what *read* makes of each row."""
 
-    def change(db: sqlite3.Connection) -> list[Row]:
-        return db.execute(
+    def change(db: sqlite3.Connection) -> list[tuple[int, Any]]:
+        rows = db.execute(
             "SELECT number, out_task_id, state, model, request, estimated_credits, credits_used, "
-            "CASE state WHEN 'failed' THEN reply END, error, paths, retried_as, created_at, "
-            "updated_at FROM tasks WHERE number > ? ORDER BY number LIMIT ?",
+            "reply, error, paths, retried_as, created_at, updated_at "
+            "FROM tasks WHERE number > ? ORDER BY number LIMIT ?",
             (after, size),
-        ).fetchall()
+        )
+        return [(row[0], read(row)) for row in rows]  # one by one: a reply may have megabytes
 
     return change
 
@@ -505,7 +506,8 @@ def _update_statement(size: int) -> str:
         "estimated_credits = coalesce(new.column3, estimated_credits), "
         "credits_used = coalesce(new.column4, credits_used), "
         "reply = coalesce(new.column5, reply), error = coalesce(new.column6, error), "
-        "paths = coalesce(new.column7, paths), updated_at = new.column8 "
+        "paths = coalesce(new.column7, paths), updated_at = "
+        "CASE new.column2 WHEN 'downloaded' THEN updated_at ELSE new.column8 END "
         f"FROM (VALUES {_places(8, size)}) AS new WHERE out_task_id = new.column1"
     )
 

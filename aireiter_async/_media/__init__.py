@@ -6,20 +6,24 @@ from aireiter_async._media._formats import file_type, is_data_url
 from aireiter_async._media._local import check_size, data_url, read_local
 from aireiter_async._media._names import NameTemplate, quote_name, safe_stem, stem_of_url
 from aireiter_async._media._results import EXPIRED, Result, open_result
+from aireiter_async._media._saved import Digest, Saved, find_damaged
 from aireiter_async._media._sink import Sink
 from aireiter_async._media._threads import Threads
 
 __all__ = [
     "EXPIRED",
+    "Digest",
     "Files",
     "NameTemplate",
     "Owners",
     "Result",
+    "Saved",
     "Sink",
     "Threads",
     "check_size",
     "data_url",
     "file_type",
+    "find_damaged",
     "is_data_url",
     "open_result",
     "quote_name",

@@ -12,6 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from aireiter_async._media._saved import Digest
 from aireiter_async._media._threads import Threads
 
 if sys.platform == "win32":  # pragma: no cover
@@ -70,6 +71,10 @@ class Files:
         self._lock = threading.Lock()
         self._owners = Owners(remembered)
 
+    def adopt(self, path: Path, owner: Hashable) -> None:
+        """Note that the file at *path*, if there is one, is the result of *owner*."""
+        self._owners.add(_key(path), owner)
+
     def close(self) -> None:
         """Accept no more work."""
         self.threads.close()
@@ -83,6 +88,7 @@ class Files:
         *,
         owner: Hashable,
         replace: bool,
+        digest: Digest | None = None,
     ) -> Path:
         """Write *chunks* to a file, under a temporary name until it is complete and on disk.
 
@@ -97,11 +103,12 @@ class Files:
             owner: Identifies the result.
             replace: Whether an existing file that this client has not saved is an earlier copy of
                 the result.
+            digest: Updated with the content.
 
         Raises:
             OSError: The file could not be written.
         """
-        partial = _Partial(folder, stem)
+        partial = _Partial(folder, stem, Digest() if digest is None else digest)
         buffer = bytearray()
         try:
             async for chunk in chunks:
@@ -131,7 +138,7 @@ class Files:
         with self._lock:
             while not self._take(partial.path, target, owner, replace=replace):
                 target, replace = next(names), False
-            self._owners.add(target, owner)
+            self.adopt(target, owner)
         partial.finished = True
         _sync_folder(target.parent)
         return target
@@ -140,7 +147,7 @@ class Files:
         """Move a complete file to its name, unless another result owns that."""
         if self._claim(partial, target):
             return True
-        known = self._owners.find(target)
+        known = self._owners.find(_key(target))
         own = replace or _same_content(partial, target) if known is None else known == owner
         if not own or target.is_dir():
             return False
@@ -171,8 +178,9 @@ class _Partial:
     removed. A lock marks the files in use.
     """
 
-    def __init__(self, folder: Path, stem: str) -> None:
+    def __init__(self, folder: Path, stem: str, digest: Digest) -> None:
         self.finished = False
+        self._digest = digest
         few = itertools.islice(_names(folder, f".{stem}", ".part"), _STABLE_NAMES)
         # If many write the same result at once, probing all numbered names would take too long.
         self._names = itertools.chain(few, _random_names(folder, stem))
@@ -183,6 +191,7 @@ class _Partial:
         if self._file is None:
             _make_folder(self._folder)
             self.path, self._file = next(filter(None, map(create, self._names)))
+        self._digest.update(data)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -205,6 +214,11 @@ class _Partial:
                     self.path.unlink()
             finally:  # unlock last, so that no other process removes the file meanwhile
                 self._file.close()
+
+
+def _key(path: Path) -> Hashable:
+    """Return what names of one file share where the file system ignores their case."""
+    return path.parent, path.name.casefold()
 
 
 def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:

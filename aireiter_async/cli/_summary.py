@@ -18,6 +18,7 @@ from aireiter_async import (
     TaskFailedError,
     TaskTimeoutError,
 )
+from aireiter_async._wire import platform_id
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._output import task_document
 from aireiter_async.cli._rows import Row
@@ -36,6 +37,7 @@ RESULT_COLUMNS: Final = (
     "credits",
     "created_at",
     "completed_at",
+    "task_id",
     "error",
     "params",
     "metadata",
@@ -136,10 +138,11 @@ def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
         "model": request.model,
         "prompt": content["params"].get("prompt"),
         "status": known.get("status", _STATUS.get(type(error))),
-        "files": [str(path) for path in outcome.paths],
+        "files": [dict(file) for file in outcome.files],
         "credits": known.get("credits_used"),
         "created_at": known.get("created_at"),
         "completed_at": known.get("completed_at"),
+        "task_id": None if task is None else platform_id(task),
         "error": None if error is None else _errors.error_document(error),
         "params": content["params"],
         "metadata": content.get("metadata"),

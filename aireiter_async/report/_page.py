@@ -149,6 +149,7 @@ def _read(
     prompt = params.pop("prompt", None)
     task = {
         "id": row["out_task_id"],
+        "platform": row.get("task_id"),
         "status": status,
         "model": row["model"],
         "prompt": prompt if isinstance(prompt, str) else "",
