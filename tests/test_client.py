@@ -381,9 +381,7 @@ async def test_closing_a_view_closes_nothing(service: FakeService, connect: Conn
 def test_what_a_view_cannot_change() -> None:
     """What views share is refused with its name, so is what does not exist, or is out of range."""
     client = AsyncClient("sk-test")
-    with pytest.raises(
-        ValueError, match="max_concurrency, max_rate belong to what all views share"
-    ):
+    with pytest.raises(ValueError, match="max_concurrency, max_rate are shared by all views"):
         client.with_options(max_rate=5, max_concurrency=5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="session"):
         client.with_options(session=None)  # type: ignore[call-arg]

@@ -783,15 +783,15 @@ async def test_a_url_that_stays_expired_is_said_to_be_so(
     task, other = await finished(client), await finished(client)
     refused = Fault.reply(status, b"<Error>Request has expired</Error>")
     cases: list[tuple[Task | Output, list[Fault], str]] = [
-        (task, [], "the service has no fresh one"),
-        (task, [completed(None)], "the service has no fresh one"),
-        (task, [completed(other.outputs[0].url)], "so has the fresh one that the service gave"),
-        (task, [Fault.html(503)] * 2, r"the task could not be queried for a fresh one \(.*503"),
+        (task, [], "the service has no fresh URL"),
+        (task, [completed(None)], "the service has no fresh URL"),
+        (task, [completed(other.outputs[0].url)], "the fresh URL from the service has, too"),
+        (task, [Fault.html(503)] * 2, r"the task could not be queried for a fresh URL \(.*503"),
         (Output(url=task.outputs[0].url), [], rf"expired \(HTTP {status}\): http"),
     ]
     for what, queries, text in cases:
         service.script("query", *queries)
-        service.script("result", *[refused] * (3 if "so has" in text else 2))
+        service.script("result", *[refused] * (3 if "has, too" in text else 2))
         with pytest.raises(DownloadError, match=text) as caught:
             await client.download(what, tmp_path)
         assert f"the result's URL has expired (HTTP {status})" in str(caught.value)

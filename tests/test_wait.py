@@ -482,7 +482,7 @@ async def test_an_id_that_no_task_can_have_is_not_found(
     service: FakeService, client: AsyncClient, wrong: str
 ) -> None:
     for call in (client.query, client.wait, client.watch):
-        with pytest.raises(TaskNotFoundError, match="no task can have this ID"):
+        with pytest.raises(TaskNotFoundError, match="invalid ID"):
             await call(wrong)  # type: ignore[misc]
     assert await client.find(wrong) is None
     assert service.requests == []

@@ -21,7 +21,7 @@ from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
 from aireiter_async._client import AsyncClient
-from aireiter_async._client._downloading import as_place
+from aireiter_async._client._downloading import as_destination
 from aireiter_async._ledger import Ledger
 from aireiter_async._media import NameTemplate, Sink
 
@@ -146,7 +146,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         wait=True,
         ledger=ledger,
         timeout=None if timeout is None else check_number("timeout", timeout),
-        download_to=None if download_to is None else as_place(download_to),
+        download_to=None if download_to is None else as_destination(download_to),
         name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
     )

@@ -1,4 +1,4 @@
-"""The endpoints of the service: a slot, one exchange, and the response read."""
+"""The endpoints: acquire a slot, exchange, read the response."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ class SubmitsHaltedError(RuntimeError):
 
 @frozen(eq=False)
 class Endpoint(Generic[T]):
-    """Where requests of one kind go, and how their responses are read."""
+    """The route of one kind of request, and the reader of its responses."""
 
     kind: events.RequestKind
     route: Route
@@ -52,8 +52,8 @@ class Api:
         settings: The key, the base URL, the timeouts and the policies.
 
     Attributes:
-        retry: Repeats exchanges that fail for a passing reason.
-        submit_retry: Repeats submits.
+        retry: Retries exchanges after transient failures.
+        submit_retry: Retries submits.
     """
 
     def __init__(self, shared: Shared, settings: Settings) -> None:
@@ -64,7 +64,7 @@ class Api:
         self.submit_retry = Retry(
             settings.retry, sleep=sleep, on_retry=on_retry, transient=may_submit_again
         )
-        # Whether no submit may be sent any more: a batch has stopped.
+        # Whether submits are blocked, because a batch has stopped.
         self.halted = False
         self._redactor = Redactor(settings.api_key)
         self._has_responded = False
@@ -83,7 +83,7 @@ class Api:
         self.balance = Endpoint[Balance](
             "balance", self._route("GET", _wire.BALANCE_PATH, headers), _wire.read_balance
         )
-        # No key here: results live on other hosts than the API's.
+        # Without the key: results are on other hosts than the API.
         result_headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
         self._result_route = self._route("GET", "", result_headers)
 
@@ -99,7 +99,7 @@ class Api:
 
     @asynccontextmanager
     async def result(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Get a result from its host, without the key."""
+        """Stream a result from its host, without sending the key."""
         shared = self.shared
         if shared.events.listeners:
             shared.events.emit(events.RequestQueued("result", None))
@@ -129,17 +129,17 @@ class Api:
         *args: Any,
         sending: Sending | None = None,
     ) -> T:
-        """Send one request, once, and read the response.
+        """Send one request once, and read the response.
 
         Args:
-            endpoint: Where to.
-            body: JSON, None for none.
-            out_task_id: The task that it is about: errors name it.
-            *args: What the endpoint's reader takes besides the reply.
-            sending: The submit that it is.
+            endpoint: The endpoint.
+            body: JSON, or None.
+            out_task_id: The ID of the task concerned, attached to errors.
+            *args: Further arguments for the endpoint's reader.
+            sending: The submit, if it is one.
 
         Raises:
-            AireiterError: There was no response, or it is not the one hoped for.
+            AireiterError: No response arrived, or it reports an error.
         """
         shared = self.shared
         throttle, dispatcher = shared.throttle, shared.events
@@ -178,12 +178,12 @@ class Api:
         return value
 
     def _note_failure(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
-        """Tell the throttle how an exchange has failed."""
+        """Count a failed exchange, and report it to the throttle."""
         shared = self.shared
         if isinstance(error, RateLimitError):
             shared.counters.rate_limited += 1
             asked = error.retry_after
-            # This call raises instead of waiting that long: the others need not wait for it.
+            # This call raises instead of waiting that long, so others need not pause, either.
             longest = self.settings.retry.max_retry_after
             pause = None if asked is not None and asked > longest else asked
             shared.throttle.rejected(sent_at, pause)
@@ -193,9 +193,9 @@ class Api:
             shared.throttle.accepted(sent_at)
             self._note_response()
         elif isinstance(error, APIError) and failure_class(error) is FailureClass.REJECTED:
-            shared.throttle.accepted(sent_at)  # for its rate
+            shared.throttle.accepted(sent_at)  # its rate was fine
         elif isinstance(error, ProtocolError) and error.message == _wire.OTHER_TASK:
-            # A response was duplicated or lost: those to come may be others' as well.
+            # A response was duplicated or lost: later ones may be off by one as well.
             shared.transport.close_idle()
         elif isinstance(error, TransportError) and endpoint is not self.submit:
             shared.transport.open()  # raises if the client was closed meanwhile
@@ -205,12 +205,12 @@ class Api:
         self.shared.responsive.add(self.settings.base_url)
 
     async def load_models(self, model: str | None) -> None:
-        """Import the catalogue of models off the event loop, before *model* is looked up in it."""
+        """Import the catalogue in a thread, before *model* is looked up in it."""
         if model is not None and not models.loaded():  # pragma: no cover - in another process
             await self.shared.files.threads.run(models.load)
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
-        """Query a task over the policy's ``settle`` seconds; None: it was not found throughout.
+        """Query a task over the policy's ``settle`` seconds; None if it was never found.
 
         Raises:
             AireiterError: The service could not be asked.
@@ -229,12 +229,12 @@ class Api:
 
         Raises:
             TaskNotFoundError: The service knows no such task.
-            AireiterError: The service could not be asked, or refused.
+            AireiterError: The service could not be asked, or rejected the query.
         """
         await self.load_models(model)
         return await self.retry.call(self.ask_once, out_task_id, model)
 
     def ask_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
-        """Query a task, once."""
+        """Query a task once."""
         body = _wire.encode_query(out_task_id)
         return self.exchange(self.query, body, out_task_id, out_task_id, model)

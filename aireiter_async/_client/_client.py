@@ -48,7 +48,7 @@ _VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
 class Options(TypedDict, total=False):
-    """The options that a view of a client may have for itself."""
+    """The options that a view of a client may change."""
 
     api_key: str | None
     base_url: str | None
@@ -64,45 +64,46 @@ class Options(TypedDict, total=False):
 class AsyncClient:
     """A client of the AIReiter generation API; an async context manager.
 
-    All calls share one connection pool and one throttle. Call as many methods at
-    once as you like: those beyond *max_concurrency* queue, first in, first out,
-    and the timeout of an attempt starts when it has a slot.
+    All calls share one connection pool and one throttle. Make any number of calls
+    concurrently: those beyond *max_concurrency* queue in FIFO order, and the timeout
+    of an attempt starts when it acquires a slot, not while it is queued.
 
-    The pool is made in the running event loop, on entry or at the first call,
-    and the client then belongs to that loop.
+    The pool is created on entry or at the first call; from then on, the client
+    belongs to the running event loop.
 
     Args:
-        api_key: None: what ``AIREITER_API_KEY`` holds. It is sent to
-            *base_url*'s host only.
-        base_url: None: what ``AIREITER_BASE_URL`` holds, else
-            ``https://aireiter.com``.
-        max_concurrency: HTTP exchanges in flight at most, and the size of the
+        api_key: The API key, sent only to *base_url*'s host. None reads
+            ``AIREITER_API_KEY``.
+        base_url: The service's URL. None reads ``AIREITER_BASE_URL``, and defaults
+            to ``https://aireiter.com``.
+        max_concurrency: Maximum HTTP exchanges in flight, and the size of the
             pool; at least 1.
-        max_rate: Requests per second at most; None for no limit. Below it, the
-            rate adapts to what the service accepts.
+        max_rate: Maximum requests per second, more than 0; None for no limit. Below
+            it, the rate adapts to what the service accepts.
         timeout: Seconds per attempt, more than 0; for downloads, seconds
             between two reads.
-        connect_timeout: Seconds per attempt for DNS, connect and TLS handshake.
+        connect_timeout: Seconds per attempt for DNS, connect and TLS handshake,
+            more than 0.
         retry: The policy for transient failures.
-        polling: When `wait` polls a task.
-        proxy: URL of an http or https proxy for all requests, with or without credentials. None:
-            what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say.
-        trust_env: Whether these variables are read, once per host. Loopback addresses never use
+        polling: The policy for polling tasks.
+        proxy: URL of an http or https proxy for all requests, with or without credentials. None
+            reads ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
+        trust_env: Whether to read these variables, once per host. Loopback addresses never use
             a proxy from them.
-        ssl: An SSLContext to verify certificates with; False: they are not verified; None: with
+        ssl: An SSLContext to verify certificates with; False disables verification; None uses
             the system's authorities.
-        session: A session to borrow, with its proxy, TLS and tracing settings:
-            it is never closed or reconfigured. None: the client owns one.
-        user_agent: None: this package's own. The CDN in front of the service
-            rejects some.
+        session: A session to borrow, with its proxy, TLS and tracing settings; it
+            is never closed or reconfigured. None: the client owns one.
+        user_agent: The User-Agent; None for this package's own. The CDN in front of
+            the service rejects some.
         allow_http: Whether *base_url* may be ``http://`` to another machine.
-        max_image_side: Pixels that the longer side of a local image has at most:
-            larger ones are shrunk before they are sent, which takes the extra
-            ``images``; see `data_url`. None: they are sent as they are.
+        max_image_side: Maximum pixels of the longer side of local images: larger ones
+            are shrunk before they are sent, which needs the extra ``images``; see
+            `data_url`. None sends them unchanged.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of its range, or no key was given.
+        ValueError: An argument is out of range, or no key was given.
     """
 
     def __init__(  # noqa: PLR0913 - each is an option on its own
@@ -146,7 +147,7 @@ class AsyncClient:
 
     @staticmethod
     def _new_clock() -> Clock:
-        """Make the clock: tests return one of their own."""
+        """Return the clock; tests override this."""
         return Clock()
 
     def _set_up(self, settings: Settings) -> None:
@@ -155,7 +156,7 @@ class AsyncClient:
         self._downloading = Downloading(self._api)
 
     async def __aenter__(self) -> Self:
-        """Make the pool, in the running event loop."""
+        """Create the pool in the running event loop."""
         self._shared.transport.open()
         return self
 
@@ -169,11 +170,11 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the pool, if this client owns it; closing again does nothing.
+        """Close the pool if this client owns it; idempotent.
 
-        Calls under way end at once: submits that may have arrived in an
-        `AmbiguousSubmitError`, everything else in a RuntimeError. A borrowed
-        session stays open. Closing a view does nothing.
+        Calls in progress end immediately: submits that may have arrived with an
+        `AmbiguousSubmitError`, all others with a RuntimeError. A borrowed session
+        stays open. Closing a view does nothing.
         """
         if self._owner:
             self._shared.clock.close()
@@ -181,23 +182,23 @@ class AsyncClient:
             await asyncio.shield(self._shared.transport.close())
 
     async def aclose(self) -> None:
-        """Close the pool, as `close` does: for ``contextlib.aclosing``."""
+        """Alias of `close`, for ``contextlib.aclosing``."""
         await self.close()
 
     def __repr__(self) -> str:
-        """Show where the client points; never the key."""
-        settings = getattr(self, "_settings", None)  # none where its options were refused
+        """Show the base URL, never the key."""
+        settings = getattr(self, "_settings", None)  # missing if __init__ has raised
         return f"<{type(self).__name__} of {settings.base_url if settings else 'nothing'}>"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: a pool and a key do not travel."""
+        """Raise TypeError: neither the pool nor the key may be pickled."""
         raise TypeError("an AsyncClient cannot be pickled: create one in each process")
 
     def with_options(self, **options: Unpack[Options]) -> Self:
-        """Make a view of this client with some options changed.
+        """Return a view of this client with some options changed.
 
-        The view shares pool, throttle, statistics and session; closing it leaves
-        them open.
+        The view shares the client's pool, throttle and statistics; closing it does
+        nothing.
 
         Args:
             **options: ``api_key``, ``base_url``, ``timeout``,
@@ -206,16 +207,16 @@ class AsyncClient:
 
         Raises:
             TypeError: There is no such option, or it is of the wrong type.
-            ValueError: An option is out of its range, or is one of
+            ValueError: An option is out of range, or is one of
                 ``max_concurrency``, ``max_rate``, ``proxy``, ``trust_env``, ``ssl`` and
-                ``session``, which belong to what the views share.
+                ``session``, which all views share.
         """
         if "api_key" in options:
             options["api_key"] = hide(options["api_key"])
         fixed = sorted(_SHARED_OPTIONS & options.keys())
         if fixed:
             raise ValueError(
-                f"{', '.join(fixed)} belong to what all views share: make another AsyncClient"
+                f"{', '.join(fixed)} are shared by all views: create another AsyncClient"
             )
         unknown = sorted(options.keys() - _VIEW_OPTIONS)
         if unknown:
@@ -230,12 +231,12 @@ class AsyncClient:
 
     @property
     def max_concurrency(self) -> int:
-        """How many HTTP exchanges may be in flight at once."""
+        """Maximum HTTP exchanges in flight."""
         return self._shared.max_concurrency
 
     @property
     def stats(self) -> ClientStats:
-        """What the client and its views have done so far: a frozen snapshot."""
+        """A snapshot of the counters of the client and its views."""
         throttle, downloads = self._shared.throttle, self._shared.downloads
         counters = self._shared.counters
         done = attrs.asdict(counters, recurse=False)
@@ -261,40 +262,40 @@ class AsyncClient:
     ) -> Task:
         """Submit a request and return as soon as the service has accepted it.
 
-        The ID and the body are the same on every attempt. When a response is lost, the
-        service is asked for the ID before anything is sent again.
+        Every attempt sends the same ID and body. If a response is lost, the ID is queried
+        before anything is sent again.
 
-        An accepted task keeps running and is charged, whatever becomes of this call. The
-        ID is logged at DEBUG before anything is sent, and where the call is cancelled, a
-        note on the exception has it.
+        Cancelling the call does not cancel an accepted task, which keeps running and is
+        charged. The ID is logged at DEBUG before anything is sent; if the call is
+        cancelled, a note on the exception holds it.
 
         Args:
             request: An instance of a class in `aireiter_async.models`, a
-                `SubmitRequest`, or a model's name with *params*. What a name that this
-                release knows is given is checked; anything else is passed on.
-            params: The parameters that go with a model's name.
+                `SubmitRequest`, or a model's name with *params*. The params of a model that
+                this release knows are validated; those of others are passed through.
+            params: The parameters for a model's name.
             out_task_id: Overrides the ID of the request; 1 to 64 characters of
-                ``[A-Za-z0-9_-]``. One ID is one task: give it to another call
-                for the same task only, with *maybe_sent*.
-            channel: ``base``, ``plus``, ``advanced`` or ``max``, where the model
-                has it: other stability, other price.
-            callback_url: Where the service reports the end.
+                ``[A-Za-z0-9_-]``. One ID is one task: reuse it only for
+                the same task, with *maybe_sent*.
+            channel: ``base``, ``plus``, ``advanced`` or ``max``, if the model
+                has it: channels differ in stability and price.
+            callback_url: URL that the service calls when the task ends.
             metadata: Echoed back by the service.
-            maybe_sent: Whether an earlier call may have sent the same request without
-                seeing the response: the service is then asked for the ID, which must be
-                given, before anything is sent. For an ID that was never sent, that takes
-                the retry policy's ``settle`` seconds: it is polled until then.
+            maybe_sent: Whether an earlier call may have sent the same request and lost the
+                response. The ID, which must be given, is then queried before anything is
+                sent; for an ID that was never sent, that takes the retry policy's
+                ``settle`` seconds.
 
         Returns:
             The task as the service first describes it, normally pending.
 
         Raises:
             AmbiguousSubmitError: The task may have been accepted, and the service could
-                not be asked.
+                not be queried.
             APIError: The service rejected the request: nothing was charged.
             ConnectError: Nothing was sent.
             TypeError: An argument is of the wrong type.
-            ValueError: An argument is out of its range.
+            ValueError: An argument is out of range.
         """
         options = out_task_id, channel, callback_url, metadata
         # What a batch and most loops submit needs no more than itself: that is cheaper.
@@ -334,7 +335,7 @@ class AsyncClient:
         request: SubmitRequest | Model | str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one final poll
+        timeout: float | None = None,  # noqa: ASYNC109 - followed by one final poll
         on_update: OnUpdate | None = None,
         out_task_id: str | None = None,
         channel: str | None = None,
@@ -347,8 +348,8 @@ class AsyncClient:
         Args:
             request: As in `submit`.
             params: As in `submit`.
-            timeout: Seconds for the whole call, the submit included; None for as long as
-                it takes. A final poll or query after it has the client's own *timeout*.
+            timeout: Seconds for the whole call, including the submit; None for no limit. A
+                final poll or query after it has the client's own *timeout*.
             on_update: As in `wait`; called with the submitted task first.
             out_task_id: As in `submit`.
             channel: As in `submit`.
@@ -360,12 +361,12 @@ class AsyncClient:
             The completed task, with its outputs.
 
         Raises:
-            RequestTimeoutError: The time is over, and nothing was submitted.
-            TaskTimeoutError: The time is over, and the task is still running:
-                ``wait(error.task)`` resumes.
+            RequestTimeoutError: Nothing was submitted within the timeout.
+            TaskTimeoutError: The task is still running after the timeout:
+                ``wait(error.task)`` resumes the wait.
             AireiterError: As in `submit` and `wait`.
             TypeError: An argument is of the wrong type.
-            ValueError: An argument is out of its range.
+            ValueError: An argument is out of range.
         """
         limit = None if timeout is None else check_number("timeout", timeout)
         now, began = self._shared.clock.now, self._shared.clock.now()
@@ -383,30 +384,30 @@ class AsyncClient:
         """Query a task once, whatever its status.
 
         Args:
-            task_or_id: A task, or an ``out_task_id``; the outputs of a task
-                whose model is known are read as that model's page documents.
+            task_or_id: A task, or an ``out_task_id``. A task tells the model, by whose
+                documentation its outputs are then read.
 
         Raises:
-            TaskNotFoundError: The service knows no such task, or it can have no such ID.
-            AireiterError: The service could not be asked, or rejected the request.
+            TaskNotFoundError: The service knows no such task, or the ID is malformed.
+            AireiterError: The service could not be queried, or rejected the request.
         """
         task = _as_task(task_or_id)
         return await self._api.ask(task.out_task_id, task.model)
 
     async def find(self, task_or_id: Task | str) -> Task | None:
-        """Look up a task that may or may not exist, such as after an ambiguous submit.
+        """Look up a task that may not exist, such as after an ambiguous submit.
 
-        A task may become visible only some time after its submit: the service is asked
-        for as long as the retry policy's ``settle``.
+        A task may become visible only some time after its submit, so the ID is polled over
+        the retry policy's ``settle`` seconds.
 
         Args:
             task_or_id: A task, or an ``out_task_id``.
 
         Returns:
-            The task, None if it was not found throughout.
+            The task, or None if it was never found.
 
         Raises:
-            AireiterError: The service could not be asked, or rejected the request.
+            AireiterError: The service could not be queried, or rejected the request.
         """
         try:
             task = _as_task(task_or_id)
@@ -418,28 +419,28 @@ class AsyncClient:
         self,
         task_or_id: Task | str,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - after it comes one final poll
+        timeout: float | None = None,  # noqa: ASYNC109 - followed by one final poll
         on_update: OnUpdate | None = None,
     ) -> Task:
         """Wait until a task has completed.
 
         Args:
             task_or_id: A task, or an ``out_task_id``.
-            timeout: Seconds from now; None for as long as it takes. After it comes one
-                final poll, which has the client's own *timeout*, its queue included.
-            on_update: A function, plain or async, that is called with the task when its
-                status has changed. What it raises ends the wait.
+            timeout: Seconds from now; None for no limit. It is followed by one final poll,
+                limited by the client's own *timeout*, including its time in the queue.
+            on_update: A plain or async function, called with the task whenever its status
+                changes. An exception from it ends the wait.
 
         Returns:
             The completed task, with its outputs.
 
         Raises:
-            TaskFailedError: The service says that the task failed.
-            TaskTimeoutError: The time is over, and the task is still running:
-                ``wait(error.task)`` resumes.
-            TaskNotFoundError: The service does not know the task, not even after the
-                policy's ``grace``, or has not by the end of the time.
-            ResultMissingError: The task has completed, but has no result.
+            TaskFailedError: The task failed.
+            TaskTimeoutError: The task is still running after the timeout:
+                ``wait(error.task)`` resumes the wait.
+            TaskNotFoundError: The service does not know the task after the polling policy's
+                ``grace``, or by the timeout.
+            ResultMissingError: The task has completed without a result.
             AireiterError: The service rejects the query, asks for a longer pause than the
                 retry policy's ``max_retry_after``, or has never responded at this base
                 URL. Other failed polls do not end the wait.
@@ -456,17 +457,17 @@ class AsyncClient:
     ) -> AsyncIterator[Task]:
         """Iterate over a task's status changes: the first status, then one item per change.
 
-        The last item is the task as it has ended, failed tasks included. The task is
-        polled only while an item is awaited; leaving the loop early leaves nothing behind.
+        The last item is the ended task; a failed task is an item, too. The task is
+        polled only while an item is awaited; leaving the loop early needs no clean-up.
 
         Args:
             task_or_id: As in `wait`.
             timeout: As in `wait`.
 
         Raises:
-            AireiterError: As in `wait`, but `TaskFailedError`.
+            AireiterError: As in `wait`, except `TaskFailedError`.
             TypeError: An argument is of the wrong type.
-            ValueError: An argument is out of its range.
+            ValueError: An argument is out of range.
         """
         task = _as_task(task_or_id)
         limit = None if timeout is None else check_number("timeout", timeout)
@@ -477,8 +478,7 @@ class AsyncClient:
 
         Args:
             listener: A plain function of one of the classes in `aireiter_async.events`,
-                called within the event loop. What it raises is logged, and no call fails
-                of it.
+                called in the event loop. Its exceptions are logged and suppressed.
 
         Returns:
             A function that ends the subscription.
@@ -486,10 +486,10 @@ class AsyncClient:
         return self._shared.events.subscribe(listener)
 
     async def balance(self) -> Balance:
-        """Ask for the credits that are left.
+        """Return the account's remaining credits and free tasks.
 
         Raises:
-            AireiterError: The service could not be asked, or refused.
+            AireiterError: The service could not be queried, or rejected the request.
         """
         return await self._api.retry.call(self._api.exchange, self._api.balance)
 
@@ -518,57 +518,56 @@ class AsyncClient:
         *,
         name: str | Callable[[Output], str] | None = None,
     ) -> list[Path] | list[str]:
-        """Save the results of a completed task, each whole or not at all.
+        """Save the results of a completed task, each completely or not at all.
 
-        Covers of songs are not among them; lyrics are saved as text, and a
-        result within its URL (``data:``) is decoded. A connection that breaks is
-        resumed where the host can, and where a URL has expired, the task is
-        queried for a fresh one.
+        Covers of songs are not saved; lyrics are saved as text, and ``data:`` URLs
+        are decoded. After a broken connection, the download resumes if the host
+        supports it; if a URL has expired, the task is queried for a fresh one.
 
         Args:
             task_or_output: A completed task, or one of its outputs.
-            to: A directory, made if it is missing, or a `Sink`.
+            to: A directory, created if missing, or a `Sink`.
             name: The files' name without suffix; None: the task's ID. A template
                 may have the fields ``{out_task_id}``, ``{model}``, ``{n}`` (the
-                output's number) and, where the service repeats it, ``{prompt}``,
+                output's number) and, if the service echoes it, ``{prompt}``,
                 with a width or a maximum length, ``{prompt:.30}``; a function is
-                called with each output. The suffix comes from the content, the
-                name is made safe on every system, and the number is appended
-                where there are several. The same result replaces its earlier
-                file; in a directory, a name that another file has gets ``-2``.
+                called with each output. The suffix is derived from the content, the
+                name is made safe for every system, and the number is appended
+                if there are several outputs. A repeated download replaces its own
+                file; in a directory, a name taken by another file gets ``-2``.
 
         Returns:
-            The paths, or what the sink returned, in the order of the outputs. The
-            files are on disk, not only in the system's cache.
+            The paths, or what the sink returned, in the order of the outputs. Files
+            have been flushed to disk.
 
         Raises:
-            DownloadError: A result could not be saved; the others are there.
+            DownloadError: A result could not be saved; the others were.
             TypeError: An argument is of the wrong type.
-            ValueError: The task has not completed, or *name* is no file name.
+            ValueError: The task has not completed, or *name* is not a file name.
         """
         saved = await self._downloading.download(task_or_output, to, name)
         return [each.place for each in saved]
 
     async def read(self, output: Output) -> bytes:
-        """Return the content of an output, the text of one without a URL in UTF-8.
+        """Return the content of an output, or its text in UTF-8 if it has no URL.
 
         Raises:
             DownloadError: It could not be read.
-            TypeError: *output* is none.
+            TypeError: *output* is not an Output.
         """
         return await self._downloading.read(output)
 
     def budget(self, max_credits: float) -> "Budget":
-        """Make a limit that several batches share: give it to each as *max_credits*.
+        """Return a budget for several batches to share: pass it to each as *max_credits*.
 
         Args:
-            max_credits: Credits that they may spend together, at least 0.
+            max_credits: Credits that the batches may spend in total, at least 0.
 
         Raises:
-            TypeError: *max_credits* is no number.
+            TypeError: *max_credits* is not a number.
             ValueError: It is negative.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
 
         async def get_balance() -> float:
             return (await self.balance()).credits
@@ -586,39 +585,39 @@ class AsyncClient:
         retry_failed: bool = False,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
-        """Submit many requests; iterate over the batch for an outcome of each.
+        """Submit many requests; iterate over the batch for their outcomes.
 
-        The source is pulled only as there is room, so memory does not grow with its
-        length, and a slow consumer slows the pulling down. One failure is one outcome.
+        The source is pulled only when the window has room, so memory does not grow with its
+        length, and a slow consumer slows it down. A failure is an outcome, too.
 
         Args:
             source: An iterable or async iterable of requests, or of anything with
-                *request*. Requests without an ID of their own get one; with a ledger,
-                one that is stable over runs.
-            request: Makes the request of an item: a request, or a model name and a
-                mapping. What it raises is the outcome of that item.
-            ordered: Whether outcomes come in the order of the source.
+                *request*. Requests without an ID get one; with a ledger, it is the same in
+                every run.
+            request: Returns the request for an item, or a model name and a mapping. An
+                exception from it becomes the outcome of that item.
+            ordered: Whether to yield outcomes in the order of the source.
             ledger: An open `Ledger`, to resume after a crash without paying twice.
-            max_credits: Credits that may be spent, what the ledger has already spent
-                included: a number, or a `budget` that several batches share. A request that
+            max_credits: Maximum credits to spend, including what the ledger has already
+                spent: a number, or a `budget` that several batches share. A request that
                 could exceed them is not submitted; cheaper ones still are. The price of a
                 kind of task (its model, and the parameters that can set its price) is learned
-                from one task: from its estimate, its charge or the balance. Where none of
-                them tells it, no further task of an unknown price is submitted.
-            retry_failed: Whether what an earlier run with this ledger has left failed
-                or rejected is submitted again, under a new ID.
-            on_progress: Called with a `BatchProgress` when it has changed, at most ten
-                times a second, and at the end. It may be async. What it raises ends the
-                batch and is raised to whoever reads the outcomes.
+                from one task: from its estimate, its charge or the balance. If none of them
+                shows it, no further task of unknown price is submitted.
+            retry_failed: Whether to submit tasks that failed or were rejected in an earlier
+                run with this ledger again, under new IDs.
+            on_progress: A plain or async function, called with a `BatchProgress` when it has
+                changed, at most ten times a second, and at the end. An exception from it
+                ends the batch and is raised to the consumer of the outcomes.
 
         Raises:
             TypeError: An argument is of the wrong type.
-            ValueError: An argument is out of its range.
+            ValueError: An argument is out of range.
 
-        While it is read, the batch raises `LedgerError` if the ledger cannot be
-        written, and whatever *source* raises, once all that was pulled is yielded.
+        Iterating over the batch raises `LedgerError` if the ledger cannot be written, and any
+        exception from *source* once the outcomes of all pulled items have been yielded.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
 
         return _batch.submit_many(
             self,
@@ -646,41 +645,41 @@ class AsyncClient:
         retry_failed: bool = False,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
-        """Run many requests to their end; iterate over the batch for an outcome of each.
+        """Run many requests to completion; iterate over the batch for their outcomes.
 
-        As `submit_many`; each task is then waited for and, with *download_to*, its
-        results are saved.
+        Like `submit_many`, but also wait for each task and, with *download_to*, save its
+        results.
 
         Args:
             source: As in `submit_many`.
             request: As in `submit_many`.
-            window: Tasks outstanding at most: submitted, or about to be, and not
-                yielded. It may be far larger than the client's concurrency, which
-                counts HTTP exchanges. None: four times that, and at least 256.
+            window: Maximum tasks outstanding: submitted, or about to be, and not yet
+                yielded. It may far exceed the client's concurrency, which limits HTTP
+                exchanges. None: four times that, and at least 256.
             ordered: As in `submit_many`.
-            ledger: As in `submit_many`: what has ended is yielded from it without an
-                HTTP exchange, what was accepted is waited for, what may have been sent
-                is looked up first.
-            max_credits: As in `submit_many`; real charges replace estimates, and what
-                failed tasks refund is free again.
-            timeout: Seconds to wait for each task from its acceptance; None for as long
-                as it takes. A task that takes longer is an outcome with a
-                `TaskTimeoutError`, and waited for again on the next run.
-            download_to: A directory for the results, made if it is missing, or a `Sink`.
+            ledger: As in `submit_many`: ended tasks are yielded from it without an HTTP
+                exchange, accepted ones are waited for, and those that may have been sent
+                are looked up first.
+            max_credits: As in `submit_many`; actual charges replace estimates, and refunds of
+                failed tasks become available again.
+            timeout: Seconds to wait for each task from its acceptance; None for no limit. A
+                task that takes longer becomes an outcome with a `TaskTimeoutError`, and
+                is waited for again in the next run.
+            download_to: A directory for the results, created if missing, or a `Sink`.
             name: The name of an item's files without suffix; None: the task's ID. A
-                template as in `download`, with the fields ``{index}`` and ``{prompt}``
-                and, of items that are mappings, their keys; or a function of the item.
+                template as in `download`, with the fields ``{index}``, ``{prompt}`` and,
+                for mappings, their keys; or a function of the item.
             retry_failed: As in `submit_many`.
             on_progress: As in `submit_many`.
 
         Raises:
             TypeError: An argument is of the wrong type.
-            ValueError: An argument is out of its range.
+            ValueError: An argument is out of range.
 
-        While it is read, the batch raises what `submit_many` does, and `OSError` before
-        anything is sent if the directory cannot be made.
+        Iterating over the batch raises the same as `submit_many`, and `OSError` before anything
+        is sent if the directory cannot be created.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - it brings SQLite along
+        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
 
         return _batch.run_many(
             self,
@@ -699,7 +698,7 @@ class AsyncClient:
 
 
 def api_of(client: AsyncClient) -> Api:
-    """Return the endpoints of a client, for a batch: internal, so it is not a method."""
+    """Return a client's endpoints, for batches; internal, hence not a method."""
     return client._api  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
@@ -709,4 +708,4 @@ def _as_task(task_or_id: Task | str) -> Task:
     try:
         return Task(check_id(task_or_id), TaskStatus.UNKNOWN)
     except ValueError as error:
-        raise TaskNotFoundError(404, f"no task can have this ID: {error}") from None
+        raise TaskNotFoundError(404, f"invalid ID: {error}") from None

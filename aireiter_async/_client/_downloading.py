@@ -1,4 +1,4 @@
-"""Downloads: each result whole or absent, from a fresh URL where the known one has expired."""
+"""Downloads: complete or absent, from a fresh URL if the known one has expired."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ T = TypeVar("T")
 Store = Callable[[AsyncIterator[bytes], str, str], Awaitable[T]]
 Name = str | Callable[[Output], str]
 
-_LONGEST_SHOWN: Final = 2_000  # characters of a URL that an error repeats: it may be megabytes
+_MAX_SHOWN: Final = 2_000  # characters of a URL in an error: data URLs may have megabytes
 _BLOCK: Final = 1024 * 1024
 _NUMBERED: Final = re.compile(r"-\d+\Z")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -56,13 +56,13 @@ _SINKS: Final = (
 
 @define
 class _Source:
-    """One result, and where it is.
+    """One result and its current URL.
 
     Attributes:
         output: The result.
-        url: Its URL: a fresh one once the first has expired.
+        url: Its URL; replaced by a fresh one when it has expired.
         model: The task's model.
-        refreshed: What came of the query for a fresh URL; None before it.
+        refreshed: The outcome of the query for a fresh URL; None before it.
     """
 
     output: Output
@@ -80,7 +80,7 @@ class Downloading:
     """Downloads results.
 
     Args:
-        api: Opens the results' URLs, and queries tasks for fresh ones.
+        api: Streams results, and queries tasks for fresh URLs.
     """
 
     def __init__(self, api: Api) -> None:
@@ -105,7 +105,7 @@ class Downloading:
         Raises:
             DownloadError: A result could not be saved.
             TypeError: An argument is of the wrong type.
-            ValueError: The task has not completed, *to* is a URL, or *name* is no name.
+            ValueError: The task has not completed, *to* is a URL, or *name* is invalid.
         """
         task: Task | None = None
         if isinstance(task_or_output, Output):
@@ -115,7 +115,7 @@ class Downloading:
         else:
             kind = type(task_or_output).__name__
             raise TypeError(f"task_or_output must be a Task or an Output, got {kind}")
-        place = as_place(to)
+        place = as_destination(to)
         model = None if task is None else task.model
         saves: list[Coroutine[Any, Any, Saved]] = []
         for output, stem in zip(outputs, _stems(outputs, task, name), strict=True):
@@ -133,11 +133,11 @@ class Downloading:
         return await _gather(saves)
 
     async def read(self, output: Output) -> bytes:
-        """Return an output's content; of one without a URL, its text in UTF-8.
+        """Return an output's content, or its text in UTF-8 if it has no URL.
 
         Raises:
             DownloadError: It could not be read.
-            TypeError: *output* is none.
+            TypeError: *output* is not an Output.
         """
         if not isinstance(output, Output):
             raise TypeError(f"output must be an Output, got {type(output).__name__}")
@@ -220,31 +220,31 @@ class Downloading:
         api, kind = self._api, source.output.kind
         stored: list[T] = []
         async with open_result(api.result, api.retry, source.url, kind) as result:
-            await _pass_on(result, store, stored)
+            await _store_result(result, store, stored)
         self._note_stored(source, stored[0], result.length)
         return stored[0]
 
     async def _refresh(self, source: _Source) -> bool:
-        """Query the task of a result for its URL, once, and tell whether there is a fresh one."""
+        """Query a result's task for a fresh URL, once; return whether there is one."""
         output = source.output
         if output.out_task_id is None or source.refreshed is not None:
             return False
         try:
             task = await self._api.ask(output.out_task_id, source.model)
         except AireiterError as error:
-            source.refreshed = f"the task could not be queried for a fresh one ({error.summary})"
+            source.refreshed = f"the task could not be queried for a fresh URL ({error.summary})"
             return False
         fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
         if fresh in ([], [None], [source.url]):
-            source.refreshed = "the service has no fresh one"
+            source.refreshed = "the service has no fresh URL"
             return False
-        source.refreshed = "so has the fresh one that the service gave"
+        source.refreshed = "the fresh URL from the service has, too"
         source.url = str(fresh[0])
         return True
 
 
-async def _pass_on(result: Result, store: Store[T], stored: list[T]) -> None:
-    """Store a result, and raise what was wrong with it, whatever a sink has made of that."""
+async def _store_result(result: Result, store: Store[T], stored: list[T]) -> None:
+    """Store a result; its own errors are raised even if a sink has wrapped or swallowed them."""
     try:
         async with aclosing(result.chunks()) as chunks:
             stored.append(await store(chunks, result.suffix, result.content_type))
@@ -257,18 +257,18 @@ async def _pass_on(result: Result, store: Store[T], stored: list[T]) -> None:
         raise OSError("the sink returned before it had read the whole result")
 
 
-def as_place(to: object) -> Path | Sink:
-    """Return where results go: a directory or a sink.
+def as_destination(to: object) -> Path | Sink:
+    """Return *to* as a directory or a sink.
 
     Raises:
         TypeError: *to* is neither.
         ValueError: It is a URL.
     """
-    # The libraries' own stores have a `put`, too, which is none of a sink.
+    # obstore's and other stores have a different, plain `put`.
     if isinstance(to, Sink) and iscoroutinefunction(to.put):
         return to
     try:
-        path = os.fspath(to)  # type: ignore[call-overload] # it raises for what is no path
+        path = os.fspath(to)  # type: ignore[call-overload] # raises unless it is a path
     except TypeError:
         kind = type(to).__name__
         raise TypeError(f"to must be a directory or a Sink, got {kind}; {_SINKS}") from None
@@ -294,7 +294,7 @@ def _outputs(task: Task) -> list[Output]:
 
 
 def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> list[str]:
-    """Return a name without suffix for each output, and no two alike."""
+    """Return a unique name without suffix for each output."""
     if callable(name):
         stems = [_given(name(output)) for output in outputs]
     elif name is not None:
@@ -322,7 +322,7 @@ def _stem(output: Output) -> str:
 
 
 def _values(output: Output, task: Task | None) -> dict[str, object]:
-    """Return what the fields of a name may be."""
+    """Return the values for the fields of a name template."""
     values: dict[str, object] = {"n": output.number}
     if output.out_task_id is not None:
         values["out_task_id"] = output.out_task_id
@@ -353,7 +353,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _gather(saves: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all, at the same time; the first that failed raises once all have ended."""
+    """Await all concurrently; once all have ended, raise the error of the first that failed."""
     if len(saves) == 1:
         return [await saves[0]]
 
@@ -374,7 +374,7 @@ async def _gather(saves: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 def _failed(source: _Source, error: Exception) -> DownloadError:
     shown = source.url
-    if len(shown) > _LONGEST_SHOWN:
+    if len(shown) > _MAX_SHOWN:
         shown = f"{shown[:100]}... ({len(shown)} characters)"
     expired = isinstance(error, ProtocolError) and error.status in EXPIRED
     what = f"the result could not be saved ({error})"

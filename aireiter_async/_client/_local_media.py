@@ -1,4 +1,4 @@
-"""Local media and outputs in a request: references to them, made right before it is sent."""
+"""Replace local media and outputs in a request by URLs, right before it is sent."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from aireiter_async.models._media import LocalMedia
 
 
 async def embed_media(api: Api, model: Any) -> SubmitRequest:
-    """Return the request of a models instance with local media, which are URLs in it.
+    """Return the request for a models instance, with its local media as URLs.
 
-    Files are read and encoded in a thread. The request is identified by the originals, whatever
-    they were converted to and whatever the URL of an output is.
+    Files are read and encoded in a thread. The request is identified by the original files and
+    outputs, not by the converted content or an output's URL.
 
     Raises:
-        ValueError: A medium cannot be read, or not be sent.
+        ValueError: A medium cannot be read or sent.
     """
     references = [await _refer(api, each) for each in model.local_media()]
     sent, identity = zip(*references, strict=True)
@@ -32,7 +32,7 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
 
 
 async def _refer(api: Api, media: LocalMedia) -> tuple[str, str]:
-    """Return a URL for a medium, and what identifies it."""
+    """Return a URL for a medium, and its identity."""
     source = media.source
     if isinstance(source, Output):
         url = await _fresh_url(api, source)
@@ -51,13 +51,13 @@ async def _refer(api: Api, media: LocalMedia) -> tuple[str, str]:
 
 
 async def _fresh_url(api: Api, output: Output) -> str:
-    """Return an output's URL as of now: the service fetches it after it has accepted the task."""
+    """Return an output's current URL: the service fetches it after accepting the task."""
     known = output.url or ""
     if output.out_task_id is None:
         return known
     try:
         task = await api.ask(output.out_task_id, None)
-    except AireiterError:  # the known one may well do
+    except AireiterError:  # the known URL may still work
         return known
     fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
     return (fresh[0] if fresh else None) or known

@@ -25,11 +25,11 @@ class Settings:
 
     Attributes:
         api_key: The key, hidden from every repr.
-        base_url: Without a slash at its end.
-        timeout: Seconds per attempt, from when the slot is held.
+        base_url: The base URL, without a trailing slash.
+        timeout: Seconds per attempt, counted from acquiring a slot.
         connect_timeout: Seconds for DNS, connect and TLS handshake.
         retry: The policy for transient failures.
-        polling: When `wait` polls.
+        polling: The policy for polling tasks.
         user_agent: Sent with every request.
         allow_http: Whether the key may travel unencrypted.
     """
@@ -57,11 +57,11 @@ def read_settings(  # noqa: PLR0913 - each is an option on its own
     allow_http: bool,
     max_image_side: int | None,
 ) -> Settings:
-    """Check a client's options and fill in what the environment holds.
+    """Validate a client's options, with defaults from the environment.
 
     Raises:
         TypeError: An option is of the wrong type.
-        ValueError: An option is missing or out of its range.
+        ValueError: An option is missing or out of range.
     """
     if not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry must be a RetryPolicy, got {type(retry).__name__}")
@@ -87,14 +87,14 @@ def _read_key(api_key: str | None) -> Secret:
     key = hide(os.environ.get("AIREITER_API_KEY") if api_key is None else api_key)
     if key is None:
         raise ValueError(
-            "no API key: give api_key or set AIREITER_API_KEY; "
-            "keys come from https://aireiter.com/keys"
+            "no API key: pass api_key or set AIREITER_API_KEY; "
+            "get a key at https://aireiter.com/keys"
         )
     if not isinstance(key, str):
         raise TypeError(f"api_key must be a str, got {type(key).__name__}")
-    # The key itself is never shown, not even a wrong one: it may be right but for a line break.
+    # Even an invalid key is never shown: it may be valid but for a line break.
     if not key:
-        raise ValueError("api_key is empty: keys come from https://aireiter.com/keys")
+        raise ValueError("api_key is empty: get a key at https://aireiter.com/keys")
     if not all("!" <= char <= "~" for char in key):
         raise ValueError(
             "api_key must be printable ASCII without spaces and line breaks: "
@@ -119,9 +119,9 @@ def _read_base_url(base_url: str | None, *, allow_http: bool) -> str:
             f"base_url must be an absolute URL such as {DEFAULT_BASE_URL}, got {reprlib.repr(url)}"
         )
     if parts.username is not None or parts.password is not None:
-        raise ValueError("base_url must not hold a user name or a password")
+        raise ValueError("base_url must not contain a user name or password")
     if "?" in url or "#" in url:
-        raise ValueError("base_url must not hold a query or a fragment")
+        raise ValueError("base_url must not contain a query or fragment")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ValueError(
             f"base_url is http:// to {host}, which is not this machine: the API key would travel "
@@ -139,7 +139,7 @@ def _is_loopback(host: str) -> bool:
 
 def _read_user_agent(user_agent: str | None) -> str:
     if user_agent is None:
-        # Its own name: the CDN refuses Python's default User-Agent.
+        # The CDN rejects the default User-Agents of Python.
         return f"aireiter-async/{__version__} Python/{platform.python_version()}"
     if not isinstance(user_agent, str):
         raise TypeError(f"user_agent must be a str, got {type(user_agent).__name__}")

@@ -1,4 +1,4 @@
-"""What a client and its views share: the pool, the throttle, the clock, and what was learned."""
+"""State shared by a client and its views: pool, throttle, clock, counters and learned values."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
 from aireiter_async.errors import AireiterError
 
-_REMEMBERED: Final = 10_000
+_MAX_DONE: Final = 10_000
 
 
 class Clock:
     """Monotonic time, and sleeps that end when the client closes.
 
     Args:
-        now: Returns seconds that never go back.
+        now: Returns monotonic seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -34,10 +34,10 @@ class Clock:
         self._closed = False
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for *seconds*.
+        """Sleep for *seconds*.
 
         Raises:
-            RuntimeError: The client is closed, or is being closed meanwhile.
+            RuntimeError: The client is closed, before or during the sleep.
         """
         if self._closed:
             raise RuntimeError(CLOSED)
@@ -55,7 +55,7 @@ class Clock:
             timer.cancel()
 
     def close(self) -> None:
-        """End all sleeps, and those to come."""
+        """End all current and future sleeps."""
         self._closed = True
         for waker in self._wakers:
             if not waker.done():
@@ -69,7 +69,7 @@ def _wake(waker: asyncio.Future[None]) -> None:
 
 @define
 class Counters:
-    """Running totals; `ClientStats` is a snapshot of them and documents each."""
+    """Running totals; `ClientStats`, a snapshot of them, documents each."""
 
     requests: int = 0
     retries: int = 0
@@ -87,13 +87,13 @@ class Counters:
 
 
 class Shared:
-    """The state that a client has in common with its views.
+    """The state that a client shares with its views.
 
     Args:
         transport: The connection pool.
         clock: The only source of time, and the only way to sleep.
-        max_concurrency: HTTP exchanges in flight at most.
-        max_rate: Requests per second at most, None for no limit.
+        max_concurrency: Maximum HTTP exchanges in flight.
+        max_rate: Maximum requests per second, None for no limit.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Shared:
         self.clock = clock
         self.max_concurrency = max_concurrency
         self.throttle = Throttle(max_concurrency, max_rate, clock=clock.now, sleep=clock.sleep)
-        # Of their own: slow downloads never hold up a submit or a poll.
+        # Separate slots: slow downloads never delay a submit or a poll.
         self.downloads = Slots(max_concurrency)
         self.files = Files()
         self.sink_names = Owners(16_384)
@@ -111,10 +111,10 @@ class Shared:
         self.durations = Durations()
         self.events = events.Dispatcher()
         self.responsive: set[str] = set()  # the base URLs that have responded as the API
-        self._done: OrderedDict[str, None] = OrderedDict()  # the IDs counted last
+        self._done: OrderedDict[str, None] = OrderedDict()  # the IDs counted most recently
 
     def note_retry(self, error: AireiterError, seconds: float) -> None:
-        """Count an attempt that is going to be repeated."""
+        """Count an attempt that will be retried."""
         self.counters.retries += 1
         if self.events.listeners:
             out_task_id = getattr(error, "out_task_id", None)
@@ -133,11 +133,11 @@ class Shared:
             self.events.emit(events.TaskAccepted(task))
 
     def note_done(self, task: Task) -> None:
-        """Count a task that has ended: once, however often it is waited for."""
+        """Count an ended task, once, however often it is waited for."""
         if task.out_task_id in self._done:
             return
         self._done[task.out_task_id] = None
-        if len(self._done) > _REMEMBERED:
+        if len(self._done) > _MAX_DONE:
             self._done.popitem(last=False)
         counters = self.counters
         if task.credits_used is not None:

@@ -1,9 +1,9 @@
-"""Exactly one task for one ID, whatever happens to the responses.
+"""Submit exactly one task per ID, even if responses are lost.
 
 A submit whose response was lost may have been accepted and charged. It is
-*settled*: the service is asked for the ID before anything is sent again, and
-a rejection that comes after is not believed before that either, since the service
-may be rejecting the ID that it accepted the first time.
+*settled*: the ID is queried before anything is sent again. A later rejection is
+settled as well before it is believed, since the service may be rejecting the very
+ID that it accepted the first time.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ _CONFLICT: Final = 409
 
 
 class Submission:
-    """One submit, until the service has answered for certain.
+    """One submit, through to a definite outcome.
 
     Args:
         api: The endpoints.
         request: What to submit.
-        maybe_sent: Whether an earlier call may have sent it without seeing the
-            response: then the service is asked for it first.
+        maybe_sent: Whether an earlier call may have sent it and lost the response:
+            its ID is then queried first.
 
     Attributes:
-        may_exist: Whether the task may exist, as far as is known now.
+        may_exist: Whether the task may exist, as far as is known.
     """
 
     def __init__(self, api: Api, request: SubmitRequest, *, maybe_sent: bool = False) -> None:
@@ -49,18 +49,18 @@ class Submission:
         self._api = api
         self._request = request
         self._body = b""
-        # Why the task may exist although no response says so.
+        # Why the task may exist although no response confirms it.
         self._ambiguity: AireiterError | None = None
 
     async def submit(self) -> Task:
-        """Submit the request until the service has answered for certain.
+        """Submit the request and settle any ambiguity.
 
         Raises:
             AmbiguousSubmitError: It may or may not have been accepted.
-            AireiterError: It was certainly not accepted.
+            AireiterError: It was definitely not accepted.
         """
         request = self._request
-        # Whatever becomes of this call, its log has the ID before anything is sent.
+        # Logged before anything is sent, so that a crash does not lose the ID.
         _log.debug("submitting task %s (%s)", request.out_task_id, request.model)
         try:
             if request.large:
@@ -72,7 +72,7 @@ class Submission:
                 self._ambiguity = TransportError("an earlier response was lost")
                 task = await self._settle(self._ambiguity)
             if task is None:
-                # `Retry.call` would do this, too, for two more calls of every submit.
+                # `Retry.call` inlined, which saves two calls per submit.
                 try:
                     task = await self._attempt()
                 except AireiterError as error:
@@ -90,19 +90,19 @@ class Submission:
             error.add_note(self._note())
             raise
         finally:
-            self._ambiguity = None  # or the error's own traceback would hold it
+            self._ambiguity = None  # otherwise a cycle through the error's traceback
         self._api.shared.note_accepted(request, task)
         return task
 
     async def submit_within(self, seconds: float) -> Task:
-        """Submit as `submit` does, for *seconds* at most.
+        """Submit as `submit` does, within *seconds*.
 
         Raises:
-            RequestTimeoutError: Nothing that may have been accepted was sent in time.
+            RequestTimeoutError: Nothing was sent that may have been accepted.
             TaskTimeoutError: The task was found, and has not ended.
             AmbiguousSubmitError: It may have been accepted, and was not found.
         """
-        # An attempt that has timed out on its own is ambiguous, and no TimeoutError by now.
+        # An attempt's own timeout has become an ambiguous error by now, not a TimeoutError.
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await self.submit()
@@ -110,7 +110,7 @@ class Submission:
         if not self.may_exist:
             text = f"the task was not submitted within {seconds:g} s"
             raise RequestTimeoutError(text, out_task_id)
-        task = await self._find_once(f"the submit was not answered within {seconds:g} s")
+        task = await self._find_once(f"the submit got no response within {seconds:g} s")
         self._api.shared.note_accepted(self._request, task)
         if not task.done:
             raise TaskTimeoutError(task)
@@ -147,12 +147,12 @@ class Submission:
             if found is None:
                 raise
             return found
-        if task.status is not TaskStatus.PENDING:  # hardly ever
+        if task.status is not TaskStatus.PENDING:  # rare
             self.verify(task, just_submitted=self._ambiguity is None)
         return task
 
     def verify(self, task: Task, *, just_submitted: bool = False) -> None:
-        """Check that *task* is that of this request, where the caller has chosen the ID.
+        """Check that *task* belongs to this request, if the caller chose the ID.
 
         Raises:
             IDInUseError: The ID belongs to an earlier request.
@@ -166,7 +166,7 @@ class Submission:
             raise IDInUseError(_CONFLICT, text, None, request.out_task_id, _CONFLICT)
 
     async def _settle(self, cause: AireiterError) -> Task | None:
-        """Query the task over a few seconds; None: it was not found throughout."""
+        """Query the task over the ``settle`` seconds; None if it was never found."""
         api, out_task_id = self._api, self._request.out_task_id
         _log.info("submit of %s has an ambiguous outcome, querying it: %s", out_task_id, cause)
         try:
@@ -199,7 +199,7 @@ class Submission:
 
 
 def _is_conclusive(error: Exception) -> bool:
-    """Return whether the service itself has rejected it, or the error says all already."""
+    """Return whether *error* needs no wrapping: a rejection, or already ambiguous."""
     return isinstance(error, AmbiguousSubmitError) or (
         isinstance(error, AireiterError)
         and failure_class(error) in {FailureClass.REJECTED, FailureClass.RATE_LIMITED}

@@ -1,4 +1,4 @@
-"""Waiting for tasks to end: patient with the network, light on the service."""
+"""Wait for tasks to end: tolerant of network failures, with few polls."""
 
 import asyncio
 import inspect
@@ -33,12 +33,12 @@ _log = logging.getLogger(__name__)
 
 OnUpdate: TypeAlias = Callable[[Task], Awaitable[None] | None]
 
-# The service rejects the question itself: there is no point in asking again.
+# The service rejects the query itself: polling again is pointless.
 _FINAL: Final = AuthenticationError | InsufficientCreditsError | InvalidRequestError
-# Failed polls after which a base URL that has never responded as the API is taken to be wrong.
-_PATIENCE: Final = 5
+# Failed polls after which a base URL that has never responded as the API is considered wrong.
+_MAX_FAILURES: Final = 5
 _SHORTEST_PAUSE: Final = 0.25  # seconds after a failed poll
-_PUBLISHING: Final = Expectation(1.0)  # of a result that is not published yet
+_PUBLISHING: Final = Expectation(1.0)  # for a result that is not published yet
 
 _short = reprlib.Repr()
 _short.maxdict = 20
@@ -47,16 +47,16 @@ _short.maxdict = 20
 class Watch:
     """Polls one task; an iterator over its status changes.
 
-    It holds nothing between two items: leaving the loop early needs no clean-up.
+    It holds no resources between items: leaving the loop early needs no clean-up.
 
     Args:
-        api: The endpoints: the polls themselves are the retries.
+        api: The endpoints.
         task: The task as it was last seen.
         timeout: Seconds from now to the final poll, None for no limit.
-        from_start: Whether this client has just submitted the task, so that the time from now
-            on is the time that it takes.
-        reported: Whether the caller knows the task as it is.
-        verify: Raises if the task that is seen is not the one that was submitted.
+        from_start: Whether this client has just submitted the task, so that its duration can be
+            measured from now.
+        reported: Whether the caller already knows the task's status.
+        verify: Raises if the task found is not the one that was submitted.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> Task:
-        if self._from_start and self.task.done:  # found so when its submit was settled
+        if self._from_start and self.task.done:  # the settled submit found it ended
             self._api.shared.note_done(self.task)
         if not self._reported:
             self._reported = True
@@ -112,7 +112,7 @@ class Watch:
         """Poll until the task has ended, and return it.
 
         Raises:
-            TaskFailedError: The service says that it failed.
+            TaskFailedError: The task failed.
             AireiterError: As `__anext__`.
         """
         out_task_id = self.task.out_task_id
@@ -125,7 +125,7 @@ class Watch:
         except AireiterError:
             raise
         except BaseException as error:
-            # Cancelled, closed, or raised by on_update: the ID must not get lost.
+            # Cancelled, closed, or raised by on_update: keep the ID.
             error.add_note(f"task {out_task_id} was accepted and keeps running")
             raise
         if self.task.status is TaskStatus.FAILED:
@@ -133,7 +133,7 @@ class Watch:
         return self.task
 
     def _schedule(self, expected: Expectation) -> None:
-        """Restart the schedule from what is known of the model."""
+        """Restart the schedule from the expected duration."""
         now = self._api.shared.clock.now()
         self._learned = expected.learned
         age = self._age + now - self._began
@@ -142,13 +142,13 @@ class Watch:
         self._interval = next(self._waits)
 
     async def _poll(self) -> bool:
-        """Sleep until the next poll is due, and poll once; return whether the task was seen."""
+        """Sleep until the next poll is due, poll once, and return whether the task was seen."""
         api, clock = self._api, self._api.shared.clock
         is_last = self._next_at >= self._deadline
         await clock.sleep((self._deadline if is_last else self._next_at) - clock.now())
         if is_last and self._blocked_until > self._deadline:
             self._time_out()
-        # A poll under way at the deadline is given up for the final one.
+        # A poll in progress at the deadline is abandoned for the final one.
         limit = api.settings.timeout if is_last else self._deadline - clock.now()
         out_task_id, model = self.task.out_task_id, self.task.model
         self._polls += 1
@@ -158,22 +158,22 @@ class Watch:
         except AireiterError as error:
             self._failed(error, is_last=is_last)
         except TimeoutError:
-            text = "a poll was not answered before the deadline"
+            text = "a poll got no response before the deadline"
             self._failed(RequestTimeoutError(text, out_task_id), is_last=is_last)
         else:
-            self._seen(_with_what_was_known(seen, self.task), is_last=is_last)
+            self._seen(_merge(seen, self.task), is_last=is_last)
             return self._empty_since is None
         return False
 
     def _seen(self, task: Task, *, is_last: bool) -> None:
-        """Record a successful poll, and schedule the next."""
+        """Record a successful poll and schedule the next."""
         if self._verify is not None:
             self._verify(task)
         now = self._api.shared.clock.now()
         self._failures, self._missing_since, self._last_error = 0, None, None
-        held_back = task.status is TaskStatus.COMPLETED and not _has_results(task)
-        if held_back:
-            # The end may come before the results are published.
+        unpublished = task.status is TaskStatus.COMPLETED and not _has_results(task)
+        if unpublished:
+            # A service may report the end before it publishes the results.
             if self._empty_since is None:
                 self._empty_since = now
                 self._waits = self._api.settings.polling.waits(_PUBLISHING)
@@ -195,11 +195,11 @@ class Watch:
             self._next_at, self._interval = now + self._interval, next(self._waits)
 
     def _failed(self, error: AireiterError, *, is_last: bool) -> None:
-        """Record a failed poll: raise what will not pass, and schedule the next otherwise."""
+        """Record a failed poll: raise a permanent error, else schedule the next poll."""
         clock, policy = self._api.shared.clock, self._api.settings.retry
         now, self._last_error = clock.now(), error
         if isinstance(error, TaskNotFoundError):
-            # For a while that may be the service's lag.
+            # For a while, this may be lag of the service.
             if self._missing_since is None:
                 self._missing_since = now
             if now - self._missing_since >= self._api.settings.polling.grace:
@@ -214,7 +214,7 @@ class Watch:
         if is_last:
             self._time_out()
         self._failures += 1
-        if self._failures >= _PATIENCE and not self._api.has_responded:
+        if self._failures >= _MAX_FAILURES and not self._api.has_responded:
             raise self._wrong_base_url(error)
         asked = retry_after(error)
         pause = policy.wait(error, self._failures - 1)
@@ -227,10 +227,10 @@ class Watch:
         self._next_at = now + pause
 
     def _time_out(self) -> NoReturn:
-        """Raise that the task has not ended by the deadline."""
+        """Raise the error for the deadline."""
         error = self._last_error
         if isinstance(error, TaskNotFoundError) and _is_unseen(self.task):
-            raise error  # it was never there: it does not keep running
+            raise error  # never found, so it is not running
         raise TaskTimeoutError(self.task) from error
 
     def _wrong_base_url(self, error: AireiterError) -> AireiterError:
@@ -263,13 +263,13 @@ class Watch:
         if task.created_at is not None and task.completed_at is not None:
             by_service = (task.completed_at - task.created_at).total_seconds()
         elif self._learned and self._polls == 1:
-            by_service = waited / 2  # it ended some time before its first poll: poll sooner
+            by_service = waited / 2  # it ended before its first poll, when is unknown: poll earlier
         self._api.shared.durations.observe(
             task.model, waited, by_service, from_start=self._from_start
         )
 
     def _is_empty(self) -> bool:
-        """Return whether the task has ended in success, but without a result."""
+        """Return whether the task has completed without a result."""
         return self.task.status is TaskStatus.COMPLETED and not _has_results(self.task)
 
 
@@ -279,7 +279,7 @@ def _is_unseen(task: Task) -> bool:
 
 
 def _age(task: Task) -> float:
-    """Return the seconds since *task* was created; where the clocks disagree, a poll tells."""
+    """Return the seconds since *task* was created, infinite if unknown."""
     if task.created_at is None:
         return math.inf
     return max(0.0, (datetime.now(UTC) - task.created_at).total_seconds())
@@ -289,8 +289,8 @@ def _has_results(task: Task) -> bool:
     return any(output.url or output.text or output.title for output in task.outputs)
 
 
-def _with_what_was_known(seen: Task, before: Task) -> Task:
-    """Keep what the response to a submit says and that to a query may not."""
+def _merge(seen: Task, before: Task) -> Task:
+    """Keep fields that the response to a submit has and that to a query may lack."""
     if before.estimated_credits is None and (before.created_at is None or seen.created_at):
         return seen
     return evolve(
