@@ -61,11 +61,13 @@ class Encoded:
         text: The JSON text, None if it is large.
         values: A copy of the values if the text is large.
         content: What `digest_media` uses instead; None: the mapping itself.
+        inputs: The local files that were read for it.
     """
 
     text: bytes | None
     values: dict[str, Any] | None = None
     content: "Encoded | None" = None
+    inputs: tuple[Mapping[str, Any], ...] = ()
 
     def encode(self) -> bytes:
         """Return the JSON text, with keys sorted."""

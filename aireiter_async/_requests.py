@@ -132,6 +132,11 @@ class SubmitRequest:
         return self.out_task_id == self._generated_id
 
     @property
+    def inputs(self) -> tuple[Mapping[str, Any], ...]:
+        """The local files that were read for it: of each param, path, size and sha256."""
+        return self._body.inputs
+
+    @property
     def large(self) -> bool:
         """Whether to encode in a thread: over 64 KB of text."""
         return self._body.text is None or (

@@ -351,13 +351,16 @@ def test_a_local_file_is_sent_where_media_is_taken(served: FakeService, aireiter
     assert params["prompt"] == "@home"
     assert params["image_url"][0].startswith("data:image/png;base64,iVBOR")
     assert params["image_url"][1] == given[2].partition("=")[2]
+    assert aireiter("submit", "nano_banana", *given, "--unchecked").status == 0
+    assert sent(served)[1]["params"] == params
 
 
 @pytest.mark.parametrize(
     ("argv", "error"),
     [
-        (("nano_banana", "image_url=@missing.png"), "image_url: "),
-        (("nano_banana", "image_url=@."), "image_url: "),
+        (("nano_banana", "image_url=@missing.png"), "image_url[0]: missing.png cannot be read: "),
+        (("nano_banana", "image_url=@."), "image_url[0]: . cannot be read: Is a directory"),
+        (("nano_banana", "image_url=@.", "--unchecked"), "image_url: . cannot be read: Is a"),
         (("nano_banana", "image_url=@@odd.png"), "'@odd.png'"),
         (("nano_banana", "image_url=@x", "--max-image-side", "0"), "--max-image-side must be at"),
     ],

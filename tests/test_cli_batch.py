@@ -729,9 +729,9 @@ async def test_a_stopped_source_reads_no_further() -> None:
     rows = Rows(name="f", file=io.BytesIO(b""), format="jsonl")
     stop = Stop(print)
     with pytest.raises(CommandError, match="f has fewer rows"):
-        list(Source(rows, 1, stop))
+        _ = [row async for row in Source(rows, 1, stop)]
     stop.requested = True
-    assert list(Source(rows, 1, stop)) == []
+    assert [row async for row in Source(rows, 1, stop)] == []
 
 
 def test_results_that_cannot_be_written_end_the_batch(served: FakeService, run: Run) -> None:

@@ -217,7 +217,7 @@ def test_local_files_are_relative_to_what_names_them(
     assert [each["prompt"] for each in found] == ["@a", "b"]
     assert found[0]["image_url"] == found[1]["image_url"]
     assert found[0]["image_url"][0].startswith("data:image/png;base64,")
-    assert (bad.number, str(bad.error).startswith("image_url: ")) == (4, True)
+    assert (bad.number, str(bad.error).startswith("image_url[0]: ")) == (4, True)
     assert "b.png" in str(bad.error)
 
 

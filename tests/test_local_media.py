@@ -1,6 +1,7 @@
 """Local media: read, checked and encoded before anything is sent."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -429,3 +430,13 @@ async def test_a_picture_is_identified_by_its_original(
     await run(path, 3)
     await run(Output(url=first.outputs[0].url, out_task_id="first"), 4)
     await run(Output(url="https://example.com/other.png", out_task_id="first"), 4)
+    rows = [row async for row in Ledger(tmp_path / "run.db").rows()]
+    digest, edited = (hashlib.sha256(each).hexdigest() for each in (JPEG, JPEG + b"edited"))
+    known = {"param": "image_url[0]", "path": str(path), "size": len(JPEG), "sha256": digest}
+    assert [row["inputs"] for row in rows] == [
+        [known],
+        [known],
+        [{**known, "size": len(JPEG) + 6, "sha256": edited}],
+        [],
+    ]
+    assert rows[0]["params"]["image_url"] == [f"sha256:{digest}"]

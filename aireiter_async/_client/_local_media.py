@@ -1,8 +1,10 @@
 """Replace local media and outputs in a request by URLs, right before it is sent."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from aireiter_async._client._api import Api
 from aireiter_async._encoding import encode_mapping
@@ -11,6 +13,21 @@ from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Output
 from aireiter_async.errors import AireiterError
 from aireiter_async.models._media import LocalMedia
+
+
+@frozen
+class Reference:
+    """What stands for a medium in a request.
+
+    Attributes:
+        url: Its URL.
+        identity: What identifies it, whatever its URL is.
+        input: The file that was read, as a ledger records it.
+    """
+
+    url: str
+    identity: str
+    input: Mapping[str, Any] | None = None
 
 
 async def embed_media(api: Api, model: Any) -> SubmitRequest:
@@ -22,32 +39,62 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
     Raises:
         ValueError: A medium cannot be read or sent.
     """
-    references = [await _refer(api, each) for each in model.local_media()]
-    sent, identity = zip(*references, strict=True)
+    references: list[Reference] = []
+    for media in model.local_media():
+        if isinstance(media.source, Output):
+            references.append(await _refer(api, media.source))
+        else:
+            side = api.settings.max_image_side
+            references.append(await api.shared.files.threads.run(read_media, media, side))
+    return with_references(model, references)
+
+
+def embed_files(model: Any, max_side: int | None) -> SubmitRequest:
+    """Do the same for local files; it blocks.
+
+    Raises:
+        ValueError: As in `embed_media`.
+    """
+    return with_references(model, [read_media(media, max_side) for media in model.local_media()])
+
+
+def with_references(model: Any, references: Sequence[Reference]) -> SubmitRequest:
+    """Return the request of *model* with a reference for each of its local media."""
+    sent = [each.url for each in references]
     params: Any = evolve(
         encode_mapping("params", model.to_params(sent)),
-        content=encode_mapping("params", model.to_params(identity)),
+        content=encode_mapping("params", model.to_params([each.identity for each in references])),
+        inputs=tuple(each.input for each in references if each.input is not None),
     )
     return SubmitRequest(model.model_name, params)
 
 
-async def _refer(api: Api, media: LocalMedia) -> tuple[str, str]:
-    """Return a URL for a medium, and its identity."""
-    source = media.source
-    if isinstance(source, Output):
-        url = await _fresh_url(api, source)
-        return url, f"output:{source.out_task_id}:{source.number}" if source.out_task_id else url
+def read_media(media: LocalMedia, max_side: int | None) -> Reference:
+    """Read a file or bytes; it blocks.
+
+    Raises:
+        ValueError: They cannot be read, or not be sent.
+    """
+    source: Any = media.source
     try:
-        found = await api.shared.files.threads.run(
-            read_local,
+        found = read_local(
             source,
-            max_side=api.settings.max_image_side,
+            max_side=max_side,
             max_bytes=media.max_bytes,
             images_only=media.accepts != "url or data",
         )
     except ValueError as error:
         raise ValueError(f"{media}: {error}") from error
-    return found.url, found.identity
+    path = str(source) if isinstance(source, Path) else None
+    details = {"param": str(media), "path": path, "size": found.size, "sha256": found.sha256}
+    return Reference(found.url, found.identity, details)
+
+
+async def _refer(api: Api, output: Output) -> Reference:
+    """Return the URL of an output, and what identifies it."""
+    url = await _fresh_url(api, output)
+    known = output.out_task_id
+    return Reference(url, f"output:{known}:{output.number}" if known else url)
 
 
 async def _fresh_url(api: Api, output: Output) -> str:

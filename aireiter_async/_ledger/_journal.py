@@ -124,6 +124,9 @@ class Journal:
         self, batch: int, request: SubmitRequest, content: str, *, unique: bool, recorded: bool
     ) -> Claim:
         """Return the claim of *request*, whose content is *content*, for `claim`."""
+        kept = content
+        if request.inputs:  # which are kept, but identify nothing: files may be renamed
+            kept = f'{content[:-1]},"inputs":{json.dumps(request.inputs)}}}'
         return Claim(
             batch,
             request.out_task_id,
@@ -131,7 +134,7 @@ class Journal:
             unique,
             hashlib.sha256(content.encode()).digest()[:_DIGEST_BYTES],
             request.model,
-            content,
+            kept,
             recorded,
         )
 

@@ -28,10 +28,14 @@ class DataURL:
     Attributes:
         url: The data URL.
         identity: Identifies the original: its digest and the conversion options.
+        size: Bytes of the original.
+        sha256: The original's digest.
     """
 
     url: str
     identity: str
+    size: int
+    sha256: str
 
 
 def data_url(
@@ -97,7 +101,7 @@ def read_local(
     Raises:
         ValueError: As in `data_url`, or the data URL would be too large.
     """
-    name = source.name if isinstance(source, Path) else "the file"
+    name = (source.name or str(source)) if isinstance(source, Path) else "the file"
     try:
         content = _read(source)
         content_type, sent = _prepare(content, max_side, quality, images_only=images_only)
@@ -110,6 +114,8 @@ def read_local(
     return DataURL(
         f"data:{content_type};base64,{base64.b64encode(sent).decode()}",
         f"sha256:{digest}" + (f" max_side={max_side} quality={quality}" if max_side else ""),
+        len(content),
+        digest,
     )
 
 

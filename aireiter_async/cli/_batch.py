@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from aireiter_async import (
     SubmitRequest,
 )
 from aireiter_async._batch._prices import price_kind
-from aireiter_async._media import NameTemplate
+from aireiter_async._media import NameTemplate, Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError, usage
 from aireiter_async.cli._known import Known
@@ -90,7 +90,7 @@ async def batch(
                     keep_columns=options.keep_columns,
                     max_image_side=options.max_image_side,
                 )
-                models, columns = _check(rows, output)
+                models, columns, local = _check(rows, output)
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
@@ -114,7 +114,9 @@ async def batch(
             output.answer({**survey, "bought": bought}, check_view)
             return 0
         write = stack.enter_context(_open_results(options.results, columns, output))
-        source = Source(rows, models.total(), stop)
+        source = Source(rows, models.total(), stop, Threads() if local else None)
+        if source.threads is not None:
+            stack.callback(source.threads.close)
         return await _run(source, options, client, ledger, write, output)
 
 
@@ -172,18 +174,24 @@ async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Kno
     return await _read_ledger(ledger), len(chosen)
 
 
-def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str]]:
-    """Check all rows; return the number of requests by model, and the columns that are kept."""
+def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str], bool]:
+    """Check all rows.
+
+    Returns:
+        The number of requests by model, the columns that are kept, and whether a row names a
+        local file.
+    """
     models: Counter[str] = Counter()
     columns: dict[str, None] = {}
     first: dict[str, int] = {}
     invalid: list[dict[str, Any]] = []
-    count = 0
+    count, local = 0, False
     for row in rows.read(output.note):
         error = row.error
         if row.request is not None:
             models[row.request.model] += 1
             columns |= dict.fromkeys(row.columns)
+            local = local or bool(row.request.inputs)
             error = _repeated_id(row.request, row.number, first)
         if error is not None:
             count += 1
@@ -198,7 +206,7 @@ def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str]]:
         raise InvalidRowsError(f"{rows.name} has {what}; nothing was sent", invalid)
     if not models:
         raise UsageError(f"{rows.name} has no requests")
-    return models, [*columns]
+    return models, [*columns], local
 
 
 def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
@@ -292,6 +300,7 @@ class Source:
         rows: The file.
         total: How many requests there are.
         stop: Whether to stop.
+        threads: Where rows are read that name local files, to read those, too; None: here.
 
     Raises:
         CommandError: The file has changed since it was checked.
@@ -300,26 +309,34 @@ class Source:
     rows: Rows
     total: int
     stop: Stop
+    threads: Threads | None = None
 
     def __length_hint__(self) -> int:
         return self.total
 
-    def __iter__(self) -> Iterator[Row]:
-        name, rows = self.rows.name, self.rows.read()
+    async def __aiter__(self) -> AsyncIterator[Row]:
+        rows = self.rows.read()
         for _ in range(self.total):  # rows appended meanwhile were not checked
             if self.stop.requested:
                 return
-            row = next(rows, None)
-            if row is None:
-                raise CommandError(
-                    f"{name} has fewer rows than when the batch began; restore it and {_RERUN}"
-                )
-            if row.request is None:
-                raise CommandError(
-                    f"{name}, line {row.number}: {row.error}; it was valid when the batch began; "
-                    f"restore it and {_RERUN}"
-                )
-            yield row
+            if self.threads is None:
+                row = next(rows, None)
+            else:
+                row = await self.threads.run(next, rows, None)
+            yield self._valid(row)
+
+    def _valid(self, row: Row | None) -> Row:
+        name = self.rows.name
+        if row is None:
+            raise CommandError(
+                f"{name} has fewer rows than when the batch began; restore it and {_RERUN}"
+            )
+        if row.request is None:
+            raise CommandError(
+                f"{name}, line {row.number}: {row.error}; it was valid when the batch began; "
+                f"restore it and {_RERUN}"
+            )
+        return row
 
 
 async def _run(

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._errors import UsageError, usage
 from aireiter_async.cli._params import (
-    check_params,
-    embed_files,
+    make_request,
+    name_files,
     parameter_types,
     read_object,
     read_pairs,
@@ -124,14 +124,15 @@ class SubmitOptions:
         given |= read_pairs(split_pairs(pairs), parameter_types(name))
         if self.prompt is not None:
             given["prompt"] = self.prompt
-        given = embed_files(name, given, Path(), self.max_image_side)
+        given = name_files(name, given, Path())
         changes: dict[str, Any] = {"callback_url": self.callback_url}
         if self.id is not None:
             changes["out_task_id"] = self.id
         if self.metadata is not None:
             changes["metadata"] = read_object("--metadata", self.metadata)
-        params = given if self.unchecked else check_params(name, given, note)
-        return SubmitRequest(name, params, **changes)
+        side = self.max_image_side
+        checked = None if self.unchecked else note
+        return make_request(name, given, changes, max_side=side, note=checked)
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-from aireiter_async import data_url, models
+from aireiter_async import SubmitRequest, data_url, models
+from aireiter_async._client._local_media import embed_files
+from aireiter_async._requests import as_request
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.models import Model, UnknownModelError
 
@@ -42,35 +44,65 @@ def _media_parameters(model: str) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.accepts is not None)
 
 
-def embed_files(
-    model: str, params: Mapping[str, Any], directory: Path, max_side: int | None
-) -> dict[str, Any]:
-    """Replace ``@FILE`` by the file's data URL, where a parameter takes media; ``@@`` is an @.
+def name_files(model: str, params: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Replace ``@FILE`` by its path, where a parameter takes media; ``@@`` is a literal @.
 
     Args:
         model: The model's name.
         params: The parameters.
         directory: What the files' names are relative to.
-        max_side: Pixels that the longer side of an image has at most.
-
-    Raises:
-        UsageError: A file cannot be read, or is not what it must be.
     """
 
-    def embed(name: str, value: Any) -> Any:
+    def read(value: Any) -> Any:
         if isinstance(value, list):
-            return [embed(name, each) for each in value]
+            return [read(each) for each in value]
         if not isinstance(value, str) or not value.startswith("@"):
             return value
-        if value.startswith("@@"):
-            return value[1:]
-        try:
-            return data_url(directory / value[1:], max_side=max_side)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{name}: {error}") from error
+        return value[1:] if value.startswith("@@") else directory / value[1:]
 
-    media = {name: embed(name, params[name]) for name in _media_parameters(model) if name in params}
+    media = {name: read(params[name]) for name in _media_parameters(model) if name in params}
     return {**params, **media}
+
+
+def make_request(
+    model: str,
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    max_side: int | None = None,
+    note: Callable[[str], None] | None = None,
+) -> SubmitRequest:
+    """Make a request of parameters that `name_files` has returned; it reads the files.
+
+    Args:
+        model: The model's name.
+        params: The parameters.
+        options: Other arguments of `SubmitRequest`.
+        max_side: Pixels that the longer side of an image has at most.
+        note: Called with what the user should know; None: the parameters are not checked.
+
+    Raises:
+        InvalidParamsError: A parameter is not as documented.
+        ValueError: A file cannot be read, or not be sent.
+    """
+    if note is None:
+        read = {name: _read_media(name, value, max_side) for name, value in params.items()}
+        return SubmitRequest(model, read, **options)
+    checked = check_params(model, params, note)
+    if isinstance(checked, Model) and checked.local_media():
+        return as_request(embed_files(checked, max_side), **options)
+    return SubmitRequest(model, checked, **options)
+
+
+def _read_media(name: str, value: Any, max_side: int | None) -> Any:
+    if isinstance(value, list):
+        return [_read_media(name, each, max_side) for each in value]
+    if not isinstance(value, Path):
+        return value
+    try:
+        return data_url(value, max_side=max_side)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:

@@ -28,8 +28,8 @@ from aireiter_async.cli._errors import UsageError, describe
 from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import (
     STDIN,
-    check_params,
-    embed_files,
+    make_request,
+    name_files,
     parameter_types,
     parse_json,
     read_pairs,
@@ -192,14 +192,12 @@ class Rows:
         types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
         defaults = read_pairs(self.defaults, types)
         if isinstance(model, str):
-            side = self.max_image_side
-            defaults = embed_files(model, defaults, Path(), side)
-            params = embed_files(model, params or {}, Path(self.name).parent, side)
+            defaults = name_files(model, defaults, Path())
+            params = name_files(model, params or {}, Path(self.name).parent)
         params = {**defaults, **(params or {})}
-        # Checked by itself first: it says what is wrong with the model's name.
-        request = SubmitRequest(model, params, **given)
-        if not self.unchecked:
-            request = SubmitRequest(model, check_params(model, params, note), **given)
+        SubmitRequest(model, {}, **given)  # says what is wrong with the model's name
+        checked = None if self.unchecked else note
+        request = make_request(model, params, given, max_side=self.max_image_side, note=checked)
         return Row(record.number, request, columns=record.kept)
 
     def _records(self) -> Iterator[_Record]:
