@@ -397,7 +397,7 @@ def test_a_missing_key_is_bad_usage(aireiter: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
     ran = aireiter("balance")
     assert (ran.status, ran.out) == (2, "")
-    assert ran.err.startswith("aireiter: no API key: give --api-key or set AIREITER_API_KEY; ")
+    assert ran.err.startswith("aireiter: no API key: pass --api-key or set AIREITER_API_KEY; ")
 
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
