@@ -15,17 +15,12 @@ from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, web
 
-from aireiter_async import (
-    AireiterError,
-    AsyncClient,
-    InvalidRequestError,
-    TaskTimeoutError,
-    models,
-)
+from aireiter_async import AireiterError, AsyncClient, models
+from aireiter_async.errors import http_status
 
 CLIENT = web.AppKey("client", AsyncClient)
 LOGGER = logging.getLogger(__name__)
-PATIENCE = 300  # seconds
+TIMEOUT = 300  # seconds
 
 
 async def client(app: web.Application) -> AsyncIterator[None]:
@@ -35,25 +30,17 @@ async def client(app: web.Application) -> AsyncIterator[None]:
 
 
 async def image(request: web.Request) -> web.Response:
-    """Answer with the URL of an image of what the user asks for, or say whose fault it is."""
-    asked = {name: request.query.get(name) or None for name in ("prompt", "aspect_ratio")}
+    """Respond with the URL of an image, or with an error and the status that fits it."""
+    params = {name: request.query.get(name) or None for name in ("prompt", "aspect_ratio")}
     try:
-        wanted = models.build("nano_banana_v2", asked)
-        task = await request.app[CLIENT].run(wanted, timeout=PATIENCE)
-    except models.InvalidParamsError as error:  # the user's: nothing was sent
-        raise web.HTTPBadRequest(text=str(error)) from error
-    except InvalidRequestError as error:  # the user's, says the service
-        raise web.HTTPBadRequest(text=error.message) from error
-    except TaskTimeoutError as error:
-        text = f"the image takes its time: task {error.out_task_id}"
-        raise web.HTTPGatewayTimeout(text=text) from error
-    except AireiterError as error:  # the service's, or ours: what it is does not concern the user
-        LOGGER.exception("there is no image")
-        raise web.HTTPBadGateway(text="there is no image") from error
-    urls = [output.url for output in task.outputs if output.url is not None]
-    if not urls:
-        raise web.HTTPBadGateway(text=f"the service made no image: task {task.out_task_id}")
-    return web.json_response({"url": urls[0], "task": task.out_task_id})
+        wanted = models.build("nano_banana_v2", params)
+        task = await request.app[CLIENT].run(wanted, timeout=TIMEOUT)
+    except (AireiterError, ValueError) as error:
+        status = http_status(error)
+        if status >= 500:  # noqa: PLR2004 - not the user's fault
+            LOGGER.exception("no image")
+        return web.json_response({"error": str(error)}, status=status)
+    return web.json_response({"url": task.url, "task": task.out_task_id})
 
 
 def application() -> web.Application:

@@ -248,6 +248,7 @@ def test_no_field_could_hold_a_key(cls: type[AireiterError]) -> None:
         "message",
         "out_task_id",
         "path",
+        "price_unknown",
         "retry_after",
         "status",
         "task",
