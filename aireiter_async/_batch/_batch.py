@@ -24,6 +24,7 @@ from aireiter_async._client import AsyncClient
 from aireiter_async._client._downloading import as_destination
 from aireiter_async._ledger import Ledger
 from aireiter_async._media import NameTemplate, Sink
+from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
 Source: TypeAlias = Iterable[T] | AsyncIterable[T]
@@ -102,7 +103,7 @@ async def _outcomes(
         await progress.close()
 
 
-def submit_many(
+def submit_many(  # noqa: PLR0913 - the options of a batch
     client: AsyncClient,
     source: Source[T],
     *,
@@ -111,11 +112,17 @@ def submit_many(
     ledger: Ledger | None = None,
     max_credits: float | Budget | None = None,
     retry_failed: bool = False,
+    idempotency: IdempotencyStore | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """Make the batch of `AsyncClient.submit_many`, which documents the arguments."""
     options = Options(
-        client=client, request=request, wait=False, ledger=ledger, retry_failed=retry_failed
+        client=client,
+        request=request,
+        wait=False,
+        ledger=ledger,
+        retry_failed=retry_failed,
+        idempotency=idempotency,
     )
     workers = _SUBMITS_PER_SLOT * client.max_concurrency
     size = _OUTCOMES_PER_SUBMIT * workers
@@ -137,6 +144,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     download_to: str | PathLike[str] | Sink | None = None,
     name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
+    idempotency: IdempotencyStore | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """Make the batch of `AsyncClient.run_many`, which documents the arguments."""
@@ -149,6 +157,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         download_to=None if download_to is None else as_destination(download_to),
         name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
+        idempotency=idempotency,
     )
     if window is None:
         window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
@@ -173,6 +182,8 @@ def _batch(
         raise TypeError(f"source must be an iterable of requests or items, got {kind}")
     if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
+    if options.ledger is not None and options.idempotency is not None:
+        raise ValueError("give a ledger or idempotency: each keeps a request from going out twice")
     if max_credits is not None and not isinstance(max_credits, Budget):
         max_credits = options.client.budget(max_credits)
     total = length_hint(source, -1)

@@ -45,6 +45,7 @@ from aireiter_async.errors import (
 )
 from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
+from aireiter_async.stores import IdempotencyStore
 
 # It is not known whether the service has the task.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
@@ -89,6 +90,7 @@ class Options:
         name: The names of an item's files, or what makes them; None: the task's ID.
         retry_failed: Whether tasks that an earlier run left failed or rejected are
             submitted again, under a new ID.
+        idempotency: Where each request's ID is claimed.
     """
 
     client: AsyncClient
@@ -99,6 +101,7 @@ class Options:
     download_to: Path | Sink | None = None
     name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
+    idempotency: IdempotencyStore | None = None
 
 
 @define
@@ -384,7 +387,11 @@ class Items:
                 raise self._not_submitted(item) from self.stopped
             while True:
                 try:
-                    task = await self._client.submit(item.request, maybe_sent=maybe_sent)
+                    task = await self._client.submit(
+                        item.request,
+                        maybe_sent=maybe_sent,
+                        idempotency=self._options.idempotency,
+                    )
                     break
                 except SubmitsHaltedError:
                     raise self._not_submitted(item) from self.stopped

@@ -38,10 +38,19 @@ class Endpoint(Generic[T]):
     read: Callable[..., T]
 
 
+class Claiming(Protocol):
+    """What permits the POST of a submit."""
+
+    async def claim(self) -> None:
+        """Ask for the permission; anything raised is passed on, and nothing is sent."""
+        ...
+
+
 class Sending(Protocol):
     """A submit, marked just before its request leaves."""
 
     may_exist: bool
+    claiming: Claiming | None
 
 
 class Api:
@@ -121,7 +130,7 @@ class Api:
         """Whether the base URL has ever responded as the API."""
         return self.settings.base_url in self.shared.responsive
 
-    async def exchange(  # noqa: C901 - one path, top to bottom
+    async def exchange(  # noqa: C901, PLR0912 - one path, top to bottom
         self,
         endpoint: Endpoint[T],
         body: bytes | None = None,
@@ -153,9 +162,11 @@ class Api:
             try:
                 if self.halted and endpoint is self.submit:
                     raise SubmitsHaltedError
-                shared.counters.requests += 1
                 if sending is not None:
+                    if sending.claiming is not None:
+                        await sending.claiming.claim()
                     sending.may_exist = True
+                shared.counters.requests += 1
                 if dispatcher.listeners:
                     dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id))
                 reply = await shared.transport.exchange(endpoint.route, body)

@@ -12,6 +12,7 @@ import attrs
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api
+from aireiter_async._client._claims import claimed_in
 from aireiter_async._client._downloading import Downloading
 from aireiter_async._client._local_media import embed_media
 from aireiter_async._client._settings import Settings, read_settings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from aireiter_async._batch._items import Request
     from aireiter_async._batch._progress import OnProgress
     from aireiter_async._ledger import Ledger
+    from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
 _SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
@@ -259,6 +261,7 @@ class AsyncClient:
         callback_url: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
+        idempotency: "IdempotencyStore | None" = None,
     ) -> Task:
         """Submit a request and return as soon as the service has accepted it.
 
@@ -285,6 +288,10 @@ class AsyncClient:
                 response. The ID, which must be given, is then queried before anything is
                 sent; for an ID that was never sent, that takes the retry policy's
                 ``settle`` seconds.
+            idempotency: Where the ID, which must be given, is claimed right before each POST,
+                so that of all calls with it, in any process, one submits, and the others
+                return its task. A call that is cancelled leaves its claim, which ends
+                *timeout* plus the retry policy's ``max_retry_after`` after it was made.
 
         Returns:
             The task as the service first describes it, normally pending.
@@ -294,6 +301,8 @@ class AsyncClient:
                 not be queried.
             APIError: The service rejected the request: nothing was charged.
             ConnectError: Nothing was sent.
+            IDInUseError: The ID belongs to another request, says the service or the store.
+            StoreError: The store cannot be used: nothing was sent.
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of range.
         """
@@ -301,7 +310,8 @@ class AsyncClient:
         # What a batch and most loops submit needs no more than itself: that is cheaper.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        submission = Submission(self._api, request, maybe_sent=maybe_sent)
+        make = Submission if idempotency is None else claimed_in(idempotency)
+        submission = make(self._api, request, maybe_sent=maybe_sent)
         return await submission.submit()
 
     async def _make_request(
@@ -342,6 +352,7 @@ class AsyncClient:
         callback_url: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
+        idempotency: "IdempotencyStore | None" = None,
     ) -> Task:
         """Submit a request, then wait until its task has completed.
 
@@ -356,6 +367,7 @@ class AsyncClient:
             callback_url: As in `submit`.
             metadata: As in `submit`.
             maybe_sent: As in `submit`.
+            idempotency: As in `submit`.
 
         Returns:
             The completed task, with its outputs.
@@ -374,7 +386,8 @@ class AsyncClient:
         # What a batch and most loops submit needs no more than itself: that is cheaper.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        submission = Submission(self._api, request, maybe_sent=maybe_sent)
+        make = Submission if idempotency is None else claimed_in(idempotency)
+        submission = make(self._api, request, maybe_sent=maybe_sent)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
         watch = Watch(self._api, task, timeout=left, from_start=True, verify=submission.verify)
@@ -583,6 +596,7 @@ class AsyncClient:
         ledger: "Ledger | None" = None,
         max_credits: "float | Budget | None" = None,
         retry_failed: bool = False,
+        idempotency: "IdempotencyStore | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
         """Submit many requests; iterate over the batch for their outcomes.
@@ -606,6 +620,7 @@ class AsyncClient:
                 shows it, no further task of unknown price is submitted.
             retry_failed: Whether to submit tasks that failed or were rejected in an earlier
                 run with this ledger again, under new IDs.
+            idempotency: As in `submit`, instead of a *ledger*: each request needs an ID.
             on_progress: A plain or async function, called with a `BatchProgress` when it has
                 changed, at most ten times a second, and at the end. An exception from it
                 ends the batch and is raised to the consumer of the outcomes.
@@ -627,6 +642,7 @@ class AsyncClient:
             ledger=ledger,
             max_credits=max_credits,
             retry_failed=retry_failed,
+            idempotency=idempotency,
             on_progress=on_progress,
         )
 
@@ -643,6 +659,7 @@ class AsyncClient:
         download_to: str | PathLike[str] | Sink | None = None,
         name: "str | Callable[[T], str] | None" = None,
         retry_failed: bool = False,
+        idempotency: "IdempotencyStore | None" = None,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
         """Run many requests to completion; iterate over the batch for their outcomes.
@@ -670,6 +687,7 @@ class AsyncClient:
                 template as in `download`, with the fields ``{index}``, ``{prompt}`` and,
                 for mappings, their keys; or a function of the item.
             retry_failed: As in `submit_many`.
+            idempotency: As in `submit_many`.
             on_progress: As in `submit_many`.
 
         Raises:
@@ -693,6 +711,7 @@ class AsyncClient:
             download_to=download_to,
             name=name,
             retry_failed=retry_failed,
+            idempotency=idempotency,
             on_progress=on_progress,
         )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from aireiter_async import events
-from aireiter_async._client._api import Api
+from aireiter_async._client._api import Api, Claiming
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import FailureClass, failure_class
@@ -42,10 +42,13 @@ class Submission:
 
     Attributes:
         may_exist: Whether the task may exist, as far as is known.
+        claiming: Its claim in an idempotency store, if there is one.
     """
 
+    claiming: Claiming | None = None
+
     def __init__(self, api: Api, request: SubmitRequest, *, maybe_sent: bool = False) -> None:
-        self.may_exist = maybe_sent
+        self.may_exist = self._settle_first = maybe_sent
         self._api = api
         self._request = request
         self._body = b""
@@ -68,7 +71,7 @@ class Submission:
             else:
                 self._body = request.encode()
             task = None
-            if self.may_exist:
+            if self._settle_first:
                 self._ambiguity = TransportError("an earlier response was lost")
                 task = await self._settle(self._ambiguity)
             if task is None:
@@ -138,7 +141,10 @@ class Submission:
             failure = failure_class(error)
             if failure is FailureClass.AMBIGUOUS:
                 self._ambiguity = error
-            elif self._ambiguity is None:
+            elif self._ambiguity is None and not (
+                # Of an ID that nobody else may have claimed, it may be this very request's.
+                self.claiming and isinstance(error, IDInUseError)
+            ):
                 self.may_exist = False
                 raise
             elif failure is FailureClass.NOT_SENT:
@@ -162,8 +168,7 @@ class Submission:
             return
         conflict = find_conflict(request, task, just_submitted=just_submitted)
         if conflict is not None:
-            text = f"the ID belongs to an earlier request: {conflict}"
-            raise IDInUseError(_CONFLICT, text, None, request.out_task_id, _CONFLICT)
+            raise used_by_another(request, conflict)
 
     async def _settle(self, cause: AireiterError) -> Task | None:
         """Query the task over the ``settle`` seconds; None if it was never found."""
@@ -196,6 +201,12 @@ class Submission:
         if self.may_exist:
             return f"task {out_task_id} may have been submitted: query it, or pass maybe_sent=True"
         return f"task {out_task_id} was not submitted"
+
+
+def used_by_another(request: SubmitRequest, proof: str) -> IDInUseError:
+    """Return the error of a request whose ID another one has used."""
+    text = f"the ID belongs to an earlier request: {proof}"
+    return IDInUseError(_CONFLICT, text, None, request.out_task_id, _CONFLICT)
 
 
 def _is_conclusive(error: Exception) -> bool:
