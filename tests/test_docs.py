@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import inspect
+import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,8 +26,11 @@ async def client(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+    logger = logging.getLogger("aireiter_async")
+    level = logger.level
     async with service.client() as client:
         yield client
+    logger.setLevel(level)  # a page sets it
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.keys() - {"models"}))  # that one is generated
