@@ -145,9 +145,13 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
     idempotency: IdempotencyStore | None = None,
+    identify: Callable[[T], str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
-    """Make the batch of `AsyncClient.run_many`, which documents the arguments."""
+    """Make the batch of `AsyncClient.run_many`, which documents all arguments but *identify*.
+
+    That one returns the ID of an item's request.
+    """
     options = Options(
         client=client,
         request=request,
@@ -158,6 +162,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
         idempotency=idempotency,
+        identify=identify,
     )
     if window is None:
         window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)

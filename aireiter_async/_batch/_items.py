@@ -91,6 +91,7 @@ class Options:
         retry_failed: Whether tasks that an earlier run left failed or rejected are
             submitted again, under a new ID.
         idempotency: Where each request's ID is claimed.
+        identify: Returns the ID of an item's request; None: the request has it.
     """
 
     client: AsyncClient
@@ -102,6 +103,7 @@ class Options:
     name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
     idempotency: IdempotencyStore | None = None
+    identify: Callable[[Any], str] | None = None
 
 
 @define
@@ -194,6 +196,8 @@ class Items:
                 request = as_request(*made) if type(made) is tuple else as_request(made)
             except LocalMediaError as error:
                 request = await embed_media(self._api, error.model)
+            if self._options.identify is not None:
+                request = request.with_id(self._options.identify(value))
             item.request = request
             name = self._options.name
             if isinstance(name, NameTemplate):
@@ -202,7 +206,11 @@ class Items:
             unique = request is made or not request.generated
             if self._journal is not None:
                 paths = await self._start_or_resume(item, self._journal, unique=unique)
-            elif unique and self._recent.repeats(request.out_task_id):
+            elif (
+                unique
+                and self._options.identify is None
+                and self._recent.repeats(request.out_task_id)
+            ):
                 raise _used_twice(request.out_task_id)
             else:
                 paths = await self._submit(item)

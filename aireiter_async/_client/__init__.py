@@ -1,8 +1,8 @@
 """One task done right: submit, query, wait, run, balance, download."""
 
 from aireiter_async._client._api import Api, SubmitsHaltedError
-from aireiter_async._client._client import AsyncClient, api_of
+from aireiter_async._client._client import AsyncClient, api_of, take_share
 from aireiter_async._client._shared import Clock
 from aireiter_async._client._waiting import Watch
 
-__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Watch", "api_of"]
+__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Watch", "api_of", "take_share"]

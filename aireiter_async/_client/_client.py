@@ -721,6 +721,15 @@ def api_of(client: AsyncClient) -> Api:
     return client._api  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
+def take_share(client: AsyncClient, share: float) -> None:
+    """Leave a client that is new only *share* of its rate and concurrency: internal, likewise."""
+    shared = api_of(client).shared
+    rate = shared.throttle.rate
+    shared.set_limits(
+        max(1, round(share * shared.max_concurrency)), None if rate is None else share * rate
+    )
+
+
 def _as_task(task_or_id: Task | str) -> Task:
     if isinstance(task_or_id, Task):
         return task_or_id

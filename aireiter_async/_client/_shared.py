@@ -101,10 +101,7 @@ class Shared:
     ) -> None:
         self.transport = transport
         self.clock = clock
-        self.max_concurrency = max_concurrency
-        self.throttle = Throttle(max_concurrency, max_rate, clock=clock.now, sleep=clock.sleep)
-        # Separate slots: slow downloads never delay a submit or a poll.
-        self.downloads = Slots(max_concurrency)
+        self.set_limits(max_concurrency, max_rate)
         self.files = Files()
         self.sink_names = Owners(16_384)
         self.counters = Counters()
@@ -112,6 +109,14 @@ class Shared:
         self.events = events.Dispatcher()
         self.responsive: set[str] = set()  # the base URLs that have responded as the API
         self._done: OrderedDict[str, None] = OrderedDict()  # the IDs counted most recently
+
+    def set_limits(self, max_concurrency: int, max_rate: float | None) -> None:
+        """Set how much is in flight at once, and per second; before the first exchange."""
+        clock = self.clock
+        self.max_concurrency = max_concurrency
+        self.throttle = Throttle(max_concurrency, max_rate, clock=clock.now, sleep=clock.sleep)
+        # Separate slots: slow downloads never delay a submit or a poll.
+        self.downloads = Slots(max_concurrency)
 
     def note_retry(self, error: AireiterError, seconds: float) -> None:
         """Count an attempt that will be retried."""
