@@ -31,6 +31,7 @@ QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
+_OKS: Final = (_OK, str(_OK))
 _NAMED: Final = re.compile(rb'"out_task_id"\s*:\s*"([\w-]{1,64})"')
 OTHER_TASK: Final = "the response is about another task"
 
@@ -135,12 +136,14 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
     code = found.pop("statusCode", _OK)
     candidates: list[tuple[Any, Any]] = []
     if isinstance(payload, dict):
-        code = payload.get("statusCode", _OK)
-        # A relay may have removed the envelope.
-        candidates += [(payload, payload.get("data")), (payload, payload)]
+        code, data = payload.get("statusCode", _OK), payload.get("data")
+        # A relay may have encoded the data once more, or removed the envelope.
+        if isinstance(data, str):
+            data = decode_leniently(data.encode(), {})
+        candidates += [(payload, data), (payload, payload)]
     if "status" in found and set(_NAMED.findall(reply.body)) <= {out_task_id.encode()}:
         candidates.append(({"statusCode": _OK, "data": found}, found))
-    for whole, data in candidates if code == _OK else ():
+    for whole, data in candidates if code in _OKS else ():
         try:
             task = _read_state(reply, whole, data, out_task_id, model)
         except ProtocolError:

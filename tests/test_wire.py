@@ -360,6 +360,7 @@ OUTPUT = f'[{{"url": "{RESULT}"}}]'
         (f'"{ID}"', "[" * 300),
         (f'"{ID}"', f'{ID}"'),
         (f'"{ID}"', "nothing"),
+        ('200, "message": "", "data": {', '"200", "message": "", "data": {,'),
         ("}}}", "}}}} <!-- relay -->"),
         ('"params": {"prompt"', '"params": %s{"prompt"' % ("[" * 300)),
         ('"params": {', '"params": {"deep": %s, ' % ("[" * 300 + "]" * 300)),
@@ -395,6 +396,15 @@ def test_no_encoding_hides_a_completed_task(body: bytes) -> None:
     task = _wire.read_query(reply(body), ID, "gpt_4o")
     assert (task.status, task.url) == ("completed", RESULT)
     json.dumps(task.raw, ensure_ascii=False).encode()
+
+
+def test_data_that_was_encoded_twice_hides_no_task() -> None:
+    body = reply(COMPLETED | {"data": json.dumps(COMPLETED["data"])})
+    task = _wire.read_query(body, ID, "gpt_4o")
+    assert (task.status, task.url, task.credits_used) == ("completed", RESULT, 82.5)
+    assert _wire.restore_task(json.dumps(task.raw), ID, "gpt_4o") == task
+    with pytest.raises(ProtocolError):
+        _wire.read_query(reply(COMPLETED | {"data": "status"}), ID, "gpt_4o")
 
 
 @pytest.mark.parametrize(
