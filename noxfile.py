@@ -129,9 +129,10 @@ def aiohttp_latest(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """Run the long tests: many restarts, many faults, bounded memory."""
+    """Run the long tests, and count what becomes of tasks through faults, kills and damage."""
     session.install(*group("test"), EXTRAS)
     session.run("python", "-m", "pytest", "-m", "soak", *session.posargs)
+    session.run("python", "-m", "benchmarks", "reliability")
 
 
 @nox.session(default=False)

@@ -1,15 +1,21 @@
-"""Drivers side by side: rounds that are interleaved, and ratios taken round by round."""
+"""Processes side by side: services, and drivers whose rounds are interleaved."""
 
+import asyncio
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any, Self
+from pathlib import Path
+from typing import IO, Any, Final, Self
 from urllib.request import urlopen
 
 from attrs import field, frozen
+
+from aireiter_async.testing import FakeService
+
+_ROOT: Final = Path(__file__).parents[1]
 
 
 class Service:
@@ -20,11 +26,11 @@ class Service:
     """
 
     def __init__(self) -> None:
-        self._process = _python("benchmarks.service")
+        self._process = start("benchmarks.service")
 
     def __enter__(self) -> Self:
         """Wait until it listens."""
-        self.url = f"http://127.0.0.1:{_line(self._process)}"
+        self.url = f"http://127.0.0.1:{read_line(self._process)}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,6 +46,53 @@ class Service:
         return account
 
 
+class FakeServer:
+    """A `FakeService` in a process of its own, which calls `serve`.
+
+    Args:
+        module: The module that runs it, with ``serve`` and more as its arguments.
+
+    Attributes:
+        urls: What it has printed.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = start(module, "serve", *arguments)
+
+    def __enter__(self) -> Self:
+        """Wait until it listens."""
+        self.urls = read_line(self._process).split()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+    def restart(self) -> None:
+        """Cut all connections, and listen again."""
+        _stdin(self._process).write("\n")
+        _stdin(self._process).flush()
+        read_line(self._process)
+
+    def charges(self) -> list[dict[str, Any]]:
+        """Return what it has charged for."""
+        with urlopen(f"{self.urls[0]}/_fake/charges") as reply:  # noqa: S310 - loopback
+            charges: list[dict[str, Any]] = json.load(reply)["charges"]
+        return charges
+
+
+async def serve(service: FakeService) -> None:
+    """Run *service* for a `FakeServer`, until the standard input ends."""
+    loop = asyncio.get_running_loop()
+    async with service:
+        print(service.url, flush=True)
+        while await loop.run_in_executor(None, sys.stdin.readline):
+            await service.close()
+            await service.start()
+            print(service.url, flush=True)
+
+
 class Driver:
     """One client in a process of its own.
 
@@ -52,7 +105,7 @@ class Driver:
     """
 
     def __init__(self, client: str, url: str, concurrency: int, loop: str) -> None:
-        self._process = _python("benchmarks.driver", client, url, str(concurrency), loop)
+        self._process = start("benchmarks.driver", client, url, str(concurrency), loop)
 
     def ready(self) -> None:
         """Wait until it is.
@@ -60,13 +113,13 @@ class Driver:
         Raises:
             RuntimeError: It cannot be imported or driven; the text says why.
         """
-        _line(self._process)
+        read_line(self._process)
 
     def run(self, count: int) -> float:
         """Submit *count* times and return the CPU seconds that it took."""
         _stdin(self._process).write(f"{count}\n")
         _stdin(self._process).flush()
-        return float(_line(self._process))
+        return float(read_line(self._process))
 
     def close(self) -> None:
         """End the process."""
@@ -147,16 +200,18 @@ def interleave(started: Mapping[str, Driver], *, rounds: int, count: int) -> dic
 
 def ask(module: str, *arguments: object) -> Any:
     """Run a module in a process of its own, and return what it prints, as JSON."""
-    process = _python(module, *map(str, arguments))
+    process = start(module, *map(str, arguments))
     told, trouble = process.communicate()
     if process.returncode:
         raise RuntimeError((trouble.strip().splitlines() or ["it ended without a word"])[-1])
     return json.loads(told)
 
 
-def _python(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Run a module in a process of its own, with pipes."""
     return subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-m", *arguments],
+        cwd=_ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,7 +224,12 @@ def _stdin(process: subprocess.Popen[str]) -> IO[str]:
     return process.stdin
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
+    """Read a line that a process prints.
+
+    Raises:
+        RuntimeError: It has ended instead; the text says why.
+    """
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

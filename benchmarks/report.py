@@ -86,7 +86,8 @@ class Target:
             return "not measured"
         if self.value <= self.limit:
             return _MET
-        return f"missed by {100 * (self.value / self.limit - 1):.0f} %"
+        by = f" by {100 * (self.value / self.limit - 1):.0f} %" if self.limit else ""
+        return f"missed{by}"
 
 
 @frozen

@@ -1,40 +1,14 @@
-"""Large batches: nothing lost and nothing paid twice among many faults, in bounded memory."""
+"""The memory of large batches."""
 
 import asyncio
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from aireiter_async import (
-    AsyncClient,
-    Ledger,
-    PollPolicy,
-    RetryPolicy,
-    SubmitRequest,
-)
-from aireiter_async.testing import FakeService, Fault
-
-AT_ONCE = PollPolicy(first=0, step=0, cap=0, grace=0)
 MEGABYTE = 1024 * 1024
-
-FAULTS = {
-    Fault.lost_answer(): 0.02,
-    Fault.lost_answer(accepted=True): 0.03,
-    Fault.reset(): 0.02,
-    Fault.reset(accepted=True): 0.02,
-    Fault.html(502): 0.02,
-    Fault.html(502, accepted=True): 0.02,
-    Fault.broken_json(accepted=True): 0.02,
-    Fault.truncated(accepted=True): 0.01,
-    Fault.no_data(): 0.01,
-    Fault.server_error(503): 0.01,
-    Fault.html(403): 0.02,
-}
 
 # Accepts any submit, has credits for all of them, and keeps nothing.
 SERVER = """
@@ -117,35 +91,6 @@ async def grown(path: Path, few: int, many: int) -> float:
             assert done == count
             peaks.append(peak)
     return (peaks[1] - peaks[0]) * 1024 / MEGABYTE
-
-
-async def run_through_faults(path: Path, count: int, used_id: Any) -> None:
-    """Run a batch in which a fifth of the exchanges fails, again until all is done."""
-    retry = RetryPolicy(base=0, settle=0, attempts=6)
-    async with (
-        FakeService(used_id=used_id, faults=FAULTS, seed=7, record=False) as service,
-        AsyncClient(service.api_key, base_url=service.url, retry=retry, polling=AT_ONCE) as client,
-    ):
-        left, runs = count, 0
-        while left:
-            runs += 1
-            requests = (SubmitRequest("m", {"n": n}) for n in range(count))
-            async with Ledger(path) as ledger:
-                left = count
-                async for outcome in client.run_many(requests, ledger=ledger):
-                    left -= outcome.ok
-        ids = Counter(charge.out_task_id for charge in service.charges)
-        assert (len(ids), ids.total()) == (count, count)
-        assert runs <= 3
-
-
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
-@pytest.mark.parametrize("count", [600, pytest.param(3000, marks=pytest.mark.soak)])
-async def test_many_faults_lose_and_double_nothing(
-    tmp_path: Path, used_id: Any, count: int
-) -> None:
-    """Through 20 per cent of faults all tasks end with one charge each, whatever a used id does."""
-    await run_through_faults(tmp_path / "run.db", count, used_id)
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.soak)])
