@@ -24,6 +24,7 @@ from aireiter_async import (
     BudgetExceededError,
     DownloadError,
     InvalidRequestError,
+    Ledger,
     NotSubmittedError,
     ServerError,
     SubmitRequest,
@@ -37,6 +38,7 @@ from aireiter_async.cli import _signals
 from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError
 from aireiter_async.cli._output import Output
+from aireiter_async.cli._page import keep_page
 from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import Summary, result_document
@@ -803,6 +805,65 @@ def test_a_ledger_has_a_page(served: FakeService, run: Run, aireiter: Run) -> No
     )
     assert run(write(1, "g.jsonl"), "--ledger", "g.db").status == 0
     assert aireiter("report", "g.db", "--json").document["report"] == "g.html"
+
+
+def test_a_batch_keeps_a_page(served: FakeService, run: Run) -> None:
+    served.script("submit", Fault.ok(), Fault.failed("TIMEOUT", "late"))
+    ran = run(write(3), "-o", "out", "--report", "-m", "suno", "--json")
+    assert (ran.status, ran.document["report"]) == (1, "out/f.jsonl.html")
+    text = Path("out/f.jsonl.html").read_text()
+    assert "aireiter batch f.jsonl --model suno --download out --retry-failed" in text
+    assert text.count('"status":"succeeded"') == 2
+    ran = run("f.jsonl", "-o", "out", "--report")
+    assert "report" in ran.out
+
+
+async def test_a_page_is_written_again_while_a_batch_runs(tmp_path: Path) -> None:
+    path, page = tmp_path / "run.db", tmp_path / "out" / "run.html"
+    turns: asyncio.Queue[None] = asyncio.Queue()
+    waits: list[float] = []
+    notes: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await turns.put(None)
+
+    async with (
+        Ledger(path) as ledger,
+        keep_page(ledger, page, "retry", note=notes.append, sleep=sleep),
+    ):
+        await turns.get()
+        assert not page.exists()  # nor is its directory
+        page.parent.mkdir()
+        await turns.get()
+        await turns.get()
+        assert page.exists()
+        page.unlink()
+    assert page.exists()
+    assert min(waits) >= 10
+    assert notes == []
+    async with keep_page(Ledger(tmp_path / "no.db"), page, "retry", note=notes.append, sleep=sleep):
+        pass
+    assert len(notes) == 1
+    assert notes[0].startswith("aireiter: the report cannot be written: ")
+
+
+def test_a_page_may_stand_alone(
+    served: FakeService, run: Run, aireiter: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del served
+    Path("f.csv").write_text("prompt\na fox\n")
+    assert run("f.csv", "-m", "krea_2_turbo", "-o", "out").status == 0
+    assert aireiter("report", "f.csv.db", "--standalone").status == 0
+    assert '"thumb":"data:image/' in Path("out/f.csv.html").read_text()
+    for broken in Path("out").glob("*.png"):
+        broken.write_bytes(b"gone")
+    assert aireiter("report", "f.csv.db", "--standalone").status == 0
+    assert '"thumb":' not in Path("out/f.csv.html").read_text()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    ran = aireiter("report", "f.csv.db", "--standalone")
+    assert (ran.status, ran.err.count("\n")) == (2, 1)
+    assert "--standalone takes Pillow: pip install" in ran.err
 
 
 @pytest.mark.parametrize(

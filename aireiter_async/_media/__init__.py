@@ -3,7 +3,13 @@
 from aireiter_async._media._data_urls import read_data_url
 from aireiter_async._media._files import Files, Owners
 from aireiter_async._media._formats import file_type, is_data_url
-from aireiter_async._media._local import check_size, data_url, read_local
+from aireiter_async._media._local import (
+    can_convert,
+    check_size,
+    data_url,
+    read_local,
+    thumbnail,
+)
 from aireiter_async._media._names import NameTemplate, quote_name, safe_stem, stem_of_url
 from aireiter_async._media._results import EXPIRED, Result, open_result
 from aireiter_async._media._saved import Digest, Saved, find_damaged
@@ -20,6 +26,7 @@ __all__ = [
     "Saved",
     "Sink",
     "Threads",
+    "can_convert",
     "check_size",
     "data_url",
     "file_type",
@@ -31,4 +38,5 @@ __all__ = [
     "read_local",
     "safe_stem",
     "stem_of_url",
+    "thumbnail",
 ]

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -63,6 +64,19 @@ def data_url(
     check_size(max_side, quality)
     source = path if isinstance(path, bytes) or hasattr(path, "read") else Path(path)  # pyright: ignore[reportArgumentType]
     return read_local(source, max_side=max_side, quality=quality).url
+
+
+def thumbnail(path: Path, max_side: int = 400) -> str | None:
+    """Return a small copy of an image as a data URL, None if there is none; it blocks."""
+    try:
+        return read_local(path, max_side=max_side, quality=70, images_only=True).url
+    except ValueError:
+        return None
+
+
+def can_convert() -> bool:
+    """Return whether images can be converted: the extra ``images`` is installed."""
+    return find_spec("PIL") is not None
 
 
 def check_size(max_side: object, quality: object = 84) -> None:

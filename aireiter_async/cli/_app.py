@@ -265,6 +265,7 @@ def report(
     /,
     *,
     page: Annotated[Path | None, Parameter(name=("--page", "-o"))] = None,
+    standalone: bool = False,
     output: _Output = _OUTPUT,
 ) -> Command:
     """Write an HTML page of a ledger: results, prompts, credits, failures.
@@ -272,11 +273,13 @@ def report(
     Args:
         ledger: The ledger of a batch, which may be running.
         page: The page, or its directory; default: the directory of the results.
+        standalone: Put small copies of the pictures into the page, which may then be sent
+            without them; needs the extra images.
         output: How it reports.
     """
     from aireiter_async.cli import _page  # noqa: PLC0415 - needs SQLite
 
-    return Command(partial(_page.report, ledger, page), output)
+    return Command(partial(_page.report, ledger, page, standalone=standalone), output)
 
 
 @_app.command(sort_key=7)

@@ -1,11 +1,13 @@
 """The batch command: a file of requests, checked, then run to its end."""
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, TextIO, cast
@@ -28,6 +30,7 @@ from aireiter_async.cli._errors import CommandError, UsageError, usage
 from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output, encode
+from aireiter_async.cli._page import keep_page
 from aireiter_async.cli._params import split_pairs
 from aireiter_async.cli._rows import Row, Rows, detect, mark_text, open_input, table_line
 from aireiter_async.cli._signals import Stop, catching
@@ -379,11 +382,17 @@ async def _run(
                 step()
 
     failure: Exception | None = None
-    with _display.following(total, lambda: _progress_view(batch, total), sys.stderr) as step:
-        try:
-            await source.stop.guard(consume())
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = error
+    directory = options.download or ledger.path.parent
+    page = directory / f"{ledger.path.stem}.html" if options.report else None
+    async with AsyncExitStack() as stack:
+        if page is not None:
+            command = _retry_command(source.rows.name, options)
+            await stack.enter_async_context(keep_page(ledger, page, command, note=output.note))
+        with _display.following(total, lambda: _progress_view(batch, total), sys.stderr) as step:
+            try:
+                await source.stop.guard(consume())
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
     if isinstance(failure, LedgerError) and not batch.progress.pulled:
         raise UsageError(f"--ledger: {_errors.describe(failure)}") from failure
     if batch.stopped is not None:  # the rest was not even read
@@ -412,6 +421,7 @@ async def _run(
         "directory": None if options.download is None else str(options.download),
         "ledger": str(ledger.path),
         "results": None if options.results is None else str(options.results),
+        "report": None if page is None else str(page),
     }
     cause = failure or batch.stopped
     if cause is not None:
@@ -420,6 +430,19 @@ async def _run(
     if failure is not None:
         raise failure
     return _conclude(summary, total, batch.stopped, output)
+
+
+def _retry_command(name: str, options: BatchOptions) -> str:
+    """Return the command that submits failed requests again."""
+    given = {
+        "--model": options.model,
+        "--ledger": options.ledger,
+        "--download": options.download,
+        "--name": options.name,
+        "--max-image-side": options.max_image_side,
+    }
+    pairs = [(option, str(value)) for option, value in given.items() if value is not None]
+    return shlex.join(["aireiter", "batch", name, *chain.from_iterable(pairs), "--retry-failed"])
 
 
 def _request(row: Row) -> SubmitRequest:

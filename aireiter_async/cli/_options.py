@@ -162,6 +162,8 @@ class BatchOptions:
             {index}, {line}, {prompt}, {model}, {out_task_id}, {n} (the output's
             number) and kept columns, with a width or a maximum length, as in
             {index:04}-{prompt:.30}.
+        report: Write an HTML page of the ledger into the directory of the results, every
+            10 seconds and at the end.
         concurrency: HTTP exchanges at once; default 64.
         window: Tasks submitted and not ended; default: four for each of
             --concurrency, at least 256.
@@ -189,6 +191,7 @@ class BatchOptions:
     results: Path | None = None
     download: Annotated[Path | None, _DOWNLOAD] = None
     name: str | None = None
+    report: bool = False
     concurrency: int = 64
     window: int | None = None
     max_rate: float | None = None

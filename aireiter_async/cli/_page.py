@@ -1,19 +1,27 @@
-"""The report command: the HTML page of a ledger."""
+"""The HTML page of a ledger: the report command, and the page of a batch that runs."""
 
+import asyncio
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from aireiter_async import Ledger, LedgerError
+from aireiter_async._media import Threads, can_convert, thumbnail
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._output import Output
 from aireiter_async.report import build_page
 
+_PERIOD: Final = 10.0  # seconds
+_SHARE: Final = 10  # times as long as the page of a large ledger takes
 
-async def report(ledger: Path, page: Path | None, output: Output) -> int:
+
+async def report(ledger: Path, page: Path | None, output: Output, *, standalone: bool) -> int:
     """Write the page of *ledger*, and print where it is.
 
     Raises:
@@ -21,10 +29,13 @@ async def report(ledger: Path, page: Path | None, output: Output) -> int:
     """
     if not ledger.is_file():  # noqa: ASYNC240 - nothing else runs
         raise UsageError(f"there is no ledger {ledger}")
+    if standalone and not can_convert():
+        raise UsageError("--standalone takes Pillow: pip install 'aireiter-async[images]'")
     file = ledger.with_suffix("")  # where batch puts a ledger beside its file
-    retry = f"aireiter batch {shlex.quote(str(file))} --retry-failed"
+    known = file.is_file()
+    retry = f"aireiter batch {shlex.quote(str(file))} --retry-failed" if known else None
     try:
-        document = await write_page(Ledger(ledger), page, retry if file.is_file() else None)
+        document = await write_page(Ledger(ledger), page, retry, standalone=standalone)
     except LedgerError as error:
         raise UsageError(_errors.describe(error)) from error
     except OSError as error:
@@ -33,8 +44,58 @@ async def report(ledger: Path, page: Path | None, output: Output) -> int:
     return 0
 
 
+@asynccontextmanager
+async def keep_page(
+    ledger: Ledger,
+    page: Path,
+    retry: str,
+    *,
+    note: Callable[[str], None],
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> AsyncIterator[None]:
+    """Write the page of a ledger that a batch is writing, every 10 seconds and at the end.
+
+    Args:
+        ledger: The ledger, open.
+        page: The page, or its directory.
+        retry: The command that retries failed tasks.
+        note: Called if the page cannot be written: that is no reason to end the batch.
+        sleep: Waits some seconds.
+    """
+    failure: Exception | None = None
+
+    async def write(source: Ledger) -> None:
+        nonlocal failure
+        try:
+            await write_page(source, page, retry)
+            failure = None
+        except (LedgerError, OSError) as error:
+            failure = error
+
+    async def rewrite() -> None:
+        while True:
+            began = monotonic()
+            await write(Ledger(ledger.path))  # read beside the batch, which does not wait for it
+            await sleep(max(_PERIOD, _SHARE * (monotonic() - began)))
+
+    rewriting = asyncio.create_task(rewrite())
+    try:
+        yield
+    finally:
+        rewriting.cancel()
+        with suppress(asyncio.CancelledError):
+            await rewriting
+        await write(ledger)  # with what waits to be recorded
+        if failure is not None:
+            note(f"aireiter: the report cannot be written: {_errors.describe(failure)}")
+
+
 async def write_page(
-    ledger: Ledger, page: Path | None = None, retry: str | None = None
+    ledger: Ledger,
+    page: Path | None = None,
+    retry: str | None = None,
+    *,
+    standalone: bool = False,
 ) -> dict[str, Any]:
     """Write the page of a ledger, whole or not at all.
 
@@ -42,17 +103,28 @@ async def write_page(
         ledger: The ledger, open or not.
         page: The page, or its directory; None: the directory of the results.
         retry: The command that retries failed tasks.
+        standalone: Whether small copies of the pictures are in the page.
 
     Raises:
         LedgerError: The ledger cannot be read.
         OSError: The page cannot be written.
     """
     rows = [row async for row in ledger.rows()]
-    return {"report": str(_write(ledger.path, rows, page, retry)), "tasks": len(rows)}
+    write = partial(_write, ledger.path, rows, page, retry, standalone=standalone)
+    threads = Threads()
+    try:
+        return {"report": str(await threads.run(write)), "tasks": len(rows)}
+    finally:
+        threads.close()
 
 
 def _write(
-    ledger: Path, rows: Sequence[Mapping[str, Any]], page: Path | None, retry: str | None
+    ledger: Path,
+    rows: Sequence[Mapping[str, Any]],
+    page: Path | None,
+    retry: str | None,
+    *,
+    standalone: bool,
 ) -> Path:
     name = f"{ledger.stem}.html"
     if page is None:
@@ -66,6 +138,7 @@ def _write(
         ledger=os.path.realpath(ledger),
         directory=page.parent,
         retry=retry,
+        thumbnail=thumbnail if standalone else None,
     )
     _replace(page, text)
     return page

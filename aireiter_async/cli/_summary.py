@@ -214,8 +214,9 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if document["directory"] is not None:
         yield "files", f"{document['files']:,}", document["directory"]
     yield "ledger", "", document["ledger"]
-    if document["results"] is not None:
-        yield "results", "", document["results"]
+    for what in ("results", "report"):
+        if document[what] is not None:
+            yield what, "", document[what]
 
 
 def _credits(document: Mapping[str, Any]) -> str:
