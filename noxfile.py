@@ -95,9 +95,9 @@ def backoff(session: nox.Session) -> None:
 
 @nox.session
 def integrations(session: nox.Session) -> None:
-    """Run the tests that need more than Python: a real browser."""
+    """Run the tests that need more than Python: a real browser, other frameworks."""
     session.install(*group("integrations"), EXTRAS)
-    session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "browser or integrations", *session.posargs)
 
 
 @nox.session
