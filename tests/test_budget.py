@@ -193,7 +193,7 @@ async def test_a_price_that_cannot_be_learned_is_named(
     assert kinds(outcomes).count(BudgetExceededError) == 49
     error = batch.stopped
     assert isinstance(error, BudgetExceededError)
-    assert "the price of a m task is not known" in str(error)
+    assert "the price of a m task is unknown" in str(error)
     assert "without max_credits" in error.advice
     assert len(service.charges) == 1
 
@@ -292,7 +292,7 @@ async def test_a_lost_task_of_unknown_price_ends_the_batch(
     batch = connect(retry=ONCE).run_many(asked(60, "m"), max_credits=10)
     found = kinds(await collect(batch))
     assert Counter(found) == {AmbiguousSubmitError: 1, BudgetExceededError: 59}
-    assert "the price of a m task is not known" in str(batch.stopped)
+    assert "the price of a m task is unknown" in str(batch.stopped)
 
 
 async def test_a_task_that_times_out_stays_reserved(

@@ -284,7 +284,7 @@ def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run:
     Path(name).write_text(Path(name).read_text().replace("rain 1", "snow"))
     ran = run(name)
     assert (ran.status, len(served.charges)) == (1, 2)
-    assert "LedgerError, line 3: f.jsonl.db: out_task_id id-1 stands for another" in ran.out
+    assert "LedgerError, line 3: f.jsonl.db: out_task_id id-1 belongs to another" in ran.out
 
 
 def test_a_dry_run_tells_known_requests_from_new_ones(served: FakeService, run: Run) -> None:

@@ -389,7 +389,7 @@ async def test_other_content_under_a_known_id_is_an_error(
         client, path, [one("a", "after"), one("b")], max_credits=limit, window=1
     )
     assert isinstance(changed.error, LedgerError)
-    assert "a stands for another request" in str(changed.error)
+    assert "a belongs to another request" in str(changed.error)
     assert good.ok
     assert service.counts.total() == requests + 2
 
@@ -573,7 +573,7 @@ async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
     async with Ledger(path) as ledger:
         with pytest.raises(LedgerError, match="another batch is running with this ledger"):
             await Ledger(path).__aenter__()
-        with pytest.raises(RuntimeError, match="open already"):
+        with pytest.raises(RuntimeError, match="already open"):
             await ledger.__aenter__()
         assert "another batch is running with this ledger" in await other()
         batch = client.run_many([one("a")], ledger=ledger)

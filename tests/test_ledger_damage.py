@@ -236,7 +236,7 @@ DAMAGES: dict[str, tuple[str, Damage, str]] = {
     "retries in a circle": (
         "clean",
         edit("UPDATE tasks SET retried_as = out_task_id"),
-        "damaged .* was recorded before the task that it is a retry of",
+        "damaged .* was recorded before the task that it retries",
     ),
 }
 

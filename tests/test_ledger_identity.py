@@ -24,7 +24,7 @@ from aireiter_async import (
     TaskNotFoundError,
     models,
 )
-from aireiter_async._batch._items import _is_of
+from aireiter_async._batch._items import _belongs_to
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.testing import FakeService, Fault
 
@@ -284,7 +284,7 @@ def test_only_the_service_can_say_whose_an_id_is() -> None:
         (None, False),
     ]
     for raw, ours in cases:
-        assert _is_of(Task("i", TaskStatus.COMPLETED, raw=raw), wanted) is ours
+        assert _belongs_to(Task("i", TaskStatus.COMPLETED, raw=raw), wanted) is ours
 
 
 async def test_a_rejection_for_a_used_id_is_remembered_as_one(

@@ -21,7 +21,7 @@ SINGLE = "it takes a single URL"
 ENCODE = "percent-encode whitespace in a URL (a space is %20)"
 UPLOAD = "this parameter takes URLs only: upload the file and pass its URL"
 PATH = "a str is never opened as a file: pass a pathlib.Path to send a local file"
-BASE64 = "it is not valid base64: look for line breaks, a missing end or another alphabet"
+BASE64 = "it is not valid base64: check for line breaks, truncation or another alphabet"
 FORMAT = "encode the image as JPEG, PNG or WebP, in base64"
 WRITE = "write it as data:TYPE;base64,DATA"
 UNREACHABLE = "the service cannot reach "
@@ -168,7 +168,7 @@ def test_a_reference_that_cannot_work_is_rejected_with_advice(url: str, advice: 
         ("gpt_4o", {"url": URL}, FORMS),
         ("gpt_4o", b"", "it is empty"),
         ("gpt_4o", io.StringIO("x"), "open the file in binary mode"),
-        ("gpt_4o", Upload(), "its read() is asynchronous: pass the bytes that it reads"),
+        ("gpt_4o", Upload(), "its read() is asynchronous: read it and pass the bytes"),
         ("gpt_4o", {URL}, "convert it to a list"),
         ("gpt_4o", bytearray(b"x"), "convert it to bytes"),
         ("gpt_4o", memoryview(b"x"), "convert it to bytes"),

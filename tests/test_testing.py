@@ -434,7 +434,7 @@ async def test_it_comes_back_where_it_was() -> None:
 
 async def test_it_is_not_started_twice() -> None:
     async with calling() as caller:
-        with pytest.raises(RuntimeError, match=f"running already, at {caller.service.url}"):
+        with pytest.raises(RuntimeError, match=f"already running at {caller.service.url}"):
             await caller.service.start()
         assert (await caller.balance()).status == 200
 

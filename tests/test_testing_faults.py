@@ -345,11 +345,11 @@ def test_probabilities_must_add_up(chances: tuple[float, float]) -> None:
 
 
 def test_a_fault_must_mean_something_where_it_strikes() -> None:
-    with pytest.raises(ValueError, match="'failed' cannot strike 'balance'"):
+    with pytest.raises(ValueError, match="'failed' cannot occur on 'balance'"):
         FakeService().script("balance", Fault.failed())
-    with pytest.raises(ValueError, match="'task_status' cannot strike 'result'"):
+    with pytest.raises(ValueError, match="'task_status' cannot occur on 'result'"):
         Fault.task_status("x").on("result")
-    with pytest.raises(ValueError, match="'reset' cannot strike 'query'"):
+    with pytest.raises(ValueError, match="'reset' cannot occur on 'query'"):
         FakeService().script("query", Fault.reset().on("submit"))
 
 

@@ -1,4 +1,4 @@
-"""Batches: many requests through a bounded window, and their outcomes as they come."""
+"""Batches: many requests through a bounded window, with outcomes as they complete."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -29,9 +29,9 @@ from aireiter_async.stores import IdempotencyStore
 T = TypeVar("T")
 Source: TypeAlias = Iterable[T] | AsyncIterable[T]
 
-# A submit that backs off or settles holds no slot: twice the slots keep them all in use.
+# A submit that backs off or settles holds no slot: two per slot keep all slots busy.
 _SUBMITS_PER_SLOT = 2
-_OUTCOMES_PER_SUBMIT = 2  # some are submitted while others wait to be yielded
+_OUTCOMES_PER_SUBMIT = 2  # submits continue while outcomes wait to be yielded
 _SMALLEST_WINDOW = 256
 _TASKS_PER_SLOT = 4
 
@@ -39,9 +39,9 @@ _TASKS_PER_SLOT = 4
 class Batch(Generic[T]):
     """A running batch: an async iterator over its outcomes, and an async context manager.
 
-    Nothing happens before the first outcome is asked for. Leave the loop early inside
-    ``async with batch:`` to end the workers when the block ends; what the service has
-    accepted goes on there.
+    Nothing happens until the first outcome is requested. To leave the loop early, iterate
+    inside ``async with batch:``, which ends the workers when the block ends; accepted tasks
+    keep running at the service.
     """
 
     def __init__(self, items: Items, window: Window[Any, Outcome[T]], progress: Progress) -> None:
@@ -50,7 +50,7 @@ class Batch(Generic[T]):
         self._progress = progress
         self._outcomes = _outcomes(items, window, progress)
 
-    # The generator itself, not this object: a loop that is left drops it, which ends the workers.
+    # The generator, not this object: leaving the loop drops it, which ends the workers.
     def __aiter__(self) -> AsyncIterator[Outcome[T]]:
         return self._outcomes
 
@@ -69,24 +69,24 @@ class Batch(Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the batch at once: cancel what is under way and yield nothing more.
+        """End the batch immediately: cancel the workers and yield nothing more.
 
-        Tasks that were accepted go on at the service; a ledger knows them.
+        Accepted tasks keep running at the service; a ledger has recorded them.
         """
         await self._outcomes.aclose()
 
     @property
     def progress(self) -> BatchProgress:
-        """How far the batch is: a frozen snapshot."""
+        """A snapshot of the batch's progress."""
         return self._progress.snapshot()
 
     @property
     def stopped(self) -> Exception | None:
-        """The error that ended the submitting: account, machine or budget; else None."""
+        """The error that ended submission (account, machine or budget), or None."""
         return self._items.stopped
 
     def stop(self) -> None:
-        """Take nothing more from the source; what was taken is finished and yielded."""
+        """Pull nothing more from the source; finish and yield what was pulled."""
         self._window.stop()
 
 
@@ -115,7 +115,7 @@ def submit_many(  # noqa: PLR0913 - the options of a batch
     idempotency: IdempotencyStore | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
-    """Make the batch of `AsyncClient.submit_many`, which documents the arguments."""
+    """See `AsyncClient.submit_many`."""
     options = Options(
         client=client,
         request=request,
@@ -148,10 +148,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     identify: Callable[[T], str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
-    """Make the batch of `AsyncClient.run_many`, which documents all arguments but *identify*.
-
-    That one returns the ID of an item's request.
-    """
+    """See `AsyncClient.run_many`; *identify*, which is internal, returns the ID for an item."""
     options = Options(
         client=client,
         request=request,

@@ -1,9 +1,9 @@
-"""A limit of the credits that batches may spend.
+"""A limit on the credits that batches may spend.
 
 A submit is charged when it is accepted, so its price is reserved before it is sent: the highest
-that is known of its kind. Where none is known, one task goes at a time, across all kinds, and its
-estimate, its charge or the balance tells the price. So the limit is exceeded by one task's price
-at most, and by what the service charges above its own estimates.
+known price of its kind. If none is known, only one such task runs at a time, across all kinds, and
+its estimate, its charge or the balance shows the price. The limit is therefore exceeded by at most
+one task's price, and by what the service charges above its own estimates.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from aireiter_async.errors import AireiterError, BudgetExceededError
 if TYPE_CHECKING:
     from aireiter_async._ledger import Ledger
 
-_SLACK: Final = 1e-9  # of the limit: sums of fractions are not exact
+_SLACK: Final = 1e-9  # share of the limit: sums of fractions are inexact
 _QUIET: Final = 10.0  # seconds
 
 
 class Budget:
-    """Credits that one or several batches may spend together; made by `AsyncClient.budget`.
+    """Credits that one or more batches may spend in total; created by `AsyncClient.budget`.
 
     Args:
         max_credits: The limit; None for none.
-        get_balance: Asks for the credits that the account has left. None: prices are learned
-            from estimates and charges alone.
-        quiet: Seconds to wait for submits under way before the balance is asked for.
+        get_balance: Returns the account's remaining credits. None: learn prices from estimates
+            and charges only.
+        quiet: Maximum seconds to wait for submits in progress before reading the balance.
 
     Attributes:
         limited: Whether there is a limit.
@@ -52,15 +52,15 @@ class Budget:
         self._slack = _SLACK * max(1.0, self._limit)
         self._get_balance = get_balance
         self._quiet = quiet
-        self._prices: dict[str, float] = {}  # the highest that is known of each kind
+        self._prices: dict[str, float] = {}  # the highest known price of each kind
         self._committed = 0.0
-        self._releasable = 0.0  # the part of it that open reservations hold
-        self._uncounted: Counter[str] = Counter()  # tasks whose cost is not known, by kind
-        self._open_uncounted = 0  # those of them that have an open reservation
+        self._releasable = 0.0  # the part held by open reservations
+        self._uncounted: Counter[str] = Counter()  # tasks of unknown cost, by kind
+        self._open_uncounted = 0  # those with an open reservation
         self._waiting: dict[tuple[str, bool], deque[_Waiter]] = {}
         self._included: set[Path] = set()
-        self._charged = 0.0  # by the service, as far as is known, since this object was made
-        self._losses = 0  # submits of which it is not known whether they were charged
+        self._charged = 0.0  # known charges since this object was created
+        self._losses = 0  # submits that may or may not have been charged
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,7 +73,7 @@ class Budget:
 
     @property
     def committed(self) -> float:
-        """Credits spent and reserved; tasks without a known cost count at their kind's price."""
+        """Credits spent and reserved; tasks of unknown cost count at the price of their kind."""
         prices = self._prices
         return self._committed + sum(
             number * prices.get(kind, 0.0) for kind, number in self._uncounted.items()
@@ -83,7 +83,7 @@ class Budget:
         return f"<Budget: {self.committed:g} of {self._limit:g} credits>"
 
     async def prepare(self, ledger: "Ledger | None") -> None:
-        """Include what earlier runs with a ledger have spent, unless that was done before."""
+        """Include what earlier runs with a ledger have spent, once per ledger."""
         if not models.loaded():
             await asyncio.to_thread(models.load)
         if ledger is not None and ledger.path not in self._included:
@@ -92,7 +92,7 @@ class Budget:
                 self.include(row)
 
     def include(self, row: Mapping[str, Any]) -> None:
-        """Count a task of an earlier run: a row of `Ledger.rows`."""
+        """Count a task of an earlier run, given as a row of `Ledger.rows`."""
         kind = price_kind(row["model"], row["params"])
         estimate: float | None = row["estimated_credits"] or None
         if row["state"] in {"failed", "refused"}:
@@ -110,14 +110,14 @@ class Budget:
     async def reserve(self, request: SubmitRequest, *, maybe_sent: bool = False) -> "Reservation":
         """Reserve the price of a task before it is submitted.
 
-        A request that does not fit waits while open reservations could still make room.
+        A request that does not fit waits as long as open reservations could still make room.
 
         Args:
             request: The task's request.
-            maybe_sent: Whether the task is one that `include` has counted without a cost.
+            maybe_sent: Whether `include` has already counted the task, without a cost.
 
         Raises:
-            BudgetExceededError: It could exceed the limit.
+            BudgetExceededError: The task could exceed the limit.
         """
         kind = price_kind(request.model, request.params)
         queue = self._waiting.get((kind, maybe_sent))
@@ -139,14 +139,14 @@ class Budget:
         return reservation
 
     def include_unknown(self, request: SubmitRequest) -> None:
-        """Count a task that `include` has not counted, and whose cost is not known."""
+        """Count a task of unknown cost that `include` has not counted."""
         if self.limited:
             self._uncounted[price_kind(request.model, request.params)] += 1
 
     def resume(
         self, request: SubmitRequest, credits_: float | None
     ) -> "Reservation | NullReservation":
-        """Reopen the reservation of a task that is counted already, with or without a cost."""
+        """Reopen the reservation of a task that is already counted, with or without a cost."""
         if not self.limited:
             return NO_RESERVATION
         credits_ = credits_ or None
@@ -157,7 +157,7 @@ class Budget:
         return Reservation(self, price_kind(request.model, request.params), credits_)
 
     def dismiss(self, request: SubmitRequest) -> None:
-        """Forget a task that is counted without a cost: it does not exist."""
+        """Remove a task that was counted without a cost and does not exist."""
         self._count(price_kind(request.model, request.params), -1)
         self._admit()
 
@@ -169,7 +169,7 @@ class Budget:
         try:
             return await opened
         except asyncio.CancelledError:
-            if not opened.cancelled() and opened.exception() is None:  # it was just opened
+            if not opened.cancelled() and opened.exception() is None:  # opened just before
                 self._cancel(opened.result(), counted=counted)
             raise
 
@@ -181,7 +181,7 @@ class Budget:
         reservation.close()
 
     def _admit(self) -> None:
-        """Open or refuse reservations that are waited for; those of one kind share their fate."""
+        """Open or reject waiting reservations; all of one kind get the same result."""
         for (kind, counted), queue in list(self._waiting.items()):
             while queue and (admitted := self._admits(kind, counted=counted)) is not None:
                 waiter = queue.popleft()
@@ -195,7 +195,7 @@ class Budget:
                 self._waiting.pop((kind, counted), None)
 
     def _admits(self, kind: str, *, counted: bool) -> bool | None:
-        """Return whether a task may be sent; None: not now, but perhaps later."""
+        """Return whether a task may be sent; None if only later, perhaps."""
         if self._readings:
             return None
         price = self._prices.get(kind)
@@ -205,13 +205,13 @@ class Budget:
             )
             if unknown > counted:
                 return None if self._open_uncounted else False
-            # Anything may be left: the task exceeds the limit by its own price at most.
+            # Any remainder will do: the task exceeds the limit by at most its own price.
             excess = self.committed - self._limit + 2 * self._slack
         else:
             excess = self.committed + (0.0 if counted else price) - self._limit
         if excess <= self._slack:
             return True
-        # Whatever is open may still be released.
+        # Open reservations may still be released.
         return None if self._open_uncounted or excess - self._releasable <= self._slack else False
 
     def _open(self, kind: str, *, counted: bool) -> "Reservation":
@@ -237,21 +237,21 @@ class Budget:
         if not unknown:
             return BudgetExceededError(taken, out_task_id)
         return BudgetExceededError(
-            f"the price of a {unknown[0]} task is not known: neither an estimate, nor its charge, "
-            f"nor the balance tells it, so {self._limit:g} credits could be exceeded",
+            f"the price of a {unknown[0]} task is unknown: neither an estimate, nor its charge, "
+            f"nor the balance shows it, so {self._limit:g} credits could be exceeded",
             out_task_id,
             price_unknown=True,
         )
 
-    # What reservations report -----------------------------------------------------------------
+    # Called by reservations -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Count a submit that is under way."""
+        """Count a submit in progress."""
         self._pending += 1
         self._idle.clear()
 
     def stop(self, charged: float | None) -> None:
-        """Count the end of a submit, and its charge, None if that is not known."""
+        """Count the end of a submit, and its charge, or None if unknown."""
         self._pending -= 1
         if not self._pending:
             self._idle.set()
@@ -261,11 +261,11 @@ class Budget:
             self._charged += charged
 
     def refund(self, credits_: float) -> None:
-        """Count credits that the service has given back."""
+        """Count credits that the service has refunded."""
         self._charged -= credits_
 
     def change(self, kind: str, before: float | None, now: float) -> None:
-        """Change what an open reservation holds."""
+        """Change the amount of an open reservation."""
         if before is None:
             self._count(kind, -1)
             self._open_uncounted -= 1
@@ -274,12 +274,12 @@ class Budget:
         self._releasable += now - before
 
     def learn(self, kind: str, price: float) -> None:
-        """Learn the price of a kind: the highest is what is reserved."""
+        """Learn the price of a kind; the highest is reserved from then on."""
         self._learn(kind, price)
         self._admit()
 
     def close(self, kept: float | None) -> None:
-        """Close a reservation: it keeps what it holds."""
+        """Close a reservation, which keeps its amount."""
         if kept is None:
             self._open_uncounted -= 1
         else:
@@ -287,9 +287,9 @@ class Budget:
         self._admit()
 
     async def read_balance(self) -> "_Reading | None":
-        """Ask for the balance while no submit is under way; None: that is not possible.
+        """Read the balance while no submit is in progress; None if not possible.
 
-        Submits that wait for their reservation go on waiting meanwhile.
+        Submits that wait for a reservation keep waiting meanwhile.
         """
         self._readings += 1
         try:
@@ -304,7 +304,7 @@ class Budget:
             self._readings -= 1
             self._admit()
         if charged != self._charged or not math.isfinite(balance):
-            return None  # a refund came in between
+            return None  # a refund arrived in between
         return _Reading(balance, charged, self._losses)
 
     def _learn(self, kind: str, price: float | None) -> None:
@@ -318,15 +318,15 @@ class Budget:
 
 
 class Reservation:
-    """The share of one task in a budget.
+    """One task's share of a budget.
 
     It holds the price of the task's kind, then the estimate, then the charge. Close it when
-    nothing more can change that.
+    the amount can no longer change.
 
     Attributes:
         kind: The task's kind.
-        credits: What the budget counts for the task; None: its cost is not known.
-        before: The balance before its submit, where that is to tell the price.
+        credits: The amount that the budget counts for the task, None if unknown.
+        before: The balance before its submit, if that is used to learn the price.
     """
 
     __slots__ = ("_budget", "_counted", "_measured", "_pending", "before", "credits", "kind")
@@ -344,11 +344,11 @@ class Reservation:
 
     @property
     def unpriced(self) -> bool:
-        """Whether `measure` may tell what an accepted task costs."""
+        """Whether `measure` may learn the price of the accepted task."""
         return self.credits is None and self.before is not None
 
     def send(self) -> None:
-        """Record that the submit is about to begin."""
+        """Record that the submit is about to start."""
         assert self._budget is not None  # noqa: S101 - it was just opened
         self._pending = True
         self._budget.start()
@@ -357,13 +357,13 @@ class Reservation:
         """Record that the service has accepted the task."""
         if self._budget is None:
             return
-        if estimate:  # 0 is what the service says of a task that is paid for afterwards
+        if estimate:  # 0 is the estimate of a task that is charged afterwards
             self._hold(self._budget, estimate)
         if self._pending:
             self._pending = False
-            # It is not known when a task was charged that may have been sent before.
+            # If the task may have been sent before, when it was charged is unknown.
             self._budget.stop(None if self._counted else self.credits or 0.0)
-        self._teach(self._budget)
+        self._share_price(self._budget)
 
     async def measure(self) -> None:
         """Learn the price of an accepted task from the balance before and after it."""
@@ -373,22 +373,22 @@ class Reservation:
         after = await budget.read_balance()
         if after is None or self.credits is not None or after.losses != before.losses:
             return
-        # What other tasks have cost meanwhile is no part of it.
+        # Without what other tasks have been charged meanwhile.
         cost = round(before.balance - after.balance - (after.charged - before.charged), 6)
         if cost > 0:  # 0 may mean that the balance lags behind
             self._measured = True
             self._hold(budget, cost)
-            self._teach(budget)
+            self._share_price(budget)
 
     def finished(self, charge: float | None) -> None:
-        """Record the charge of a completed task; None: the service gives none."""
+        """Record the charge of a completed task; None if the service reported none."""
         if self._budget is None or charge is None or (charge == 0 and self._measured):
             return
         self._hold(self._budget, charge)
-        self._teach(self._budget)
+        self._share_price(self._budget)
 
     def released(self) -> None:
-        """Record that the task costs nothing: it was not accepted, or it has failed."""
+        """Record that the task costs nothing: it was rejected, or it failed."""
         if self._budget is None:
             return
         if self._pending:
@@ -399,10 +399,10 @@ class Reservation:
         self._hold(self._budget, 0.0)
 
     def close(self) -> None:
-        """Keep what is held; closing again does nothing."""
+        """Close the reservation, keeping its amount; idempotent."""
         budget, self._budget = self._budget, None
         if budget is not None:
-            if self._pending:  # its response was lost
+            if self._pending:  # the response was lost
                 budget.stop(None)
             budget.close(self.credits)
 
@@ -410,7 +410,7 @@ class Reservation:
         budget.change(self.kind, self.credits, credits_)
         self.credits = credits_
 
-    def _teach(self, budget: Budget) -> None:
+    def _share_price(self, budget: Budget) -> None:
         budget.learn(self.kind, self.credits or 0.0)
 
 
@@ -422,19 +422,19 @@ class NullReservation:
     unpriced = False
 
     def accepted(self, estimate: float | None) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     def finished(self, charge: float | None) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     def released(self) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     async def measure(self) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
 
 NO_RESERVATION: Final = NullReservation()
@@ -448,7 +448,7 @@ class _Waiter:
 
 @frozen
 class _Reading:
-    """The balance at a moment without submits under way."""
+    """The balance at a moment without submits in progress."""
 
     balance: float
     charged: float

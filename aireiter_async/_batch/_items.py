@@ -47,7 +47,7 @@ from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
 from aireiter_async.stores import IdempotencyStore
 
-# It is not known whether the service has the task.
+# Whether the service has the task is unknown.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
 _RETRIABLE: Final = frozenset({LedgerState.REFUSED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
@@ -55,14 +55,14 @@ _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 _FORBIDDEN: Final = 403
 _CONFLICT: Final = 409
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_RECENT_IDS: Final = 10_000  # that a batch without a ledger remembers
+_RECENT_IDS: Final = 10_000  # remembered by a batch without a ledger
 
 Paths: TypeAlias = tuple[Any, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
 
 
 class _CallbackError(Exception):
-    """A callback has raised for one item, whatever that was."""
+    """A callback has raised an exception for one item."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -82,16 +82,16 @@ class Options:
 
     Attributes:
         client: Submits, waits and downloads.
-        request: Makes the request of an item; None: the item is one.
-        wait: Whether tasks are waited for, or only submitted.
-        ledger: Where the batch is recorded.
+        request: Returns the request for an item; None if items are requests.
+        wait: Whether to wait for tasks, or only submit them.
+        ledger: The ledger that records the batch.
         timeout: Seconds to wait for each task from its acceptance, None for no limit.
-        download_to: Where results are saved, None for nowhere.
-        name: The names of an item's files, or what makes them; None: the task's ID.
+            download_to: Where to save results, if anywhere.
+        name: A template or function for the names of files; None: the task's ID.
         retry_failed: Whether tasks that an earlier run left failed or rejected are
             submitted again, under a new ID.
-        idempotency: Where each request's ID is claimed.
-        identify: Returns the ID of an item's request; None: the request has it.
+        idempotency: The store in which each request's ID is claimed.
+        identify: Returns the ID for an item's request, if not None.
     """
 
     client: AsyncClient
@@ -113,10 +113,10 @@ class _Item:
     Attributes:
         index: Its position in the source.
         value: What the source yielded.
-        request: The request as it is submitted.
-        stage: How far it is.
-        task: The task as it was last seen.
-        resumed: Whether the ledger had the task already.
+        request: The request as submitted.
+        stage: Its stage.
+        task: The task as last seen.
+        resumed: Whether the ledger already had the task.
         files: The saved files, as the ledger records them.
         reservation: Its share of the budget.
     """
@@ -125,7 +125,7 @@ class _Item:
     value: Any
     request: Any = None
     stage: Stage = "preparing"
-    task: Any = None  # where there is an outcome without an error, it is a Task
+    task: Any = None  # a Task in every outcome without an error
     resumed: bool = False
     files: tuple[Mapping[str, Any], ...] = ()
     reservation: Reservation | NullReservation = NO_RESERVATION
@@ -135,20 +135,20 @@ class Items:
     """Turns items into outcomes.
 
     Args:
-        options: What is done with each.
-        budget: Credits that may be spent.
-        progress: Counts them.
-        stop: Called when nothing more may be submitted.
+        options: The options of the batch.
+        budget: The credits to spend.
+        progress: Counts the items.
+        stop: Called when nothing more may be pulled.
 
     Attributes:
-        stopped: The error that ended the submitting, if any.
+        stopped: The error that ended submission, if any.
     """
 
     def __init__(
         self, options: Options, budget: Budget, progress: Progress, stop: Callable[[], None]
     ) -> None:
         self._options = options
-        self._client = options.client.with_options()  # its submits can be halted apart
+        self._client = options.client.with_options()  # its submits are halted separately
         self._api = api_of(self._client)
         self._downloading = Downloading(self._api)
         self._journal = None if options.ledger is None else journal_of(options.ledger)
@@ -161,11 +161,11 @@ class Items:
         self.stopped: Exception | None = None
 
     async def prepare(self) -> None:
-        """Check what would otherwise fail after something was spent.
+        """Check up front what would otherwise fail after credits were spent.
 
         Raises:
             LedgerError: The ledger belongs to another service.
-            OSError: The directory cannot be made.
+            OSError: The directory cannot be created.
         """
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
@@ -177,7 +177,7 @@ class Items:
             await self._budget.prepare(ledger)
 
     def close(self) -> None:
-        """Drop what was kept for the batch."""
+        """Drop the batch's temporary records in the ledger."""
         if self._journal is not None and self._batch:
             self._journal.end(self._batch)
 
@@ -185,7 +185,7 @@ class Items:
         """Process one item. Failures of this item become its outcome's error.
 
         Raises:
-            LedgerError: The ledger cannot be written: the batch has to end.
+            LedgerError: The ledger cannot be written, so the batch must end.
         """
         item = _Item(index, value)
         self._progress.add(item)
@@ -202,7 +202,7 @@ class Items:
             name = self._options.name
             if isinstance(name, NameTemplate):
                 name.check({*_name_fields(item), "out_task_id", "n"})
-            # A request that was made of something else has an ID of its own.
+            # A request built from a models instance or a tuple has a fresh ID.
             unique = request is made or not request.generated
             if self._journal is not None:
                 paths = await self._start_or_resume(item, self._journal, unique=unique)
@@ -239,7 +239,7 @@ class Items:
         return Failure(item.index, item.value, item.request, error, task, item.resumed)
 
     def _halt(self, error: Exception) -> None:
-        """Submit nothing more; what was accepted is finished."""
+        """Submit nothing more; finish the accepted tasks."""
         self.stopped = error
         self._api.halted = True
         self._stop()
@@ -250,8 +250,8 @@ class Items:
         encode = request.encode_content
         threads = self._api.shared.files.threads
         content = await threads.run(encode) if request.large else encode()
-        # A limit is no reason to reject what is there already: with one, that is found out
-        # before the intent is recorded.
+        # The budget must not reject requests that are already recorded: with a limit, look the
+        # request up before recording the intent.
         limited = self._budget.limited
         claim = journal.identify(self._batch, request, content, unique=unique, recorded=not limited)
         await journal.claim(claim)
@@ -262,7 +262,7 @@ class Items:
             claim.recorded = True
             await journal.claim(claim)
             if claim.entry is not None:  # another batch has recorded it meanwhile
-                _release(item)  # before its end is waited for
+                _release(item)  # before waiting for the other batch
         entry = claim.entry
         out_task_id = claim.out_task_id if entry is None else entry.out_task_id
         async with journal.held(out_task_id) as waited:
@@ -270,7 +270,7 @@ class Items:
                 entry = await journal.find(out_task_id)
                 if entry is None:
                     _release(item)
-                    message = "another batch with this ledger could not submit it"
+                    message = "another batch with this ledger did not submit it"
                     raise NotSubmittedError(message, out_task_id)
             if request.out_task_id != out_task_id:
                 item.request = request.with_id(out_task_id, generated=request.generated)
@@ -285,7 +285,7 @@ class Items:
             return await self._resume(item, entry, journal)
 
     async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
-        """Finish what an earlier run has left, without a submit."""
+        """Finish a task that an earlier run submitted."""
         if entry.state is LedgerState.REFUSED:
             raise _restore_error(entry)
         item.task = task = _restore(entry, journal.path)
@@ -309,7 +309,7 @@ class Items:
         return await self._restore_files(item, json.loads(entry.paths or "[]"))
 
     async def _restore_files(self, item: _Item, files: Sequence[Mapping[str, Any]]) -> Paths:
-        """Return the files of an earlier run, after downloading what is missing or damaged."""
+        """Return the files of an earlier run, after downloading missing or damaged ones again."""
         place: Callable[[str], Any] = Path
         damaged: list[int] = []
         if isinstance(self._options.download_to, Path):
@@ -330,7 +330,7 @@ class Items:
             except TaskNotFoundError:
                 pass
             else:
-                if _is_of(task, item.request):
+                if _belongs_to(task, item.request):
                     # A submit outside this ledger had already used the ID, for this request.
                     self._budget.include_unknown(item.request)
                     return await self._adopt(item, task)
@@ -339,7 +339,7 @@ class Items:
     async def _submit_again(
         self, item: _Item, entry: Entry, state: LedgerState, journal: Journal
     ) -> Paths:
-        """Submit under a new ID in the place of a task that has ended in *state*."""
+        """Submit under a new ID, replacing a task that ended in *state*."""
         await self._reserve(item)
         out_task_id = await journal.replace(entry.out_task_id, state)
         generated = item.request.generated
@@ -354,12 +354,14 @@ class Items:
             try:
                 await self._reserve(item, maybe_sent=True)
             except BudgetExceededError:
-                # It may be there and paid for, whatever the limit is: asking costs nothing.
+                # The task may exist and be paid for, whatever the limit: querying is free.
                 wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
                 try:
                     task = await self._client.find(wanted)
                 except AireiterError as error:
-                    message = f"an earlier run may have sent it, and now: {error.summary}"
+                    message = (
+                        f"an earlier run may have sent it, and the query failed: {error.summary}"
+                    )
                     raise AmbiguousSubmitError(request.out_task_id, message) from error
                 if task is None:
                     self._budget.dismiss(request)
@@ -368,7 +370,7 @@ class Items:
         return await self._send(item, maybe_sent=True)
 
     async def _adopt(self, item: _Item, task: Task) -> Paths:
-        """Continue with a task that was found, and that the budget counts without a price."""
+        """Continue with a found task, which the budget counts without a price."""
         item.reservation = self._budget.resume(item.request, None)
         self._accepted(item, task)
         if not self._options.wait:
@@ -391,7 +393,7 @@ class Items:
             await self._outage.wait()
         self._progress.move(item, "submitting")
         try:
-            if self._api.halted and not maybe_sent:  # or it is asked for, at least
+            if self._api.halted and not maybe_sent:  # else look it up, at least
                 raise self._not_submitted(item) from self.stopped
             while True:
                 try:
@@ -414,7 +416,7 @@ class Items:
             await item.reservation.measure()
         if not self._options.wait:
             return ()
-        # Nobody else can have chosen a generated ID.
+        # A generated ID cannot belong to another request.
         verify = None if item.request.generated else partial(_verify, item.request)
         watch = Watch(
             self._api, task, timeout=self._options.timeout, from_start=True, verify=verify
@@ -422,10 +424,10 @@ class Items:
         return await self._finish(item, watch.finish())
 
     async def _wait_out(self, item: _Item, error: AireiterError) -> None:
-        """Wait until the outage is over that a submit has run into.
+        """Wait for the end of the outage that made a submit fail.
 
         Raises:
-            AireiterError: *error*: there is no outage, or no end to it.
+            AireiterError: *error*, if there is no outage or it does not end.
         """
         if await self._outage.passes(error, partial(self._client.query, item.request.out_task_id)):
             return
@@ -462,7 +464,7 @@ class Items:
         self._progress.move(item, "outstanding", estimated=task.estimated_credits)
 
     def _not_accepted(self, item: _Item, error: AireiterError) -> None:
-        """Record what is known of a submit that has ended without a task."""
+        """Record a submit that ended without a task."""
         certain = not isinstance(error, AmbiguousSubmitError)
         if certain:
             item.reservation.released()
@@ -473,13 +475,13 @@ class Items:
             self._journal.refused(out_task_id, error, LedgerState.REFUSED)
         elif certain:
             # The account, the rate or the network is at fault, not the request: the next run
-            # finds it as it was before, and submits it.
+            # submits it as if it were new.
             self._journal.withdraw(out_task_id)
         else:
             self._journal.refused(out_task_id, error, LedgerState.UNCERTAIN)
 
     def _disown(self, item: _Item, error: IDInUseError) -> None:
-        """Record that the accepted task is an earlier request's: this one was never charged."""
+        """Record that the accepted task is an earlier request's: this one was not charged."""
         estimate = item.task.estimated_credits or 0.0
         self._progress.move(item, "outstanding", estimated=-estimate)
         item.task = None
@@ -498,7 +500,7 @@ class Items:
         recorded: Sequence[Mapping[str, Any]] = (),
         again: Mapping[int, Path] | None = None,
     ) -> Paths:
-        """Save a task's results, or only those with the numbers in *again*."""
+        """Save a task's results, or only those numbered in *again*."""
         directory = self._options.download_to
         if directory is None:
             return ()
@@ -518,7 +520,7 @@ class Items:
         return tuple(places)
 
     def _file_name(self, item: _Item) -> str | None:
-        """Return the template for the names of an item's files."""
+        """Return the name template for an item's files."""
         name = self._options.name
         if name is None:
             return None
@@ -528,7 +530,7 @@ class Items:
 
 
 def _name_fields(item: _Item) -> dict[str, Any]:
-    """Return what an item's names may refer to, beside its task."""
+    """Return the values for an item's name template."""
     params = item.request.params
     prompt = params.get("prompt") if isinstance(params, Mapping) else getattr(params, "prompt", "")
     given = item.value if isinstance(item.value, Mapping) else {}
@@ -536,20 +538,20 @@ def _name_fields(item: _Item) -> dict[str, Any]:
 
 
 def _release(item: _Item) -> None:
-    """Give back what was reserved for a request that is not submitted after all."""
+    """Release the reservation of a request that is not submitted after all."""
     item.reservation.released()
     item.reservation.close()
     item.reservation = NO_RESERVATION
 
 
 class _Recent:
-    """The last IDs of a batch without a ledger, to find those that come again."""
+    """The latest IDs of a batch without a ledger, to detect repeated ones."""
 
     def __init__(self) -> None:
         self._ids: dict[str, None] = {}
 
     def repeats(self, out_task_id: str) -> bool:
-        """Return whether an ID has been used lately, and remember it."""
+        """Return whether an ID was used recently, and remember it."""
         ids = self._ids
         if out_task_id in ids:
             return True
@@ -561,12 +563,12 @@ class _Recent:
 
 def _used_twice(out_task_id: str) -> ValueError:
     return ValueError(
-        f"out_task_id {out_task_id} is used twice in this batch: give each request its own"
+        f"out_task_id {out_task_id} is used twice in this batch: give each request its own ID"
     )
 
 
 def _service(base_url: str) -> str:
-    """Return host, port and path of a URL, in one spelling."""
+    """Return the normalised host, port and path of a URL."""
     url = urlsplit(base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
     return f"{url.hostname}:{port}{url.path.rstrip('/')}"
@@ -574,13 +576,13 @@ def _service(base_url: str) -> str:
 
 def _concerns_account(error: BaseException) -> bool:
     return isinstance(error, InsufficientCreditsError) or (
-        # A 403 may be a CDN's word about one request.
+        # A 403 may come from a CDN and concern one request only.
         isinstance(error, AuthenticationError) and error.code != _FORBIDDEN
     )
 
 
 def _stops_batch(error: Exception) -> bool:
-    """Return whether it is a problem of the account or the machine: the next item has it, too."""
+    """Return whether *error* concerns the account or the machine, and so all further items."""
     if _concerns_account(error):
         return True
     cause = error.__cause__
@@ -599,7 +601,7 @@ def _verify(request: SubmitRequest, task: Task) -> None:
     """Check that the service shows *request* under its ID.
 
     Raises:
-        IDInUseError: It shows an earlier one.
+        IDInUseError: It shows an earlier request.
     """
     conflict = find_conflict(request, task)
     if conflict is not None:
@@ -607,8 +609,8 @@ def _verify(request: SubmitRequest, task: Task) -> None:
         raise IDInUseError(_CONFLICT, message, None, request.out_task_id, _CONFLICT)
 
 
-def _is_of(task: Task, request: SubmitRequest) -> bool:
-    """Return whether the service says that a task was submitted with this model and these texts."""
+def _belongs_to(task: Task, request: SubmitRequest) -> bool:
+    """Return whether the service echoes this model and these texts for a task."""
     raw: Any = task.raw
     given = raw.get("data", raw).get("input") if isinstance(raw, dict) else None
     if not isinstance(given, dict) or given.get("model") != request.model:
@@ -619,12 +621,12 @@ def _is_of(task: Task, request: SubmitRequest) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether it is a text that comes back as it was: no media, which may be hosted anew."""
+    """Return whether *value* is echoed verbatim: not a URL, which the service may rehost."""
     return isinstance(value, str) and not value.startswith(("http:", "https:", "data:"))
 
 
 def _restore(entry: Entry, path: Path) -> Task:
-    """Return the task as the service last described it.
+    """Return the recorded task.
 
     Raises:
         LedgerError: The recorded reply cannot be read.
@@ -641,7 +643,7 @@ def _restore(entry: Entry, path: Path) -> Task:
 
 
 def _restore_error(entry: Entry) -> InvalidRequestError:
-    """Return why the service has rejected the request."""
+    """Return the recorded rejection."""
     detail = json.loads(entry.error or "{}")
     code, message = detail.get("code", 400), detail.get("message", "")
     kind = IDInUseError if detail.get("type") == "IDInUseError" else InvalidRequestError

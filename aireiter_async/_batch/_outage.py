@@ -1,4 +1,4 @@
-"""Outages: a batch pauses while the service cannot be reached."""
+"""Pause a batch while the service is unreachable."""
 
 import asyncio
 import logging
@@ -17,21 +17,21 @@ from aireiter_async.errors import (
 
 _log = logging.getLogger(__name__)
 
-_LONGEST: Final = 600.0  # seconds
-_FIRST_PAUSE: Final = 1.0  # seconds between two probes, then twice as many
-_LONGEST_PAUSE: Final = 30.0
+_MAX_OUTAGE: Final = 600.0  # seconds
+_FIRST_PAUSE: Final = 1.0  # seconds between probes, doubling
+_MAX_PAUSE: Final = 30.0
 
 
 class Outage:
-    """Holds submits back from the first that finds the service down until it answers again.
+    """Holds back submits from the first failure of the service until it responds again.
 
     Args:
-        clock: Tells the time, and sleeps.
+        clock: The client's clock.
 
     Attributes:
         connected: Whether the service has ever accepted a task of this batch.
-        waiting: Whether it is down, and somebody probes it.
-        endless: Whether it was down for so long that the batch gives up.
+        waiting: Whether it is down and being probed.
+        endless: Whether it was down for so long that the batch has given up.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -42,19 +42,19 @@ class Outage:
         self.endless = False
 
     async def wait(self) -> None:
-        """Wait until the service answers again, or the batch has given up."""
+        """Wait until the service responds again, or the batch has given up."""
         await self._over.wait()
 
     async def passes(self, error: AireiterError, probe: Callable[[], Awaitable[object]]) -> bool:
-        """Wait for the end of the outage that *error* may be a sign of.
+        """Wait for the end of the outage that may have caused *error*.
 
         Args:
-            error: What a submit has failed with, after all its attempts.
-            probe: Asks the service about the task of that submit.
+            error: The failure of a submit, after all its attempts.
+            probe: Queries the task of that submit.
 
         Returns:
-            Whether to submit again. Not where the service does answer, so the failure is this
-            request's own, nor where the outage has no end.
+            Whether to submit again: not if the service does respond, so that the failure
+            concerns this request only, nor if the outage does not end.
         """
         unsent = isinstance(error, ConnectError)
         if not unsent and not isinstance(error, AmbiguousSubmitError):
@@ -79,14 +79,14 @@ class Outage:
             try:
                 await probe()
             except (TransportError, ProtocolError, ServerError) as down:
-                if self._clock.now() - began >= _LONGEST:
+                if self._clock.now() - began >= _MAX_OUTAGE:
                     self.endless = True
                     return False
                 if not pause:
                     _log.warning("the service is down, the batch pauses: %s", down)
-            except AireiterError:  # it answers: it does not know the task, for instance
+            except AireiterError:  # it responds, for example that it does not know the task
                 return bool(pause) or isinstance(error, ConnectError)
             else:
                 return True
-            pause = min(2 * pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+            pause = min(2 * pause or _FIRST_PAUSE, _MAX_PAUSE)
             await self._clock.sleep(pause)

@@ -24,9 +24,9 @@ class Success(Generic[T_co]):
         request: The request as it was submitted, with its ID.
         task: The task.
         paths: The saved files, each a `Path`, with *download_to*; what a `Sink` returned, each
-            each a str.
-        resumed: Whether the ledger had the task already: this run submitted nothing.
-        files: The same as `Ledger.rows` has them: path, size in bytes and SHA-256 of each.
+            a str.
+        resumed: Whether the ledger already had the task, so that this run submitted nothing.
+        files: The files as in `Ledger.rows`: path, size in bytes and SHA-256 of each.
     """
 
     ok: ClassVar[Literal[True]] = True
@@ -49,7 +49,7 @@ class Success(Generic[T_co]):
 
 @frozen
 class Failure(Generic[T_co]):
-    """An item of a batch that has failed, or was not submitted.
+    """An item of a batch that failed or was not submitted.
 
     Attributes:
         ok: Always False.
@@ -57,12 +57,12 @@ class Failure(Generic[T_co]):
         files: Always empty.
         index: The item's position in the source, from 0.
         item: What the source yielded.
-        request: The request with its ID; None where the item is no request.
+        request: The request with its ID; None if the item could not be converted to one.
         error: Why there is no result. A `NotSubmittedError` or `BudgetExceededError`
-            means that nothing was sent: the same batch will do it later.
-        task: The task as it was last seen, if it is known: completed, for instance,
-            where only its download has failed.
-        resumed: Whether the ledger had the task already: this run submitted nothing.
+            means that nothing was sent; running the batch again submits it.
+        task: The task as last seen, if any; for example completed, if only its
+            download failed.
+        resumed: Whether the ledger already had the task, so that this run submitted nothing.
     """
 
     ok: ClassVar[Literal[False]] = False

@@ -1,4 +1,4 @@
-"""Kinds of tasks: a model, and those of its parameters that can set the price."""
+"""Kinds of tasks: a model and those of its parameters that may affect the price."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,18 +7,18 @@ from typing import Any, Final
 from aireiter_async import models
 from aireiter_async.models._base import Model
 
-# Durations, sizes and counts, by the names that the catalogue has for them.
+# Durations, sizes and counts, by their names in the catalogue.
 _QUANTITY: Final = re.compile(r"length|duration|size|width|height|count|_n$|_s$")
 _UNPRICED: Final = frozenset({"seed", "prompt", "negative_prompt", "text", "lyrics", "title"})
 _URL: Final = re.compile(r"(https?|data):", re.IGNORECASE)
-_LONGEST_WORD: Final = 40  # characters: a longer string is a text
+_MAX_WORD: Final = 40  # characters: longer strings are prose
 
 
 def price_kind(model: str, params: Mapping[str, Any] | Model) -> str:
-    """Return the kind of a task, readable: tasks of one kind are taken to cost the same.
+    """Return a readable name for the kind of a task: tasks of one kind should cost the same.
 
-    Of a model of the catalogue, its enumerated, boolean, duration, size and count parameters
-    count; of another one, everything but seeds, texts and URLs.
+    For a model in the catalogue, the kind includes its enumerated, boolean, duration, size and
+    count parameters; for any other, everything but seeds, texts and URLs.
     """
     cls = type(params) if isinstance(params, Model) else models.MODELS.get(model)
     values: Mapping[str, Any]
@@ -53,7 +53,7 @@ def _words(name: str, value: Any) -> Iterator[str]:
             if name not in _UNPRICED:
                 yield f"{name}={value:g}"  # 5 and 5.0 cost the same, and so does "5"
         case str():
-            if name not in _UNPRICED and len(value) <= _LONGEST_WORD and not _URL.match(value):
+            if name not in _UNPRICED and len(value) <= _MAX_WORD and not _URL.match(value):
                 yield f"{name}={value}"
         case Mapping():
             for key, each in value.items():

@@ -1,4 +1,4 @@
-"""Progress of a batch: counters with one owner, and reports of them."""
+"""Progress of a batch: counters, and reports to a callback."""
 
 import asyncio
 import inspect
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from attrs import define, field, frozen
 
-_INTERVAL: Final = 0.1  # seconds between two reports: nobody sees more
+_INTERVAL: Final = 0.1  # minimum seconds between reports
 
 Stage: TypeAlias = Literal[
     "preparing", "submitting", "outstanding", "succeeded", "failed", "not_submitted"
@@ -22,12 +22,12 @@ class BatchProgress:
     Attributes:
         total: Items in the source; None if it has no length.
         pulled: Items taken from the source.
-        submitting: Of these, those whose submit has begun and is not yet answered.
+        submitting: Of these, those whose submit has started and has no outcome yet.
         outstanding: Of these, those accepted and neither completed nor failed.
         succeeded: Of these, those with a `Success`.
-        failed: Of these, those with a `Failure`, but for those not submitted.
+        failed: Of these, those with a `Failure`, except those not submitted.
         not_submitted: Of these, those with a `Failure` because the batch has stopped or
-            its budget is used up: nothing was sent.
+            its budget is exhausted: nothing was sent.
         credits_estimated: Sum of the estimates of the tasks accepted or waited
             for in this run, in credits.
         credits_used: Sum of the charges of the tasks that ended in this run, in credits.
@@ -52,7 +52,7 @@ class BatchProgress:
 
     @property
     def preparing(self) -> int:
-        """Items pulled whose submit has not begun.
+        """Items pulled whose submit has not started.
 
         They wait for the ledger, the budget, or another request with the same ID.
         """
@@ -65,7 +65,7 @@ class BatchProgress:
 
     @property
     def expected_end(self) -> float | None:
-        """Seconds until the last outcome at this rate; None while that is not known."""
+        """Seconds until the last outcome at the current rate; None if unknown."""
         if self.total is None or not self.rate:
             return None
         return (self.total - self.done) / self.rate
@@ -86,13 +86,13 @@ def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle
 class Progress:
     """Counts the items of a batch, and reports at most ten times a second and at the end.
 
-    A change too soon after a report is reported by a timer, so the last report is never stale.
-    Reports do not overlap: an async callback is awaited before the next one.
+    A change too soon after a report is reported later by a timer, so that the last report is
+    never stale. Reports do not overlap: an async callback is awaited before the next one.
 
     Args:
         total: Items in the source, None if it has no length.
-        report: Called with a snapshot; None: nobody listens.
-        fail: Called with what *report* raises; *report* is then not called again.
+        report: Called with a snapshot, if not None.
+        fail: Called with an exception of *report*, which is then not called again.
         clock: Monotonic seconds.
         call_later: Calls a function after some seconds.
     """
@@ -105,7 +105,7 @@ class Progress:
     _counts: dict[Stage, int] = field(factory=lambda: dict.fromkeys(_STAGES, 0), init=False)
     _credits_estimated: float = field(default=0.0, init=False)
     _credits_used: float = field(default=0.0, init=False)
-    _idle: bool = field(init=False)  # somebody listens, and no report is due or running
+    _idle: bool = field(init=False)  # there is a callback, and no report is due or running
     _stale: bool = field(default=False, init=False)  # changed while a report was running
     _began: float = field(init=False)
     _reported: float = field(default=float("-inf"), init=False)
@@ -118,7 +118,7 @@ class Progress:
         self._began = self.clock()
 
     def add(self, item: _Item) -> None:
-        """Count a new item; that it was pulled alone is not worth a report."""
+        """Count a new item, without a report."""
         self._counts[item.stage] += 1
 
     def move(
@@ -129,7 +129,7 @@ class Progress:
         estimated: float | None = None,
         used: float | None = None,
     ) -> None:
-        """Count *item* in its new stage, and the credits that are known with it."""
+        """Move *item* to a new stage, and add its credits."""
         counts = self._counts
         counts[item.stage] -= 1
         counts[stage] += 1
@@ -144,7 +144,7 @@ class Progress:
             self._stale = True
 
     def snapshot(self) -> BatchProgress:
-        """Return the counts as they are."""
+        """Return a snapshot of the counts."""
         counts = self._counts
         return BatchProgress(
             self.total,
@@ -163,7 +163,7 @@ class Progress:
         """Report the end.
 
         Raises:
-            BaseException: What a report has raised, this one or one before.
+            BaseException: The exception of this or an earlier report.
         """
         await self._finish_report()
         if self._due is not None:
@@ -183,7 +183,7 @@ class Progress:
             self._due = self.call_later(seconds, self._report)
 
     def _report(self) -> None:
-        report, self.report = self.report, None  # not called again if it raises, whatever it is
+        report, self.report = self.report, None  # dropped if it raises
         self._due, self._reported, self._idle, self._stale = None, self.clock(), False, False
         if report is None:
             return
@@ -200,7 +200,7 @@ class Progress:
             self._idle = True
 
     def _on_reported(self, running: asyncio.Task[None]) -> None:
-        """Go on after an async callback."""
+        """Resume reporting after an async callback."""
         self._running = None
         error = asyncio.CancelledError() if running.cancelled() else running.exception()
         if error is not None:

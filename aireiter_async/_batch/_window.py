@@ -1,7 +1,7 @@
 """A bounded window: workers over one shared source.
 
-There is no task per item, no item is pulled before there is room for it, and nothing is left
-behind when the consumer leaves: a million items cost what a window of them costs.
+There is no task per item, no item is pulled before there is room for it, and all workers end when
+the consumer leaves: a million items take no more memory than one window of them.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ class Window(Generic[T, R]):
 
     Args:
         source: Any iterable or async iterable; read by one worker at a time,
-            never past its end, and never closed: it is the caller's.
+            never past its end, and never closed, since the caller owns it.
         work: Processes an item, given its index from 0.
-        size: Items that may be pulled and not yet yielded.
-        workers: Items that are processed at once. With fewer than *size*, a worker need not
-            wait until its last result was yielded.
-        ordered: Whether results are yielded in the order of the items instead
-            of as they come; at most *size* of them are held back.
+        size: Maximum items pulled and not yet yielded.
+        workers: Maximum items processed at once. With fewer than *size*, a worker can start its
+            next item before its last result has been yielded.
+        ordered: Whether to yield results in the order of the items rather than as
+            they complete; at most *size* of them are held back.
 
     Raises:
         TypeError: *source* is neither iterable nor async iterable.
@@ -41,7 +41,7 @@ class Window(Generic[T, R]):
         workers: int,
         ordered: bool,
     ) -> None:
-        # An async generator must not be pulled twice at once; a plain iterable cannot be.
+        # An async generator must not be pulled concurrently; a plain iterable cannot be.
         self._turn: asyncio.Lock | None = None
         self._items: Any
         if isinstance(source, AsyncIterable):
@@ -73,7 +73,7 @@ class Window(Generic[T, R]):
         When the source raises, items in progress are finished and yielded first.
 
         Raises:
-            BaseException: Raised by the source or the work, or passed to `fail`.
+            BaseException: From the source or the work, or passed to `fail`.
         """
         self._spawn_worker()
         try:
@@ -94,19 +94,19 @@ class Window(Generic[T, R]):
             await self._end()
 
     def fail(self, error: BaseException) -> None:
-        """End with the first *error*, once the results that are ready were yielded."""
+        """End with the first *error*, after yielding the results that are ready."""
         if self._failure is None:
             self._failure = error
         self._wake.set()
 
     def stop(self) -> None:
-        """Pull nothing more; what was pulled is finished."""
+        """Pull nothing more; finish what was pulled."""
         self._exhausted = True
-        if self._puller is not None:  # or a source that waits would keep the batch waiting
+        if self._puller is not None:  # otherwise a source that blocks would block the batch
             self._puller.cancel()
 
     def _spawn_worker(self) -> None:
-        """Start one more worker, while there may be work for it."""
+        """Start another worker, unless the source is exhausted."""
         if self._exhausted or len(self._workers) >= self._limit:
             return
         worker = asyncio.create_task(self._run())
@@ -115,14 +115,14 @@ class Window(Generic[T, R]):
 
     def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if worker.cancelled():  # not by us, or nobody reads the results any more
+        if worker.cancelled():  # from outside, or the consumer has already left
             self.fail(asyncio.CancelledError())
         elif (error := worker.exception()) is not None:
             self.fail(error)
         self._wake.set()
 
     async def _run(self) -> None:
-        """Process one item after another; with the first, start the next worker."""
+        """Process one item after another; start the next worker with the first."""
         first = True
         while not self._exhausted:
             if not self._room.take():
@@ -134,26 +134,26 @@ class Window(Generic[T, R]):
             index = self._pulled
             self._pulled += 1
             if first:
-                # Not at once: eager tasks would run each worker within the one that starts it.
+                # Not directly: eager tasks would nest each worker in the one that starts it.
                 asyncio.get_running_loop().call_soon(self._spawn_worker)
             first = False
             self._deliver(index, await self._work(index, item))
 
     def _pull(self) -> Any:
-        """Take the next item, or note that the source is exhausted."""
+        """Return the next item, or note that the source is exhausted."""
         if not self._exhausted:
             try:
                 return next(self._items)
             except StopIteration:
                 self._exhausted = True
-            except Exception as error:  # noqa: BLE001 - it is the caller's, and raised to the caller
+            except Exception as error:  # noqa: BLE001 - raised to the consumer
                 self._exhausted, self._source_error = True, error
         return None
 
     async def _pull_in(self, turn: asyncio.Lock) -> Any:
-        """Take the next item of an async source when it is this worker's turn."""
+        """Return the next item of an async source, one worker at a time."""
         async with turn:
-            if self._exhausted:  # a source that has ended may block when it is pulled again
+            if self._exhausted:  # an exhausted source may block when pulled again
                 return None
             self._puller = puller = asyncio.current_task()
             try:
@@ -161,7 +161,7 @@ class Window(Generic[T, R]):
             except asyncio.CancelledError:
                 if not self._exhausted or puller is None:
                     raise
-                puller.uncancel()  # it was `stop`
+                puller.uncancel()  # cancelled by `stop`
             except StopAsyncIteration:
                 self._exhausted = True
             except Exception as error:  # noqa: BLE001 - as above
@@ -181,8 +181,8 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     async def _end(self) -> None:
-        """Cancel the workers, again with each cancellation meanwhile, until all have ended."""
-        self._exhausted = True  # even where a source swallows the cancellation
+        """Cancel the workers and wait until all have ended, however often this is cancelled."""
+        self._exhausted = True  # even if a source swallows the cancellation
         for worker in self._workers:
             worker.cancel()
         if self._workers:

@@ -1,4 +1,4 @@
-"""The record of a batch in an SQLite file: intents, acceptances, ends and files."""
+"""Ledgers: the record of a batch in an SQLite file."""
 
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._ledger import Ledger, journal_of

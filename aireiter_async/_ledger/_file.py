@@ -1,7 +1,7 @@
-"""The ledger's file: its schema, its lock, how it is opened, and why it cannot be used.
+"""The ledger's file: schema, lock, opening and errors.
 
-A ledger that has lost tasks is worse than none: they would be taken for new ones, and
-paid for again. So an existing file is validated before use.
+A ledger that has lost tasks is worse than none: the tasks would be treated as new and paid
+for again. An existing file is therefore validated before use.
 """
 
 import errno
@@ -19,30 +19,30 @@ from aireiter_async.errors import LedgerError
 
 _APPLICATION_ID: Final = 0x41524C47  # "ARLG"
 _USER_VERSION: Final = 2
-# UPDATE ... FROM came with it.
+# The first with UPDATE ... FROM.
 _OLDEST_SQLITE: Final = (3, 33)
-# Pages of 4 KiB up to which a ledger is checked in full: 50,000 tasks, a tenth of a second.
+# Ledgers up to this many 4 KiB pages are checked completely: 50,000 tasks, 0.1 seconds.
 _CHECKED_PAGES: Final = 4096
-_HEADER: Final = 100  # bytes; with fewer, SQLite may take a file for a new one
+_HEADER: Final = 100  # bytes; SQLite may treat a shorter file as new
 _ADVICE: Final = {
     sqlite3.SQLITE_BUSY: "another program is writing to it",
     sqlite3.SQLITE_CANTOPEN: "it must be a file, in a directory that exists and is writable",
     sqlite3.SQLITE_CORRUPT: "replace it with an intact copy, with its -wal if it has one",
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_IOERR: "check whether the disk is full or gone",
-    sqlite3.SQLITE_NOTADB: "replace it with the ledger, or name another file",
+    sqlite3.SQLITE_NOTADB: "replace it with the ledger, or choose another file",
     sqlite3.SQLITE_READONLY: "it must be writable, and so must its directory",
 }
 _OLD_FORMAT: Final = (
     "its format is older than this release: it identifies requests by their position in the "
-    "input, so resuming it could pay for them again; finish it with the version that made it, "
+    "input, so resuming it could pay for them again; finish it with the version that created it, "
     "or start a new ledger"
 )
 
-# For people, too: ``sqlite3 run.db "select state, count(*) from tasks group by state"``.
+# Users query it, too: ``sqlite3 run.db "select state, count(*) from tasks group by state"``.
 _SCHEMA: Final = """
 CREATE TABLE batch (
-    -- Random: IDs that the ledger generates depend on it, so no two ledgers generate the same.
+    -- Random: generated IDs start with it, so that no two ledgers generate the same ID.
     salt TEXT NOT NULL,
     -- Host, port and path of the service that the tasks belong to; NULL before the first run.
     service TEXT,
@@ -52,24 +52,24 @@ CREATE TABLE batch (
 CREATE TABLE tasks (
     -- The order in which the requests were recorded.
     number INTEGER PRIMARY KEY,
-    -- The ID that the service knows the task by.
+    -- The task's ID at the service.
     out_task_id TEXT NOT NULL UNIQUE,
     -- The first 16 bytes of the SHA-256 of the request as the caller made it.
     content BLOB NOT NULL,
-    -- How often this content had come in the input, from 1; NULL where the caller chose the ID,
+    -- The occurrence number of this content in the input, from 1; NULL if the caller chose the ID,
     -- and for the second and later attempts of a request.
     occurrence INTEGER,
     -- intended: may have been sent. submitted: accepted. completed, failed: ended.
-    -- downloaded: completed, and the files are on disk. refused: certainly not accepted.
+    -- downloaded: completed, and the files are on disk. refused: definitely not accepted.
     -- uncertain: the response was lost and the service could not be asked.
     -- lost: accepted, but the service no longer knows it.
     state TEXT NOT NULL CHECK (state IN ('intended', 'submitted', 'completed', 'failed',
         'refused', 'uncertain', 'downloaded', 'lost')),
     model TEXT NOT NULL,
     -- The request without its ID and callback_url, as JSON with sorted keys; data URIs as digests.
-    -- Local files that it was made of are in "inputs", as {"param", "path", "size", "sha256"}.
+    -- Its local files are in "inputs", as {"param", "path", "size", "sha256"}.
     request TEXT NOT NULL,
-    -- Credits. NULL: the service did not say.
+    -- Credits, NULL if the service did not report them.
     estimated_credits REAL,
     credits_used REAL,
     -- The service's last reply about the task, as JSON.
@@ -78,11 +78,11 @@ CREATE TABLE tasks (
     error TEXT,
     -- The files, as a JSON array of {"path", "size", "sha256"}.
     paths TEXT,
-    -- The ID of the task that was submitted in this one's place after it had failed.
+    -- The ID of the task that replaced this one after it had failed.
     retried_as TEXT REFERENCES tasks (out_task_id),
     -- When the request was recorded, just before its submit: UTC, ISO 8601.
     created_at TEXT NOT NULL,
-    -- When the state changed last, not counting the download: UTC, ISO 8601.
+    -- When the state last changed, not counting the download: UTC, ISO 8601.
     updated_at TEXT NOT NULL
 );
 CREATE UNIQUE INDEX contents ON tasks (content, occurrence) WHERE occurrence IS NOT NULL;
@@ -91,7 +91,7 @@ CREATE INDEX retries ON tasks (retried_as) WHERE retried_as IS NOT NULL;
 
 
 def timestamp() -> str:
-    """Return the time as the columns have it."""
+    """Return the current time in the format of the columns."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -103,12 +103,12 @@ def last_task(db: sqlite3.Connection) -> int:
 
 
 def resolve(path: Path) -> Path:
-    """Return the one name of a file, whatever links and working directories there are."""
+    """Return the canonical path of a file."""
     return Path(os.path.realpath(path))
 
 
-def explain(error: BaseException, path: Path) -> LedgerError:
-    """Say in our words why the file could not be used, and what to do about it."""
+def ledger_error(error: BaseException, path: Path) -> LedgerError:
+    """Return a `LedgerError` for *error*, with advice."""
     if isinstance(error, sqlite3.Error):
         advice = _ADVICE.get(_code(error))
         message = f"{error} (SQLite){f': {advice}' if advice else ''}"
@@ -117,17 +117,17 @@ def explain(error: BaseException, path: Path) -> LedgerError:
     return LedgerError(message, str(path))
 
 
-def damaged(what: object, path: Path) -> LedgerError:
+def corrupt_error(what: object, path: Path) -> LedgerError:
     """Return the error for a corrupt ledger."""
     return LedgerError(f"it is damaged ({what}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary code; 0 for an error that Python's module made by itself."""
+    """Return SQLite's primary error code, or 0 for an error raised by Python's module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-if sys.platform == "win32":  # pragma: no cover - elsewhere there is no msvcrt
+if sys.platform == "win32":  # pragma: no cover - msvcrt
     import msvcrt
 
     def _lock_file(fd: int) -> None:
@@ -137,18 +137,18 @@ else:
     import fcntl
 
     def _lock_file(fd: int) -> None:
-        # Unlike SQLite's own locks, this one survives that the same process opens and closes
-        # the file, such as to copy it.
+        # Unlike SQLite's own locks, this one survives if the same process opens and closes the
+        # file, such as to copy it.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Lock:
-    """The lock beside a ledger, which also remembers how far the ledger was.
+    """The lock beside a ledger, which also remembers the ledger's last task.
 
-    The system drops it with the process, however that ends. It is a file of its own, so the
-    ledger stays readable. It holds two numbers: which ledger it was, and the last task
-    recorded there. They are flushed to the disk only where they go down: a power cut must
-    not make them doubt the ledger.
+    The system releases it when the process ends, however that happens. It is a separate file,
+    so that the ledger remains readable. It holds two numbers: an ID of the ledger and its last
+    task. They are flushed to disk only when they decrease: after a power cut, they must not
+    be ahead of the ledger.
 
     Args:
         path: The ledger.
@@ -157,7 +157,7 @@ class Lock:
         last: The number of the last task that the ledger is known to have had.
 
     Raises:
-        LedgerError: Another process has it, or it is no lock.
+        LedgerError: Another process holds it, or the file is not a lock.
     """
 
     _RECORD: Final = struct.Struct("<4sQQI")  # magic, ledger, last, checksum
@@ -205,7 +205,7 @@ class Lock:
             raise LedgerError(f"{self._file.name} is not a lock: delete it", str(self._path))
 
     def check(self) -> None:
-        """Make sure that a second run would find the lock taken.
+        """Check that a second run would find the lock held.
 
         Raises:
             LedgerError: It would not: the file was deleted or replaced.
@@ -222,7 +222,7 @@ class Lock:
             )
 
     def compare(self, salt: str, last: int) -> None:
-        """Compare what is remembered with the ledger of *salt*, whose last task is *last*.
+        """Compare the record with the ledger of *salt*, whose last task is *last*.
 
         Raises:
             LedgerError: It is another ledger, or one that has lost tasks.
@@ -230,7 +230,7 @@ class Lock:
         lock, ledger = self._file.name, zlib.crc32(salt.encode())
         if self.last and self._ledger != ledger:
             raise LedgerError(
-                f"{lock} belongs to another ledger: delete it, if this is the right one",
+                f"{lock} belongs to another ledger: delete it if this ledger is the right one",
                 str(self._path),
             )
         if last < self.last:
@@ -255,17 +255,17 @@ class Lock:
         self.last = last
 
     def close(self) -> None:
-        """Release it."""
+        """Release the lock."""
         os.close(self._fd)
 
 
 def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, str, int]:
-    """Open the ledger at *path*, or make it.
+    """Open or create the ledger at *path*.
 
     Args:
         path: The file.
-        salt: For a new ledger.
-        lock: Its lock; remembers what it has.
+        salt: The salt of a new ledger.
+        lock: Its lock, which is updated.
 
     Returns:
         The connection, the ledger's salt, and the number of its last task.
@@ -273,7 +273,7 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
     Raises:
         LedgerError: It is not a ledger, damaged, or newer than this release.
         sqlite3.Error: It cannot be opened or written.
-        OSError: It cannot be looked for.
+        OSError: The path cannot be accessed.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise LedgerError(f"SQLite is {sqlite3.sqlite_version}: 3.33 or later is needed", str(path))
@@ -284,7 +284,7 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
     if size is None:
         lock.remember(0)
     elif had_tasks and size < _HEADER:
-        raise _emptied(path)  # to SQLite it is a new file, whose -wal it deletes
+        raise _emptied(path)  # SQLite would treat it as new and delete its -wal
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
         if _is_empty(db, path):
@@ -300,7 +300,7 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
 
 
 def check_names(file: Path, path: Path) -> None:
-    """Make sure that a file has one name: SQLite's locks and its -wal go by the name.
+    """Check that a file has only one name, on which SQLite's locks and -wal depend.
 
     Raises:
         LedgerError: It has a hard link.
@@ -314,7 +314,7 @@ def check_names(file: Path, path: Path) -> None:
 
 
 def _size(file: Path) -> int | None:
-    """Return how many bytes a file has, None if it is not there."""
+    """Return a file's size in bytes, or None if it does not exist."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -322,7 +322,7 @@ def _size(file: Path) -> int | None:
 
 
 def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
-    """Tell a file with nothing in it from a ledger.
+    """Return whether a file is empty rather than a ledger.
 
     Raises:
         LedgerError: It is neither.
@@ -337,7 +337,7 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
     if pages <= _CHECKED_PAGES:
         (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            raise damaged(found.splitlines()[-1], path)
+            raise corrupt_error(found.splitlines()[-1], path)
     return False
 
 
@@ -360,7 +360,7 @@ def check_format(application_id: int, version: int, path: Path) -> None:
 
 
 def _make(db: sqlite3.Connection, salt: str) -> None:
-    """Make a ledger, all of it in the file itself: without its -wal it still knows its salt."""
+    """Create a ledger without a -wal, so that the salt is in the file itself."""
     db.execute("PRAGMA synchronous = FULL")
     db.executescript(
         f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID};"
@@ -371,7 +371,7 @@ def _make(db: sqlite3.Connection, salt: str) -> None:
 
 
 def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
-    """Make ready to write, and return the salt and the number of the last task.
+    """Prepare for writing, and return the salt and the number of the last task.
 
     Raises:
         LedgerError: It has no salt.
@@ -380,7 +380,7 @@ def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
-    # What this run has read of its input: on disk if it grows, and gone with the connection.
+    # What this run has read of its input: spills to disk, and ends with the connection.
     db.execute("PRAGMA temp.journal_mode = MEMORY")
     db.execute(
         "CREATE TEMP TABLE seen (key BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID"
@@ -388,7 +388,7 @@ def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     db.execute("UPDATE batch SET salt = salt WHERE false")  # an error if it cannot be written
     (salt,) = db.execute("SELECT salt FROM batch").fetchone() or (None,)
     if not isinstance(salt, str):
-        raise damaged("it has no salt", path)
+        raise corrupt_error("it has no salt", path)
     return salt, last_task(db)
 
 

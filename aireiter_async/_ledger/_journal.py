@@ -1,4 +1,4 @@
-"""The asyncio side of the ledger: changes are grouped, and made in a thread."""
+"""The asyncio side of the ledger: changes are grouped and written in a thread."""
 
 import asyncio
 import hashlib
@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from aireiter_async._ledger import _store
-from aireiter_async._ledger._file import explain
+from aireiter_async._ledger._file import ledger_error
 from aireiter_async._ledger._store import Change, Claim, Entry, Group, LedgerState, Store, Update
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import AireiterError, APIError, LedgerError
 
 _SALT_BYTES: Final = 6
-# Seconds for which a group gathers before it is written: a disk's flush takes as long, and a
-# submit many times that.
-_LINGER: Final = 0.005
+# Seconds to gather a group before writing it: about one flush of a disk, and far less than a
+# submit takes.
+_GATHER: Final = 0.005
 _DIGEST_BYTES: Final = 16
 
 
 class Journal:
-    """What a batch records in a ledger, while that is open.
+    """Records the batches of an open ledger.
 
     Args:
         path: The ledger's file.
-        rebind: Whether the ledger may belong to another service from now on.
+        rebind: Whether the ledger may be bound to another service.
     """
 
     def __init__(self, path: Path, *, rebind: bool) -> None:
@@ -50,9 +50,9 @@ class Journal:
         return self._executor is not None
 
     async def open(self) -> None:
-        """Open the file and lock it."""
+        """Open and lock the file."""
         if self._executor is not None:
-            raise RuntimeError("this Ledger is open already")
+            raise RuntimeError("this Ledger is already open")
         self._executor = executor = ThreadPoolExecutor(1, thread_name_prefix="aireiter-ledger")
         opening = executor.submit(Store, self.path, secrets.token_hex(_SALT_BYTES))
         try:
@@ -67,12 +67,12 @@ class Journal:
         self.broken = None
 
     async def close(self) -> None:
-        """Write what is waiting, and close the file."""
+        """Write pending changes and close the file."""
         if self._store is not None and self.broken is None:
             self._check_loop()
         closing = asyncio.ensure_future(self._close())
         cancelled: asyncio.CancelledError | None = None
-        while not closing.done():  # however often it is cancelled: it is a matter of milliseconds
+        while not closing.done():  # despite cancellation: this takes milliseconds
             try:
                 await asyncio.wait([closing])
             except asyncio.CancelledError as again:
@@ -96,7 +96,7 @@ class Journal:
                     executor.shutdown(wait=True)
 
     async def begin(self, service: str) -> int:
-        """Begin a batch on a service, named by its host, port and path; return its number.
+        """Start a batch on a service, given as host, port and path; return its number.
 
         Raises:
             LedgerError: The ledger belongs to another service.
@@ -112,20 +112,20 @@ class Journal:
         return self._batches
 
     def end(self, batch: int) -> None:
-        """Drop what was kept for a batch, if the ledger is still open."""
+        """Drop a batch's temporary records, if the ledger is still open."""
         if self._store is not None and self.broken is None:
             self.ask(_store.forget(batch))
 
     def held(self, out_task_id: str) -> "_Held":
-        """Keep an ID to the block: batches that share a ledger may work on the same one."""
+        """Return a lock on an ID: batches that share a ledger may process the same one."""
         return _Held(self._held, out_task_id)
 
     def identify(
         self, batch: int, request: SubmitRequest, content: str, *, unique: bool, recorded: bool
     ) -> Claim:
-        """Return the claim of *request*, whose content is *content*, for `claim`."""
+        """Return the claim for *request*, to pass to `claim`."""
         kept = content
-        if request.inputs:  # which are kept, but identify nothing: files may be renamed
+        if request.inputs:  # stored, but no part of the identity: files may be renamed
             kept = f'{content[:-1]},"inputs":{json.dumps(request.inputs)}}}'
         return Claim(
             batch,
@@ -139,12 +139,12 @@ class Journal:
         )
 
     async def claim(self, claim: Claim) -> None:
-        """Look up a request, and record the intent to submit it if it is new and to be recorded.
+        """Look up a request and, if *claim* says so, record the intent to submit it.
 
-        On return it is durable, and the claim says what was found.
+        On return, the intent is durable and *claim* holds the result.
 
         Raises:
-            LedgerError: The ID stands for another request, or the file cannot be written.
+            LedgerError: The ID belongs to another request, or the file cannot be written.
         """
         self._check_loop()
         claimed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -155,18 +155,18 @@ class Journal:
         entry = claim.entry
         if entry is not None and entry.content != claim.content:
             raise LedgerError(
-                f"out_task_id {claim.out_task_id} stands for another request in this ledger: "
-                "give the changed request an ID of its own",
+                f"out_task_id {claim.out_task_id} belongs to another request in this ledger: "
+                "give the changed request its own ID",
                 str(self.path),
             )
 
     async def find(self, out_task_id: str) -> Entry | None:
-        """Return the row of an ID, or of the task submitted in its place, as it is now."""
+        """Return the current row of an ID, or of the task that replaced it."""
         found: Entry | None = await self.ask(_store.find(out_task_id))
         return found
 
     async def replace(self, out_task_id: str, state: LedgerState) -> str:
-        """Record the intent to submit a request again, whose task has ended in *state*.
+        """Record the intent to submit a request again after its task ended in *state*.
 
         Returns:
             The ID of the new task.
@@ -178,14 +178,14 @@ class Journal:
         """Record that the service has accepted a task."""
         self._check_loop()
         group, out_task_id = self._next, task.out_task_id
-        if out_task_id in group.updates:  # which are made after it, and are older
+        if out_task_id in group.updates:  # these are older, but would be written later
             self._note(out_task_id, Update(LedgerState.SUBMITTED, task.estimated_credits))
         else:
             group.accepted[out_task_id] = task.estimated_credits
             self._schedule()
 
     def ended(self, task: Task) -> None:
-        """Record that a task has completed or failed, and the service's reply."""
+        """Record the end of a task and the service's reply."""
         failed = task.status is TaskStatus.FAILED
         state = LedgerState.FAILED if failed else LedgerState.COMPLETED
         update = Update(state, credits_used=task.credits_used, reply=json.dumps(task.raw))
@@ -196,18 +196,18 @@ class Journal:
         self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=json.dumps(files)))
 
     def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
-        """Record why a request was rejected, or is uncertain."""
+        """Record why a request was rejected or is uncertain."""
         detail: dict[str, str | int] = {"type": type(error).__name__, "message": error.message}
         if isinstance(error, APIError):
             detail["code"] = error.code
         self._note(out_task_id, Update(state, error=json.dumps(detail)))
 
     def withdraw(self, out_task_id: str) -> None:
-        """Forget an intent of which it is certain that the service has accepted nothing."""
+        """Delete an intent that the service has definitely not accepted."""
         self.ask(_store.withdraw(out_task_id))
 
     def ask(self, change: Change) -> "asyncio.Future[Any]":
-        """Make a change, and hand on what it returns once it is durable."""
+        """Schedule a change; the future holds its result once it is durable."""
         self._check_loop()
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._next.changes.append(change)
@@ -216,7 +216,7 @@ class Journal:
         return result
 
     def _check_loop(self) -> None:
-        """Refuse to be used unopened, or in another loop, whose futures are others."""
+        """Raise unless the ledger is open in this event loop."""
         if self.broken is not None:
             raise self.broken
         if self._store is None:
@@ -227,7 +227,7 @@ class Journal:
             )
 
     def _note(self, out_task_id: str, update: Update) -> None:
-        """Make a change that nobody waits for; if it fails, the ledger is broken for the next."""
+        """Schedule a change without waiting for it; a failure breaks the ledger for later calls."""
         self._check_loop()
         self._next.updates.setdefault(out_task_id, []).append(update)
         self._schedule()
@@ -241,16 +241,16 @@ class Journal:
         return self._committing
 
     async def _commit(self) -> None:
-        """Write group after group, until nothing is waiting."""
+        """Write groups until nothing is pending."""
         store, loop = self._store, asyncio.get_running_loop()
-        assert store is not None  # noqa: S101 - `_close` waits for this task before
+        assert store is not None  # noqa: S101 - `_close` waits for this task first
         while self._next:
-            await asyncio.sleep(_LINGER)
+            await asyncio.sleep(_GATHER)
             group, claimed, results = self._next, self._claimed, self._results
             self._next, self._claimed, self._results = Group(), [], []
             try:
-                answers = await loop.run_in_executor(self._executor, store.apply, group)
-            except BaseException as error:  # nobody may wait for what is not written
+                values = await loop.run_in_executor(self._executor, store.apply, group)
+            except BaseException as error:  # every waiter must be woken
                 self._break(error, (*claimed, *results, *self._claimed, *self._results))
                 if not isinstance(error, Exception):
                     raise
@@ -258,25 +258,25 @@ class Journal:
                 for each in claimed:
                     if not each.done():
                         each.set_result(None)
-                for future, answer in zip(results, answers, strict=True):
+                for future, value in zip(results, values, strict=True):
                     if not future.done():
-                        future.set_result(answer)
+                        future.set_result(value)
 
     def _break(self, error: BaseException, waiting: Iterable["asyncio.Future[Any]"]) -> None:
-        """Fail all that is waiting, and all that comes."""
+        """Fail all pending and future changes."""
         self._next, self._claimed, self._results = Group(), [], []
         if not isinstance(error, LedgerError):
-            cause, error = error, explain(error, self.path)
+            cause, error = error, ledger_error(error, self.path)
             error.__cause__ = cause
         self.broken = error
         for future in waiting:
             if not future.done():
                 future.set_exception(self.broken)
-                future.exception()  # whoever waited may be gone
+                future.exception()  # retrieved: the waiter may be gone
 
 
 class _Held:
-    """Keeps an ID to one block at a time."""
+    """Locks an ID: one block holds it at a time."""
 
     __slots__ = ("_held", "_out_task_id")
 
@@ -285,7 +285,7 @@ class _Held:
         self._out_task_id = out_task_id
 
     async def __aenter__(self) -> bool:
-        """Return whether somebody else held it before."""
+        """Return whether another block held it before."""
         waited = False
         while held := self._held.get(self._out_task_id):
             waited = True

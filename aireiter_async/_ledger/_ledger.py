@@ -1,4 +1,4 @@
-"""The public face of the ledger."""
+"""The public interface of the ledger."""
 
 import asyncio
 import json
@@ -12,54 +12,54 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from aireiter_async._ledger import _store
-from aireiter_async._ledger._file import check_format, damaged, explain, resolve
+from aireiter_async._ledger._file import check_format, corrupt_error, ledger_error, resolve
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._store import Change, LedgerState
 from aireiter_async._tasks import Task
 from aireiter_async._wire import platform_id, restore_task
 from aireiter_async.errors import AireiterError, LedgerError
 
-_PAGE: Final = 500  # rows that are read at once
+_PAGE: Final = 500  # rows read at once
 _ENDED: Final = frozenset({"completed", "failed", "downloaded"})
 
 
 class Ledger:
     """The record of one batch in one SQLite file; an async context manager.
 
-    Open it and hand it to `AsyncClient.submit_many` or `AsyncClient.run_many`. That a
-    task is about to be submitted is durable before its POST leaves; its acceptance, its
-    end and its files follow. Running the same batch with the same ledger again finishes
-    exactly the rest, whatever ended the run before.
+    Open it and pass it to `AsyncClient.submit_many` or `AsyncClient.run_many`. The intent
+    to submit a task is durable before its POST is sent; its acceptance, end and files are
+    recorded as they happen. However a run ended, running the same batch with the same
+    ledger again does exactly what remains.
 
-    A request is identified by the ID that the caller chose, else by its content and how
-    often that content has come in the input: inserting, deleting, sorting or saving the
-    input again never pays again. A callback URL is neither part of the content nor
-    stored, and of a data URI only the digest is. The ledger belongs to one service, by
-    its host, port and path.
+    A request is identified by the caller's ID, else by its content and that content's
+    occurrence number in the input: inserting, deleting, sorting or saving the input again
+    never pays again. A callback URL is neither part of the content nor stored; data URIs
+    are stored as digests only. A ledger belongs to one service, identified by host, port
+    and path.
 
     `counts`, `spent`, `costs` and `rows` also work without opening it, while another
-    process runs the batch. The file is for people, too: its schema is documented in it
-    (``.schema tasks``).
+    process runs the batch. You can query the file yourself: its schema is documented in
+    it (``.schema tasks``).
 
-    Beside it stand SQLite's ``-wal`` and ``-shm`` while it is open and after a kill, and
-    a ``.lock`` that remembers how far it was: move and copy them together, while no
-    batch runs. A ledger that has lost tasks (emptied, truncated, an old copy, without
-    its ``-wal``) is rejected, as the batch would pay for them again; without the
-    ``.lock`` this is not noticed. To start over, delete the file or name another. It may
-    be an empty file where no ledger was.
+    While it is open, and after a kill, SQLite's ``-wal`` and ``-shm`` files are beside it,
+    and a ``.lock`` that remembers the last task: move and copy them together, while no
+    batch runs. A ledger that has lost tasks (emptied, truncated, an old copy, or without
+    its ``-wal``) is rejected, since the batch would pay for them again; without the
+    ``.lock``, that goes unnoticed. To start over, delete the file or choose another. An
+    empty file counts as a new ledger.
 
-    Damage is looked for on opening: in all of a file of up to 16 MB (50,000 tasks); for
-    a larger one there is ``sqlite3 run.db "PRAGMA integrity_check"``.
+    Opening checks files of up to 16 MB (50,000 tasks) for damage completely; check larger
+    ones with ``sqlite3 run.db "PRAGMA integrity_check"``.
 
     Args:
-        path: The file; made if it is missing.
-        rebind: Whether a ledger of another service is accepted, and belongs to the
-            client's from then on: for the same service under another address.
+        path: The file; created if missing.
+        rebind: Whether to accept a ledger of another service and bind it to the
+            client's: for a service that has moved to another address.
 
     Raises:
-        LedgerError: On opening: another batch uses the file, or it is not a
-            ledger, damaged, of another format, or not writable.
-        RuntimeError: It was opened in another event loop, or before a fork.
+        LedgerError: On opening: the file is used by another batch, not a ledger,
+            damaged, of another format, or not writable.
+        RuntimeError: It was opened in another event loop or before a fork.
     """
 
     def __init__(self, path: str | PathLike[str], *, rebind: bool = False) -> None:
@@ -68,7 +68,7 @@ class Ledger:
 
     @property
     def path(self) -> Path:
-        """Where the ledger is."""
+        """The path of the file."""
         return self._path
 
     async def __aenter__(self) -> Self:
@@ -81,18 +81,18 @@ class Ledger:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Write what is waiting, and close the file.
+        """Write pending changes and close the file.
 
         Raises:
-            LedgerError: Something could not be written; running the batch again
-                finds out what.
+            LedgerError: A change could not be written; running the batch again
+                reconciles it.
         """
         await self._journal.close()
         if self._journal.broken is not None and error is None:
             raise self._journal.broken
 
     async def counts(self) -> dict[LedgerState, int]:
-        """Return how many tasks are in each state.
+        """Return the number of tasks in each state.
 
         Raises:
             LedgerError: The file cannot be read.
@@ -101,7 +101,7 @@ class Ledger:
         return found
 
     async def spent(self) -> tuple[float, int]:
-        """Return the credits of the tasks accepted so far, and how many of them gave no number.
+        """Return the credits of all accepted tasks, and the number of tasks of unknown cost.
 
         Raises:
             LedgerError: The file cannot be read.
@@ -110,12 +110,12 @@ class Ledger:
         return found
 
     async def costs(self) -> list[tuple[str, float, int, float | None]]:
-        """Return what each model has cost so far.
+        """Return the costs so far by model.
 
         Returns:
-            For each: its name; the credits of its tasks accepted and not refunded;
-            how many more may have cost something, with the number not known; and
-            the most that one is known to have cost.
+            For each model: its name, the credits of its accepted tasks without
+            refunds, the number of further tasks of unknown cost, and the highest
+            known cost of a task, or None.
 
         Raises:
             LedgerError: The file cannot be read.
@@ -128,10 +128,10 @@ class Ledger:
 
         Keys: ``out_task_id``, ``state`` (`LedgerState`), ``model``, ``params``,
         ``metadata``, ``prompt``, ``estimated_credits``, ``credits_used``, ``error`` (a
-        dict or None), ``paths``, ``files`` (of each ``path``, ``size`` in bytes and
-        ``sha256``), ``inputs`` (the same of each local file that was sent, and its
+        dict or None), ``paths``, ``files`` (each with ``path``, ``size`` in bytes and
+        ``sha256``), ``inputs`` (the same for each local file sent, with its
         ``param``), ``task_id`` (the service's own), ``retried_as``, ``created_at`` and
-        ``completed_at`` (ISO 8601; when this batch recorded them).
+        ``completed_at`` (ISO 8601, when this batch recorded them).
 
         Raises:
             LedgerError: The file cannot be read.
@@ -143,31 +143,31 @@ class Ledger:
                     raise row
                 yield row
 
-    async def _ask(self, question: Change) -> Any:
+    async def _ask(self, query: Change) -> Any:
         if self._journal.opened:
-            return await self._journal.ask(question)
-        return await asyncio.to_thread(_read, self._path, question)
+            return await self._journal.ask(query)
+        return await asyncio.to_thread(_read, self._path, query)
 
 
 def journal_of(ledger: Ledger) -> Journal:
-    """Return what a batch writes to: internal, so it is not a method."""
+    """Return a ledger's journal, for batches; internal, hence not a method."""
     return ledger._journal  # noqa: SLF001
 
 
-def _read(path: Path, question: Change) -> Any:
-    """Ask a ledger that another process may be using."""
+def _read(path: Path, query: Change) -> Any:
+    """Run a query on a ledger that another process may be using."""
     try:
         with closing(sqlite3.connect(f"{resolve(path).as_uri()}?mode=ro", uri=True)) as db:
             (application_id,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
             check_format(application_id, version, path)
-            return question(db)
+            return query(db)
     except sqlite3.Error as error:
-        raise explain(error, path) from error
+        raise ledger_error(error, path) from error
 
 
 def _read_row(row: tuple[Any, ...], path: Path) -> dict[str, Any] | LedgerError:
-    """Return a row as a dict, or why it cannot be read: raised here, it would end a batch."""
+    """Return a row as a dict, or its error: raising it here would end a running batch."""
     _, out_task_id, state, model, request, estimated, used, reply, error, saved, *rest = row
     retried_as, created_at, updated_at = rest
     try:
@@ -192,13 +192,13 @@ def _read_row(row: tuple[Any, ...], path: Path) -> dict[str, Any] | LedgerError:
             "completed_at": updated_at if state in _ENDED else None,
         }
     except (AireiterError, AttributeError, KeyError, TypeError, ValueError) as problem:
-        broken = damaged(f"task {out_task_id}: {problem}", path)
+        broken = corrupt_error(f"task {out_task_id}: {problem}", path)
         broken.__cause__ = problem
         return broken
 
 
 def _failure(task: Task | None) -> dict[str, Any] | None:
-    """Return why a task has failed, None if it has not."""
+    """Return a failed task's reason, else None."""
     if task is None or task.error is None or not task.failed:
         return None
     return {"type": "TaskFailedError", "code": task.error.code, "message": task.error.message}

@@ -1,7 +1,7 @@
 """The SQLite side of the ledger: groups of changes, each in one transaction.
 
-A statement is stepped with Python's lock released and taken again, which costs more than
-the step itself while the event loop is busy: rows go in bulk.
+Executing a statement releases and reacquires the GIL, which costs more than the statement
+itself while the event loop is busy: rows are written in bulk.
 """
 
 import sqlite3
@@ -19,9 +19,9 @@ from attrs import define, field
 from aireiter_async._ledger._file import (
     Lock,
     check_names,
-    damaged,
-    explain,
+    corrupt_error,
     last_task,
+    ledger_error,
     open_ledger,
     resolve,
     timestamp,
@@ -29,19 +29,19 @@ from aireiter_async._ledger._file import (
 from aireiter_async.errors import LedgerError
 
 _LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
-_LONGEST_ID: Final = 64
+_MAX_ID: Final = 64
 _SELECT: Final = (
     "SELECT number, out_task_id, content, state, model, estimated_credits, reply, error, paths, "
     "retried_as FROM tasks WHERE "
 )
 
-# A question or a rare change, asked within a transaction; its result is handed on.
+# A query or a rare change, run within a transaction.
 Change = Callable[[sqlite3.Connection], Any]
 Row = tuple[Any, ...]
 
 
 class LedgerState(StrEnum):
-    """The state of a task, as the ledger's column ``state`` has it."""
+    """The state of a task, as in the ledger's column ``state``."""
 
     INTENDED = "intended"
     SUBMITTED = "submitted"
@@ -55,7 +55,7 @@ class LedgerState(StrEnum):
 
 @define
 class Entry:
-    """One task of the ledger, as far as the next run of its batch has to know it."""
+    """One task of the ledger, with the columns that the next run needs."""
 
     out_task_id: str
     content: bytes
@@ -73,17 +73,17 @@ class Claim:
     """A request of a batch, to be recorded before its submit.
 
     Attributes:
-        batch: The number of the batch: occurrences and IDs are counted within one.
+        batch: The number of the batch, within which occurrences and IDs are counted.
         out_task_id: Its ID. A generated one is replaced by the ledger's.
         generated: Whether the ID was generated.
-        unique: Whether the ID has to be the first of its kind in the batch.
+        unique: Whether the ID must not have been used in the batch.
         content: The digest of the request.
         model: Its model.
-        request: It, as JSON.
+        request: The request as JSON.
         recorded: Whether to record it now, or only to look it up.
-        counted: Whether the two of these that follow are known.
-        occurrence: How often this content has come, where the ID is generated.
-        entry: The row that was there already, or None.
+        counted: Whether `occurrence` and `repeated` are known.
+        occurrence: The occurrence number of this content, if the ID is generated.
+        entry: The existing row, or None.
         repeated: Whether the batch has used the ID before.
     """
 
@@ -115,13 +115,12 @@ class Update:
 
 @define
 class Group:
-    """Changes that are made together: acceptances, updates, the rest, then the claims.
+    """Changes written together: acceptances, updates, other changes, then claims.
 
     Attributes:
-        claims: Requests to record, unless they are there: then they are found as
-            they have become.
-        accepted: Estimates of the tasks that were accepted, by ID.
-        updates: Other changes by ID, in the order in which they came.
+        claims: Requests to look up and, if new, record.
+        accepted: Estimates of accepted tasks, by ID.
+        updates: Other updates by ID, in order.
         changes: Everything else.
     """
 
@@ -138,8 +137,8 @@ class Store:
     """An open ledger file, locked against other processes; its methods block.
 
     Args:
-        path: Where it is; made if it is missing.
-        salt: For a new file.
+        path: The file; created if missing.
+        salt: The salt of a new file.
 
     Raises:
         LedgerError: The file is in use, not a ledger, of another format,
@@ -156,7 +155,7 @@ class Store:
         except BaseException as error:
             self._lock.close()
             if isinstance(error, sqlite3.Error | OSError):
-                raise explain(error, path) from error
+                raise ledger_error(error, path) from error
             raise
 
     def close(self) -> None:
@@ -165,15 +164,15 @@ class Store:
         self._lock.close()
 
     def apply(self, group: Group) -> list[Any]:
-        """Make all changes of *group* in one transaction, durable on return.
+        """Write all changes of *group* in one transaction, durable on return.
 
         The claims are completed in place.
 
         Returns:
-            What each of the other changes returned.
+            The results of `Group.changes`.
 
         Raises:
-            LedgerError: They were not made, or will not be found by the next run.
+            LedgerError: They were not written, or the next run will not find them.
         """
         db = self._db
         try:
@@ -186,26 +185,26 @@ class Store:
                 if group.claims:
                     self._claim(group.claims, last)
                     last = last_task(db)
-                # The lock must never remember more than there is, nor less than was sent.
+                # The lock must never be ahead of the ledger, nor behind what was sent.
                 if last < self._last:
                     self._lock.remember(last)
                 db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                with suppress(sqlite3.Error):  # after a full disk, already rolled back
                     db.execute("ROLLBACK")
                 raise
             if last > self._last:
                 self._lock.remember(last)
         except (sqlite3.Error, OSError) as error:
-            raise explain(error, self._path) from error
+            raise ledger_error(error, self._path) from error
         except (TypeError, ValueError) as error:
-            raise damaged(error, self._path) from error
+            raise corrupt_error(error, self._path) from error
         self._last = last
         self._check_identity()
         return results
 
     def _claim(self, claims: Sequence[Claim], last: int) -> None:
-        """Record what is not there; nearly always that is all of it, and nothing is looked up."""
+        """Record new requests, and look up the others; nearly always, all are new."""
         db, now = self._db, timestamp()
         _count(db, [claim for claim in claims if not claim.counted])
         rows = []
@@ -213,9 +212,9 @@ class Store:
             if claim.repeated or not claim.recorded:
                 continue
             if claim.generated:
-                # IDs that begin alike and count up keep the file's index in one place: random
-                # ones cost three times as much to record. The digest keeps an ID of a ledger
-                # that has lost its last tasks from standing for another request.
+                # Ascending IDs with a common prefix keep index writes local: random ones take
+                # three times as long to record. The digest prevents a ledger that has lost
+                # its last tasks from reusing an ID for another request.
                 claim.out_task_id = f"{self._salt}-{number:08d}-{claim.content.hex()[:16]}"
             rows.append(_row(claim, number, now))
         if _insert(db, rows) == len(claims):
@@ -231,10 +230,10 @@ class Store:
                 claim.entry = entry
 
     def _check_identity(self) -> None:
-        """Make sure that the next run finds what was written, and no second run can write.
+        """Check that the next run will find what was written, and that no second run can write.
 
         Raises:
-            LedgerError: It does not, or one could.
+            LedgerError: It will not, or one can.
         """
         try:
             found = self._file.stat()
@@ -251,7 +250,7 @@ class Store:
 
 
 def bind(service: str, *, rebind: bool) -> Change:
-    """Bind the ledger to a service; return the one that it belongs to."""
+    """Bind the ledger to a service; return the service that it is bound to."""
 
     def change(db: sqlite3.Connection) -> str:
         known: str | None
@@ -265,7 +264,7 @@ def bind(service: str, *, rebind: bool) -> Change:
 
 
 def forget(batch: int) -> Change:
-    """Drop the counts of a batch that has ended."""
+    """Delete the counts of an ended batch."""
 
     def change(db: sqlite3.Connection) -> None:
         db.execute(
@@ -276,7 +275,7 @@ def forget(batch: int) -> Change:
 
 
 def find(out_task_id: str) -> Change:
-    """Return the row of an ID, or that of the task that was submitted in its place, or None."""
+    """Return the row of an ID, or of the task that replaced it, or None."""
 
     def change(db: sqlite3.Connection) -> Entry | None:
         found = _follow(db, "out_task_id = ?", (out_task_id,))
@@ -286,9 +285,9 @@ def find(out_task_id: str) -> Change:
 
 
 def replace(out_task_id: str, state: LedgerState) -> Change:
-    """Record a second attempt of a task that has ended in *state*; return its ID.
+    """Record another attempt for a task that ended in *state*; return its ID.
 
-    It has the first one's ID and the number of the attempt.
+    The ID is that of the first attempt with the number of the new attempt appended.
     """
 
     def change(db: sqlite3.Connection) -> str:
@@ -318,7 +317,7 @@ def replace(out_task_id: str, state: LedgerState) -> Change:
 
 
 def withdraw(out_task_id: str) -> Change:
-    """Forget an intent of which it is certain that the service has accepted nothing."""
+    """Delete an intent that the service has definitely not accepted."""
 
     def change(db: sqlite3.Connection) -> None:
         db.execute("UPDATE tasks SET retried_as = NULL WHERE retried_as = ?", (out_task_id,))
@@ -334,7 +333,7 @@ def counts(db: sqlite3.Connection) -> dict[LedgerState, int]:
 
 
 def spent(db: sqlite3.Connection) -> tuple[float, int]:
-    """Return the credits of all tasks accepted and not refunded, and how many say none."""
+    """Return the credits of accepted tasks without refunds, and the number of unknown costs."""
     total, unknown = db.execute(
         "SELECT coalesce(sum(cost), 0.0), count(*) - count(cost) FROM ("
         "SELECT coalesce(credits_used, estimated_credits) AS cost FROM tasks "
@@ -344,7 +343,7 @@ def spent(db: sqlite3.Connection) -> tuple[float, int]:
 
 
 def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
-    """Return by model: credits, tasks that may have cost something more, the highest price."""
+    """Return by model: credits, number of tasks of unknown cost, highest known cost."""
     return db.execute(
         "SELECT model, coalesce(sum(cost), 0.0), count(*) - count(cost), max(cost) FROM ("
         "SELECT model, coalesce(credits_used, nullif(estimated_credits, 0)) AS cost FROM tasks "
@@ -353,7 +352,7 @@ def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
 
 
 def page(after: int, size: int, read: Callable[[Row], Any]) -> Change:
-    """Return the numbers that follow *after*, at most *size*, and what *read* makes of each row."""
+    """Return up to *size* rows after number *after*, each with its number and read by *read*."""
 
     def change(db: sqlite3.Connection) -> list[tuple[int, Any]]:
         rows = db.execute(
@@ -362,7 +361,7 @@ def page(after: int, size: int, read: Callable[[Row], Any]) -> Change:
             "FROM tasks WHERE number > ? ORDER BY number LIMIT ?",
             (after, size),
         )
-        return [(row[0], read(row)) for row in rows]  # one by one: a reply may have megabytes
+        return [(row[0], read(row)) for row in rows]  # one by one: a reply may take megabytes
 
     return change
 
@@ -372,7 +371,7 @@ def _key(batch: int, key: bytes) -> bytes:
 
 
 def _count(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
-    """Number the occurrences of each content, and find the IDs that come again."""
+    """Number the occurrences of each content, and detect repeated IDs."""
     keys: set[bytes] = set()
     for claim in claims:
         if claim.generated:
@@ -393,7 +392,7 @@ def _count(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
             claim.repeated = key in seen
             seen[key] = 1
         if claim.generated and not claim.repeated:
-            key = _key(claim.batch, b"\0" + claim.content)  # no ID begins like this
+            key = _key(claim.batch, b"\0" + claim.content)  # no ID starts with NUL
             claim.occurrence = seen[key] = seen.get(key, 0) + 1
         claim.counted = True
     for bulk in _bulks(list(seen.items())):
@@ -418,7 +417,7 @@ def _row(claim: Claim, number: int, now: str) -> Row:
 
 
 def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
-    """Insert the rows that are not there yet; return how many that were."""
+    """Insert the rows that are new; return their number."""
     before = db.total_changes
     for bulk in _bulks(rows):
         db.execute(_insert_statement(len(bulk)), list(chain.from_iterable(bulk)))
@@ -426,7 +425,7 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
 
 
 def _find(db: sqlite3.Connection, claim: Claim) -> tuple[int, Entry | None]:
-    """Return the number of a claim's row, 0 if it has none, and what has become of it."""
+    """Return the number of a claim's row, or 0, and its last attempt."""
     if claim.occurrence is None:
         found = _follow(db, "out_task_id = ?", (claim.out_task_id,))
     else:
@@ -435,7 +434,7 @@ def _find(db: sqlite3.Connection, claim: Claim) -> tuple[int, Entry | None]:
 
 
 def _follow(db: sqlite3.Connection, where: str, values: Row) -> tuple[int, Entry] | None:
-    """Return the number of the row, and the row of its last attempt."""
+    """Return the number of a row, and the row of its last attempt."""
     found = db.execute(_SELECT + where, values).fetchone()
     if found is None:
         return None
@@ -443,7 +442,7 @@ def _follow(db: sqlite3.Connection, where: str, values: Row) -> tuple[int, Entry
     while (again := found[-1]) is not None:
         following = db.execute(f"{_SELECT}out_task_id = ?", (again,)).fetchone()
         if following[0] <= last:
-            raise ValueError(f"{again} was recorded before the task that it is a retry of")
+            raise ValueError(f"{again} was recorded before the task that it retries")
         found, last = following, following[0]
     _, out_task_id, content, state, *rest = found
     return first, Entry(out_task_id, content, LedgerState(state), *rest)
@@ -456,7 +455,7 @@ def _accept(db: sqlite3.Connection, accepted: dict[str, float | None]) -> None:
 
 
 def _update(db: sqlite3.Connection, updates: dict[str, list[Update]]) -> None:
-    """Write what has changed, one bulk for the first change of each row, one for the second."""
+    """Write updates in bulk: first the first update of each row, then the second, and so on."""
     now, turn = timestamp() if updates else "", 0
     while rows := [
         (id_, u.state.value, u.estimated_credits, u.credits_used, u.reply, u.error, u.paths, now)
@@ -469,7 +468,7 @@ def _update(db: sqlite3.Connection, updates: dict[str, list[Update]]) -> None:
 
 
 def _bulks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """Split *rows* in sizes of powers of two: few statements to prepare."""
+    """Split *rows* into sizes that are powers of two, to reuse prepared statements."""
     start = 0
     while start < len(rows):
         size = min(_LARGEST_BULK, 1 << ((len(rows) - start).bit_length() - 1))
@@ -514,4 +513,4 @@ def _update_statement(size: int) -> str:
 
 def _attempt_id(root: str, attempt: int) -> str:
     suffix = f"-{attempt}"
-    return f"{root[: _LONGEST_ID - len(suffix)]}{suffix}"
+    return f"{root[: _MAX_ID - len(suffix)]}{suffix}"

@@ -1,7 +1,6 @@
-"""One class for each documented model: what it takes, checked.
+"""One class for each documented model, which validates its parameters.
 
-The classes are imported when the first of them is asked for; importing this package alone costs
-next to nothing.
+The classes are imported on first access; importing this package alone is cheap.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from aireiter_async.models._errors import UnknownModelError as UnknownModelError
 if TYPE_CHECKING:
     from aireiter_async.models._declare import Parameter as Parameter
 
-    # a class is listed by being declared
+    # the star imports export every declared class
     from aireiter_async.models.audio import *  # noqa: F403
     from aireiter_async.models.gpt import *  # noqa: F403
     from aireiter_async.models.happyhorse import *  # noqa: F403
@@ -35,10 +34,10 @@ if TYPE_CHECKING:
 
     MODELS: Mapping[str, type[Model]]
 
-else:  # hidden from type checkers, or any name whatever would do
+else:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name: str) -> Any:
-        """Import the classes once something is asked for (PEP 562)."""
+        """Import the classes on first access (PEP 562)."""
         if not name.startswith("_") or name == "__all__":
             _open()
             if name in globals():
@@ -63,7 +62,7 @@ _PUBLIC = (
 
 
 def __dir__() -> list[str]:
-    """Show the classes, too."""
+    """List the public names, including the classes."""
     _open()
     return sorted(globals())
 

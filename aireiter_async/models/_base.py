@@ -1,6 +1,6 @@
-"""The base of every model's class: its facts, its check, its parameters on the wire.
+"""The base class of all models: facts, validation, and conversion to params.
 
-Cheap to import: the client asks of every request whether it is a :class:`Model`.
+Cheap to import, since the client checks whether each request is a :class:`Model`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,22 +21,22 @@ OutputField: TypeAlias = Literal["url", "video", "audio", "file", "text"]
 _T = TypeVar("_T")
 
 
-# Equality is inherited from Model, which saves a third of the time that the catalogue takes.
+# Equality is inherited from Model, which saves a third of the catalogue's import time.
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def shared_fields(cls: type[_T]) -> type[_T]:
-    """Make *cls* a base whose fields several models share."""
+    """Declare *cls* as a base whose fields several models share."""
     return attrs.frozen(cls, kw_only=True, repr=False, eq=False)
 
 
 @attrs.frozen
 class Spec:
-    """What is made once from the annotations of a class, for all its instances.
+    """What all instances of a class share, built once from its annotations.
 
     Attributes:
-        names: The fields, ``variant`` first.
-        values: Returns their values.
+        names: The names of the fields, ``variant`` first.
+        values: Returns the values of the fields.
         media: The media parameters.
-        check: Returns every mistake.
+        check: Returns all problems.
     """
 
     names: tuple[str, ...]
@@ -47,11 +47,11 @@ class Spec:
 
 @shared_fields
 class Model:
-    """A request to one model: checked when it is made, frozen, hashable.
+    """A request to one model: validated on construction, frozen, hashable.
 
-    The facts about the model are class attributes in capitals; the fields are its parameters,
-    under the names that they have on the wire. A parameter left at None is not sent, and the
-    service uses its own default; one that is set is always sent.
+    Facts about the model are class attributes in capitals; the fields are its parameters, under
+    their names on the wire. A parameter that is None is not sent, so that the service's default
+    applies; any other is always sent.
 
     A media parameter takes a public URL, a ``data:`` URL, a ``pathlib.Path``, bytes, an open binary
     file or an :class:`~aireiter_async.Output` of an earlier task. A str is never opened as a file.
@@ -59,18 +59,18 @@ class Model:
 
     Attributes:
         MODEL: The model's name.
-        VARIANTS: All names to submit under, *MODEL* among them: channels, and models that take
-            the same parameters.
-        MEDIUM: What it makes.
-        OUTPUT: The field of an item of the output that holds the medium.
-        DOC: The page that documents it.
+        VARIANTS: All names to submit under, including *MODEL*: channels, and models with the
+            same parameters.
+        MEDIUM: The kind of medium that it generates.
+        OUTPUT: The field of an output item that holds the medium.
+        DOC: The URL of its documentation.
         PARAMETERS: The parameters, in the order of the fields.
-        RULES: What is constrained between parameters, beyond what the fields say.
-        CONSTRAINTS: The same in words, one sentence for each rule.
+        RULES: Constraints between parameters, beyond the annotations of the fields.
+        CONSTRAINTS: The rules in words, one sentence each.
         variant: The name to submit under, one of *VARIANTS*; None: *MODEL*. Not a parameter.
 
     Raises:
-        InvalidParamsError: Parameters are not as documented; every mistake is named.
+        InvalidParamsError: Parameters are not as documented; lists every problem.
     """
 
     MODEL: ClassVar[str]
@@ -81,7 +81,7 @@ class Model:
     PARAMETERS: ClassVar[tuple["Parameter", ...]]
     RULES: ClassVar[tuple["Rule", ...]]
     CONSTRAINTS: ClassVar[tuple[str, ...]]
-    __attrs_attrs__: ClassVar[tuple["attrs.Attribute[Any]", ...]]  # for those who call attrs.evolve
+    __attrs_attrs__: ClassVar[tuple["attrs.Attribute[Any]", ...]]  # for callers of attrs.evolve
 
     _spec: ClassVar["Spec"]
 
@@ -99,13 +99,13 @@ class Model:
         return self.MODEL if self.variant is None else self.variant
 
     def to_params(self, media: Sequence[str] = ()) -> dict[str, Any]:
-        """Make ``params`` as on the wire: what was set, and nothing else.
+        """Return the ``params`` to send: the parameters that are set.
 
         Args:
             media: One URL or data URL for each of :meth:`local_media`, in the same order.
 
         Raises:
-            ValueError: *media* are too few or too many.
+            ValueError: The number of *media* is wrong.
         """
         spec = self._spec
         params: dict[str, Any] = {
@@ -129,7 +129,7 @@ class Model:
         return params
 
     def local_media(self) -> tuple["LocalMedia", ...]:
-        """Return the media that must become references before the request is sent."""
+        """Return the media that must be converted to URLs before the request is sent."""
         found: list[LocalMedia] = []
         for name, limit in self._spec.media.items():
             value: tuple[Media, ...] | Media | None = getattr(self, name)

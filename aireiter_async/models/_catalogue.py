@@ -1,4 +1,4 @@
-"""Finding models: by name, by variant, by channel."""
+"""Look up models by name, variant and channel."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ CHANNELS: Final = ("base", "plus", "advanced", "max")
 
 @cache
 def load() -> Mapping[str, type["Model"]]:
-    """Import the model classes: blocking, about 0.1 seconds the first time, then immediate.
+    """Import the model classes; blocks for about 0.1 seconds the first time.
 
-    Every function here does this when it needs it. An application calls it at its start, or in a
-    thread, where its event loop must not block later.
+    All functions here call it when needed. Call it on startup or in a thread if your event loop
+    must not block later.
 
     Returns:
-        The class of each model, by its name and by each of its variants.
+        The class of each model, by name and by variant.
     """
     for family in FAMILIES:
         import_module(f"aireiter_async.models.{family}")
@@ -45,7 +45,7 @@ def load() -> Mapping[str, type["Model"]]:
 
 
 def loaded() -> bool:
-    """Return whether the model classes have been imported, importing nothing."""
+    """Return whether the model classes have been imported, without importing them."""
     return load.cache_info().currsize > 0
 
 
@@ -57,16 +57,15 @@ def _find(name: str) -> type["Model"]:
 
 
 def build(model: str, params: Mapping[str, Any]) -> "Model":
-    """Make a checked instance from a name and a mapping.
+    """Build a validated instance from a name and a mapping.
 
     Args:
         model: A model's name or one of its variants, under which it will be submitted.
-        params: The parameters, as on the wire or with local media; those that are None are not
-            sent.
+        params: The parameters, as on the wire or with local media; None values are not sent.
 
     Raises:
         UnknownModelError: This release does not know the model.
-        InvalidParamsError: Something is missing, unknown or not as documented; all is named.
+        InvalidParamsError: Params are missing, unknown or not as documented; lists every problem.
         TypeError: *params* is not a mapping.
     """
     _require_mapping(model, params)
@@ -99,14 +98,14 @@ def _unknown(name: object, known: Sequence[str]) -> Problem:
 def with_channel(model_name: str, channel: str) -> str:
     """Return the name of a model on one of its channels.
 
-    A model that this release does not know may be on any documented channel.
+    A model that this release does not know may use any documented channel.
 
     Args:
-        model_name: The name without a channel, or already with this one.
+        model_name: The name, without a channel or already with this one.
         channel: "base", "plus", "advanced" or "max".
 
     Raises:
-        ValueError: The model does not have the channel, or its name has another one already.
+        ValueError: The model does not have the channel, or its name already has another one.
     """
     if channel not in CHANNELS:
         raise ValueError(f"channel must be one of {', '.join(CHANNELS)}, got {short(channel)}")
@@ -126,7 +125,7 @@ def with_channel(model_name: str, channel: str) -> str:
 
 
 def describe(model: str) -> tuple["Parameter", ...]:
-    """Return what is documented about a model's parameters.
+    """Return the documented parameters of a model.
 
     Raises:
         UnknownModelError: This release does not know the model.
@@ -135,7 +134,7 @@ def describe(model: str) -> tuple["Parameter", ...]:
 
 
 def example(model: str) -> dict[str, Any]:
-    """Return the parameters of a small valid request, to start from.
+    """Return the params of a small valid request, as a starting point.
 
     Raises:
         UnknownModelError: This release does not know the model.

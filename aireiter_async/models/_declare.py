@@ -1,4 +1,4 @@
-"""From the annotations of a class to a model: its parameters and its check."""
+"""Build models from annotated classes: their parameters and validation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
@@ -38,7 +38,7 @@ from aireiter_async.models._rules import Given, Rule, needs, only_when, required
 from aireiter_async.models._vocabulary import MEANINGS
 
 _Check: TypeAlias = Callable[[Any], Sequence[Problem]]
-_Crossing: TypeAlias = tuple[str | None, Rule]  # a rule, and the parameter that it needs, if any
+_Crossing: TypeAlias = tuple[str | None, Rule]  # a rule, and the parameter it needs, if any
 _M = TypeVar("_M", bound=Model)
 
 REGISTRY: Final[dict[str, type[Model]]] = {}
@@ -54,30 +54,30 @@ class Parameter:
     Attributes:
         name: The name, in Python and on the wire.
         type: The type on the wire.
-        required: Whether no request is complete without it.
-        doc: What it is for, in one line.
-        limits: What is allowed, in words; empty: anything of the type.
-        allowed: The only values allowed; None: not limited to a list.
-        default: What the service uses where it is left out; None: not documented.
-        minimum: The least number.
-        maximum: The greatest number.
-        step: What the number must be a multiple of.
-        min_length: The least number of characters.
-        max_length: The greatest number of characters.
-        not_blank: Whether something must be left when it is stripped.
-        min_items: The least number of items of an array.
-        max_items: The greatest number of items of an array.
-        min_pixels: The least area of a size ``WIDTHxHEIGHT``.
-        max_pixels: The greatest area of a size.
-        multiple_of: What both sides of a size must be multiples of.
-        max_side: The longest side of a size.
-        max_ratio: How often the short side of a size may fit into the long one.
-        accepts: For media, the forms of reference that are accepted.
-        max_bytes: For media, the greatest size of a data URL.
-        required_when: The case in which it is required.
-        only_when: The only case in which it is allowed.
+        required: Whether every request must have it.
+        doc: Its purpose, in one line.
+        limits: The limits in words; empty if any value of the type is allowed.
+        allowed: The allowed values, None if not enumerated.
+        default: The service's default, None if undocumented.
+        minimum: Minimum of a number.
+        maximum: Maximum of a number.
+        step: The number must be a multiple of this.
+        min_length: Minimum number of characters.
+        max_length: Maximum number of characters.
+        not_blank: Whether blank text is rejected.
+        min_items: Minimum number of items of an array.
+        max_items: Maximum number of items of an array.
+        min_pixels: Minimum area of a size ``WIDTHxHEIGHT``.
+        max_pixels: Maximum area of a size.
+        multiple_of: Both sides of a size must be multiples of this.
+        max_side: Maximum length of a side of a size.
+        max_ratio: Maximum ratio of the longer to the shorter side of a size.
+        accepts: For media, the accepted forms.
+        max_bytes: For media, the maximum size of a data URL.
+        required_when: The condition under which it is required.
+        only_when: The only condition under which it is allowed.
         needs: The parameter without which it is not allowed.
-        deprecated: Whether it is gone from the current documentation.
+        deprecated: Whether the current documentation omits it.
     """
 
     name: str
@@ -122,7 +122,7 @@ Parameter.__module__ = "aireiter_async.models"
 
 @attrs.frozen
 class _Field:
-    """One parameter with all that its annotation says."""
+    """One parameter with everything from its annotation."""
 
     parameter: Parameter
     limits: tuple[Limit, ...]
@@ -139,7 +139,7 @@ _TYPES: Final[Mapping[object, Type]] = {
 
 
 def _read(attribute: "attrs.Attribute[Any]") -> _Field:
-    """Read the annotation of a field."""
+    """Build a field from its annotation."""
     name, required = attribute.name, attribute.default is attrs.NOTHING
     kinds, markers = _unfold(attribute.type)
     facts: dict[str, Any] = {"doc": MEANINGS.get(name, "")}
@@ -156,7 +156,7 @@ def _read(attribute: "attrs.Attribute[Any]") -> _Field:
         markers = tuple(
             attrs.evolve(each, many=True) if isinstance(each, Url) else each for each in markers
         )
-    # First how many, then what each is.
+    # Check the number of items before the items.
     limits = sorted(
         (each for each in markers if isinstance(each, Limit)),
         key=lambda each: not isinstance(each, Items),
@@ -195,16 +195,16 @@ def model(
     variants: Sequence[str] = (),
     rules: Sequence[Rule] = (),
 ) -> Callable[[type[_M]], type[_M]]:
-    """Make the decorated class a model: frozen, checked, and registered under its names.
+    """Decorate a class as a model: frozen, validated, and registered under its names.
 
     Args:
         name: The model's name.
-        medium: What it makes.
-        doc: The page that documents it, below the reference.
-        output: The field of an item of the output that holds the medium.
-        channels: The channels that it has.
-        variants: Other models that take the same parameters.
-        rules: What is constrained between parameters, beyond what their annotations say.
+        medium: The kind of medium that it generates.
+        doc: The path of its documentation, below the API reference.
+        output: The field of an output item that holds the medium.
+        channels: Its channels.
+        variants: Other models with the same parameters.
+        rules: Constraints between parameters, beyond their annotations.
     """
 
     def decorate(cls: type[_M]) -> type[_M]:
@@ -261,7 +261,7 @@ def _rules(name: str, markers: Iterable[Marker]) -> Iterable[_Crossing]:
             yield name, needs(name, marker)
 
 
-# Converters: what was checked is what is sent, and what equal instances have in common.
+# Converters: normalised values are validated, compared and sent.
 
 
 def _array(value: object) -> object:
@@ -276,7 +276,7 @@ def _tuple(value: object) -> object:
 
 
 def _number_as_text(value: Any) -> Any:
-    """Write out a number that is sent as a string; 5.0 is 5, as in a column with empty cells."""
+    """Format a number that is sent as a string; 5.0, as from a data frame, becomes "5"."""
     if type(value) not in (int, float) or not -_LONG < value < _LONG:
         return value
     return str(int(value)) if value == int(value) else str(value)
@@ -285,7 +285,7 @@ def _number_as_text(value: Any) -> Any:
 def _finder(
     cls: type[Model], fields: Sequence[_Field], values: Callable[[Any], tuple[Any, ...]]
 ) -> Callable[[Any], tuple[Problem, ...]]:
-    """Make the function that finds every mistake in an instance: a flat loop over closures."""
+    """Return a function that finds all problems of an instance: a flat loop over closures."""
     variant = _scalar("variant", "string", [OneOf(cls.VARIANTS)])
     checks = [
         ("variant", False, variant),
@@ -379,10 +379,10 @@ def _is_nothing_else(_: object) -> bool:
 
 
 def _is_anything(_: object) -> bool:
-    return True  # and Url.allows decides
+    return True  # Url.allows decides
 
 
-# For each kind: the type that needs no further test, a test of any other value, and words.
+# For each kind: the type that always fits, a test for other types, and a description.
 _KINDS: Final[Mapping[str, tuple[type, Callable[[object], bool], str]]] = {
     "string": (str, _is_string, "a string"),
     "integer": (int, _is_integer, "a whole number"),
@@ -391,4 +391,4 @@ _KINDS: Final[Mapping[str, tuple[type, Callable[[object], bool], str]]] = {
     "media": (str, _is_anything, ""),
     "array": (tuple, _is_nothing_else, "an array"),
 }
-_LONG: Final = 10**18  # far beyond any parameter, and short enough to write out
+_LONG: Final = 10**18  # far beyond any parameter, yet short enough to print

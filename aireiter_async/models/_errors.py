@@ -1,4 +1,4 @@
-"""What is wrong with a request, as data and as sentences: raised before any I/O."""
+"""Errors in a request, as data and as text; raised before any I/O."""
 
 import reprlib
 from math import isnan
@@ -8,7 +8,7 @@ import attrs
 
 class _Short(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        if x.bit_length() > 256:  # noqa: PLR2004, Python itself refuses to write out long ones
+        if x.bit_length() > 256:  # noqa: PLR2004, Python limits the conversion of long ones
             return f"an integer of {x.bit_length()} bits"
         return super().repr_int(x, level)
 
@@ -19,7 +19,7 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 3
 short = _SHORT.repr
 
 
-# What a value of a foreign type has, and how to make it one that JSON has.
+# Attributes of foreign types, and how to convert them to JSON types.
 _CONVERSIONS = (
     ("ndim", 0, "convert it with .item()"),  # NumPy scalars and 0-dimensional arrays
     ("tolist", None, "convert it with .tolist()"),  # arrays, series
@@ -33,7 +33,7 @@ _PANDAS_EMPTY = {"NAType", "NaTType"}
 
 
 def conversion_hint(value: object) -> str:
-    """Return how to convert *value*, of a type that no parameter has; empty: not known."""
+    """Return how to convert a value of a foreign type, or an empty string if unknown."""
     if type(value).__name__ in _PANDAS_EMPTY or (isinstance(value, float) and isnan(value)):
         return "leave the parameter out where there is no value"
     if value is None or isinstance(value, str | int | float | list | tuple | dict):
@@ -45,7 +45,7 @@ def conversion_hint(value: object) -> str:
 
 
 class LocalMediaError(ValueError):
-    """An instance has media that must become URLs before it can be sent.
+    """An instance has media that must be converted to URLs before it can be sent.
 
     Attributes:
         model: The instance.
@@ -58,11 +58,11 @@ class LocalMediaError(ValueError):
 
 @attrs.frozen
 class Problem:
-    """One mistake in one request.
+    """One problem with one request.
 
     Attributes:
-        param: The parameter as the documentation spells it; an item of an array as ``name[2]``.
-        text: What is allowed and what was given, to be read after the parameter's name.
+        param: The parameter's documented name; ``name[2]`` for an item of an array.
+        text: What is allowed and what was given, phrased to follow the parameter's name.
     """
 
     param: str
@@ -73,13 +73,13 @@ class Problem:
 
 
 class InvalidParamsError(ValueError, TypeError):
-    """Every mistake in the parameters of one request.
+    """The parameters of a request are not as documented.
 
-    It is both a ``ValueError`` and a ``TypeError``: one request can hold both kinds of mistake.
+    It is both a ``ValueError`` and a ``TypeError``, since a request can have both problems.
 
     Attributes:
         model: The model's name, as it would have been submitted.
-        problems: One :class:`Problem` for each mistake, in the order of the parameters.
+        problems: All problems, in the order of the parameters.
     """
 
     def __init__(self, model: str, problems: tuple[Problem, ...]) -> None:
@@ -97,8 +97,8 @@ class UnknownModelError(KeyError, ValueError):
     It is a ``KeyError``, as for any mapping, and a ``ValueError``, as for any wrong argument.
 
     Attributes:
-        name: What was asked for.
-        nearest: The most similar names, the best first; may be empty.
+        name: The unknown name.
+        nearest: Similar names, the best match first; may be empty.
     """
 
     def __init__(self, name: object, nearest: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What the annotation of a parameter can say: limits of its value, and facts about it.
+"""Markers for the annotations of parameters: limits of a value, and facts about it.
 
 The attributes of a marker appear under the same names on :class:`~aireiter_async.models.Parameter`.
 """
@@ -19,30 +19,30 @@ _SIZE = re.compile("([0-9]{1,9})x([0-9]{1,9})")
 
 @attrs.frozen
 class Marker:
-    """Anything that an annotation says about a parameter."""
+    """Base class of all markers."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what it says, by the names of the attributes of ``Parameter``."""
+        """Return its facts, by the names of ``Parameter``'s attributes."""
         return attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
 
 
 @attrs.frozen
 class Doc(Marker):
-    """What the parameter is for, in one line."""
+    """The purpose of the parameter, in one line."""
 
     doc: str
 
 
 @attrs.frozen
 class Default(Marker):
-    """What the service uses where the parameter is left out; never sent from here."""
+    """The service's default for a parameter that is not sent; never sent by the client."""
 
     default: str | float
 
 
 @attrs.frozen
 class Deprecated(Marker):
-    """No longer on the current page, still accepted here."""
+    """No longer documented, but still accepted."""
 
     deprecated: bool = True
 
@@ -57,7 +57,7 @@ class Array(Marker):
 
 @attrs.frozen
 class When(Marker):
-    """A case: parameter *param* has one of *values*, given or by default."""
+    """A condition: parameter *param* has one of *values*, given or by default."""
 
     param: str
     values: tuple[str | bool, ...]
@@ -67,7 +67,7 @@ class When(Marker):
 
 
 class RequiredWhen(When):
-    """Required in this case."""
+    """Required under this condition."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class RequiredWhen(When):
 
 
 class OnlyWhen(When):
-    """Only allowed in this case, except for its default."""
+    """Only allowed under this condition, except for its default."""
 
     __slots__ = ()
 
@@ -99,20 +99,20 @@ class Limit(Marker, ABC):
     @property
     @abstractmethod
     def phrase(self) -> str:
-        """What is allowed, to be read after "must be"."""
+        """What is allowed, phrased to follow "must be"."""
 
     @abstractmethod
     def allows(self, value: Any, /) -> bool:
         """Return whether *value*, which has the parameter's type, is allowed."""
 
     def shown(self, value: Any, /) -> str:
-        """Return a rejected value in a few characters, and advice if there is any."""
+        """Return a short form of a rejected value, with advice if there is any."""
         return short(value)
 
 
 @attrs.frozen
 class OneOf(Limit):
-    """One of some words; what a ``Literal`` says."""
+    """One of several strings; from a ``Literal``."""
 
     allowed: tuple[str, ...]
 
@@ -148,7 +148,7 @@ class Range(Limit):
 
 @attrs.frozen
 class Step(Limit):
-    """A multiple of a step, as closely as binary fractions can be one."""
+    """A multiple of a step, within rounding errors."""
 
     step: float
 
@@ -195,7 +195,7 @@ class Length(Limit):
 
 @attrs.frozen
 class NotBlank(Limit):
-    """Text of which something is left when it is stripped."""
+    """Text that is not blank."""
 
     not_blank: bool = True
 
@@ -227,7 +227,7 @@ class Items(Limit):
 
 @attrs.frozen(kw_only=True)
 class Size(Limit):
-    """Exact pixels as text, width x height."""
+    """Exact size in pixels, as ``WIDTHxHEIGHT``."""
 
     min_pixels: int
     max_pixels: int
@@ -237,7 +237,7 @@ class Size(Limit):
 
     @property
     def phrase(self) -> str:
-        # All limits at once: a size that is changed for one should not violate the next.
+        # All limits at once: a size fixed for one should not violate the next.
         limits = [f"{self.min_pixels} to {self.max_pixels} pixels in all"]
         if self.multiple_of is not None:
             limits.append(f"both sides multiples of {self.multiple_of}")

@@ -1,4 +1,4 @@
-"""Media parameters: references to media, judged without fetching them, and local media."""
+"""Media parameters: URLs, validated without fetching them, and local media."""
 
 import re
 from inspect import iscoroutinefunction
@@ -13,7 +13,7 @@ from aireiter_async.models._markers import Limit
 
 Accepts: TypeAlias = Literal["url", "url or data", "url or image data", "url, image data or base64"]
 
-# The generous reading of "MB": what is near the limit is the service's to judge.
+# The generous reading of "MB": near the limit, the service decides.
 MEGABYTE: Final = 1024 * 1024
 
 _SCHEME = re.compile(r"\s*(https?|data|[\w+.-]+(?=://)):", re.IGNORECASE)
@@ -25,7 +25,7 @@ _PRIVATE = re.compile(
 )
 _ADDRESS = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)  # as browsers read a host
 _DATA = re.compile(r"data:([^,;]*)(?:;[^,;]*?)*?(;base64)?,", re.IGNORECASE)
-# image/jpg is no registered type, but a common slip that the service may well accept.
+# image/jpg is not registered, but common, and the service may accept it.
 _IMAGE = re.compile("image/(?:jpeg|jpg|png|webp)", re.IGNORECASE)
 _BASE64 = re.compile("[A-Za-z0-9+/]++={0,2}")
 
@@ -45,7 +45,7 @@ class MediaOutput(Protocol):
 
     @property
     def url(self) -> str | None:
-        """Where the medium is."""
+        """The URL of the medium."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class MediaOutput(Protocol):
 
     @property
     def number(self) -> int:
-        """Its place among the task's outputs, from 1."""
+        """Position among the task's outputs, from 1."""
         ...
 
 
@@ -65,14 +65,14 @@ Media: TypeAlias = str | Source
 
 @attrs.frozen
 class LocalMedia:
-    """A value of a media parameter that must become a reference before the request is sent.
+    """A media value that must be converted to a URL before the request is sent.
 
     Attributes:
         param: The parameter.
-        index: The item, where the parameter has an array, from 0; None: it has a single value.
-        source: What was given. An output becomes its URL, anything else a data URL.
-        accepts: The forms of reference that the parameter takes.
-        max_bytes: The greatest size of a data URL; None: not documented.
+        index: The index in an array, from 0; None for a single value.
+        source: The value. An output becomes its URL, anything else a data URL.
+        accepts: The forms that the parameter accepts.
+        max_bytes: The maximum size of a data URL, None if undocumented.
     """
 
     param: str
@@ -87,11 +87,11 @@ class LocalMedia:
 
 @attrs.frozen
 class Url(Limit):
-    """A reference to a medium, or a local medium where data URLs are accepted.
+    """The URL of a medium, or a local medium if data URLs are accepted.
 
     Attributes:
-        accepts: The forms of reference that the documentation names; "url or data": none.
-        max_bytes: The greatest size of a data URL.
+        accepts: The documented forms; "url or data" if none are documented.
+        max_bytes: The maximum size of a data URL.
         many: Whether the parameter takes an array.
     """
 
@@ -124,7 +124,7 @@ class Url(Limit):
         return f"{short(value)}; {self._advice(value)}"
 
     def _advice(self, value: object) -> str | None:
-        """Return what to do about *value*; None: nothing, it is fine."""
+        """Return advice on an invalid *value*, or None if it is valid."""
         if not isinstance(value, str):
             return self._advice_on_source(value)
         match = _SCHEME.match(value)
@@ -161,7 +161,7 @@ class Url(Limit):
         if self.accepts != "url or data" and not (head[2] and _IMAGE.fullmatch(head[1])):
             return "encode the image as JPEG, PNG or WebP, in base64"
         if head[2] and not _is_base64(value, head.end()):
-            return "it is not valid base64: look for line breaks, a missing end or another alphabet"
+            return "it is not valid base64: check for line breaks, truncation or another alphabet"
         return self._advice_on_size(len(value))
 
     def _advice_on_size(self, size: int) -> str | None:
@@ -182,7 +182,7 @@ class Url(Limit):
         if self.accepts == "url":
             return _UPLOAD
         if isinstance(value, bytes):
-            return None if value else "it is empty"  # too large? the client may shrink it
+            return None if value else "it is empty"  # if too large, the client may shrink it
         return _advice_on_file(value) if isinstance(value, BinaryFile) else None
 
 
@@ -199,17 +199,17 @@ def _advice_on_file(file: BinaryFile) -> str | None:
     if hasattr(file, "encoding"):
         return "open the file in binary mode"
     if iscoroutinefunction(file.read):
-        return "its read() is asynchronous: pass the bytes that it reads"
+        return "its read() is asynchronous: read it and pass the bytes"
     return None
 
 
 def _is_public(host: str) -> bool:
-    """Return whether a *host* can be reached from anywhere, as far as its name tells."""
+    """Return whether *host* is publicly reachable, judged by its name."""
     host = host.removesuffix(".")
     if host.startswith("[") or _ADDRESS.fullmatch(host):
         try:
             address = ip_address(host.strip("[]"))
-        except ValueError:  # such as 127.1, which resolvers take for 127.0.0.1
+        except ValueError:  # such as 127.1, which resolvers read as 127.0.0.1
             return False
         return (getattr(address, "ipv4_mapped", None) or address).is_global
     return _PRIVATE.fullmatch(host) is None

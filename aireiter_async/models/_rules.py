@@ -1,10 +1,10 @@
 """Constraints between the parameters of one request, shared by name.
 
-A rule reads the values that are given and valid in themselves, and yields a problem for each
-clash. What the documentation calls ignored is accepted; what it calls exclusive, required or
-"only with" is not.
+A rule reads the values that are individually valid, and yields a problem for each conflict. A value
+that the documentation calls ignored is accepted; one that it calls exclusive, required or "only
+with" is checked.
 
-The docstring of a rule in the ``RULES`` of a class is shown to users: one sentence that names each
+The docstring of a rule in a class's ``RULES`` is shown to users: one sentence that names each
 parameter concerned.
 """
 
@@ -16,14 +16,14 @@ from aireiter_async.models._markers import Items, Needs, OnlyWhen, RequiredWhen,
 
 
 class Given(dict[str, Any]):
-    """The values that are given and valid in themselves.
+    """The given values that are individually valid.
 
-    Indexing falls back on the documented default, then on None; ``get`` and ``in`` do not.
+    Indexing falls back to the documented default, then to None; ``get`` and ``in`` do not.
 
     Attributes:
         defaults: The documented defaults.
-        wrong: The parameters that have a problem already: one is enough, and no rule should take
-            them for absent.
+        wrong: The parameters that already have a problem: they get no second one, and no rule
+            may treat them as absent.
     """
 
     __slots__ = ("defaults", "wrong")
@@ -36,7 +36,7 @@ class Given(dict[str, Any]):
         return None if name in self.wrong else self.defaults.get(name)
 
     def has(self, name: str) -> bool:
-        """Return whether anything was given, even an invalid value; ``[]`` is nothing."""
+        """Return whether a value was given, even an invalid one; ``[]`` counts as none."""
         return name in self.wrong or self.get(name, ()) != ()
 
     def items_of(self, name: str) -> tuple[Any, ...]:
@@ -45,11 +45,11 @@ class Given(dict[str, Any]):
         return value if isinstance(value, tuple) else (value,)
 
     def differs_from_default(self, name: str) -> bool:
-        """Return whether anything but the default or ``[]`` was given."""
+        """Return whether a value other than the default or ``[]`` was given."""
         return self.get(name, ()) not in ((), self.defaults.get(name, ()))
 
     def describe(self, name: str) -> str:
-        """Return a value with its name and its origin."""
+        """Return a value with its name, marked if it is the default."""
         return f"{name}={short(self[name])}{'' if name in self else ' (the default)'}"
 
 
@@ -87,7 +87,7 @@ def needs(name: str, marker: Needs) -> Rule:
 
 
 def count_when(case: When, name: str, most: int) -> Rule:
-    """Return the rule that *name* has at most so many items in *case*."""
+    """Return the rule that *name* has at most *most* items in *case*."""
     limit = Items(most)
 
     def rule(given: Given) -> Iterator[Problem]:
@@ -152,7 +152,7 @@ def words_or_media(given: Given) -> Iterator[Problem]:
 
 
 def length_of_the_source(given: Given) -> Iterator[Problem]:
-    """With video_url, leave out video_length: it is that of the video."""
+    """With video_url, leave out video_length, which is that of the video."""
     if given.items_of("video_url") and "video_length" in given:
         yield Problem("video_length", "is taken from video_url: leave it out")
 

@@ -1,4 +1,4 @@
-"""Types and words that many models share."""
+"""Types and descriptions that many models share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from aireiter_async.models._markers import Array, Default, Doc, OnlyWhen, When
 from aireiter_async.models._media import MEGABYTE, Media, MediaOutput, Url
 
-# Widths to heights, each set containing those above it.
+# Aspect ratios, each set including those above it.
 WideOrTall = Literal["16:9", "9:16"]
 VideoRatio = Literal[WideOrTall, "1:1"]
 ScreenRatio = Literal[VideoRatio, "4:3", "3:4"]
@@ -22,10 +22,10 @@ REFERENCES_ONLY = OnlyWhen("type", ("all_reference",))
 MediaRole = Annotated[
     Literal["all_reference", "first_last_frame"],
     Default("all_reference"),
-    Doc("What the media are for"),
+    Doc("Role of the media"),
 ]
 
-# Media, by the forms that the pages name; "Any" where they name none.
+# Media, by the documented forms; "Any" if none are documented.
 PublicUrl = Annotated[str | MediaOutput, Url("url")]
 PublicUrls = Annotated[str | MediaOutput | Sequence[str | MediaOutput], Url("url")]
 FirstFrame = Annotated[PublicUrl, Doc("First frame, one image")]
@@ -37,7 +37,7 @@ Image = Annotated[Media, Url("url or image data", 10 * MEGABYTE), Doc("Input ima
 Images = Annotated[Media | Sequence[Media], Array(), Url("url or image data", 10 * MEGABYTE)]
 ImagesOfAnySize = Annotated[Media | Sequence[Media], Array(), Url("url or image data")]
 
-# The meaning of a parameter whose declaration does not give it.
+# Descriptions of parameters, unless their declarations have their own.
 MEANINGS: Final[Mapping[str, str]] = {
     "aspect_ratio": "Width to height",
     "audio_url": "Input audio",
@@ -52,7 +52,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "instrumental": "No vocals",
     "keep_original_sound": "Keep the sound of the input video",
     "lyrics": "Lyrics",
-    "negative_prompt": "Text prompt of what to avoid",
+    "negative_prompt": "What to avoid",
     "output_format": "File format",
     "output_n": "Number of images",
     "prompt": "Text prompt",
@@ -75,7 +75,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "web_search": "Search the web first, which takes longer",
 }
 
-# What an example uses where only a form is documented.
+# Sample values for examples, where no values are documented.
 SAMPLES: Final[Mapping[str, str]] = {
     "prompt": "A calm evening by the sea",
     "image_url": "https://example.com/image.png",

@@ -83,14 +83,14 @@ class Suno(_SunoSong):
 
 @model("suno_cover", medium="audio", output="audio", doc="audios/suno/cover")
 class SunoCover(_SunoSong):
-    """Suno Cover: a song sung anew."""
+    """Suno Cover: a new version of a song."""
 
     audio_url: Annotated[PublicUrls, _SONG]
 
 
 @model("suno_extend", medium="audio", output="audio", doc="audios/suno/extend")
 class SunoExtend(Model):
-    """Suno Extend: a song made longer."""
+    """Suno Extend: an extended song."""
 
     audio_url: Annotated[PublicUrls, _SONG]
     prompt: str | None = None
@@ -106,7 +106,7 @@ class SunoExtend(Model):
 
 @model("suno_lyrics", medium="text", output="text", doc="audios/suno/lyrics")
 class SunoLyrics(Model):
-    """Suno Lyrics: two or three texts for songs."""
+    """Suno Lyrics: two or three sets of lyrics."""
 
     prompt: Annotated[str, Doc("What to write of, in up to about 200 words")]
 
@@ -134,7 +134,7 @@ class _EditedClip(Model):
 
 @model("flow_music_extend", medium="audio", output="audio", doc="audios/flow-music/extend")
 class FlowMusicExtend(_EditedClip):
-    """Flow Music Extend: a clip made longer."""
+    """Flow Music Extend: an extended clip."""
 
     extend_from_s: Annotated[
         float | None, Range(0, 240), Default(0), Doc("Where to go on, in seconds")
@@ -152,7 +152,7 @@ class FlowMusicExtend(_EditedClip):
     rules=(end_after_start,),
 )
 class FlowMusicReplace(_EditedClip):
-    """Flow Music Replace: a section of a clip made anew."""
+    """Flow Music Replace: a clip with a section replaced."""
 
     start_s: Annotated[
         float | None, Range(0, 240), Default(0), Doc("Where the section begins, in seconds")
@@ -173,14 +173,14 @@ class FlowMusicCover(_EditedClip):
 
 @model("flow_music_stems", medium="audio", output="file", doc="audios/flow-music/stems")
 class FlowMusicStems(Model):
-    """Flow Music Stems: the voices of a clip, each for itself, in a ZIP."""
+    """Flow Music Stems: the separate stems of a clip, in a ZIP."""
 
     clip_id: str
 
 
 @model("flow_music_lyrics", medium="text", output="text", doc="audios/flow-music/lyrics")
 class FlowMusicLyrics(Model):
-    """Flow Music Lyrics: a text for a song."""
+    """Flow Music Lyrics: lyrics for a song."""
 
     prompt: str
 
@@ -195,7 +195,7 @@ class FlowMusicDownload(Model):
 
 @model("flow_music_video", medium="video", output="video", doc="audios/flow-music/video")
 class FlowMusicVideo(Model):
-    """Flow Music Video: a clip with moving pictures."""
+    """Flow Music Video: a video for a clip."""
 
     clip_id: str
     preset: Annotated[
@@ -205,6 +205,6 @@ class FlowMusicVideo(Model):
 
 @model("flow_music_upload", medium="audio", output="audio", doc="audios/flow-music/upload")
 class FlowMusicUpload(Model):
-    """Flow Music Upload: a song from a public URL, made a clip."""
+    """Flow Music Upload: a clip from a song at a public URL."""
 
     audio_url: Annotated[PublicUrls, _SONG]

@@ -44,7 +44,7 @@ class Kling30Turbo(Model):
 
 @model("kling_3_0_motion_control", medium="video", doc="videos/kling-3-motion-control/generation")
 class Kling30MotionControl(Model):
-    """Kling 3.0 Motion Control: the motion of a video for an image."""
+    """Kling 3.0 Motion Control: an image animated with the motion of a video."""
 
     prompt: Annotated[str | None, Length(2500)] = None
     image_url: Annotated[AnyUrl, Doc("The subject, JPEG or PNG, at most 10 MB")]

@@ -66,7 +66,7 @@ class SeedanceProFast(_Seedance1):
 @shared_fields
 class _Seedance2(Model):
     prompt: Annotated[str, Length(min_length=1)]
-    type: Annotated[Literal["all_reference", "first_last_frame"], Doc("What the media are for")]
+    type: Annotated[Literal["all_reference", "first_last_frame"], Doc("Role of the media")]
     image_url: Annotated[
         AnyUrlArray | None,
         Items(9),

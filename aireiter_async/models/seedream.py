@@ -76,7 +76,7 @@ class SeedreamV5Pro(_Seedream):
 
 @model("seedream_v5_pro_layerize", medium="image", doc="images/seedream-v5-pro-layerize/generation")
 class SeedreamV5ProLayerize(Model):
-    """Seedream 5 Pro Layerize: an image in layers, paid afterwards."""
+    """Seedream 5 Pro Layerize: an image in layers, charged afterwards."""
 
     image_url: Annotated[Image, Doc("The image to take apart, at least 300 pixels a side")]
     prompt: Annotated[str | None, Doc("In what language to name the layers, in words")] = None

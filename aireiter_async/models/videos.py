@@ -68,14 +68,14 @@ class Veo31Fast(_Veo31):
     "sora2", medium="video", doc="videos/sora2/generation", channels=("base", "plus", "advanced")
 )
 class Sora2(_Sora2):
-    """Sora 2, gone from the pages: a video from text or a first frame."""
+    """Sora 2, no longer documented: a video from text or a first frame."""
 
     video_length: Annotated[Literal["10", "15"] | int | None, Default("10")] = None
 
 
 @model("sora2_pro", medium="video", doc="videos/sora2-pro/generation", channels=("base", "plus"))
 class Sora2Pro(_Sora2):
-    """Sora 2 Pro, gone from the pages: a video from text or a frame."""
+    """Sora 2 Pro, no longer documented: a video from text or a frame."""
 
     video_length: Annotated[Literal["15", "25"] | int | None, Default("15")] = None
     resolution: Annotated[Literal["standard", "high"] | None, Default("standard"), Deprecated()] = (
@@ -96,7 +96,7 @@ class MinimaxH3(Model):
     type: Annotated[
         Literal["text_to_video", "first_last_frame", "all_reference"] | None,
         Default("text_to_video"),
-        Doc("What the media are for"),
+        Doc("Role of the media"),
     ] = None
     video_length: Annotated[float | None, Range(4, 15), Step(1), Default(4)] = None
     quality: Annotated[Literal["768p", "2k"] | None, Default("2k")] = None
@@ -166,7 +166,7 @@ class Wan30(Model):
     type: Annotated[
         Literal["all_reference", "first_last_frame", "file_web"] | None,
         Default("all_reference"),
-        Doc("What the media are for"),
+        Doc("Role of the media"),
     ] = None
     video_length: Annotated[int | None, Range(2, 30), Default(5)] = None
     resolution: Annotated[Literal["480p", "720p", "1080p"] | None, Default("720p")] = None
@@ -230,7 +230,7 @@ class GeminiOmniFlashExt(Model):
 
 @model("flux_3_video", medium="video", doc="videos/flux-3-video/generation")
 class Flux3Video(Model):
-    """Flux 3 Video: a video from text, keyframes or a video to go on."""
+    """Flux 3 Video: a video from text, keyframes or a video to continue."""
 
     mode: Annotated[
         Literal["t2v", "i2v", "v2v"] | None, Default("t2v"), Doc("What to work from")

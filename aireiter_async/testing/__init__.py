@@ -1,6 +1,6 @@
-"""The API in miniature, for tests and demonstrations without a key.
+"""A fake of the API, for tests and demos without a key.
 
-`FakeService` shares no code with the client's side of the protocol: the two must not share a
+`FakeService` shares no protocol code with the client, so that the two cannot share a
 misunderstanding. ``python -m aireiter_async.testing`` runs it as a program, and a pytest plugin
 provides the fixtures ``aireiter_service`` and ``aireiter_client``.
 """

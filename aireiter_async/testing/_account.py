@@ -1,4 +1,4 @@
-"""The service's state: its tasks, what was charged and what is left."""
+"""The state of the service: tasks, charges and balance."""
 
 import heapq
 import itertools
@@ -16,19 +16,19 @@ from aireiter_async.testing._replies import RejectionError
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# How long a task is pending before it is processing: invented, as a share of its duration.
+# The share of its duration for which a task is pending: invented.
 _QUEUED = 0.2
 
 
 @attrs.frozen
 class Charge:
-    """One accepted task; a second one with the same ID is a task paid twice.
+    """The charge of one accepted task; a second one with the same ID is a double payment.
 
     Args:
         out_task_id: The ID it was submitted under.
         model: The model's name as submitted.
-        credits: What was charged for it, even if refunded later.
-        at: When, on the service's clock.
+        credits: The credits charged, even if refunded later.
+        at: The time of the charge, on the service's clock.
     """
 
     out_task_id: str
@@ -44,13 +44,13 @@ class FakeTask:
     Args:
         out_task_id: Its ID.
         model: The model's name as submitted.
-        credits: What was charged for it.
-        accepted_at: When, on the service's clock.
+        credits: The credits charged.
+        accepted_at: The time of acceptance, on the service's clock.
         duration: Seconds on that clock from acceptance to its end.
-        failure: The error's code and message if it is going to fail.
+        failure: The code and message of its error, if it will fail.
         looks: How often it was queried.
-        number: Its place among all accepted tasks, from 1.
-        params: Its parameters; None where the service does not record requests.
+        number: Its position among all accepted tasks, from 1.
+        params: Its parameters, None if the service does not record requests.
     """
 
     out_task_id: str
@@ -65,7 +65,7 @@ class FakeTask:
 
     @property
     def ends_at(self) -> float:
-        """When it ends, on the service's clock."""
+        """The time of its end, on the service's clock."""
         return self.accepted_at + self.duration
 
     def status(self, now: float) -> str:
@@ -91,12 +91,12 @@ class Account:
 
     @property
     def credits(self) -> float:
-        """Credits left, the refunds due by now included."""
+        """Remaining credits, including refunds due by now."""
         self._refund()
         return self._balance
 
     def set_balance(self, balance: float) -> None:
-        """Set what is left to *balance*."""
+        """Set the remaining credits."""
         self._refund()
         self._balance = balance
 
@@ -137,9 +137,9 @@ class Account:
         """Describe a task, or raise RejectionError; return the reply's data.
 
         Args:
-            document: The request's body; empty if it was no JSON object.
-            failure: Lets the task fail now.
-            status: Replaces the task's own status unless empty.
+            document: The request's body; empty if it is not a JSON object.
+            failure: Makes the task fail now.
+            status: Replaces the task's own status, unless empty.
         """
         task = self.tasks.get(_checked_id(document))
         if task is None or not self._visible(task):
@@ -151,7 +151,7 @@ class Account:
         return self.describe(task, status)
 
     def describe(self, task: FakeTask, status: str = "") -> dict[str, Any]:
-        """Return the data of a query for *task*; *status* replaces its own unless empty."""
+        """Return the data of a query for *task*; *status* replaces its own, unless empty."""
         data = {
             "status": status or task.status(self._options.clock()),
             "created_at": self._moment(task.accepted_at),
@@ -181,7 +181,7 @@ class Account:
         return {"credits": self.credits, "free_quotas": list(self._options.free_quotas)}
 
     def summary(self) -> dict[str, Any]:
-        """Return what was charged, for tests in other processes."""
+        """Return the charges, for tests in other processes."""
         return {
             "charges": [attrs.asdict(charge) for charge in self.charges],
             "charged": sum(charge.credits for charge in self.charges),
@@ -189,7 +189,7 @@ class Account:
         }
 
     def number_of_file(self, path: str) -> int | None:
-        """Return the number of the completed task that has its result at *path*."""
+        """Return the number of the completed task whose result is at *path*."""
         out_task_id, _, name = path.removeprefix(_results.FOLDER).partition("/")
         task = self.tasks.get(out_task_id)
         if task is None or task.status(self._options.clock()) != "completed":
@@ -197,7 +197,7 @@ class Account:
         return task.number if _results.is_file(task.model, self._options.outputs, name) else None
 
     def _check(self, model: str, params: Mapping[str, Any]) -> None:
-        from aireiter_async import models  # noqa: PLC0415 - 0.1 seconds that few tests need
+        from aireiter_async import models  # noqa: PLC0415 - takes 0.1 seconds
 
         try:
             models.build(model, {name: self._published(value) for name, value in params.items()})
@@ -208,7 +208,7 @@ class Account:
             raise RejectionError(_replies.BAD_REQUEST, message) from None
 
     def _published(self, value: list[Any] | str | float | None) -> Any:
-        """Let this service's own results, on loopback, count as public."""
+        """Return *value* with this service's own results, on loopback, as public URLs."""
         if isinstance(value, list):
             return [self._published(each) for each in value]
         for own in (self.results_url, self.api_url):
@@ -252,7 +252,7 @@ class Account:
         middle = options.durations
         if isinstance(middle, Mapping):
             middle = middle.get(model, 0.0)
-        # From the ID and not from a generator: the order of arrival must not matter.
+        # Derived from the ID, so that the order of arrival does not matter.
         chance = zlib.crc32(out_task_id.encode(), options.seed & 0xFFFFFFFF) / 0xFFFFFFFF
         return max(0.0, middle * (1 + options.spread * (2 * chance - 1)))
 

@@ -1,4 +1,4 @@
-"""The endpoints and the result files, between the sockets and the account."""
+"""The HTTP layer: the API's endpoints and the result files."""
 
 import asyncio
 import json
@@ -33,9 +33,9 @@ class RecordedRequest:
     Args:
         method: The HTTP method.
         path: The path, without host and query.
-        headers: The headers; names match in any case.
+        headers: The headers, with case-insensitive names.
         body: The parsed JSON; None if there was no body or it was not JSON.
-        at: When it was complete, on the service's clock.
+        at: The time of its arrival, on the service's clock.
     """
 
     method: str
@@ -97,7 +97,7 @@ class Api:
         return await self._reply(request, "result", seen)
 
     async def _api(self, request: web.BaseRequest) -> web.StreamResponse:
-        if (request.method, request.path) == ("GET", _CHARGES):  # of the tests, not of the API
+        if (request.method, request.path) == ("GET", _CHARGES):  # for tests, not part of the API
             return send(_replies.json_reply(self._account.summary()))
         seen = await self._read(request)
         self.counts[seen.path] += 1
@@ -115,7 +115,7 @@ class Api:
         return await self._reply(request, endpoint, seen)
 
     async def _read(self, request: web.BaseRequest) -> RecordedRequest:
-        # Not request.read(): that one rejects what is larger than a megabyte.
+        # Not request.read(), which rejects bodies larger than a megabyte.
         raw = await request.content.read()
         try:
             body = json.loads(raw) if raw else None
@@ -190,12 +190,12 @@ class Api:
 
 
 class _TokenBucket:
-    """Grants *rate* requests per second of *clock*, and *burst* at once.
+    """Grants *rate* requests per second of *clock*, in bursts of up to *burst*.
 
     Args:
-        rate: Tokens that come back per second, above 0.
-        burst: Most tokens, and those at the start. None: what comes back in a second, at least one.
-        clock: Tells the time in seconds.
+        rate: Tokens per second, more than 0.
+        burst: Maximum and initial tokens. None: one second's worth, at least one.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, rate: float, burst: int | None, clock: Callable[[], float]) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks to the URL that a submit named: undocumented, and therefore made up."""
+"""Callbacks to the ``callback_url`` of a submit; undocumented, so the payload is invented."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import attrs
 from aireiter_async.testing._account import FakeTask
 from aireiter_async.testing._options import Options
 
-# Seconds: a test's clock cannot be waited for, and a receiver may hang.
+# Seconds: an injected clock cannot be awaited, and a receiver may hang.
 _CLOCK_INTERVAL = 0.02
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -23,8 +23,8 @@ class Callback:
 
     Attributes:
         out_task_id: The task.
-        url: Where it went.
-        status: The HTTP status of the response; None: there was none.
+        url: Its URL.
+        status: The HTTP status of the response, None without one.
     """
 
     out_task_id: str
@@ -55,13 +55,13 @@ class Callbacks:
             running.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Drop the callbacks that are still to come."""
+        """Drop the pending callbacks."""
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _when_ended(self, task: FakeTask, url: str, late: float, times: int) -> None:
-        while self._options.clock() < task.ends_at + late:  # noqa: ASYNC110 - no event in a clock
+        while self._options.clock() < task.ends_at + late:  # noqa: ASYNC110 - a clock has no event
             await asyncio.sleep(_CLOCK_INTERVAL)
         for _ in range(times):
             await self._deliver(task, url)

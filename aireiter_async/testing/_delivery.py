@@ -1,4 +1,4 @@
-"""How a reply leaves the socket, or does not."""
+"""Deliver a reply, or a fault in its place."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from aireiter_async.testing._replies import Reply, too_many
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _PIECES = 8
 
-# What a truncated reply is cut from where the service never handled the request.
+# The reply to truncate if the service does not handle the request.
 UNHANDLED = Reply(200, b'{"statusCode":200,"message":"","data":{"out_task_id":"","status":""}}')
 
 
@@ -28,13 +28,13 @@ def send(reply: Reply) -> web.Response:
 async def deliver(
     request: web.BaseRequest, fault: Fault, reply: Reply, elsewhere: str
 ) -> web.StreamResponse:
-    """Let *fault* strike.
+    """Reply as *fault* says.
 
     Args:
         request: The request.
-        fault: What goes wrong.
+        fault: The fault.
         reply: The service's real reply, or `UNHANDLED`.
-        elsewhere: The URL of another host, for redirects that name none.
+        elsewhere: The URL of another host, for redirects without a location.
     """
     match fault.kind:
         case "close" | "reset":
@@ -68,7 +68,7 @@ async def _stream(
 ) -> web.StreamResponse:
     headers = {**reply.headers, "Content-Length": str(len(reply.body))}
     response = web.StreamResponse(status=reply.status, headers=headers)
-    # A client that has disconnected is no error of the service: aiohttp notices by itself.
+    # A disconnected client is not an error of the service; aiohttp handles it.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the service, and when."""
+"""Faults between client and service, and the plan of when they occur."""
 
 import random
 from collections import deque
@@ -21,10 +21,10 @@ _Kind = Literal[
 
 _SECONDS: Any = and_(instance_of((int, float)), ge(0))
 
-# These leave the request to the service and change only how or what it answers.
+# These let the service handle the request, and change only its reply.
 _PASSING = frozenset({"pass", "delay", "drip", "task_status", "failed"})
 _BY_CHANCE: tuple[Endpoint, ...] = ("submit", "query", "balance")
-# Where a kind has no meaning anywhere else: (by chance on, in a script on).
+# Kinds that only make sense on some endpoints: (at random, in a script).
 _NATURAL: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
     "failed": (("submit",), ("submit", "query")),
     "task_status": (("query",), ("submit", "query")),
@@ -38,29 +38,29 @@ def _check_endpoint(name: str) -> None:
 
 @attrs.frozen
 class Fault:
-    """A fault of one request; made by one of the named constructors.
+    """A fault of one request, created by one of the named constructors.
 
-    It can be a key of ``FakeService(faults={...})``. Unless limited by `on`, a fault drawn by
-    chance may strike submit, query and balance, not result files.
+    It can be a key of ``FakeService(faults={...})``. Unless limited by `on`, a random fault may
+    occur on submit, query and balance, but not on result files.
 
     Args:
-        kind: What happens.
+        kind: The kind of fault.
         accepted: For a submit, whether the service accepts the task, and charges for it, before
-            the fault strikes.
+            the fault occurs.
         seconds: How long a delay or a drip takes, in real time.
-        http_status: The status of a made-up reply.
-        headers: Its headers.
-        body: Its bytes.
-        text: A status word, an error's code or a location.
+        http_status: The status of a custom reply.
+        headers: The headers of a custom reply.
+        body: The body of a custom reply.
+        text: A task's status, an error's code or a location.
         message: An error's message.
-        retry_after: Seconds that a 429 asks for.
-        retry_form: Whether it does so in seconds or as a date.
-        form: Whether HTTP carries a 429 too.
-        only: The one endpoint it is limited to.
+        retry_after: The ``Retry-After`` of a 429, in seconds.
+        retry_form: Whether to send it in seconds or as a date.
+        form: Whether the HTTP status of a 429 is 429 as well.
+        only: The only endpoint on which it occurs.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     kind: _Kind = attrs.field(validator=in_(get_args(_Kind)))
@@ -87,7 +87,7 @@ class Fault:
 
     @classmethod
     def lost_answer(cls, *, accepted: bool = False) -> Self:
-        """Close the connection in order, without a reply."""
+        """Close the connection cleanly, without a reply."""
         return cls("close", accepted)
 
     @classmethod
@@ -111,22 +111,22 @@ class Fault:
 
     @classmethod
     def drip(cls, seconds: float) -> Self:
-        """Send the body in small pieces over *seconds* of real time."""
+        """Send the body in small pieces, over *seconds* of real time."""
         return cls("drip", seconds=seconds)
 
     @classmethod
     def truncated(cls, *, accepted: bool = False) -> Self:
-        """Promise the whole body in Content-Length, send half of it and close."""
+        """Announce the whole body in Content-Length, send half of it and close."""
         return cls("truncate", accepted)
 
     @classmethod
     def broken_json(cls, *, accepted: bool = False) -> Self:
-        """Reply with HTTP 200 and a complete body that claims to be JSON and is not."""
+        """Reply with HTTP 200 and a complete body that is invalid JSON."""
         return cls._reply(Reply(200, b'{"statusCode":200,"message":"","data":{'), accepted)
 
     @classmethod
     def html(cls, status: int = 200, *, accepted: bool = False) -> Self:
-        """Reply with an HTML page: 200 the marketing site, 403 or 502 the CDN's."""
+        """Reply with an HTML page: the marketing site for 200, the CDN's page for 403 or 502."""
         return cls._reply(_replies.page(status), accepted)
 
     @classmethod
@@ -140,9 +140,9 @@ class Fault:
         """Reject with 429.
 
         Args:
-            retry_after: Seconds to ask for; None sends no ``Retry-After``.
-            as_date: Send it as an HTTP date, counted from the moment of the reply.
-            in_envelope: Reply with HTTP 200 and the code in the body only.
+            retry_after: Seconds; None sends no ``Retry-After``.
+            as_date: Whether to send it as an HTTP date, counted from the reply.
+            in_envelope: Whether to reply with HTTP 200 and the code in the body only.
         """
         return cls(
             "too_many",
@@ -153,30 +153,30 @@ class Fault:
 
     @classmethod
     def no_credits(cls, *, in_envelope: bool = True) -> Self:
-        """Reject for lack of credits: as seen, 433 in a 200 that says ``ok: true``.
+        """Reject for lack of credits as seen live: 433 in an HTTP 200 with ``ok: true``.
 
-        Without *in_envelope*, it is the documented HTTP 433.
+        Without *in_envelope*, as documented: HTTP 433.
         """
         form: StatusForm = "envelope" if in_envelope else "http"
         return cls._reply(_replies.rejection(_replies.NO_CREDITS, form))
 
     @classmethod
     def payment_required(cls) -> Self:
-        """Reject for lack of credits as the gpt_image_2_official page documents it: HTTP 402."""
+        """Reject for lack of credits as documented for gpt_image_2_official: HTTP 402."""
         return cls._reply(_replies.rejection(_replies.PAYMENT_REQUIRED, "http"))
 
     @classmethod
     def bad_request(cls, message: str, *, in_envelope: bool = True, ok: bool = False) -> Self:
-        """Reject with 400 and *message*: as seen, in an HTTP 200.
+        """Reject with 400 and *message*, in an HTTP 200 as seen live.
 
-        With *ok*, the body says ``ok: true`` nevertheless, which was seen as well.
+        With *ok*, the body still has ``ok: true``, which has been seen as well.
         """
         document = {"statusCode": 400, "message": message, "ok": ok}
         return cls._reply(_replies.json_reply(document, 200 if in_envelope else 400))
 
     @classmethod
     def not_found(cls) -> Self:
-        """Reply "api task not found" as seen on query: 400 in a 200, ``ok: true``."""
+        """Reply "api task not found" as seen on query: 400 in an HTTP 200 with ``ok: true``."""
         return cls._reply(_replies.rejection(_replies.UNKNOWN_TASK, "envelope"))
 
     @classmethod
@@ -187,7 +187,7 @@ class Fault:
 
     @classmethod
     def no_data(cls, *, accepted: bool = False) -> Self:
-        """Reply success with ``data: null``, which says nothing about acceptance."""
+        """Reply with success and ``data: null``, which leaves acceptance open."""
         return cls._reply(_replies.json_reply({"statusCode": 200, "data": None}), accepted)
 
     @classmethod
@@ -197,12 +197,12 @@ class Fault:
 
     @classmethod
     def task_status(cls, status: str) -> Self:
-        """Reply with *status* instead of the task's own, a known word or not."""
+        """Reply with *status*, known or not, instead of the task's own."""
         return cls("task_status", text=status)
 
     @classmethod
     def failed(cls, code: str = "TIMEOUT", message: str = "upstream timed out") -> Self:
-        """Let the task fail with this error, and refund it: on submit at its end, on query now."""
+        """Make the task fail with this error, and refund it: on submit at its end, on query now."""
         return cls("failed", text=code, message=message)
 
     @classmethod
@@ -214,7 +214,7 @@ class Fault:
         headers: Mapping[str, str] | None = None,
         accepted: bool = False,
     ) -> Self:
-        """Reply exactly this; headers default to those of JSON."""
+        """Reply with exactly this; headers default to those of JSON."""
         raw = body.encode() if isinstance(body, str) else body
         chosen = _replies.JSON_HEADERS if headers is None else headers
         return cls._reply(Reply(status, raw, chosen), accepted)
@@ -233,37 +233,37 @@ class Fault:
         """Limit the fault to *endpoint*: submit, query, balance or result.
 
         Raises:
-            ValueError: The fault is meaningless there, or there is no such endpoint.
+            ValueError: The fault cannot occur there, or there is no such endpoint.
         """
         self.check(endpoint)
         return attrs.evolve(self, only=endpoint)
 
     def check(self, endpoint: Endpoint) -> None:
-        """Raise ValueError unless the fault can strike *endpoint*."""
+        """Raise ValueError unless the fault can occur on *endpoint*."""
         _check_endpoint(endpoint)
         possible = _NATURAL[self.kind][1] if self.kind in _NATURAL else ENDPOINTS
         if endpoint not in possible or self.only not in {None, endpoint}:
-            raise ValueError(f"{self.kind!r} cannot strike {endpoint!r}")
+            raise ValueError(f"{self.kind!r} cannot occur on {endpoint!r}")
 
     def by_chance_on(self, endpoint: Endpoint) -> bool:
-        """Return whether the fault may be drawn for *endpoint*."""
+        """Return whether the fault may occur at random on *endpoint*."""
         if self.only is not None:
             return self.only == endpoint
         return endpoint in (_NATURAL[self.kind][0] if self.kind in _NATURAL else _BY_CHANCE)
 
     def needs_reply(self, endpoint: Endpoint) -> bool:
-        """Return whether the service handles the request in spite of the fault."""
+        """Return whether the service handles the request despite the fault."""
         if self.accepted or self.kind in _PASSING:
             return True
-        # Only a submit has an "accepted"; elsewhere it is the real reply that is cut.
+        # Only a submit can be accepted; elsewhere, the real reply is truncated.
         return self.kind == "truncate" and endpoint != "submit"
 
 
 class FaultPlan:
-    """Decides which fault strikes next: scripts first, in order, then chance."""
+    """Chooses the next fault: from the scripts first, in order, then at random."""
 
     def __init__(self, chances: Mapping[Fault, float], seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - repeatable, guards nothing
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, not for security
         self._scripts: dict[Endpoint, deque[Fault]] = {name: deque() for name in ENDPOINTS}
         self._chances: dict[Endpoint, list[tuple[Fault, float]]] = {}
         for endpoint in ENDPOINTS:
@@ -273,7 +273,7 @@ class FaultPlan:
             self._chances[endpoint] = rows
 
     def script(self, endpoint: Endpoint, faults: tuple[object, ...]) -> None:
-        """Append *faults* to the script of *endpoint*, or none of them."""
+        """Append *faults* to the script of *endpoint*, all or none."""
         _check_endpoint(endpoint)
         checked: list[Fault] = []
         for fault in faults:
@@ -286,7 +286,7 @@ class FaultPlan:
         self._scripts[endpoint].extend(checked)
 
     def next(self, endpoint: Endpoint) -> Fault | None:
-        """Return the fault that strikes the request that has just arrived, if any."""
+        """Return the fault for the request that has just arrived, if any."""
         if script := self._scripts[endpoint]:
             return script.popleft()
         if rows := self._chances[endpoint]:
@@ -298,6 +298,6 @@ class FaultPlan:
         return None
 
     def remaining(self, endpoint: Endpoint) -> int:
-        """Return how many scripted faults are still to come on *endpoint*."""
+        """Return the number of scripted faults that remain on *endpoint*."""
         _check_endpoint(endpoint)
         return len(self._scripts[endpoint])

@@ -29,7 +29,7 @@ Estimates = Literal[True, False, "zero"]
 Callbacks = Literal["once", "early", "late", "twice", "never"]
 Price = float | Mapping[str, float] | Callable[[str, Mapping[str, Any]], float]
 
-# Any: attrs types them more narrowly than what they check.
+# Any: attrs types these more narrowly than they check.
 _TEXT: Any = optional(instance_of(str))
 _NUMBER: Any = instance_of((int, float))
 _NOT_NEGATIVE: Any = and_(_NUMBER, ge(0))

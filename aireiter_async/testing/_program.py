@@ -46,7 +46,7 @@ _CHOICES: Mapping[str, Any] = {
     "retry_after": RetryAfterForm,
 }
 _TEXTS = ("api_key", *_CHOICES)
-# Options that take something that a command line cannot hold, or take it in another form.
+# Options whose values do not fit on a command line, or have another form there.
 _OTHERS = ("results_ssl", "callbacks", "faults", "clock", "record")
 
 
@@ -64,7 +64,7 @@ def _fault(text: str) -> tuple[Fault, float]:
 
 
 def _json(text: str) -> Any:
-    """Read a number, a mapping, true or null; anything else is text, for the option to reject."""
+    """Parse JSON; anything else is returned as text, for the option to reject."""
     try:
         return json.loads(text)
     except ValueError:
@@ -72,10 +72,10 @@ def _json(text: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Make a parser of the options of the class, with its documentation as help."""
+    """Build a parser from the options of the class, with their documentation as help."""
     parser = argparse.ArgumentParser(
         prog="python -m aireiter_async.testing",
-        description="Run the AIReiter API in miniature on 127.0.0.1 until Ctrl-C or SIGTERM.",
+        description="Run a fake of the AIReiter API on 127.0.0.1 until Ctrl-C or SIGTERM.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     found = re.findall(
@@ -99,14 +99,16 @@ def _parser() -> argparse.ArgumentParser:
         "--callbacks", nargs="+", choices=get_args(Callbacks), default=["once"],
         help=helps.get("callbacks"),
     )  # fmt: skip
-    parser.add_argument("--results-cert", help="certificate and key (PEM): serve results by https")
+    parser.add_argument(
+        "--results-cert", help="PEM certificate and key to serve results over https"
+    )
     parser.add_argument(
         "--fault",
         type=_fault,
         action="append",
         default=[],
         metavar="NAME[@ENDPOINT]=PROBABILITY",
-        help="what goes wrong by chance, may be repeated: " + ", ".join(_FAULTS),
+        help="a random fault, may be repeated; names: " + ", ".join(_FAULTS),
     )
     return parser
 
@@ -118,7 +120,7 @@ async def _serve(service: FakeService) -> None:
     def on_signal(*_: object) -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    # Not loop.add_signal_handler, which Windows does not have.
+    # Not loop.add_signal_handler, which Windows lacks.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     async with service:
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit status.
 
     Args:
-        argv: The command line after the program's name; None: that of the process.
+        argv: The arguments; None uses those of the process.
     """
     parser = _parser()
     options = vars(parser.parse_args(argv))

@@ -1,7 +1,7 @@
-"""The bodies that the service sends: envelopes, rejections and pages, as bytes.
+"""The replies of the service: envelopes, rejections and HTML pages, as bytes.
 
-Every shape is one that the documentation shows (https://docs.aireiter.com), or
-that the authors of public clients saw live.
+Every shape is either documented (https://docs.aireiter.com) or has been seen live
+by the authors of public clients.
 """
 
 import json
@@ -18,7 +18,7 @@ Envelope = Literal["plain", "ok", "code", "list"]
 StatusForm = Literal["seen", "http", "envelope"]
 RetryAfterForm = Literal["seconds", "date"]
 
-# Built once: json.dumps with options makes an encoder for every call.
+# Built once: json.dumps with options creates an encoder for every call.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 JSON_HEADERS: Mapping[str, str] = {"Content-Type": "application/json; charset=utf-8"}
@@ -43,15 +43,15 @@ def success(data: Mapping[str, Any], envelope: Envelope, *, on_submit: bool) -> 
     """Return *data* in the *envelope* of one family of documentation pages.
 
     Args:
-        data: What goes under ``data``.
-        envelope: Which page's form to use.
-        on_submit: Whether this is the reply to a submit. Only there is the list form
-            documented; other endpoints then use the plain one.
+        data: The value of ``data``.
+        envelope: The form to use.
+        on_submit: Whether this is the reply to a submit. The list form is documented only
+            for submits; other endpoints use the plain one instead.
     """
     if envelope == "list" and on_submit:
         task_id = f"task_{data['out_task_id']}"
         return json_reply({"code": 200, "data": [{"status": "submitted", "task_id": task_id}]})
-    # task_id is seen absent, null and empty, and means nothing in any of them.
+    # task_id has been seen absent, null and empty; it never has a meaning.
     if envelope == "ok":
         shown = {**data, "task_id": None} if on_submit else data
         return json_reply({"ok": True, "statusCode": 200, "message": "", "data": shown})
@@ -62,10 +62,10 @@ def success(data: Mapping[str, Any], envelope: Envelope, *, on_submit: bool) -> 
 
 
 def page(status: int) -> Reply:
-    """Return the HTML that stands in front of the API.
+    """Return an HTML page of the site or the CDN in front of the API.
 
-    A 200 is the marketing site, which answers every wrong route; anything else
-    is the CDN's page for that status.
+    A 200 is the marketing site, which is returned for every wrong route; any other
+    status is a page of the CDN.
     """
     title = "AIReiter: all models in one place" if status == HTTPStatus.OK else None
     title = title or f"{status} {HTTPStatus(status).phrase}"
@@ -94,14 +94,14 @@ def _typed(kind: str) -> _Shape:
 
 @attrs.frozen
 class Reason:
-    """One way of being rejected.
+    """A reason for a rejection.
 
     Args:
         code: The code in the body.
-        message: What the documentation or the live service says with it.
-        enveloped: The body's form when it travels in an HTTP 200.
-        bare: The body's form when HTTP carries the code too.
-        seen_enveloped: Whether the live service was seen to use an HTTP 200.
+        message: The message in the documentation or of the live service.
+        enveloped: The form of the body in an HTTP 200.
+        bare: The form of the body if the HTTP status has the code.
+        seen_enveloped: Whether the live service has been seen to use an HTTP 200.
     """
 
     code: int
@@ -139,7 +139,7 @@ PAYMENT_REQUIRED = Reason(
 
 
 class RejectionError(Exception):
-    """Raised where a request is rejected, to be rendered by `rejection`."""
+    """Rejects a request; rendered by `rejection`."""
 
     def __init__(self, reason: Reason, message: str | None = None) -> None:
         super().__init__(reason, message)
@@ -148,7 +148,7 @@ class RejectionError(Exception):
 
 
 def rejection(reason: Reason, form: StatusForm, message: str | None = None) -> Reply:
-    """Return a rejection; *form* says whether HTTP carries the code as well."""
+    """Return a rejection; *form* decides whether the HTTP status has the code as well."""
     enveloped = reason.seen_enveloped if form == "seen" else form == "envelope"
     shape = reason.enveloped if enveloped else reason.bare
     document = shape(reason.code, reason.message if message is None else message)
@@ -158,13 +158,13 @@ def rejection(reason: Reason, form: StatusForm, message: str | None = None) -> R
 def too_many(
     form: StatusForm, retry_after: float | None = None, retry_form: RetryAfterForm = "seconds"
 ) -> Reply:
-    """Return a 429, with the delay that it asks for, if any.
+    """Return a 429, with a ``Retry-After`` if given.
 
     Args:
-        form: Whether HTTP carries the 429 too.
+        form: Whether the HTTP status is 429 as well.
         retry_after: Seconds from now; None sends no ``Retry-After``.
-        retry_form: ``"date"`` makes an HTTP date of it, rounded up to its whole
-            seconds so that obeying it is never too early.
+        retry_form: ``"date"`` sends an HTTP date, rounded up to whole seconds, so that
+            obeying it is never too early.
     """
     reply = rejection(TOO_MANY, form)
     if retry_after is None:

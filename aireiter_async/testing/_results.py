@@ -1,7 +1,7 @@
-"""The results of a completed task: the shape of its output, and its files.
+"""The results of a completed task: the shape of its output and its files.
 
-A small table stands in for the catalogue: the longest prefix of the model's
-name decides, and what no row knows is a video under ``url``.
+A small table replaces the catalogue: the longest matching prefix of the model's
+name decides; models without a match return a video under ``url``.
 """
 
 import io
@@ -16,7 +16,7 @@ import attrs
 
 FOLDER = "/upload/"
 
-# Not ASCII on purpose: replies of paid tasks were lost to a console's own code page.
+# Deliberately not ASCII: replies of paid tasks have been lost to a console's code page.
 _TITLE = "Últimos días, 末班列车"
 _TEXT = "[Verse]\nLa lluvia cae en la estación\n[Chorus]\n回家的路"
 
@@ -81,8 +81,8 @@ def output(model: str, out_task_id: str, count: int, root: str) -> Any:
     Args:
         model: The model's name, which decides the shape.
         out_task_id: Names the folder of its files.
-        count: How many results there are.
-        root: The URL of the results' host, without a slash at the end.
+        count: The number of results.
+        root: The URL of the results' host, without a trailing slash.
     """
     shape = _shape(model)
     folder = f"{root}{FOLDER}{out_task_id}"
@@ -143,7 +143,7 @@ _WIDTH, _HEIGHT = 192, 128  # pixels
 
 
 def _png(path: bytes, label: str) -> bytes:
-    """Draw a gradient of two colours with a number on it, in a few hundred bytes."""
+    """Return a picture of a number on a gradient, in a few hundred bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -179,7 +179,7 @@ def _png(path: bytes, label: str) -> bytes:
 
 
 def _wav(path: bytes, _: str) -> bytes:
-    """Play a short tone, whose pitch depends on the path."""
+    """Return a short tone whose pitch depends on the path."""
     period = 10 + zlib.crc32(path) % 30
     samples = (b"\x60" * period + b"\xa0" * period) * (2000 // (2 * period)) + path
     samples += bytes(len(samples) % 2)
@@ -196,7 +196,7 @@ def _zip(path: bytes, _: str) -> bytes:
 
 
 def _magic(head: bytes) -> Callable[[bytes, str], bytes]:
-    """Return a maker of files that only open with the right bytes."""
+    """Return a function that creates files with nothing but the right first bytes."""
     return lambda path, _: head + path
 
 
@@ -212,10 +212,10 @@ _FILES: dict[str, tuple[str, Callable[[bytes, str], bytes]]] = {
 
 
 def file(path: str, number: int) -> tuple[str, bytes]:
-    """Return the media type and the bytes of the file at *path*, of task *number*.
+    """Return the media type and the content of the file at *path*, for task *number*.
 
-    They are small and depend on the arguments alone, so that two files differ and two downloads
-    of one do not. Pictures show the number.
+    Files are small and depend only on the arguments: different files differ, repeated downloads do
+    not. Pictures show the number.
     """
     stem, _, suffix = path.rpartition(".")
     index = int(stem.rpartition("-")[2])

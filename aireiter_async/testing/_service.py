@@ -1,4 +1,4 @@
-"""FakeService: the API in miniature on a real socket."""
+"""FakeService: a fake of the API on a real socket."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @attrs.define(kw_only=True, eq=False, repr=False)
 class FakeService(Options):
-    """The AIReiter API in miniature, on a real socket of 127.0.0.1.
+    """A fake of the AIReiter API, on a real socket of 127.0.0.1.
 
     ::
 
@@ -28,68 +28,68 @@ class FakeService(Options):
             task = await client.run(request)
         assert len(service.charges) == 1
 
-    It answers submit, query and balance as https://docs.aireiter.com describes them, serves the
-    files that tasks result in, answers any other route with marketing HTML in a 200, and rejects
-    the User-Agent of Python's urllib, as the live service was seen to do. What the documentation
-    leaves open is an option. Those that are read with every request (all but the ports,
-    *results_ssl*, *max_rate*, *burst*, *faults*, *seed* and *clock*) may be assigned to while it
-    runs. ``GET /_fake/charges`` tells other processes what was charged.
+    It implements submit, query and balance as documented at https://docs.aireiter.com, serves
+    result files, responds to any other route with marketing HTML in a 200, and rejects the
+    User-Agent of Python's urllib, as the live service has been seen to do. What the documentation
+    leaves open is an option. Options that are read for every request (all except the ports,
+    *results_ssl*, *max_rate*, *burst*, *faults*, *seed* and *clock*) may be changed while it runs.
+    ``GET /_fake/charges`` returns the charges to other processes.
 
-    A request passes these in turn: the User-Agent, the route, the rate, a fault (scripted, else
-    drawn), the key, the account. A fault that keeps a request from the service therefore hides a
-    bad key, and one with ``accepted=True`` accepts only what would have been accepted anyway.
+    A request passes through these checks in order: User-Agent, route, rate, fault (scripted, else
+    random), key, account. A fault that keeps a request from the service therefore hides an invalid
+    key, and one with ``accepted=True`` accepts only what would have been accepted anyway.
 
     Args:
-        api_key: The only key that is accepted, made up; None accepts any request.
-        port: Where to listen; 0 takes a free port, and keeps it over a restart.
-        separate_results: Serve result files from a second port, as the live service has other
-            hosts for them; False serves them from `url`.
-        results_ssl: Serves result files over https, from their separate port.
+        api_key: The only valid key, invented; None accepts any request.
+        port: The port; 0 chooses a free one, and keeps it over a restart.
+        separate_results: Whether to serve result files from a second port, since the live service
+            uses other hosts for them; False serves them from `url`.
+        results_ssl: A context to serve result files over https, from their separate port.
         envelope: The form of success: ``"ok"`` (``ok: true``, ``statusCode``, ``message``,
             ``data``, as seen live), ``"plain"`` (without ``ok``), ``"code"`` (the seedance2 pages:
             ``code`` is the string "200") or ``"list"`` (the gpt_image_2_official page: submit
-            answers a list without out_task_id; the rest is plain).
-        refusal_form: Which HTTP status a rejection has: ``"seen"`` as far as the live service is
-            known (400 and 433 were seen in a 200; 401 and 429 are their own), ``"http"`` always
-            its own, ``"envelope"`` always 200.
-        used_id: What a submit with a used ID does, which is not documented: ``"refuse"`` with a
-            400, ``"return"`` the first task without a charge, or ``"charge"`` for another task,
-            which query shows from then on.
-        check_models: Reject models and parameters that are not as documented, as `models` checks
-            them.
-        credits: The balance at the start.
+            returns a list without out_task_id; the rest is plain).
+        refusal_form: The HTTP status of a rejection: ``"seen"`` as observed live (400 and 433 in a
+            200, 401 and 429 as themselves), ``"http"`` always its own, ``"envelope"`` always
+            200.
+        used_id: The result of a submit with a used ID, which is undocumented: ``"refuse"`` rejects
+            it with a 400, ``"return"`` returns the first task without a charge, ``"charge"``
+            accepts and charges another task, which query returns from then on.
+        check_models: Whether to reject models and parameters that are not as documented, as
+            `models` does.
+        credits: The initial balance.
         price: Credits per task: one number, a mapping from the model (1.0 where it is missing) or
             a function of model and params. Invented: the live prices contradict each other.
-        estimates: Whether submit answers ``estimated_credits``, which many models' pages leave
-            out; ``"zero"``: it says 0, as for models that are paid afterwards.
-        query_ids: Whether query answers ``out_task_id``, which may be missing.
-        free_quotas: What balance shows under ``free_quotas``.
+        estimates: Whether submit returns ``estimated_credits``, which many models' pages omit;
+            ``"zero"`` returns 0, as for models that are charged afterwards.
+        query_ids: Whether query returns ``out_task_id``, which may be missing.
+        free_quotas: The ``free_quotas`` of balance.
         durations: Seconds of *clock* from acceptance to the end of a task: one number or a mapping
             from the model (0.0 where it is missing).
-        spread: How far a duration may lie from that, as a share of it; drawn from *seed* and the
-            task's ID.
+        spread: Maximum deviation from that, as a share of it; derived from *seed* and the task's
+            ID.
         outputs: Results per task.
-        visible_after: Seconds of *clock* after acceptance in which query does not know the task
-            yet. Whether the live service lags is not known.
-        visible_after_looks: How many queries for a task do not know it yet.
-        max_rate: API requests per second of *clock* before 429; None: no limit. The live limits
-            are not documented.
-        burst: How many of them at once; None: a second's worth.
-        retry_after: What such a 429 carries: ``"seconds"``, ``"date"`` or None.
+        visible_after: Seconds of *clock* after acceptance in which query does not find the task.
+            Whether the live service lags is unknown.
+        visible_after_looks: The number of queries for a task that do not find it.
+        max_rate: Maximum API requests per second of *clock*, beyond which they are rejected with
+            429; None for no limit. The live limits are undocumented.
+        burst: Maximum requests at once; None for one second's worth.
+        retry_after: The ``Retry-After`` of these 429s: ``"seconds"``, ``"date"`` or None.
         callbacks: When the ``callback_url`` of a submit is called: ``"once"`` at the end of the
             task, ``"early"``, before the response to the submit, ``"late"``, ``"twice"`` or
-            ``"never"``. Several words take turns. The payload is invented: what query would answer.
+            ``"never"``. Several words take turns. The payload is invented: that of a query.
         callback_delay: Seconds of *clock* after the end for ``"late"``.
-        faults: Fault -> probability with which it strikes a request.
-        seed: Decides the draws of *faults* and *spread*. Draws of *faults* follow the order in
-            which requests arrive.
-        clock: Tells the time in seconds; pass your own to make hours pass.
-        record: Whether `requests` and the params of tasks are kept; counters and `charges` always
-            are.
+        faults: Random faults, each with its probability per request.
+        seed: The seed of *faults* and *spread*. *faults* are drawn in the order in which requests
+            arrive.
+        clock: Returns the time in seconds; pass your own to skip hours.
+        record: Whether to keep `requests` and the params of tasks; counters and `charges` are
+            always kept.
 
     Raises:
         TypeError: An option is of the wrong type.
-        ValueError: An option is out of its range.
+        ValueError: An option is out of range.
     """
 
     requests: list[RecordedRequest] = attrs.field(init=False)
@@ -97,13 +97,13 @@ class FakeService(Options):
     leaks: list[RecordedRequest] = attrs.field(init=False)
     """Requests for result files, or to their host, that carried an Authorization header."""
     charges: list[Charge] = attrs.field(init=False)
-    """One for every accepted task, in order."""
+    """One per accepted task, in order."""
     callbacks_sent: list[Callback] = attrs.field(init=False)
     """Every callback that was attempted, in order."""
     counts: Counter[str] = attrs.field(init=False)
-    """Requests per path; those for result files together under ``/upload``."""
+    """Requests per path; those for result files are counted under ``/upload``."""
     refusals: Counter[int] = attrs.field(init=False)
-    """Requests that the service itself rejected, faults not counted, per code."""
+    """Requests that the service itself rejected, per code, without faults."""
     _account: Account = attrs.field(init=False)
     _api: Api = attrs.field(init=False)
     _plan: FaultPlan = attrs.field(init=False)
@@ -133,12 +133,12 @@ class FakeService(Options):
         )
 
     def client(self, **options: Any) -> "AsyncClient":
-        """Make a client of this service that polls and retries without noticeable delays.
+        """Create a client of this service that polls and retries without noticeable delays.
 
         Args:
-            **options: Those of `AsyncClient`, in place of what is chosen here.
+            **options: Options of `AsyncClient`, overriding the defaults chosen here.
         """
-        # Upwards, and not for those who need no client.
+        # Upward imports, skipped without a client.
         from aireiter_async._client import AsyncClient  # noqa: PLC0415
         from aireiter_async._poll import PollPolicy  # noqa: PLC0415
         from aireiter_async._retry import RetryPolicy  # noqa: PLC0415
@@ -153,7 +153,7 @@ class FakeService(Options):
 
     @property
     def url(self) -> str:
-        """The base URL to give to a client; empty until started."""
+        """The base URL for clients; empty until started."""
         return self._site.url
 
     @property
@@ -163,10 +163,10 @@ class FakeService(Options):
 
     @property
     def credits(self) -> float:
-        """Credits left, the refunds due by now included; may be assigned to."""
+        """Remaining credits, including refunds due by now; may be assigned to."""
         return self._account.credits
 
-    @credits.setter  # noqa: A003 - the property above, not the builtin of an interactive session
+    @credits.setter  # noqa: A003 - the property above
     def credits(self, value: float) -> None:
         self._account.set_balance(value)
 
@@ -182,38 +182,38 @@ class FakeService(Options):
 
     @property
     def peak_connections(self) -> int:
-        """The most sockets that were open to the API at once."""
+        """The maximum number of concurrently open sockets to the API."""
         return self._site.peak_connections
 
     @property
     def in_flight(self) -> int:
-        """API requests being handled now, hanging ones included."""
+        """API requests in progress, including hanging ones."""
         return self._api.in_flight
 
     @property
     def peak_in_flight(self) -> int:
-        """The most API requests that were handled at once."""
+        """The maximum number of concurrent API requests."""
         return self._api.peak_in_flight
 
     def posts(self, out_task_id: str) -> int:
-        """Return how many submits with *out_task_id* arrived, whatever their outcome."""
+        """Return the number of submits with *out_task_id* that arrived, whatever their outcome."""
         return self._api.posts[out_task_id]
 
     def script(self, endpoint: Endpoint, *faults: Fault) -> None:
-        """Let *faults* strike the next requests to *endpoint*, one each, in order.
+        """Apply *faults* to the next requests to *endpoint*, one each, in order.
 
         Args:
             endpoint: ``"submit"``, ``"query"``, ``"balance"`` or ``"result"``.
             faults: Added to what is already scripted there.
 
         Raises:
-            ValueError: A fault is meaningless on that endpoint, or there is no such endpoint.
+            ValueError: A fault cannot occur on that endpoint, or there is no such endpoint.
             TypeError: One of *faults* is not a fault.
         """
         self._plan.script(endpoint, faults)
 
     def scripted(self, endpoint: Endpoint) -> int:
-        """Return how many scripted faults are still to come on *endpoint*.
+        """Return the number of scripted faults that remain on *endpoint*.
 
         Raises:
             ValueError: There is no such endpoint.
@@ -221,14 +221,14 @@ class FakeService(Options):
         return self._plan.remaining(endpoint)
 
     async def start(self) -> None:
-        """Listen; after `close`, on the same ports and with the same tasks.
+        """Start listening; after `close`, on the same ports and with the same tasks.
 
         Raises:
             OSError: The port is taken.
-            RuntimeError: It is running already.
+            RuntimeError: It is already running.
         """
         if self._site.running:
-            raise RuntimeError(f"the service is running already, at {self.url}")
+            raise RuntimeError(f"the service is already running at {self.url}")
         try:
             self.port: int = await self._site.start(self.port)
             self._account.api_url = self._account.results_url = self.url
@@ -240,7 +240,7 @@ class FakeService(Options):
             raise
 
     async def close(self) -> None:
-        """Stop listening and cut every connection, whatever it is waiting for."""
+        """Stop listening and abort every connection, whatever it is waiting for."""
         await self._callbacks.close()
         await self._site.stop()
         await self._results.stop()

@@ -1,4 +1,4 @@
-"""One listening port, with its open connections counted."""
+"""A listening port that counts its open connections."""
 
 import asyncio
 import socket
@@ -11,14 +11,14 @@ from aiohttp import web
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _HOST = "127.0.0.1"
-# Thousands may connect at once; the default of 128 would turn some of them away.
+# Thousands may connect at once; the default of 128 would reject some of them.
 _BACKLOG = 4096
-# Seconds for a connection that slipped in while closing; 0 would mean for ever.
+# Seconds for a connection accepted while closing; 0 would mean forever.
 _GRACE = 0.1
 
 
 class Site:
-    """Serve *handler* on a port of 127.0.0.1, from start to stop."""
+    """Serves *handler* on a port of 127.0.0.1, from `start` to `stop`."""
 
     def __init__(self, handler: Handler) -> None:
         self.url: str = ""
@@ -29,7 +29,7 @@ class Site:
 
     @property
     def running(self) -> bool:
-        """Whether it listens."""
+        """Whether it is listening."""
         return self._running is not None
 
     async def start(self, port: int, ssl: SSLContext | None = None) -> int:
@@ -51,18 +51,18 @@ class Site:
         return bound
 
     async def stop(self) -> None:
-        """Stop listening and cut every connection, whatever it is waiting for."""
+        """Stop listening and abort every connection, whatever it is waiting for."""
         if self._running is None:
             return
         (runner, listener), self._running = self._running, None
-        # asyncio fails an assertion for each connection on its way from being accepted to
-        # being told of, if its server is closed meanwhile.
+        # asyncio fails an assertion for each connection that is accepted, but not yet reported to
+        # its protocol, when the server closes.
         listener.accepting = False
         await _let_accepted_connect()
         for site in runner.sites:
             await site.stop()
         await _let_accepted_connect()
-        # A handler ends with its connection, so that there is nothing to be graceful about.
+        # A handler ends with its connection, so there is nothing to wait for.
         for transport in self.connections.values():
             transport.abort()
         if self.connections:
@@ -71,7 +71,7 @@ class Site:
 
 
 async def _let_accepted_connect() -> None:
-    # The turns that a loop takes from accepting a socket to telling its protocol.
+    # The iterations of the loop between accepting a socket and notifying its protocol.
     for _ in range(2):
         await asyncio.sleep(0)
 
@@ -82,7 +82,7 @@ class _Listener(socket.socket):
     accepting = True
 
     def __repr__(self) -> str:
-        # Python's warning about an unclosed socket shows it.
+        # Shown in Python's warning about an unclosed socket.
         return "FakeService: use 'async with', or await its close()"
 
     def accept(self) -> tuple[socket.socket, Any]:
