@@ -119,6 +119,53 @@ def test_an_image_is_shrunk_and_upright(orientation: int) -> None:
     assert not {"comment", "exif", "icc_profile"} & set(image.info)
 
 
+# The primaries, as XYZ under D50.
+DISPLAY_P3 = (0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)
+ADOBE_RGB = (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)
+
+
+def profile(primaries: tuple[tuple[float, float, float], ...]) -> bytes:
+    """Make an ICC profile of an RGB colour space with a gamma of 2.2."""
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    tags = {b"wtpt": xyz(0.9642, 1.0, 0.82491)}
+    tags |= {bytes([c]) + b"XYZ": xyz(*p) for c, p in zip(b"rgb", primaries, strict=True)}
+    tags |= {bytes([c]) + b"TRC": b"curv" + struct.pack(">IIHH", 0, 1, 563, 0) for c in b"rgb"}
+    table, content, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, tag in tags.items():
+        table += name + struct.pack(">II", start + len(content), len(tag))
+        content += tag
+    body = struct.pack(">I", len(tags)) + table + content
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s28x3i",
+        128 + len(body),
+        b"",
+        0x02100000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
+        63190,
+        65536,
+        54061,
+    )
+    return head.ljust(128, b"\0") + body
+
+
+@pytest.mark.parametrize(
+    ("primaries", "colour"), [(DISPLAY_P3, (216, 93, 24)), (ADOBE_RGB, (227, 100, 42))]
+)
+def test_a_wide_colour_space_becomes_srgb(primaries: Any, colour: tuple[int, int, int]) -> None:
+    """As phones and cameras save it; viewers that ignore profiles show the right colours, too."""
+    image = Image.new("RGB", (64, 64), (200, 100, 50))
+    content = encode(image, "JPEG", icc_profile=profile(primaries), quality=95)
+    _, shrunk = decode(data_url(content, max_side=32))
+    assert near(shrunk.getpixel((16, 16)), colour)
+    assert "icc_profile" not in shrunk.info
+
+
 def test_colours_are_kept() -> None:
     """Of CMYK, of another profile than sRGB, of 16 bits of grey, of palettes."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

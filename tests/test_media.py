@@ -841,6 +841,8 @@ def test_a_packed_body_is_unpacked(encoding: str, size: int) -> None:
     content = bytearray()
     for start in range(0, len(packed), size):
         content += unpacking.decode(packed[start : start + size])
+        while unpacking.pending:
+            content += unpacking.decode(b"")
     assert content == PLAIN
     assert unpacking.complete
     short = decoder(encoding)
@@ -860,8 +862,34 @@ def test_a_damaged_body_is_a_value_error(encoding: str) -> None:
 def test_brotli_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("brotli", "brotlicffi"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match="compressed with brotli: install Brotli"):
+    with pytest.raises(ValueError, match=r"compressed with brotli: install Brotli 1\.2"):
         decoder("br")
+
+
+def test_an_old_brotli_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be told where to stop."""
+    monkeypatch.setattr(brotli, "Decompressor", object)
+    monkeypatch.setitem(sys.modules, "brotlicffi", None)
+    with pytest.raises(ValueError, match=r"install Brotli 1\.2"):
+        decoder("br")
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_a_bomb_is_unpacked_in_pieces(encoding: str) -> None:
+    bomb = bytes(100_000_000)
+    packed = brotli.compress(bomb, quality=1) if encoding == "br" else gzip.compress(bomb, 1)
+    unpacking = decoder(encoding)
+    assert unpacking is not None
+    size = len(unpacking.decode(packed[:1024]))
+    assert 0 < size < 2_000_000
+    start = 1024
+    while not unpacking.complete:
+        taken = b"" if unpacking.pending else packed[start : start + 1024]
+        start += len(taken)
+        piece = unpacking.decode(taken)
+        assert len(piece) < 2_000_000
+        size += len(piece)
+    assert size == len(bomb)
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity"])
@@ -951,3 +979,23 @@ def test_no_data_url_is_anything_but_a_value_error(text: str) -> None:
 def test_places_on_the_web(url: str, *, web: bool) -> None:
     """An http or https URL, and not one of megabytes."""
     assert is_web_url(url) is web
+
+
+async def test_names_that_differ_by_case_are_two_files_everywhere(tmp_path: Path) -> None:
+    """Also where the file system takes them for one, and for equal pictures."""
+
+    def link(source: Path, target: Path) -> None:
+        if target.name.lower() in {path.name.lower() for path in tmp_path.iterdir()}:
+            raise FileExistsError
+        os.link(source, target)
+
+    store = Files(link)
+    try:
+        names = []
+        for stem in ("Red Fox", "red fox", "RED FOX"):
+            options: dict[str, Any] = {"owner": stem, "replace": False}
+            path = await store.save(pieces([b"same"]), tmp_path, stem, ".png", **options)
+            names.append(path.name)
+    finally:
+        store.close()
+    assert names == ["Red Fox.png", "red fox-2.png", "RED FOX-3.png"]

@@ -5,9 +5,14 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+_PIECE: Final = 65_536  # bytes that are unpacked at once
+
 
 class Decoder(Protocol):
     """Decodes a body incrementally."""
+
+    pending: bool
+    """Whether there may be more content of the same data: decode nothing to get it."""
 
     def decode(self, data: bytes) -> bytes:
         """Return *data* decoded.
@@ -25,6 +30,8 @@ class Decoder(Protocol):
 
 class _Zlib:
     """Gzip of any number of members (RFC 1952), or deflate with or without its zlib header."""
+
+    pending = False  # it expands a thousandfold at most
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -61,13 +68,16 @@ class _Brotli:
     def __init__(self) -> None:
         self._module = _import_brotli()
         self._decompressor = self._module.Decompressor()
+        self.pending = False
 
     def decode(self, data: bytes) -> bytes:
         try:
-            unpacked: bytes = self._decompressor.process(data)
+            # A hundred bytes may be gigabytes.
+            content: bytes = self._decompressor.process(data, output_buffer_limit=_PIECE)
         except self._module.error as error:
             raise ValueError(f"the result is damaged: {error}") from error
-        return unpacked
+        self.pending = bool(content) and not self.complete
+        return content
 
     @property
     def complete(self) -> bool:
@@ -77,10 +87,12 @@ class _Brotli:
 def _import_brotli() -> Any:
     for name in ("brotli", "brotlicffi"):
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ImportError:
             continue
-    raise ValueError("the result is compressed with brotli: install Brotli")
+        if hasattr(module.Decompressor, "can_accept_more_data"):  # from 1.2 on
+            return module
+    raise ValueError("the result is compressed with brotli: install Brotli 1.2 or later")
 
 
 _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {

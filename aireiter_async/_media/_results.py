@@ -140,6 +140,10 @@ class Result:
     async def _read(self) -> bytes:
         """Return the next piece of the content, empty at its end."""
         while True:
+            if self._decoder is not None and self._decoder.pending:
+                if content := self._unpack(self._decoder, b""):
+                    return content
+                continue
             encoded, self._next = self._next, b""
             try:
                 encoded = encoded or await anext(self._chunks, b"")
