@@ -227,7 +227,7 @@ def test_a_deadline_holds_whatever_the_service_does(
     served.script(endpoint, Fault.hang())
     ran = aireiter(*argv, "--timeout", "0.2", "--json")
     assert (ran.status, ran.document["error"]["type"]) == (1, error)
-    assert "no certain answer within the 0.2 s of --timeout" in ran.err
+    assert "no definite outcome within the 0.2 s of --timeout" in ran.err
 
 
 def test_the_clients_own_timeout_is_passed_on() -> None:
@@ -261,8 +261,8 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     ),
     (("submit", *VIDEO, "video_length=soon"), "video_length must be a finite number, from 4 to 12"),
     (("submit", *VIDEO, "generate_audio=maybe"), "generate_audio must be"),
-    (("submit", "nano_banana", "prompt=a", "prompt=b"), "prompt is given 2 times and takes one"),
-    (("submit", "new_model", "x=a", "x=b"), "x is given 2 times and takes one value"),
+    (("submit", "nano_banana", "prompt=a", "prompt=b"), "prompt takes one value, got 2"),
+    (("submit", "new_model", "x=a", "x=b"), "x takes one value, got 2"),
     (("submit", *VIDEO, "--channel", "plus"), "has no channel plus"),
     (("submit", "veo3_1", "--channel", "plus"), "veo3_1_plus: prompt is required"),
     (("submit", *VIDEO, "--id", "a b"), "out_task_id must be 1 to 64"),
@@ -273,7 +273,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("submit", *VIDEO, "--callback-url", "ftp://x"), "callback_url must be"),
     (("submit", "m", "--params", "{"), "--params is not JSON: Expecting property name"),
     (("submit", "m", "--params", '{"a": NaN}'), "--params is not JSON: NaN is not a JSON number"),
-    (("submit", "m", "--params", '{"a": 1, "a": 2}'), "the key 'a' is there twice"),
+    (("submit", "m", "--params", '{"a": 1, "a": 2}'), "the key 'a' appears twice"),
     (("submit", "m", "--params", "[" * 100_000), "--params is not JSON"),
     (("submit", "m", "--params", "@no/such"), "--params cannot be read from 'no/such'"),
     (("submit", "m", "--params", "@/dev/null"), "--params @/dev/null is not JSON"),

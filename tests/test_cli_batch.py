@@ -129,7 +129,7 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
     assert float(rows.pop("seconds")) < 60
     assert rows == {
         "requests": "3 f.jsonl",
-        "succeeded": "3 3 of them before",
+        "succeeded": "3 3 of them earlier",
         "failed": "0",
         "retries": "0 of HTTP requests that failed",
         "settled": "0 lost responses, recovered without paying again",

@@ -49,7 +49,7 @@ def test_each_task_is_charged_once() -> None:
     assert states == [("downloaded", 40)]
     title, *lines, last = err.splitlines()
     assert title == (
-        "40 tasks on a service that loses responses: each must be paid for exactly once."
+        "40 tasks on a service that loses responses: each must be charged exactly once."
     )
     assert 1 <= len(lines) <= 10
     assert "40/40" in lines[-1]
@@ -65,7 +65,7 @@ def test_it_ends_with_the_comparison_and_the_next_command(
     names = [line.split()[0] for line in out.splitlines() if line[:1].strip()]
     assert names[:4] == ["tasks", "charges", "faults", "requests"]
     assert (
-        "\n1 answer was lost after the task was accepted. A client that resends would have paid "
+        "\n1 response was lost after the task was accepted. A client that resends would have paid "
         "6 times; this one paid 5 times.\n"
     ) in out
     assert "aireiter-demo-2" in out

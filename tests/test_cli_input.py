@@ -80,7 +80,7 @@ def test_an_array_is_read_like_lines() -> None:
         (f"[{GOOD},\n{{]", 2, "not JSON: Expecting property name"),
         (f"[{GOOD},", 1, "not JSON: Expecting value"),
         (f"[{GOOD}", 1, "a comma or ] is missing"),
-        (f"[{GOOD}]\n{GOOD}", 1, "the file goes on after the array"),
+        (f"[{GOOD}]\n{GOOD}", 1, "there is text after the array"),
         ("[" * 100_000, 1, "not JSON: "),
     ],
 )
@@ -104,10 +104,10 @@ BAD: list[tuple[str | bytes, str]] = [
     ("{'model': 'suno'}", "not JSON: Expecting property name"),
     (f"{GOOD} {GOOD}", "not JSON: Extra data at character 49"),
     ('{"model": NaN}', "not JSON: NaN is not a JSON number"),
-    ('{"model": "a", "model": "b"}', "not JSON: the key 'model' is there twice"),
+    ('{"model": "a", "model": "b"}', "not JSON: the key 'model' appears twice"),
     (
         '{"model": "new", "params": {"x": [{"y": 1, "y": 1}]}}',
-        "not JSON: the key 'y' is there twice",
+        "not JSON: the key 'y' appears twice",
     ),
     ("[" * 100_000, "not JSON: "),
     ("9" * 5000, "not JSON: "),
@@ -241,7 +241,7 @@ BAD_ROWS: list[tuple[bytes, int, str]] = [
     (b"prompt,notes\nx,y\n", 1, "--keep-columns carries it to --results"),
     (b"id;prompt\nx;y\n", 1, "the column 'id' is not a parameter of suno"),
     (b"prompt,\nx,y\n", 1, "a column has no name"),
-    (b"prompt,prompt\nx,y\n", 1, "the column 'prompt' is there twice"),
+    (b"prompt,prompt\nx,y\n", 1, "the column 'prompt' appears twice"),
     (b"prompt,title\nx,y,z\n", 2, "3 cells, but the header has 2; quote cells that contain"),
     (b"prompt\n\xff\n", 2, "column 'prompt': not UTF-8: byte 0xff at character 1"),
     (b"prompt\xff\nx\n", 1, "not UTF-8: byte 0xff at character 7"),
@@ -262,7 +262,7 @@ def test_a_bad_row_says_what_is_wrong(text: bytes, number: int, error: str) -> N
 
 def test_rows_need_a_model() -> None:
     (bad,) = rows("prompt\nx\n", "csv").read()
-    assert bad.error == "there is no column model: name the model of all rows with --model"
+    assert bad.error == "there is no column model: set the model of all rows with --model"
     with pytest.raises(UsageError, match="--model must name the model of the prompts in f"):
         rows("x\n", "txt")
 
@@ -383,7 +383,7 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("f.jsonl", b"\n\n", "has no requests"),
     ("f.csv", b"", "has no requests"),
     ("f.txt", b"# nothing\n", "has no requests"),
-    ("f.jsonl", b"prompt,seed\nx,1\n", "is not JSON Lines: it begins with 'prompt,seed'; for a ta"),
+    ("f.jsonl", b"prompt,seed\nx,1\n", "is not JSON Lines: it starts with 'prompt,seed'; for a ta"),
     ("f.json", b'{"a"', "is not a JSON array; for one object per line add --format jsonl"),
     ("prompts", b"a cat\n", "is unclear; add --format jsonl, json, csv, tsv, txt"),
     ("f.csv", b'{"model": "suno"}\n', "looks like JSON Lines; rename it, or add --format jsonl"),
@@ -462,7 +462,7 @@ def test_an_id_may_be_there_once(aireiter: Run, tmp_path: Path) -> None:
     assert (ran.status, ran.err.splitlines()) == (
         2,
         [
-            f"{path}, line 3: out_task_id mine is that of line 1",
+            f"{path}, line 3: out_task_id mine is used in line 1",
             f"aireiter: {path} has 1 invalid row; nothing was sent",
         ],
     )

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None for those of this process.
 
     Returns:
-        0: done; of a batch, all tasks succeeded.
+        0: success; for a batch, all tasks succeeded.
         1: the service or a task failed.
         2: invalid usage or input; nothing was sent.
         3: a batch was interrupted.
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         141: standard output was closed (SIGPIPE).
     """
     try:
-        from aireiter_async.cli._run import run  # noqa: PLC0415 - it needs the extra
+        from aireiter_async.cli._run import run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"cyclopts", "rich"}:
             raise

@@ -1,7 +1,7 @@
 """The commands; with ``_options``, the only module that imports cyclopts.
 
-Parsing runs nothing: it ends in a `Command` or in a `UsageError` of one line. Commands import
-what they need when they are called, so that the others work without it.
+Parsing runs nothing: it returns a `Command` or raises a `UsageError` of one line. Commands import
+their dependencies when called, so that the others work without them.
 """
 
 import sys
@@ -22,11 +22,11 @@ from aireiter_async.cli._output import Output, OutputOptions
 
 @frozen
 class Command:
-    """What a command line asks for.
+    """The command to run.
 
     Attributes:
-        action: Does it, and returns the exit status.
-        options: How it reports.
+        action: Runs it, and returns the exit status.
+        options: The output options.
     """
 
     action: Callable[[Output], Coroutine[Any, Any, int]]
@@ -44,7 +44,7 @@ _Batch: TypeAlias = Annotated[BatchOptions, Parameter(name="*")]
 _Model: TypeAlias = Annotated[str, Parameter(name=("--model", "-m"))]
 _Download: TypeAlias = Annotated[Path, Parameter(name=("--download", "-o"))]
 
-# cyclopts wants a default where all fields of a class have one.
+# cyclopts requires a default if all fields of a class have one.
 _CONNECTION: Final = Connection()
 _OUTPUT: Final = OutputOptions()
 _SUBMIT: Final = SubmitOptions()
@@ -74,10 +74,10 @@ _FIRST: Final = {"--help", "-h", "--version", "--install-completion"}
 
 
 def parse(argv: Sequence[str]) -> Command | None:
-    """Parse *argv*; None if help or the version was asked for, and printed.
+    """Parse *argv*; None if help or the version was requested, and printed.
 
     Raises:
-        UsageError: It cannot be understood.
+        UsageError: It is invalid.
     """
     if argv and argv[0].startswith("-") and argv[0] not in _FIRST:
         raise UsageError(f"options go after a command, as in: aireiter query ID {argv[0]}")
@@ -124,10 +124,10 @@ def demo(
     Args:
         tasks: Number of tasks; default 200.
         directory: Where to save the results; default: aireiter-demo, or aireiter-demo-2 and so on.
-        seed: Decides what goes wrong, and when.
-        concurrency: HTTP exchanges at once; default 32.
-        window: Tasks submitted and not ended; default 64.
-        output: How it reports.
+        seed: Random seed of the faults.
+        concurrency: Maximum concurrent HTTP exchanges; default 32.
+        window: Maximum tasks outstanding; default 64.
+        output: The output options.
     """
     from aireiter_async.cli import _demo  # noqa: PLC0415 - needs SQLite
 
@@ -143,7 +143,7 @@ def models(name: str | None = None, /, *, output: _Output = _OUTPUT) -> Command:
 
     Args:
         name: The model to show.
-        output: How it reports.
+        output: The output options.
     """
     from aireiter_async.cli import _models  # noqa: PLC0415 - loads the catalogue
 
@@ -165,19 +165,19 @@ def submit(
 
     Example: aireiter submit nano_banana_v2 prompt="a cat"
 
-    Its ID is printed to standard error before anything is sent: with it, nothing is lost. What
-    this release knows of the model is checked before anything is spent.
+    Its ID is printed to standard error before anything is sent, so that the task can always be
+    found again. Parameters are validated first if this release knows the model.
 
     Args:
         model: The model's name; see: aireiter models
         parameters: The model's parameters, NAME=VALUE; a repeated NAME makes an array. For a model
-            that this release does not know, a VALUE that is a number, true, false, an array or an
-            object of JSON is sent as that, any other as text. Where a parameter takes media, @FILE
-            is a local file, and @@ a literal @.
-        options: What to submit.
-        timeout: Seconds that the command may take.
-        connection: How to reach the service.
-        output: How it reports.
+            that this release does not know, a VALUE that is a JSON number, boolean, array or
+            object is sent as such, any other as text. For media parameters, @FILE is a local
+            file, and @@ a literal @.
+        options: The submit options.
+        timeout: Maximum seconds for the command.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
@@ -203,13 +203,13 @@ def run(
     Args:
         model: The model's name; see: aireiter models
         parameters: The model's parameters, NAME=VALUE, as for: aireiter submit
-        options: What to submit.
+        options: The submit options.
         download: Where to save the results; default: the current directory.
         name: The files' name, without suffix; default: the task's ID. {prompt}, {model},
             {out_task_id} and {n} (the output's number), with a width or a maximum length.
-        timeout: Seconds to wait for the task; it keeps running after them.
-        connection: How to reach the service.
-        output: How it reports.
+        timeout: Seconds until the task must have ended; it keeps running afterwards.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
@@ -240,19 +240,19 @@ def batch(
     Every row is checked before anything is sent. If a run is interrupted, even by kill -9, run the
     same command again to finish it.
 
-    Ctrl-C submits nothing more and ends when no submit is in flight; a second one ends at once.
+    Ctrl-C stops submitting and ends once no submit is in flight; a second one ends immediately.
 
     Args:
         file: The requests. JSON Lines or a JSON array of objects: model, params, and optionally
             out_task_id, callback_url, metadata. CSV, with any separator, or TSV: the columns are
             parameters, and optionally model and out_task_id; an empty cell is not sent. Text: one
             prompt per line; lines beginning with # are comments, and a prompt's own # needs a
-            backslash before it. @FILE, relative to this file, is a local file where a parameter
-            takes media. UTF-8 or UTF-16, also compressed with gzip; - is standard input.
-        parameters: Parameters of all rows that do not set them, NAME=VALUE.
-        options: What to do with them.
-        connection: How to reach the service.
-        output: How it reports.
+            backslash before it. For media parameters, @FILE is a local file, relative to this
+            file. UTF-8 or UTF-16, also compressed with gzip; - is standard input.
+        parameters: Parameters for all rows that do not set them, NAME=VALUE.
+        options: The batch options.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _batch  # noqa: PLC0415 - needs SQLite
 
@@ -273,9 +273,9 @@ def report(
     Args:
         ledger: The ledger of a batch, which may be running.
         page: The page, or its directory; default: the directory of the results.
-        standalone: Put small copies of the pictures into the page, which may then be sent
+        standalone: Embed small copies of the pictures in the page, so that it can be shared
             without them; needs the extra images.
-        output: How it reports.
+        output: The output options.
     """
     from aireiter_async.cli import _page  # noqa: PLC0415 - needs SQLite
 
@@ -297,9 +297,9 @@ def wait(
     Args:
         out_task_id: The task's ID.
         download: Save the results in this directory.
-        timeout: Seconds to wait; the task keeps running after them.
-        connection: How to reach the service.
-        output: How it reports.
+        timeout: Seconds to wait; the task keeps running afterwards.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
@@ -320,9 +320,9 @@ def query(
 
     Args:
         out_task_id: The task's ID.
-        timeout: Seconds that the command may take, retries included.
-        connection: How to reach the service.
-        output: How it reports.
+        timeout: Maximum seconds for the command, including retries.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
@@ -336,12 +336,12 @@ def balance(
     connection: _Connection = _CONNECTION,
     output: _Output = _OUTPUT,
 ) -> Command:
-    """Print the credits that are left.
+    """Print the remaining credits.
 
     Args:
-        timeout: Seconds that the command may take, retries included.
-        connection: How to reach the service.
-        output: How it reports.
+        timeout: Maximum seconds for the command, including retries.
+        connection: The connection options.
+        output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The batch command: a file of requests, checked, then run to its end."""
+"""The batch command: validate a file of requests, then run it."""
 
 import os
 import shlex
@@ -42,7 +42,7 @@ from aireiter_async.cli._summary import (
     result_document,
 )
 
-_SHOWN: Final = 20  # invalid rows
+_SHOWN: Final = 20  # invalid rows that are listed
 _NAME_FIELDS: Final = ("index", "line", "prompt", "model", "out_task_id", "n")
 _RERUN: Final = "run the same command again"
 
@@ -51,7 +51,7 @@ class InvalidRowsError(UsageError):
     """A file has rows that cannot be submitted.
 
     Attributes:
-        lines: The first of them, for a program.
+        lines: The first of them, for programs.
     """
 
     def __init__(self, text: str, lines: list[dict[str, Any]]) -> None:
@@ -79,7 +79,7 @@ async def batch(
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
     async with AsyncExitStack() as stack:
         try:
-            with catching(default_int_handler):  # nothing has started that must end well
+            with catching(default_int_handler):  # nothing to clean up yet
                 file, regular = stack.enter_context(open_input(name))
                 kind, encoding = detect(name, file, options.format)
                 rows = Rows(
@@ -133,7 +133,7 @@ async def _read_ledger(ledger: Ledger) -> Known:
 def _survey(
     rows: Rows, models: Counter[str], recorded: Known, options: BatchOptions
 ) -> dict[str, Any]:
-    """Return what a batch would do."""
+    """Return the document of a dry run or an estimate."""
     new: Counter[str] = Counter()
     known = 0
     for row in rows.read():
@@ -162,7 +162,7 @@ def _survey(
 
 
 async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Known, int]:
-    """Run a row of each kind of unknown price; return what is known then, and their number."""
+    """Run one row of each kind of unknown price; return the updated ledger and their number."""
     recorded = await _read_ledger(ledger)
     chosen: dict[str, Row] = {}
     for row in rows.read():
@@ -181,8 +181,8 @@ def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str], bool]:
     """Check all rows.
 
     Returns:
-        The number of requests by model, the columns that are kept, and whether a row names a
-        local file.
+        The number of requests by model, the kept columns, and whether any row names a local
+        file.
     """
     models: Counter[str] = Counter()
     columns: dict[str, None] = {}
@@ -216,11 +216,11 @@ def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> 
     if request.generated:
         return None
     line = first.setdefault(request.out_task_id, number)
-    return None if line == number else f"out_task_id {request.out_task_id} is that of line {line}"
+    return None if line == number else f"out_task_id {request.out_task_id} is used in line {line}"
 
 
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
-    """Return where the ledger is, after checking that no file would overwrite another."""
+    """Return the ledger's path, after checking that no file would overwrite another."""
     if options.ledger is None and not regular and not options.dry_run:
         raise UsageError(f"--ledger must name the ledger, because {name} can be read only once")
     path = Path(f"{name}.db") if options.ledger is None else options.ledger
@@ -232,7 +232,7 @@ def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
 
 
 def _check_name(options: BatchOptions, columns: Sequence[str]) -> None:
-    """Check the template of file names, before anything is paid for."""
+    """Check the name template before anything is paid for."""
     if options.name is None:
         return
     if options.download is None:
@@ -253,7 +253,7 @@ def _open_results(
     try:
         file = _open_text(path, "w")
         if table:
-            with file:  # closed, to notice now what cannot be written
+            with file:  # closed, to detect write errors now
                 file.write(table_line(map(mark_text, _header(columns))))
             file = _open_text(path, "a")
     except OSError as error:
@@ -297,13 +297,13 @@ def _cell(value: Any) -> Any:
 
 @define
 class Source:
-    """The requests of a file, until the batch is to stop.
+    """The requests of a file, until a stop is requested.
 
     Attributes:
         rows: The file.
-        total: How many requests there are.
-        stop: Whether to stop.
-        threads: Where rows are read that name local files, to read those, too; None: here.
+        total: The number of requests.
+        stop: The stop requests.
+        threads: Threads to read rows in, if any of them name local files.
 
     Raises:
         CommandError: The file has changed since it was checked.
@@ -319,7 +319,7 @@ class Source:
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         rows = self.rows.read()
-        for _ in range(self.total):  # rows appended meanwhile were not checked
+        for _ in range(self.total):  # rows appended since were not checked
             if self.stop.requested:
                 return
             if self.threads is None:
@@ -332,11 +332,11 @@ class Source:
         name = self.rows.name
         if row is None:
             raise CommandError(
-                f"{name} has fewer rows than when the batch began; restore it and {_RERUN}"
+                f"{name} has fewer rows than when the batch started; restore it and {_RERUN}"
             )
         if row.request is None:
             raise CommandError(
-                f"{name}, line {row.number}: {row.error}; it was valid when the batch began; "
+                f"{name}, line {row.number}: {row.error}; it was valid when the batch started; "
                 f"restore it and {_RERUN}"
             )
         return row
@@ -353,7 +353,7 @@ async def _run(
     """Run a batch whose rows are all valid, report it, and return the exit status.
 
     Raises:
-        Exception: What ended it early, after the report.
+        Exception: The error that ended it early, after the report.
     """
     summary, total = Summary(), source.total
 
@@ -395,7 +395,7 @@ async def _run(
                 failure = error
     if isinstance(failure, LedgerError) and not batch.progress.pulled:
         raise UsageError(f"--ledger: {_errors.describe(failure)}") from failure
-    if batch.stopped is not None:  # the rest was not even read
+    if batch.stopped is not None:  # the remaining rows were not even read
         summary.not_submitted = total - summary.succeeded - summary.failed
     progress = batch.progress
     spent, unpriced = await ledger.spent()

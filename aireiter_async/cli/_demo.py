@@ -26,7 +26,7 @@ from aireiter_async.cli._output import Output
 from aireiter_async.cli._page import write_page
 from aireiter_async.testing import Charge, FakeService
 
-# The defaults, at the speed of a service that makes a video in a second.
+# The default policies, scaled to a service that takes one second per task.
 _RETRY: Final = RetryPolicy(attempts=8, base=0.1, cap=1.0, settle=1.5)
 _POLLING: Final = PollPolicy(first=1.0, step=0.25, cap=1.0)
 _DIRECTORY: Final = Path("aireiter-demo")
@@ -37,7 +37,7 @@ _NEXT: Final = 'aireiter run nano_banana_v2 prompt="a lighthouse in a storm"'
 
 @frozen(kw_only=True)
 class DemoOptions:
-    """The options of the demo, as ``_app`` describes them."""
+    """The options of the demo, documented in ``_app``."""
 
     tasks: int
     directory: Path | None
@@ -65,7 +65,7 @@ async def run_demo(
     directory = options.directory or _unused(_DIRECTORY)
     make_directory("--directory", directory)
     tasks = _display.plural(options.tasks, "task")
-    output.note(f"{tasks} on a service that loses responses: each must be paid for exactly once.")
+    output.note(f"{tasks} on a service that loses responses: each must be charged exactly once.")
     outcomes: list[Outcome[SubmitRequest]] = []
     async with (
         service,
@@ -93,8 +93,8 @@ async def run_demo(
                 seconds=now.seconds,
                 left=now.expected_end,
                 counts={
-                    "lost responses": str(script.struck(service).get(LOST, 0)),
-                    "faults": str(sum(script.struck(service).values())),
+                    "lost responses": str(script.injected(service).get(LOST, 0)),
+                    "faults": str(sum(script.injected(service).values())),
                     "retries": str(client.stats.retries),
                     "submitted": str(client.stats.submitted),
                 },
@@ -107,7 +107,7 @@ async def run_demo(
                     step()
         seconds = batch.progress.seconds
         succeeded = [each.task for each in outcomes if each.ok is True]
-        faults = script.struck(service)
+        faults = script.injected(service)
         problems = find_problems(outcomes, service.charges)
         document = {
             "tasks": len(outcomes),
@@ -137,7 +137,7 @@ async def run_demo(
 def find_problems(
     outcomes: Sequence[Outcome[SubmitRequest]], charges: Sequence[Charge]
 ) -> list[str]:
-    """Return what is wrong: each task must have one charge, have succeeded and be on disk."""
+    """Return all problems: each task must be charged once, have succeeded and be on disk."""
     wanted = Counter(each.item.out_task_id for each in outcomes)
     charged = Counter(charge.out_task_id for charge in charges)
     lacking = {
@@ -159,7 +159,7 @@ def demo_view(document: Mapping[str, Any]) -> _display.View:
         return sums
     lost = document["faults"].get(LOST, 0)
     resent, paid = document["charges_if_resent"], document["charges"]
-    answers = "1 answer was" if lost == 1 else f"{lost:,} answers were"
+    answers = "1 response was" if lost == 1 else f"{lost:,} responses were"
     return _display.page(
         sums,
         _display.verdict(
@@ -181,7 +181,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     faults: Mapping[str, int] = document["faults"]
     yield "tasks", f"{document['tasks']:,}", f"{document['succeeded']:,} succeeded"
     yield "charges", f"{document['charges']:,}", "on the service's own list"
-    yield "faults", f"{sum(faults.values()):,}", "that the service was told to produce:"
+    yield "faults", f"{sum(faults.values()):,}", "injected into the service:"
     for what, times in faults.items():
         yield "", f"{times:,}", what
     yield "requests", f"{document['requests']:,}", "submits, polls and downloads"
@@ -207,6 +207,6 @@ def _listed(ids: Sequence[str]) -> str:
 
 
 def _unused(path: Path) -> Path:
-    """Return *path*, with a number in its name if it is taken."""
+    """Return *path*, with a number appended to its name if it exists."""
     names = (path if n == 1 else path.with_stem(f"{path.stem}-{n}") for n in count(1))
     return next(each for each in names if not os.path.lexists(each))

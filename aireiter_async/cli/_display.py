@@ -26,19 +26,19 @@ _BAR: Final = 40
 _SMALLEST_BAR: Final = 8
 _REFRESH: Final = 12  # times per second
 _PLAIN_LINES: Final = 10
-_PLAIN_SECONDS: Final = 60.0  # at most between two lines, while anything happens
-# Not "printable" for Python, yet harmless: emoji sequences are made with it.
+_PLAIN_SECONDS: Final = 60.0  # maximum between lines, while there are changes
+# Not "printable" for Python, but harmless: it joins emoji.
 _JOINER: Final = "\u200d"
 
 
 def clean(text: str) -> str:
-    """Return *text* as one line without characters that could steer a terminal."""
+    """Return *text* as one line, without characters that could control a terminal."""
     line = " ".join(text.split())
     return line if line.isprintable() else escape(line)
 
 
 def escape(text: str, keep: str = "") -> str:
-    """Replace control, bidi and other invisible characters, but for those in *keep*."""
+    """Escape control, bidi and other invisible characters, except those in *keep*."""
     harmless = keep + _JOINER
     return "".join(
         char if char in harmless or char.isprintable() else _escape(char) for char in text
@@ -55,7 +55,7 @@ def _escape(char: str) -> str:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Let the command report it; rich would end the process."""
+        """Let the command report it: rich would end the process."""
         raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
 
 
@@ -72,7 +72,7 @@ def console(stream: TextIO, width: int | None = None) -> Console:
 
 
 def render(view: View, stream: TextIO) -> str:
-    """Return *view* as text for *stream*, with colours where it shows them."""
+    """Return *view* as text for *stream*, with colours if it supports them."""
     buffer = io.StringIO()
     target = console(stream, None if stream.isatty() else _UNWRAPPED)
     with target.capture() as captured:
@@ -82,7 +82,7 @@ def render(view: View, stream: TextIO) -> str:
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> View:
-    """Show names and values, one pair a line; a name is not repeated below itself."""
+    """Show names and values, one pair per line, without repeating a name."""
     shown = [(name, clean(value)) for name, value in rows]
     width = max(len(name) for name, _ in shown) + 2
     text, before = Text(), None
@@ -116,7 +116,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
 
 
 def page(*parts: View) -> View:
-    """Put views below each other, with an empty line between two."""
+    """Stack views, separated by empty lines."""
     shown: list[View] = []
     for part in parts:
         shown += [part, Text()]
@@ -129,23 +129,23 @@ def verdict(text: str, *, good: bool) -> View:
 
 
 def number(value: float) -> str:
-    """Write an amount of credits or tasks with no more digits than it has."""
+    """Format an amount without trailing zeros."""
     return f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun, such as "1 file" or "1,200 files"."""
+    """Format a count with its noun, such as "1 file" or "1,200 files"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _is_live(target: Console) -> bool:
-    """Return whether lines can be redrawn: FORCE_COLOR does not make a file a terminal."""
+    """Return whether lines can be redrawn, which FORCE_COLOR does not imply."""
     return target.file.isatty() and not target.is_dumb_terminal
 
 
 @contextmanager
 def waiting(what: str, stream: TextIO) -> Generator[Callable[[str], None], None, None]:
-    """Show how long *what* has been running; yields a function that takes each new status."""
+    """Show how long *what* has been running; yields a function to call with each status."""
     target = console(stream)
     if not _is_live(target):
         yield lambda status: print(f"{what} is {clean(status)}", file=stream, flush=True)
@@ -158,14 +158,14 @@ def waiting(what: str, stream: TextIO) -> Generator[Callable[[str], None], None,
 
 @frozen(kw_only=True)
 class ProgressView:
-    """The progress of a batch as it is shown.
+    """The progress of a batch, as displayed.
 
     Attributes:
-        total: Requests in all.
-        done: Requests that have ended, either way.
-        seconds: Elapsed so far.
-        left: Seconds left, None while that is unknown.
-        counts: Other figures by their names, the most important first.
+        total: Number of requests.
+        done: Requests that have ended, successfully or not.
+        seconds: Elapsed seconds.
+        left: Remaining seconds, None if unknown.
+        counts: Other figures by name, the most important first.
     """
 
     total: int
@@ -182,7 +182,7 @@ def following(
     """Show the progress of a batch: live on a terminal, elsewhere a line per tenth or minute.
 
     Args:
-        total: Requests in all.
+        total: Number of requests.
         view: Returns the current progress; also called from another thread.
         stream: Where to show it.
 
@@ -214,7 +214,7 @@ def following(
 
 
 def progress_lines(now: ProgressView, width: int) -> View:
-    """Show progress in two lines of at most *width* columns; what does not fit is left out."""
+    """Show progress in two lines of at most *width* columns, omitting what does not fit."""
     left = "" if now.left is None else f"{timedelta(seconds=round(now.left))} left"
     count = f"{now.done}/{now.total}"
     head = _fitting([(count, ""), (left, "dim"), (f"{now.seconds:.0f} s", "dim")], width)

@@ -1,4 +1,4 @@
-"""Exceptions as the command reports them: exit status, one line, JSON document."""
+"""Report exceptions: as exit status, one line and JSON document."""
 
 import errno
 import re
@@ -22,14 +22,14 @@ BATCH_INTERRUPTED: Final = 3
 BUDGET_REACHED: Final = 4
 BATCH_STOPPED: Final = 5
 INTERRUPTED: Final = 130
-OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, what a shell reports for a program that SIGPIPE ended
+OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 
 # Attributes of errors that a program can act on.
 _CARRIED: Final = ("code", "failure_code", "retry_after", "out_task_id", "status", "url", "lines")
 
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
-# Keywords of the library that are options of the command line.
+# The library's keywords and the matching command-line options.
 _OPTIONS: Final[Mapping[str, str]] = {
     "allow_http=True": "--allow-http",
     "api_key": "--api-key",
@@ -57,14 +57,14 @@ class UsageError(ValueError):
 
 
 class CommandError(Exception):
-    """The command ran, and its outcome is not what was asked for."""
+    """The command ran, but did not achieve its goal."""
 
 
-class Interrupted(CommandError):  # noqa: N818 - the name that programs read
+class Interrupted(CommandError):  # noqa: N818 - a name in JSON output
     """SIGINT or SIGTERM ended the command.
 
     Attributes:
-        out_task_id: The task that is left running, if any.
+        out_task_id: The task that keeps running, if any.
     """
 
     def __init__(self, message: str, out_task_id: str | None = None) -> None:
@@ -95,7 +95,7 @@ def exit_status(error: Exception) -> int:
 
 
 def describe(error: Exception) -> str:
-    """Return one line: what happened and what to do about it."""
+    """Return one line: what happened, and what to do."""
     hint = advice(error)
     return f"{summarize(error)}; {hint}" if hint else summarize(error)
 
@@ -103,7 +103,7 @@ def describe(error: Exception) -> str:
 def summarize(error: Exception) -> str:
     """Return what happened, in the terms of the command line."""
     match error:
-        case APIError() | TaskFailedError():  # the service's own words stay as they are
+        case APIError() | TaskFailedError():  # the service's own words, unchanged
             return str(error)
         case InvalidParamsError():
             return f"{error.model}: {'; '.join(map(str, error.problems))}"
@@ -118,7 +118,7 @@ def summarize(error: Exception) -> str:
 
 
 def advice(error: Exception) -> str:
-    """Return what to do about *error*, in the terms of the command line; "" if nothing."""
+    """Return what to do about *error*, in the terms of the command line; may be empty."""
     if any(getattr(each, "errno", None) in _OUT_OF_FILES for each in _causes(error)):
         return "raise the limit on open files (ulimit -n 4096), or lower --concurrency"
     match error:

@@ -1,4 +1,4 @@
-"""The demo's service: its requests and its faults, decided by a seed."""
+"""The demo's requests and faults, derived from a seed."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from aireiter_async.testing import FakeService, Fault
 _Endpoint = Literal["submit", "query", "result"]
 
 LOST: Final = "tasks accepted, the response lost"
-_REFUSED: Final = "submits that failed before that"
+_NOT_ACCEPTED: Final = "submits that failed before that"
 _POLLS: Final = "polls that failed"
 _CUT: Final = "downloads cut off"
 _LIMITED: Final = "rate limits (429)"
@@ -21,14 +21,14 @@ _LIMITED: Final = "rate limits (429)"
 _FAULTS: Final[Mapping[_Endpoint, tuple[tuple[str, Fault], ...]]] = {
     "submit": (
         (LOST, Fault.lost_answer(accepted=True)),
-        (_REFUSED, Fault.lost_answer()),
+        (_NOT_ACCEPTED, Fault.lost_answer()),
         (LOST, Fault.reset(accepted=True)),
         (LOST, Fault.truncated(accepted=True)),
-        (_REFUSED, Fault.server_error(503)),
+        (_NOT_ACCEPTED, Fault.server_error(503)),
         (LOST, Fault.html(502, accepted=True)),
-        (_REFUSED, Fault.reset()),
+        (_NOT_ACCEPTED, Fault.reset()),
         (LOST, Fault.no_data(accepted=True)),
-        (_REFUSED, Fault.html(502)),
+        (_NOT_ACCEPTED, Fault.html(502)),
         (LOST, Fault.broken_json(accepted=True)),
     ),
     "query": (
@@ -81,8 +81,8 @@ class FaultScript:
     """The faults of one demo.
 
     Args:
-        tasks: How many will be submitted.
-        seed: Decides which request gets which fault.
+        tasks: The number of tasks.
+        seed: The random seed.
     """
 
     def __init__(self, tasks: int, seed: int) -> None:
@@ -97,7 +97,7 @@ class FaultScript:
     def service(self) -> FakeService:
         """Create the service: its prices are invented, and tasks become visible late.
 
-        A used ID is charged again, the worst that a service can do.
+        A used ID is charged again, which is the worst case.
         """
         service = FakeService(
             durations=1.25,
@@ -112,7 +112,7 @@ class FaultScript:
             service.script(name, *(fault for _, fault in script))
         return service
 
-    def struck(self, service: FakeService) -> dict[str, int]:
+    def injected(self, service: FakeService) -> dict[str, int]:
         """Count the faults so far, by their names."""
         counts: Counter[str] = Counter()
         for name, script in self._scripts.items():
@@ -123,7 +123,7 @@ class FaultScript:
 
 
 def _script(endpoint: _Endpoint, tasks: int, chance: random.Random) -> list[tuple[str, Fault]]:
-    """Spread faults over the requests that are certain to come: one for each task."""
+    """Spread faults over the requests that are certain to happen: one per task."""
     count = math.ceil(_SHARES[endpoint] * tasks)
     script = list(islice(cycle(_FAULTS[endpoint]), count))
     script += [("", Fault.ok())] * (tasks - count)
@@ -132,4 +132,4 @@ def _script(endpoint: _Endpoint, tasks: int, chance: random.Random) -> list[tupl
 
 
 def _chance(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - repeatable, guards nothing
+    return random.Random(seed)  # noqa: S311 - repeatable, not for security

@@ -1,4 +1,4 @@
-"""The models command: the catalogue, or one model of it."""
+"""The models command: the catalogue, or one of its models."""
 
 import inspect
 import json
@@ -115,7 +115,7 @@ def _model_view(document: Mapping[str, Any]) -> _display.View:
     return _display.page(
         _display.facts(head),
         _display.table(
-            ("parameter", "type", "default", "what it is; what is allowed"),
+            ("parameter", "type", "default", "description and limits"),
             [_row(each) for each in document["parameters"]],
         ),
         _display.facts(

@@ -31,13 +31,13 @@ class Connection:
     """How a command reaches the service.
 
     Attributes:
-        api_key: The API key. Safer in the environment, as AIREITER_API_KEY:
-            other users see the options of a process.
+        api_key: The API key. It is safer in the environment, as AIREITER_API_KEY:
+            other users can see the options of a process.
         base_url: The service; default: AIREITER_BASE_URL, or
             https://aireiter.com.
         user_agent: The User-Agent, should the CDN reject this package's own.
         proxy: URL of an http or https proxy; default: the environment's
-            HTTPS_PROXY or HTTP_PROXY, but for hosts in NO_PROXY and this machine.
+            HTTPS_PROXY or HTTP_PROXY, except for hosts in NO_PROXY and this machine.
         allow_http: Allow an http:// base URL on another machine, to which the
             key travels unencrypted.
     """

@@ -1,4 +1,4 @@
-"""Where a command writes, and what it knows if it is interrupted.
+"""The output of a command, and its state for when it is interrupted.
 
 Standard output gets the result, with ``--json`` one document and nothing else; messages go to
 standard error. Everything passes `Output.write`, which redacts the API key.
@@ -24,15 +24,15 @@ from aireiter_async.cli import _display, _errors
 from aireiter_async.errors import TaskError
 
 _SECRET_OPTION: Final = re.compile(r"--?(?:api[-_]?key|proxy)(?:=(.*))?", re.IGNORECASE | re.DOTALL)
-_SHORTEST_KEY: Final = 8  # a shorter one would hide parts of ordinary words
+_SHORTEST_KEY: Final = 8  # redacting shorter ones would mangle ordinary words
 _HIDDEN: Final = "***"
-_LONGEST_URL: Final = 2_000  # characters that are shown
-_UNUSUAL: Final = re.compile(r"[^\x00-\x7e]")  # json.dumps escapes what is below already
+_MAX_URL: Final = 2_000  # characters that are shown
+_UNUSUAL: Final = re.compile(r"[^\x00-\x7e]")  # json.dumps escapes lower characters itself
 
 
 @frozen(kw_only=True)
 class OutputOptions:
-    """How a command reports.
+    """The output options of a command.
 
     Attributes:
         json: Print one JSON document on standard output, and nothing else there.
@@ -45,13 +45,13 @@ class OutputOptions:
 
 @define
 class Output:
-    """What one run of the command writes.
+    """The output of one run of the command.
 
     Attributes:
-        options: How it reports.
-        keys: Texts that are never shown.
-        running: The ID of the task that keeps running without this program.
-        submitting: Whether it is not known yet that the service has that task.
+        options: The output options.
+        keys: Secrets to redact.
+        running: The ID of the task that would keep running without this program.
+        submitting: Whether the service has not yet confirmed that task.
         task: The task that the command is about, as last seen.
     """
 
@@ -64,7 +64,7 @@ class Output:
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> Self:
-        """Read from *argv* what is needed even if it cannot be parsed."""
+        """Create it from *argv*, even if that cannot be parsed."""
         keys = tuple(key for key in _keys(argv) if len(key) >= _SHORTEST_KEY)
         return cls(OutputOptions(json="--json" in argv, debug="--debug" in argv), keys)
 
@@ -122,10 +122,10 @@ class Output:
 
 
 def encode(document: Any, indent: int | None = 2) -> str:
-    """Encode as JSON; characters that could steer a terminal are escaped.
+    """Encode as JSON, escaping characters that could control a terminal.
 
     Args:
-        document: What is encoded.
+        document: The value to encode.
         indent: Columns per level; None for one line.
     """
     text = json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False)
@@ -145,7 +145,7 @@ def task_document(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
 
 def balance_document(balance: Balance) -> dict[str, Any]:
     """Return *balance* as a JSON object, with the whole reply."""
-    # The raw of a quota is part of the whole reply.
+    # A quota's raw is part of the whole reply.
     document = attrs.asdict(balance, filter=lambda attribute, _: attribute.name != "raw")
     return {**document, "raw": balance.raw}
 
@@ -195,8 +195,8 @@ def _output_rows(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shortened(url: str) -> str:
-    """Shorten a URL that contains the result itself, megabytes of it."""
-    return url if len(url) <= _LONGEST_URL else f"{url[:100]}... ({len(url):,} characters)"
+    """Shorten a data URL, which may have megabytes."""
+    return url if len(url) <= _MAX_URL else f"{url[:100]}... ({len(url):,} characters)"
 
 
 def _quota(quota: Mapping[str, Any]) -> str:

@@ -59,8 +59,8 @@ async def keep_page(
         ledger: The ledger, open.
         page: The page, or its directory.
         retry: The command that retries failed tasks.
-        note: Called if the page cannot be written: that is no reason to end the batch.
-        sleep: Waits some seconds.
+        note: Called if the page cannot be written, which does not end the batch.
+        sleep: Sleeps for a number of seconds.
     """
     failure: Exception | None = None
 
@@ -75,7 +75,7 @@ async def keep_page(
     async def rewrite() -> None:
         while True:
             began = monotonic()
-            await write(Ledger(ledger.path))  # read beside the batch, which does not wait for it
+            await write(Ledger(ledger.path))  # read concurrently, without blocking the batch
             await sleep(max(_PERIOD, _SHARE * (monotonic() - began)))
 
     rewriting = asyncio.create_task(rewrite())
@@ -85,7 +85,7 @@ async def keep_page(
         rewriting.cancel()
         with suppress(asyncio.CancelledError):
             await rewriting
-        await write(ledger)  # with what waits to be recorded
+        await write(ledger)  # including pending changes
         if failure is not None:
             note(f"aireiter: the report cannot be written: {_errors.describe(failure)}")
 
@@ -97,13 +97,13 @@ async def write_page(
     *,
     standalone: bool = False,
 ) -> dict[str, Any]:
-    """Write the page of a ledger, whole or not at all.
+    """Write the page of a ledger atomically.
 
     Args:
         ledger: The ledger, open or not.
         page: The page, or its directory; None: the directory of the results.
         retry: The command that retries failed tasks.
-        standalone: Whether small copies of the pictures are in the page.
+        standalone: Whether to embed small copies of the pictures.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -145,7 +145,7 @@ def _write(
 
 
 def _replace(page: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     part = page.with_name(f".{page.name}.part")
     try:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -17,7 +17,7 @@ from aireiter_async.models import Model, UnknownModelError
 STDIN: Final = "-"
 _BOOLEANS: Final = {"true": True, "false": False}
 _ANY: Final[tuple[type, ...]] = (bool, int, float, list, dict)
-# The JSON types that a value's text is read as, by the parameter's type; all else stays text.
+# The JSON types that a value may be parsed as, by the parameter's type; others remain text.
 _READ: Final[Mapping[str | None, tuple[type, ...]]] = {
     "integer": (int, float),
     "number": (int, float),
@@ -28,7 +28,7 @@ _READ: Final[Mapping[str | None, tuple[type, ...]]] = {
 
 @cache
 def parameter_types(model: str) -> Mapping[str, str]:
-    """Return the types of the parameters of *model* by their names; none if it is not known."""
+    """Return the parameter types of *model* by name; empty if it is unknown."""
     try:
         return {parameter.name: parameter.type for parameter in models.describe(model)}
     except UnknownModelError:
@@ -45,12 +45,12 @@ def _media_parameters(model: str) -> tuple[str, ...]:
 
 
 def name_files(model: str, params: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Replace ``@FILE`` by its path, where a parameter takes media; ``@@`` is a literal @.
+    """Replace ``@FILE`` in media parameters by its path; ``@@`` is a literal @.
 
     Args:
         model: The model's name.
         params: The parameters.
-        directory: What the files' names are relative to.
+        directory: The directory that file names are relative to.
     """
 
     def read(value: Any) -> Any:
@@ -72,18 +72,18 @@ def make_request(
     max_side: int | None = None,
     note: Callable[[str], None] | None = None,
 ) -> SubmitRequest:
-    """Make a request of parameters that `name_files` has returned; it reads the files.
+    """Make a request from parameters returned by `name_files`, reading the files.
 
     Args:
         model: The model's name.
         params: The parameters.
         options: Other arguments of `SubmitRequest`.
-        max_side: Pixels that the longer side of an image has at most.
-        note: Called with what the user should know; None: the parameters are not checked.
+        max_side: Maximum pixels of the longer side of an image.
+        note: Called with notes for the user; None skips validation.
 
     Raises:
         InvalidParamsError: A parameter is not as documented.
-        ValueError: A file cannot be read, or not be sent.
+        ValueError: A file cannot be read or sent.
     """
     if note is None:
         read = {name: _read_media(name, value, max_side) for name, value in params.items()}
@@ -117,7 +117,7 @@ def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:
         if not name or not equals:
             raise UsageError(
                 f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}; "
-                "a prompt is given as prompt=... or --prompt"
+                "write a prompt as prompt=... or --prompt"
             )
         given.setdefault(name, []).append(text)
     return given
@@ -127,7 +127,7 @@ def read_pairs(given: Mapping[str, Sequence[str]], types: Mapping[str, str]) -> 
     """Read the values of `split_pairs`; several values of a name make an array.
 
     Raises:
-        UsageError: There are several and the parameter takes one.
+        UsageError: There are several values, but the parameter takes one.
     """
     return {name: _read_values(name, texts, types.get(name)) for name, texts in given.items()}
 
@@ -137,19 +137,17 @@ def _read_values(name: str, texts: Sequence[str], kind: str | None) -> Any:
         return read_value(texts[0], kind)
     if kind is not None and kind.endswith("[]"):
         return list(texts)
-    raise UsageError(
-        f"{name} is given {len(texts)} times and takes one value; write an array as JSON"
-    )
+    raise UsageError(f"{name} takes one value, got {len(texts)}; write an array as JSON")
 
 
 def read_value(text: str, kind: str | None) -> Any:
-    """Read *text* as the parameter's type; what does not fit stays text, for the check to name."""
+    """Parse *text* as the parameter's type; text that does not fit is left for validation."""
     if kind == "string":
         return text
     if kind == "boolean":
         return _BOOLEANS.get(text.lower(), text)
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return text
     return value if type(value) in _READ.get(kind, _ANY) else text
@@ -158,12 +156,12 @@ def read_value(text: str, kind: str | None) -> Any:
 def check_params(
     model: str, given: Mapping[str, Any], note: Callable[[str], None]
 ) -> Mapping[str, Any] | Model:
-    """Check *given* as far as this release knows *model*.
+    """Validate *given* if this release knows *model*.
 
     Args:
         model: The model's name.
         given: The parameters.
-        note: Called if the model is not known; *given* is then returned as it is.
+        note: Called if the model is unknown; *given* is then returned unchanged.
 
     Raises:
         InvalidParamsError: A parameter is not as documented.
@@ -180,7 +178,7 @@ def read_object(option: str, text: str) -> dict[str, Any]:
     """Read a JSON object from an option: the text itself, or ``@FILE``.
 
     Raises:
-        UsageError: There is no such file, or it is not a JSON object.
+        UsageError: The file does not exist, or the text is not a JSON object.
     """
     if text.startswith("@"):
         option, text = f"{option} {text}", _read_file(option, text[1:])
@@ -226,19 +224,19 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"not JSON: {error}") from error
 
 
-def _refuse_constant(text: str) -> NoReturn:
+def _reject_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {reprlib.repr(repeated)} is there twice")
+        raise ValueError(f"the key {reprlib.repr(repeated)} appears twice")
     return found
 
 
 _DECODER: Final = json.JSONDecoder(
-    parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats
+    parse_constant=_reject_constant, object_pairs_hook=_reject_duplicates
 )

@@ -195,7 +195,7 @@ class Rows:
             defaults = name_files(model, defaults, Path())
             params = name_files(model, params or {}, Path(self.name).parent)
         params = {**defaults, **(params or {})}
-        SubmitRequest(model, {}, **given)  # says what is wrong with the model's name
+        SubmitRequest(model, {}, **given)  # raises for an invalid model name
         checked = None if self.unchecked else note
         request = make_request(model, params, given, max_side=self.max_image_side, note=checked)
         return Row(record.number, request, columns=record.kept)
@@ -204,7 +204,7 @@ class Rows:
         """Read the records of the file."""
         self.file.seek(0)
         self.skipped.clear()
-        # Bytes that are not UTF-8 become surrogates, which are found in their row.
+        # Invalid UTF-8 becomes surrogates, which are reported with their row.
         errors = "strict" if self.encoding == "utf-16" else "surrogateescape"
         text = io.TextIOWrapper(self.file, self.encoding, errors=errors, newline="")
         readers = {"jsonl": _json_lines, "json": _json_array, "txt": _prompts}
@@ -214,11 +214,11 @@ class Rows:
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
             raise UsageError(f"{self.name} cannot be read to its end: {error}") from error
         finally:
-            with suppress(ValueError):  # it is closed already
-                text.detach()  # or the file would be closed, too
+            with suppress(ValueError):  # already closed
+                text.detach()  # otherwise the file would be closed as well
 
     def _table(self, lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
-        """Read a table: the first row has the columns' names."""
+        """Read a table, whose first row is the header."""
         csv.field_size_limit(_LARGEST_CELL)
         lines = iter(lines)
         start, header = 0, ""
@@ -234,7 +234,7 @@ class Rows:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                # The rows that follow cannot be told apart.
+                # The following rows cannot be separated.
                 yield _Record(number, error=_csv_error(error, separator))
                 return
             if cells is None:
@@ -250,15 +250,15 @@ class Rows:
                 yield self._from_cells(number, columns, cells)
 
     def _check_columns(self, columns: list[str]) -> str | None:
-        """Return what is wrong with the header, which is wrong in every row."""
+        """Return the problem with the header, if any."""
         known: Mapping[str, str] = parameter_types(self.model) if self.model else {}
         if "model" not in columns and self.model is None:
-            return "there is no column model: name the model of all rows with --model"
+            return "there is no column model: set the model of all rows with --model"
         for column in columns:
             if not column:
                 return "a column has no name"
             if columns.count(column) > 1:
-                return f"the column {reprlib.repr(column)} is there twice"
+                return f"the column {reprlib.repr(column)} appears twice"
             if wrong := _wrong_text(column):
                 return wrong
             free = self.unchecked or self.keep_columns or "model" in columns or not known
@@ -300,7 +300,7 @@ def _json_lines(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record
 
 
 def _json_array(file: io.TextIOWrapper, _skipped: Counter[str]) -> Iterator[_Record]:
-    """Read the items of a JSON array, with the lines that they begin in."""
+    """Read the items of a JSON array, with their line numbers."""
     text = file.read()
     position, counted, number = text.index("[") + 1, 0, 1
     while True:
@@ -309,7 +309,7 @@ def _json_array(file: io.TextIOWrapper, _skipped: Counter[str]) -> Iterator[_Rec
         counted = position
         if text[position : position + 1] == "]":
             if text[position + 1 :].strip():
-                yield _Record(number, error="not JSON: the file goes on after the array")
+                yield _Record(number, error="not JSON: there is text after the array")
             return
         try:
             _, end = json.JSONDecoder().raw_decode(text, position)
@@ -361,11 +361,11 @@ def _prompts(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
 
 
 def find_separator(header: str, known: Collection[str]) -> str:
-    """Return what separates the columns of *header*: never a letter, nor a part of a name.
+    """Return the column separator of *header*: never a letter or part of a name.
 
     Args:
         header: The first line of a table.
-        known: Names that columns usually have.
+        known: Common column names.
     """
     bare = re.sub(r'"[^"]*"', "", header.strip("\r\n"))
     marks = dict.fromkeys(char for char in bare if char in _SEPARATORS)
@@ -378,7 +378,7 @@ def find_separator(header: str, known: Collection[str]) -> str:
 
 
 def mark_text(text: str) -> str:
-    """Mark a cell that a spreadsheet would run as a formula as text; `Rows` removes the mark."""
+    """Mark a cell as text if a spreadsheet would run it as a formula; `Rows` removes the mark."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -401,7 +401,7 @@ def _csv_error(error: csv.Error, separator: str) -> str:
 
 
 def _wrong_text(text: str) -> str | None:
-    """Return what is wrong with text that was read from the file."""
+    """Return the problem with text from the file, if any."""
     if text.isascii():
         return None
     found = re.search("[\udc80-\udcff]", text)
@@ -434,8 +434,7 @@ def open_input(name: str) -> Generator[tuple[IO[bytes], bool], None, None]:
     """Open the file *name*, or standard input for ``-``, and decompress it.
 
     Yields:
-        The file, and whether it is a regular one: what can be read only once is copied to a
-        temporary file.
+        The file, and whether it is a regular one; any other is copied to a temporary file.
 
     Raises:
         UsageError: It cannot be read.
@@ -461,12 +460,12 @@ def detect(name: str, file: IO[bytes], format_: Format | None) -> tuple[Format, 
     """Return the format and the encoding of *file*.
 
     Args:
-        name: Its name, whose suffix counts.
+        name: The file's name, for its suffix.
         file: The file.
         format_: The format, if the user gave it.
 
     Raises:
-        UsageError: It is none that can be read, or its format cannot be told.
+        UsageError: The format is not supported or unclear.
     """
     try:
         start = file.read(_PEEK)
@@ -495,7 +494,7 @@ def detect(name: str, file: IO[bytes], format_: Format | None) -> tuple[Format, 
     if found == "jsonl" and text[:1] not in {"{", "["} and text:
         line = reprlib.repr(text.splitlines()[0])
         raise UsageError(
-            f"{name} is not JSON Lines: it begins with {line}; for a table add --format csv, "
+            f"{name} is not JSON Lines: it starts with {line}; for a table add --format csv, "
             "for one prompt per line --format txt"
         )
     if found == "json" and text[:1] != "[":

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a batch ends in two steps, and nothing is lost."""
+"""SIGINT and SIGTERM: end a batch in two steps, without losing anything."""
 
 import asyncio
 import signal
@@ -9,8 +9,8 @@ from typing import Final
 
 from aireiter_async.cli._display import plural
 
-_STEPS: Final = 2  # one signal more ends the program, whatever it is doing
-_LAG: Final = 0.25  # seconds; progress is reported at most this late
+_STEPS: Final = 2  # a further signal ends the program immediately
+_LAG: Final = 0.25  # seconds: maximum delay of progress reports
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def catching(
 ) -> Generator[None, None, None]:
     """Install *handler* for the given signals (default: SIGINT and SIGTERM).
 
-    A signal that is ignored, as SIGINT is in a shell's background jobs, stays ignored.
+    A signal that is ignored, such as SIGINT in a shell's background jobs, stays ignored.
     """
     before = {
         number: signal.getsignal(number)
@@ -28,8 +28,8 @@ def catching(
         if signal.getsignal(number) not in {signal.SIG_IGN, None}
     }
     for number in before:
-        # A signal that arrives just before the selector sleeps would be noticed at the next
-        # timer only: the loop's own handler sets the file descriptor that wakes it.
+        # A signal that arrives just before the selector sleeps would only be noticed at the
+        # next timer: the loop's own handler sets the file descriptor that wakes it.
         with suppress(NotImplementedError, RuntimeError):  # Windows; no running loop
             asyncio.get_running_loop().add_signal_handler(number, int)
         signal.signal(number, handler)
@@ -43,8 +43,8 @@ def catching(
 class Stop:
     """Ends a batch on request.
 
-    After one signal the source ends, and the batch is left when no submit is in flight. After two
-    it is left at once.
+    After one signal, the source ends, and the batch is left once no submit is in flight. After
+    two, it is left immediately.
 
     Args:
         note: Writes a message.
@@ -60,21 +60,21 @@ class Stop:
         self._scope: asyncio.Timeout | None = None
 
     def on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        """Handle a signal, wherever the program is."""
+        """Handle a signal, at any point of the program."""
         self._signals += 1
         if self._signals > _STEPS:
             raise KeyboardInterrupt
         self._loop.call_soon_threadsafe(self._request)
 
     def on_progress(self, submitting: int) -> None:
-        """Leave the batch once its last submit has ended, if that was requested."""
+        """Leave the batch once its last submit has ended, if requested."""
         self._submitting = submitting
         if self._finishing and not self._submitting:
             self._leave()
 
     async def guard(self, running: Awaitable[None]) -> None:
-        """Await *running*, the batch, until it ends or is to be left."""
-        # A timeout without a deadline: its cancellation can be told from anyone else's.
+        """Await the batch until it ends or is left."""
+        # A timeout without a deadline: distinguishes its own cancellation from others.
         scope = self._scope = asyncio.timeout(None)
         try:
             async with scope:
@@ -91,7 +91,7 @@ class Stop:
             self._leave()
         elif self._submitting:
             self._finish_submits()
-        else:  # or a submit has begun that was not reported yet
+        else:  # a submit may have started without being reported yet
             self._loop.call_later(_LAG, self._finish_submits)
 
     def _finish_submits(self) -> None:

@@ -1,4 +1,4 @@
-"""The outcomes of a batch: a document for each, and the totals."""
+"""The outcomes of a batch: one document each, and totals."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -81,14 +81,14 @@ class Reason:
 
 @define
 class Summary:
-    """Counts outcomes, and keeps none of them.
+    """Counts outcomes without keeping them.
 
     Attributes:
         succeeded: Requests whose tasks succeeded.
-        known: Of these, those that the ledger had already.
+        known: Of these, those that the ledger already had.
         failed: Requests that failed.
-        not_submitted: Requests that the budget or a stop kept from being submitted.
-        files: Files that were saved.
+        not_submitted: Requests not submitted because of the budget or a stop.
+        files: Saved files.
         reasons: Why requests failed, by the short reason.
     """
 
@@ -125,7 +125,7 @@ class Summary:
 
 
 def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
-    """Return the outcome of a row as a row of the results."""
+    """Return the row of the results for an outcome."""
     row, error = outcome.item, outcome.error
     request = cast("SubmitRequest", outcome.request or row.request)
     task = error.task if isinstance(error, TaskError) else outcome.task
@@ -198,7 +198,7 @@ def _priced(kind: Mapping[str, Any]) -> str:
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "requests", f"{document['requests']:,}", document["file"]
     known = document["known"]
-    yield "succeeded", f"{document['succeeded']:,}", f"{known:,} of them before" if known else ""
+    yield "succeeded", f"{document['succeeded']:,}", f"{known:,} of them earlier" if known else ""
     yield "failed", f"{document['failed']:,}", ""
     if document["not_submitted"]:
         yield "not submitted", f"{document['not_submitted']:,}", ""

@@ -47,7 +47,7 @@ async def submit(
     request = options.request(model, pairs, output.note)
     async with connection.client() as client:
         out_task_id = request.out_task_id
-        # Before the POST is sent: it is the only handle on a task that may be charged.
+        # Before the POST: the ID is the only handle on a task that may be charged.
         output.note(f"submitting task {out_task_id}")
         output.running, output.submitting = out_task_id, True
         accepted = client.submit(request, maybe_sent=options.maybe_sent)
@@ -95,7 +95,7 @@ async def wait(
     download: Path | None,
     timeout: float | None,  # noqa: ASYNC109 - one final poll follows it
 ) -> int:
-    """Wait for a task that was submitted before."""
+    """Wait for a task that was submitted earlier."""
     check_numbers(timeout=timeout)
     with usage():
         check_id(out_task_id)
@@ -138,7 +138,7 @@ async def balance(
     *,
     timeout: float | None,  # noqa: ASYNC109 - the command's, over all attempts
 ) -> int:
-    """Query the credits that are left."""
+    """Query the remaining credits."""
     check_numbers(timeout=timeout)
     async with connection.client() as client:
         left = await _within(timeout, client.balance(), RequestTimeoutError)
@@ -147,7 +147,7 @@ async def balance(
 
 
 def _fill_name(text: str, request: SubmitRequest) -> str:
-    """Return the template *text* with the request's values in it.
+    """Return the template *text* with the request's values filled in.
 
     Raises:
         UsageError: It has other fields.
@@ -181,12 +181,12 @@ async def _finish(
 async def _within(
     seconds: float | None, call: Awaitable[T], error: Callable[[str], AireiterError]
 ) -> T:
-    """Await *call* for at most *seconds*; after them raise what *error* makes of a message."""
+    """Await *call* for at most *seconds*, then raise *error* of a message."""
     scope = asyncio.timeout(seconds)
     try:
         async with scope:
             return await call
     except TimeoutError as late:
-        if not scope.expired():  # the client's own, which says more
+        if not scope.expired():  # the client's own timeout, which is more specific
             raise
-        raise error(f"no certain answer within the {seconds:g} s of --timeout") from late
+        raise error(f"no definite outcome within the {seconds:g} s of --timeout") from late
