@@ -134,6 +134,12 @@ class Task:
         document: dict[str, Any] = _converter().unstructure(self)
         return document
 
+    def _repr_html_(self) -> str:
+        """Show pictures and players in a notebook."""
+        from aireiter_async._html import task_html  # noqa: PLC0415 - for notebooks only
+
+        return task_html(self)
+
 
 @functools.cache
 def _converter() -> Converter:

@@ -116,3 +116,45 @@ def test_the_raw_reply_is_kept_apart(one: Any, other: Any) -> None:
     assert one == other
     assert repr(one) == repr(other)
     assert "raw" not in repr(one)
+
+
+def html(*outputs: Output, **changes: Any) -> str:
+    task = Task("a", TaskStatus.COMPLETED, "nano_banana", 3.0, outputs=outputs)
+    return attrs.evolve(task, **changes)._repr_html_()
+
+
+def test_a_notebook_shows_pictures_and_players() -> None:
+    text = html(
+        Output("https://h/a.png?x=1&y=2", "image"),
+        Output("https://h/a.mp4", "video", cover_url="https://h/c.png"),
+        Output("https://h/b.mp4", "video"),
+        Output("https://h/a.mp3", "audio", title="Song <b>"),
+        Output("https://h/a.zip"),
+        Output(kind="text", text="la <script>"),
+    )
+    assert "<p>a · nano_banana · completed · 3 credits estimated</p>" in text
+    assert '<img src="https://h/a.png?x=1&amp;y=2"' in text
+    assert '<video src="https://h/a.mp4" poster="https://h/c.png" controls preload="none"' in text
+    assert '<audio src="https://h/a.mp3" controls preload="none">' in text
+    assert "Song &lt;b&gt;" in text
+    assert '<a href="https://h/a.zip"' in text
+    assert "la &lt;script&gt;" in text
+    assert "2.5 credits<" in html(credits_used=2.5)
+    assert "TIMEOUT: &lt;late&gt;" in html(error=ErrorDetail("TIMEOUT", "<late>"))
+    assert "completed</p>" in html(estimated_credits=None)
+
+
+def test_what_a_notebook_saves_is_small_and_inert() -> None:
+    """Twenty tasks with pictures of 3 MB, within their URLs even, and hostile texts."""
+    hostile = '"><script>alert(1)</script>\ud83d\u202e' * 3000
+    raw = {"data": {"input": {"params": {"prompt": hostile}}}}
+    outputs = [Output("data:image/png;base64," + "A" * 4_000_000, "image")]
+    outputs += [Output("javascript:alert(1)", "image"), Output("data:image/png;base64,AA", "image")]
+    outputs += [Output("https://h/" + "&" * 3_900, "image", title=hostile)] * 20
+    text = html(*outputs, raw=raw)
+    assert len(text.encode()) < 200_000
+    assert "<script" not in text
+    assert "javascript" not in text
+    assert "image, 4.0 MB: save it with client.download" in text
+    assert 'src="data:image/png;base64,AA"' in text
+    assert " more outputs" in text
