@@ -265,7 +265,8 @@ class Items:
                 _release(item)  # before waiting for the other batch
         entry = claim.entry
         out_task_id = claim.out_task_id if entry is None else entry.out_task_id
-        async with journal.held(out_task_id) as waited:
+        waited = await journal.hold(out_task_id)
+        try:
             if waited:
                 entry = await journal.find(out_task_id)
                 if entry is None:
@@ -283,6 +284,8 @@ class Items:
             if entry.state in _RETRIABLE and self._options.retry_failed:
                 return await self._retry(item, entry, journal)
             return await self._resume(item, entry, journal)
+        finally:
+            journal.release(out_task_id)
 
     async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Finish a task that an earlier run submitted."""

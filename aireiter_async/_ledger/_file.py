@@ -380,10 +380,12 @@ def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
-    # What this run has read of its input: spills to disk, and ends with the connection.
-    db.execute("PRAGMA temp.journal_mode = MEMORY")
+    # What this run has read of its input: spills to disk, and ends with the connection. It needs
+    # no journal: after a failed transaction the ledger is not used any more.
+    db.execute("PRAGMA temp.journal_mode = OFF")
     db.execute(
-        "CREATE TEMP TABLE seen (key BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID"
+        "CREATE TEMP TABLE seen (key BLOB PRIMARY KEY, count INTEGER NOT NULL, "
+        "turn INTEGER NOT NULL) WITHOUT ROWID"
     )
     db.execute("UPDATE batch SET salt = salt WHERE false")  # an error if it cannot be written
     (salt,) = db.execute("SELECT salt FROM batch").fetchone() or (None,)

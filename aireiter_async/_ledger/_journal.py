@@ -41,7 +41,7 @@ class Journal:
         self._claimed: list[asyncio.Future[None]] = []
         self._results: list[asyncio.Future[Any]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._held: dict[str, asyncio.Event] = {}
+        self._held: dict[str, asyncio.Event | None] = {}
         self._batches = 0
         self.broken: LedgerError | None = None
 
@@ -116,9 +116,27 @@ class Journal:
         if self._store is not None and self.broken is None:
             self.ask(_store.forget(batch))
 
-    def held(self, out_task_id: str) -> "_Held":
-        """Return a lock on an ID: batches that share a ledger may process the same one."""
-        return _Held(self._held, out_task_id)
+    async def hold(self, out_task_id: str) -> bool:
+        """Lock an ID until `release`: batches that share a ledger may process the same one.
+
+        Returns:
+            Whether it had to wait for another holder.
+        """
+        waited = False
+        while out_task_id in self._held:
+            waited = True
+            released = self._held[out_task_id]
+            if released is None:  # an event is made for a waiter only
+                released = self._held[out_task_id] = asyncio.Event()
+            await released.wait()
+        self._held[out_task_id] = None
+        return waited
+
+    def release(self, out_task_id: str) -> None:
+        """Unlock an ID that `hold` has locked."""
+        released = self._held.pop(out_task_id)
+        if released is not None:
+            released.set()
 
     def identify(
         self, batch: int, request: SubmitRequest, content: str, *, unique: bool, recorded: bool
@@ -273,25 +291,3 @@ class Journal:
             if not future.done():
                 future.set_exception(self.broken)
                 future.exception()  # retrieved: the waiter may be gone
-
-
-class _Held:
-    """Locks an ID: one block holds it at a time."""
-
-    __slots__ = ("_held", "_out_task_id")
-
-    def __init__(self, held: dict[str, asyncio.Event], out_task_id: str) -> None:
-        self._held = held
-        self._out_task_id = out_task_id
-
-    async def __aenter__(self) -> bool:
-        """Return whether another block held it before."""
-        waited = False
-        while held := self._held.get(self._out_task_id):
-            waited = True
-            await held.wait()
-        self._held[self._out_task_id] = asyncio.Event()
-        return waited
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._held.pop(self._out_task_id).set()

@@ -149,6 +149,7 @@ class Store:
         self._path = path
         self._file = resolve(path)
         self._lock = Lock(path)
+        self._turn = 0
         try:
             self._db, self._salt, self._last = open_ledger(path, salt, self._lock)
             self._opened = self._file.stat()
@@ -206,7 +207,8 @@ class Store:
     def _claim(self, claims: Sequence[Claim], last: int) -> None:
         """Record new requests, and look up the others; nearly always, all are new."""
         db, now = self._db, timestamp()
-        _count(db, [claim for claim in claims if not claim.counted])
+        self._turn += 1
+        _count(db, [claim for claim in claims if not claim.counted], self._turn)
         rows = []
         for number, claim in enumerate(claims, last + 1):
             if claim.repeated or not claim.recorded:
@@ -370,36 +372,55 @@ def _key(batch: int, key: bytes) -> bytes:
     return batch.to_bytes(4, "big") + key
 
 
-def _count(db: sqlite3.Connection, claims: Sequence[Claim]) -> None:
-    """Number the occurrences of each content, and detect repeated IDs."""
-    keys: set[bytes] = set()
-    for claim in claims:
-        if claim.generated:
-            keys.add(_key(claim.batch, b"\0" + claim.content))
-        if claim.unique:
-            keys.add(_key(claim.batch, claim.out_task_id.encode()))
-    seen: dict[bytes, int] = {}
-    for bulk in _bulks([(key,) for key in keys]):
+def _count(db: sqlite3.Connection, claims: Sequence[Claim], turn: int) -> None:
+    """Number the occurrences of each content, and find the IDs that come again.
+
+    Nearly always nothing has come before. So everything is counted as if that were true, and
+    again only if it turns out to be wrong when it is recorded.
+
+    Args:
+        db: The open ledger.
+        claims: Those to count.
+        turn: A number that grows with each call: tells what was recorded by this one.
+    """
+    first: dict[bytes, int] = {}
+    _number(claims, first)
+    if _remember(db, first, turn, "IGNORE") == len(first):
+        return
+    known: dict[bytes, int] = {}
+    for bulk in _bulks([(key,) for key in first]):
         places = _places(1, len(bulk))
-        known = db.execute(
-            f"SELECT key, count FROM seen WHERE key IN (VALUES {places})",  # noqa: S608 - places
-            list(chain.from_iterable(bulk)),
+        found = db.execute(
+            f"SELECT key, count FROM seen WHERE turn < ? AND key IN (VALUES {places})",  # noqa: S608
+            [turn, *chain.from_iterable(bulk)],
         )
-        seen.update(known)
+        known.update(found)
+    seen = {**dict.fromkeys(first, 0), **known}
+    _number(claims, seen)
+    changed = {key: n for key, n in seen.items() if key in known or n != first[key]}
+    _remember(db, changed, turn, "REPLACE")
+
+
+def _number(claims: Sequence[Claim], seen: dict[bytes, int]) -> None:
+    """Number *claims*, given how often each key was seen, and count them there."""
     for claim in claims:
+        prefix = claim.batch.to_bytes(4, "big")
         if claim.unique:
-            key = _key(claim.batch, claim.out_task_id.encode())
-            claim.repeated = key in seen
+            key = prefix + claim.out_task_id.encode()
+            claim.repeated = seen.get(key, 0) > 0
             seen[key] = 1
         if claim.generated and not claim.repeated:
-            key = _key(claim.batch, b"\0" + claim.content)  # no ID starts with NUL
+            key = prefix + b"\0" + claim.content  # no ID begins like this
             claim.occurrence = seen[key] = seen.get(key, 0) + 1
         claim.counted = True
-    for bulk in _bulks(list(seen.items())):
-        db.execute(
-            f"INSERT OR REPLACE INTO seen VALUES {_places(2, len(bulk))}",  # noqa: S608 - places
-            list(chain.from_iterable(bulk)),
-        )
+
+
+def _remember(db: sqlite3.Connection, seen: dict[bytes, int], turn: int, conflict: str) -> int:
+    """Record how often each key was seen; return how many rows that has changed."""
+    before = db.total_changes
+    for bulk in _bulks([(key, count, turn) for key, count in seen.items()]):
+        db.execute(_seen_statement(len(bulk), conflict), list(chain.from_iterable(bulk)))
+    return db.total_changes - before
 
 
 def _row(claim: Claim, number: int, now: str) -> Row:
@@ -487,6 +508,11 @@ def _insert_statement(size: int) -> str:
         "INSERT INTO tasks (number, out_task_id, content, occurrence, state, model, request, "  # noqa: S608
         f"created_at, updated_at) VALUES {_places(9, size)} ON CONFLICT DO NOTHING"
     )
+
+
+@cache
+def _seen_statement(size: int, conflict: str) -> str:
+    return f"INSERT OR {conflict} INTO seen VALUES {_places(3, size)}"  # noqa: S608 - places
 
 
 @cache
