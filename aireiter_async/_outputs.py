@@ -106,7 +106,7 @@ def read_outputs(
 
 
 def _split(item: Any) -> list[Any]:
-    """Return an item for each URL, where one has a list of them."""
+    """Split an item with a list of URLs into one item per URL."""
     if isinstance(item, Mapping):
         place = next((place for place in _PLACES if item.get(place)), None)
         if place is not None and isinstance(item[place], list):

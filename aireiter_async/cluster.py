@@ -1,4 +1,4 @@
-"""Generation on a cluster: `generate`, which a distributed engine calls for each partition."""
+"""Generate on a cluster: distributed engines call `generate` for each partition."""
 
 import asyncio
 import threading
@@ -39,46 +39,46 @@ def generate(  # noqa: PLR0913 - the options of a batch, and of a cluster
     timeout: float | None = None,
     download_to: str | PathLike[str] | Sink | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Generate something for each row of a partition: a plain generator, for any engine.
+    """Generate for each row of a partition; a plain generator, for any engine.
 
     A row's ID is ``stable_id(namespace, row)``, on every machine and in every run: a partition
-    that an engine runs again finds the tasks of its first run. Equal rows share one task; add a
-    column that differs where several are wanted.
+    that an engine reruns finds the tasks of its first run. Equal rows share one task; add a
+    column that differs if you want one each.
 
-    The client runs in an event loop in a thread of its own; *rows* is read in the caller's.
-    *request*, *connect* and *store* are called in the process that reads the records: so that an
-    engine can send them there, make them functions at the top of a module.
+    The client runs in an event loop in its own thread; *rows* is read in the caller's thread.
+    *request*, *connect* and *store* are called in the process that reads the records: define them
+    at the top of a module, so that an engine can pickle them.
 
     Args:
         rows: JSON values, such as mappings of columns.
-        request: Makes a row's request: a models instance, a `SubmitRequest` or a model's name
-            and a mapping. Its ID is the row's.
-        connect: Makes the client.
-        namespace: What the rows are for: the same row in another namespace is another task.
-        store: Makes the idempotency store that all workers share, or an async context manager
-            that yields it. None: whether a row that is submitted again is charged again is up
-            to the service.
-        share: The part of the client's ``max_rate`` and ``max_concurrency`` that this
-            partition takes, over 0 to 1: with four workers at a time, 0.25 each.
-        window: Rows that are worked on at a time. None: four times the client's concurrency,
-            and at least 256.
-        timeout: Seconds to wait for each task from its acceptance.
+        request: Returns a row's request: a models instance, a `SubmitRequest` or a model's name
+            and a mapping. It is submitted under the row's ID.
+        connect: Returns the client.
+        namespace: Such as the name of the job: the same row in another namespace is another task.
+        store: Returns the idempotency store that all workers share, or an async context manager
+            that yields it. None: it is up to the service whether a row that is submitted again
+            is charged again.
+        share: This partition's share of the client's ``max_rate`` and ``max_concurrency``, more
+            than 0 and at most 1: with four concurrent workers, 0.25 each.
+        window: Maximum rows in progress. None: four times the client's concurrency, and at
+            least 256.
+        timeout: Seconds to wait for each task from its acceptance; None for no limit.
         download_to: A directory or a `Sink` for the results.
 
     Yields:
-        One record per row, as they are done: ``row``, ``out_task_id`` (None for a row that is no
-        JSON value), ``status``, ``urls``, ``paths``, ``credits_used``, and ``error``, which is
-        None or a text. A problem of one row is its error; after one of the account, such as a bad
-        key, the remaining rows are not submitted.
+        One record per row, as they complete: ``row``, ``out_task_id`` (None for a row that is not
+        a JSON value), ``status``, ``urls``, ``paths``, ``credits_used``, and ``error``, which is
+        None or a text. A problem with one row is its error; after a problem with the account, such
+        as an invalid key, the remaining rows are not submitted.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
     if isinstance(rows, str | bytes | Mapping):
         raise TypeError(f"rows must be an iterable of rows, got {type(rows).__name__}")
     if check_number("share", share, above=0) > 1:
-        raise ValueError(f"share must be over 0 to 1, got {share}")
+        raise ValueError(f"share must be more than 0 and at most 1, got {share}")
     options: dict[str, Any] = {
         "timeout": None if timeout is None else check_number("timeout", timeout),
         "download_to": download_to,
@@ -97,10 +97,10 @@ def generate(  # noqa: PLR0913 - the options of a batch, and of a cluster
 
 @frozen(kw_only=True)
 class _Job:
-    """The arguments of `generate`, but the rows.
+    """The arguments of `generate`, except the rows.
 
     Attributes:
-        remembered: How many records are kept for equal rows that come later.
+        remembered: Maximum records kept for later equal rows.
     """
 
     request: Callable[[Any], Request]
@@ -120,7 +120,7 @@ class _Item:
 
 
 def _records(rows: Iterable[Any], job: _Job) -> Iterator[dict[str, Any]]:
-    """Hand rows over as there is room, and yield what becomes of them."""
+    """Pass rows to a worker while there is room, and yield the records."""
     worker, outstanding = _Worker(job), 0
     size = worker.start()
     try:
@@ -139,10 +139,10 @@ def _records(rows: Iterable[Any], job: _Job) -> Iterator[dict[str, Any]]:
 
 @define(eq=False)
 class _Worker:
-    """A client in a thread of its own, which turns rows into records.
+    """A thread with an event loop and a client, which turns rows into records.
 
     Args:
-        job: What it does.
+        job: The arguments.
     """
 
     job: _Job
@@ -152,7 +152,7 @@ class _Worker:
     _thread: threading.Thread = field(init=False)
     _task: "asyncio.Task[Any]" = field(init=False)
     _ended: bool = field(default=False, init=False)
-    # The rows that wait for each task, and the records of those that are done.
+    # The rows waiting for each task, and the records of ended tasks.
     _waiting: dict[str, list[Any]] = field(factory=dict, init=False)
     _done: dict[str, dict[str, Any]] = field(factory=dict, init=False)
 
@@ -160,10 +160,10 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name="aireiter-cluster", daemon=True)
 
     def start(self) -> int:
-        """Connect, and return how many rows may be outstanding.
+        """Connect, and return the maximum number of outstanding rows.
 
         Raises:
-            Exception: Raised by *connect* or *store*.
+            Exception: From *connect* or *store*.
         """
         self._thread.start()
         try:
@@ -174,7 +174,7 @@ class _Worker:
         return size
 
     def put(self, row: Any) -> None:
-        """Hand over a row, or the end of them."""
+        """Pass a row, or the end marker."""
         with suppress(RuntimeError):  # the loop has ended: `get` raises why
             self._loop.call_soon_threadsafe(self._rows.put_nowait, row)
 
@@ -195,7 +195,7 @@ class _Worker:
         return record
 
     def stop(self) -> None:
-        """Cancel what is under way, and close the client."""
+        """Cancel what is in progress, and close the client."""
         with suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join()
@@ -204,7 +204,7 @@ class _Worker:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             try:
                 runner.run(self._work())
-            except BaseException as error:  # noqa: BLE001 - nobody would see it in this thread
+            except BaseException as error:  # noqa: BLE001 - raised by `get`
                 self._records.put(error)
 
     async def _work(self) -> None:
@@ -234,7 +234,7 @@ class _Worker:
                     self._add(
                         outcome.item, outcome.task, outcome.paths if outcome.ok else (), error
                     )
-            # A problem of the account has ended it before its time.
+            # Rows left over after a problem with the account.
             async for row in self._rest():
                 self._records.put(_record(row, error=batch.stopped))
 
@@ -242,7 +242,7 @@ class _Worker:
         return self.job.request(item.row)
 
     async def _unique(self) -> AsyncGenerator[_Item, None]:
-        """Yield the first of equal rows."""
+        """Yield the first of each group of equal rows."""
         async for row in self._rest():
             try:
                 out_task_id = stable_id(self.job.namespace, row)
@@ -268,7 +268,7 @@ class _Worker:
     def _add(
         self, item: _Item, task: Task | None, paths: tuple[Any, ...], error: Exception | None
     ) -> None:
-        """Keep the record of a task, one for each of the rows that wait for it."""
+        """Emit the record of a task for each of the rows waiting for it."""
         record = _record(item.row, item.out_task_id, task, paths, error)
         for row in self._waiting.pop(item.out_task_id):
             self._records.put({**record, "row": row})

@@ -33,14 +33,14 @@ def make_request(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def connect(timeout: float) -> AsyncClient:
-    """Make a worker's client; the claims of a worker that dies end after twice the timeout."""
+    """Create a worker's client; the claims of a dead worker expire after twice the timeout."""
     return AsyncClient(timeout=timeout, retry=RetryPolicy(max_retry_after=timeout))
 
 
 def generate_partition(
     rows: Iterable[dict[str, Any]], *, claims: str, timeout: float, workers: int
 ) -> list[dict[str, Any]]:
-    """Run in a worker: return a record for each row."""
+    """Return a record for each row; runs in a worker."""
     return list(
         generate(
             rows,
@@ -54,7 +54,7 @@ def generate_partition(
 
 
 def main() -> int:
-    """Generate for each row, and return whether any has failed."""
+    """Generate for each row, and return whether any failed."""
     parser = argparse.ArgumentParser(description="Generate an image for each row, on Dask.")
     parser.add_argument("rows", type=Path, help="JSON Lines, each with a prompt")
     parser.add_argument("records", type=Path, help="where the records go, as JSON Lines")

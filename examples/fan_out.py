@@ -1,4 +1,4 @@
-"""Run a prompt per line of standard input, and save what comes of each.
+"""Run one prompt per line of standard input, and save the results.
 
 ::
 
@@ -19,14 +19,14 @@ from aireiter_async import AsyncClient, Ledger, models
 
 
 async def requests() -> AsyncIterator[models.NanoBananaV2]:
-    """Yield a request per line, read in a thread: a pipe may make its reader wait."""
+    """Yield a request per line, read in a thread, since reading a pipe may block."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         if prompt := line.strip():
             yield models.NanoBananaV2(prompt=prompt, aspect_ratio="16:9")
 
 
 async def main(ledger_path: str, directory: str) -> int:
-    """Run the batch, and return how many requests came to nothing."""
+    """Run the batch, and return the number of failures."""
     failed = 0
     async with AsyncClient() as client, Ledger(ledger_path) as ledger:
         batch = client.run_many(requests(), ledger=ledger, download_to=directory)

@@ -24,13 +24,13 @@ TIMEOUT = 300  # seconds
 
 
 async def client(app: web.Application) -> AsyncIterator[None]:
-    """Open one session and one client for the life of the application."""
+    """Open one session and one client for the lifetime of the application."""
     async with ClientSession() as session, AsyncClient(session=session) as app[CLIENT]:
         yield
 
 
 async def image(request: web.Request) -> web.Response:
-    """Respond with the URL of an image, or with an error and the status that fits it."""
+    """Respond with the URL of an image, or with an error and its HTTP status."""
     params = {name: request.query.get(name) or None for name in ("prompt", "aspect_ratio")}
     try:
         wanted = models.build("nano_banana_v2", params)
@@ -44,7 +44,7 @@ async def image(request: web.Request) -> web.Response:
 
 
 def application() -> web.Application:
-    """Make the application."""
+    """Create the application."""
     app = web.Application()
     app.cleanup_ctx.append(client)
     app.router.add_get("/image", image)

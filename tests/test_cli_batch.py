@@ -863,7 +863,7 @@ def test_a_page_may_stand_alone(
     monkeypatch.setitem(sys.modules, "PIL", None)
     ran = aireiter("report", "f.csv.db", "--standalone")
     assert (ran.status, ran.err.count("\n")) == (2, 1)
-    assert "--standalone takes Pillow: pip install" in ran.err
+    assert "--standalone needs Pillow: pip install" in ran.err
 
 
 @pytest.mark.parametrize(

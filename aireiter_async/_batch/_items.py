@@ -78,7 +78,7 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
 
 @frozen(kw_only=True)
 class Options:
-    """What a batch does with each item.
+    """The options of a batch for its items.
 
     Attributes:
         client: Submits, waits and downloads.
@@ -86,10 +86,10 @@ class Options:
         wait: Whether to wait for tasks, or only submit them.
         ledger: The ledger that records the batch.
         timeout: Seconds to wait for each task from its acceptance, None for no limit.
-            download_to: Where to save results, if anywhere.
+        download_to: Where to save results, if anywhere.
         name: A template or function for the names of files; None: the task's ID.
-        retry_failed: Whether tasks that an earlier run left failed or rejected are
-            submitted again, under a new ID.
+        retry_failed: Whether to submit tasks that failed or were rejected in an earlier
+            run again, under new IDs.
         idempotency: The store in which each request's ID is claimed.
         identify: Returns the ID for an item's request, if not None.
     """

@@ -39,10 +39,10 @@ class Endpoint(Generic[T]):
 
 
 class Claiming(Protocol):
-    """What permits the POST of a submit."""
+    """The permission to send the POST of a submit."""
 
     async def claim(self) -> None:
-        """Ask for the permission; anything raised is passed on, and nothing is sent."""
+        """Obtain the permission; if this raises, nothing is sent."""
         ...
 
 

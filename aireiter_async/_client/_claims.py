@@ -1,4 +1,4 @@
-"""Submits whose ID is claimed in an idempotency store, right before each POST."""
+"""Submit under an ID that is claimed in an idempotency store right before each POST."""
 
 import asyncio
 import hashlib
@@ -22,23 +22,23 @@ from aireiter_async.errors import (
     TaskNotFoundError,
 )
 
-if TYPE_CHECKING:  # it brings SQLite along
+if TYPE_CHECKING:  # imports SQLite
     from aireiter_async.stores import Claim, IdempotencyStore
 
 _log = logging.getLogger(__name__)
 
-# Seconds between two polls for a task whose ID another call has claimed: at first, and at most.
+# Seconds between polls for a task whose ID another call has claimed: initial and maximum.
 _FIRST_PAUSE: Final = 0.25
-_LONGEST_PAUSE: Final = 4.0
+_MAX_PAUSE: Final = 4.0
 
 
 def claimed_in(store: "IdempotencyStore") -> Callable[..., Submission]:
-    """Return what makes submits, as `Submission` does, whose IDs are claimed in *store*.
+    """Return a constructor like `Submission` that claims IDs in *store*.
 
     Raises:
-        TypeError: *store* is no store.
+        TypeError: *store* is not an IdempotencyStore.
     """
-    from aireiter_async.stores import IdempotencyStore  # noqa: PLC0415 - it brings SQLite along
+    from aireiter_async.stores import IdempotencyStore  # noqa: PLC0415 - imports SQLite
 
     if not isinstance(store, IdempotencyStore):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"idempotency must be an IdempotencyStore, got {type(store).__name__}")
@@ -49,7 +49,7 @@ class NotClaimedError(Exception):
     """The POST must not be sent now. Internal.
 
     Attributes:
-        claim: What the store answered; None: it could not be used, which is the cause.
+        claim: The result of the claim; None if the store failed, which is the cause.
     """
 
     def __init__(self, claim: "Claim | None") -> None:
@@ -62,14 +62,14 @@ class Claiming:
     """The claim of one call on its ID.
 
     Attributes:
-        store: Where it is made.
+        store: The store.
         out_task_id: The ID.
-        lease: Seconds that it holds for.
-        settle: Seconds that it takes to look the ID up.
+        lease: Seconds for which a claim holds.
+        settle: Seconds that a lookup of the ID takes.
         maybe_sent: Whether the ID may have been sent without a claim.
-        now: Returns seconds that never go back.
-        owner: Who claims.
-        fingerprint: A digest of the request.
+        now: Returns monotonic seconds.
+        owner: The claimant.
+        fingerprint: The digest of the request.
         held: Whether the last claim was granted.
     """
 
@@ -82,7 +82,7 @@ class Claiming:
     owner: str = field(factory=lambda: os.urandom(16).hex())
     fingerprint: str = ""
     held: bool = False
-    # Until then, no owner can have claimed the ID after this one, and have left its claim.
+    # Until then, no other owner can have claimed the ID after this one and abandoned it.
     _known_until: float = -math.inf
 
     async def claim(self) -> None:
@@ -112,7 +112,7 @@ class Claiming:
             return
         try:
             await self.store.release(self.out_task_id, self.owner, accepted=accepted)
-        except Exception as error:  # noqa: BLE001 - the outcome of the submit counts
+        except Exception as error:  # noqa: BLE001 - must not hide the outcome
             _log.warning("the claim of %s holds until its lease ends: %s", self.out_task_id, error)
 
 
@@ -120,13 +120,13 @@ class ClaimedSubmission(Submission):
     """One submit whose ID is claimed before each POST.
 
     Args:
-        store: Where it is claimed.
+        store: The store.
         api: The endpoints.
-        request: What to submit.
+        request: The request.
         maybe_sent: Whether it may have been sent without a claim.
 
     Raises:
-        ValueError: The ID was generated: no other process can know it.
+        ValueError: The ID was generated, so no other process can know it.
     """
 
     claiming: Claiming
@@ -142,8 +142,8 @@ class ClaimedSubmission(Submission):
         super().__init__(api, request, maybe_sent=maybe_sent)
         if request.generated:
             raise ValueError(
-                "idempotency needs an ID that another process would choose as well: "
-                "give it as out_task_id, for instance stable_id(namespace, ...)"
+                "idempotency needs an ID that other processes would choose as well: "
+                "pass it as out_task_id, for example stable_id(namespace, ...)"
             )
         retry = api.settings.retry
         self.claiming = Claiming(
@@ -156,10 +156,10 @@ class ClaimedSubmission(Submission):
         )
 
     async def submit(self) -> Task:
-        """Submit the request, unless another call does or did: then find its task.
+        """Submit the request, or find its task if another call submits it.
 
         Raises:
-            IDInUseError: The ID stands for another request.
+            IDInUseError: The ID belongs to another request.
             StoreError: The store cannot be used; nothing was sent.
             AireiterError: As in `Submission.submit`.
         """
@@ -169,12 +169,12 @@ class ClaimedSubmission(Submission):
             threads = self._api.shared.files.threads
             content = await threads.run(encode) if request.large else encode()
             self.claiming.fingerprint = hashlib.sha256(content.encode()).hexdigest()
-            self._settle_first = False  # the claim comes before the settling
+            self._settle_first = False  # claim before settling
             try:
                 task = await self._submit_or_find()
             except AmbiguousSubmitError:
                 raise
-            except (AireiterError, RuntimeError):  # certainly not accepted
+            except (AireiterError, RuntimeError):  # definitely not accepted
                 await self.claiming.release(accepted=False)
                 raise
             await self.claiming.release(accepted=True)
@@ -192,8 +192,8 @@ class ClaimedSubmission(Submission):
             except NotClaimedError as error:
                 claim = error.claim
                 if claim is None:
-                    raise self._explain(error.__cause__) from error.__cause__
-            if claim.held:  # but an earlier owner, or call, may have sent it
+                    raise self._store_error(error.__cause__) from error.__cause__
+            if claim.held:  # but an earlier owner or call may have sent it
                 self._settle_first = self.may_exist = True
                 continue
             if not claim.same_request:
@@ -203,14 +203,14 @@ class ClaimedSubmission(Submission):
             if task is not None:
                 return task
             self._settle_first = self.may_exist = before
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE)
 
     async def _find_claimed(self, claim: "Claim", pause: float) -> Task | None:
         """Look up the task of an ID that another call has claimed.
 
         Raises:
-            AmbiguousSubmitError: It was accepted, and was not found, or the service could
-                not be asked.
+            AmbiguousSubmitError: It was accepted but not found, or the service could not be
+                queried.
         """
         api, request = self._api, self._request
         out_task_id = request.out_task_id
@@ -233,8 +233,8 @@ class ClaimedSubmission(Submission):
         api.shared.note_accepted(request, task)
         return task
 
-    def _explain(self, cause: Any) -> AireiterError:
-        """Return the error of a store that cannot be used."""
+    def _store_error(self, cause: Any) -> AireiterError:
+        """Return the error for a store that cannot be used."""
         out_task_id = self._request.out_task_id
         if not self.may_exist:
             return StoreError(cause.summary, out_task_id)

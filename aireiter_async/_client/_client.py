@@ -288,10 +288,10 @@ class AsyncClient:
                 response. The ID, which must be given, is then queried before anything is
                 sent; for an ID that was never sent, that takes the retry policy's
                 ``settle`` seconds.
-            idempotency: Where the ID, which must be given, is claimed right before each POST,
-                so that of all calls with it, in any process, one submits, and the others
-                return its task. A call that is cancelled leaves its claim, which ends
-                *timeout* plus the retry policy's ``max_retry_after`` after it was made.
+            idempotency: A store in which the ID, which must be given, is claimed right before
+                each POST: of all calls with the ID, in any process, one submits, and the
+                others return its task. The claim of a cancelled call expires *timeout* plus
+                the retry policy's ``max_retry_after`` seconds after it was made.
 
         Returns:
             The task as the service first describes it, normally pending.
@@ -301,13 +301,13 @@ class AsyncClient:
                 not be queried.
             APIError: The service rejected the request: nothing was charged.
             ConnectError: Nothing was sent.
-            IDInUseError: The ID belongs to another request, says the service or the store.
+            IDInUseError: The ID belongs to another request, by the service or the store.
             StoreError: The store cannot be used: nothing was sent.
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of range.
         """
         options = out_task_id, channel, callback_url, metadata
-        # What a batch and most loops submit needs no more than itself: that is cheaper.
+        # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else claimed_in(idempotency)
@@ -383,7 +383,7 @@ class AsyncClient:
         limit = None if timeout is None else check_number("timeout", timeout)
         now, began = self._shared.clock.now, self._shared.clock.now()
         options = out_task_id, channel, callback_url, metadata
-        # What a batch and most loops submit needs no more than itself: that is cheaper.
+        # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else claimed_in(idempotency)
@@ -397,8 +397,8 @@ class AsyncClient:
         """Query a task once, whatever its status.
 
         Args:
-            task_or_id: A task, or an ``out_task_id``. A task tells the model, by whose
-                documentation its outputs are then read.
+            task_or_id: A task, or an ``out_task_id``. A task names the model, whose
+                documentation its outputs are read by.
 
         Raises:
             TaskNotFoundError: The service knows no such task, or the ID is malformed.
@@ -722,7 +722,7 @@ def api_of(client: AsyncClient) -> Api:
 
 
 def take_share(client: AsyncClient, share: float) -> None:
-    """Leave a client that is new only *share* of its rate and concurrency: internal, likewise."""
+    """Limit a new client to *share* of its rate and concurrency; internal, hence not a method."""
     shared = api_of(client).shared
     rate = shared.throttle.rate
     shared.set_limits(

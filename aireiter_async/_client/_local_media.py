@@ -17,11 +17,11 @@ from aireiter_async.models._media import LocalMedia
 
 @frozen
 class Reference:
-    """What stands for a medium in a request.
+    """The URL that replaces a medium in a request.
 
     Attributes:
-        url: Its URL.
-        identity: What identifies it, whatever its URL is.
+        url: The URL.
+        identity: Identifies the medium, whatever its URL.
         input: The file that was read, as a ledger records it.
     """
 
@@ -50,7 +50,7 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
 
 
 def embed_files(model: Any, max_side: int | None) -> SubmitRequest:
-    """Do the same for local files; it blocks.
+    """Like `embed_media`, for local files only; blocks.
 
     Raises:
         ValueError: As in `embed_media`.

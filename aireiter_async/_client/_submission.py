@@ -36,7 +36,7 @@ class Submission:
 
     Args:
         api: The endpoints.
-        request: What to submit.
+        request: The request.
         maybe_sent: Whether an earlier call may have sent it and lost the response:
             its ID is then queried first.
 
@@ -142,7 +142,7 @@ class Submission:
             if failure is FailureClass.AMBIGUOUS:
                 self._ambiguity = error
             elif self._ambiguity is None and not (
-                # Of an ID that nobody else may have claimed, it may be this very request's.
+                # With the ID claimed, the earlier request may be this very one.
                 self.claiming and isinstance(error, IDInUseError)
             ):
                 self.may_exist = False

@@ -217,7 +217,7 @@ class _Partial:
 
 
 def _key(path: Path) -> Hashable:
-    """Return what names of one file share where the file system ignores their case."""
+    """Return a key that is equal for paths that differ only in case."""
     return path.parent, path.name.casefold()
 
 

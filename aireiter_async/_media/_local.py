@@ -67,7 +67,7 @@ def data_url(
 
 
 def thumbnail(path: Path, max_side: int = 400) -> str | None:
-    """Return a small copy of an image as a data URL, None if there is none; it blocks."""
+    """Return a small copy of an image as a data URL, or None if not possible; blocks."""
     try:
         return read_local(path, max_side=max_side, quality=70, images_only=True).url
     except ValueError:
@@ -75,7 +75,7 @@ def thumbnail(path: Path, max_side: int = 400) -> str | None:
 
 
 def can_convert() -> bool:
-    """Return whether images can be converted: the extra ``images`` is installed."""
+    """Return whether the extra ``images`` is installed."""
     return find_spec("PIL") is not None
 
 

@@ -1,4 +1,4 @@
-"""What was saved, byte for byte, and whether it is still there."""
+"""Digests of saved files, and checks that files are intact."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 @define
 class Digest:
-    """Measures content that passes by in pieces.
+    """Computes size and digest of content in pieces.
 
     Attributes:
         size: Bytes so far.
@@ -29,11 +29,11 @@ class Digest:
 
 @frozen
 class Saved:
-    """A result that was saved.
+    """A saved result.
 
     Attributes:
         place: Its path, or what a sink returned.
-        size: Its length in bytes.
+        size: Its size in bytes.
         sha256: Its digest, in hexadecimal.
     """
 
@@ -42,12 +42,12 @@ class Saved:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as a ledger records it."""
+        """Return it in the form that a ledger records."""
         return {"path": str(self.place), "size": self.size, "sha256": self.sha256}
 
 
 def find_damaged(files: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the positions of the recorded files that are missing or have changed; it blocks."""
+    """Return the positions of recorded files that are missing or have changed; blocks."""
     return [position for position, file in enumerate(files) if not _is_intact(file)]
 
 

@@ -55,7 +55,7 @@ class Lease:
 
 @define(eq=False, repr=False)
 class Prepared:
-    """What all requests of a route have in common.
+    """The common parts of all requests of a route.
 
     Attributes:
         head: The request's head up to the value of Content-Length; the key is in it.

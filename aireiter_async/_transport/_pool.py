@@ -264,7 +264,7 @@ class Transport:
             connector.abandon()
         if self._leases is not None:
             self._leases.close()
-        self._session.detach()  # or it emits a warning of its own
+        self._session.detach()  # otherwise it emits its own warning
         next(connector.close().__await__(), None)  # the first step closes; the rest only waits
         return True
 

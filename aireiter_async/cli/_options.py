@@ -28,14 +28,14 @@ _DOWNLOAD: Final = Parameter(name=("--download", "-o"))
 
 @frozen(kw_only=True)
 class Connection:
-    """How a command reaches the service.
+    """The connection options of a command.
 
     Attributes:
         api_key: The API key. It is safer in the environment, as AIREITER_API_KEY:
             other users can see the options of a process.
         base_url: The service; default: AIREITER_BASE_URL, or
             https://aireiter.com.
-        user_agent: The User-Agent, should the CDN reject this package's own.
+        user_agent: The User-Agent, in case the CDN rejects this package's own.
         proxy: URL of an http or https proxy; default: the environment's
             HTTPS_PROXY or HTTP_PROXY, except for hosts in NO_PROXY and this machine.
         allow_http: Allow an http:// base URL on another machine, to which the
@@ -67,7 +67,7 @@ class Connection:
 
 @frozen(kw_only=True)
 class SubmitOptions:
-    """What to submit.
+    """The options of a submit.
 
     Attributes:
         prompt: The parameter prompt.
@@ -76,15 +76,15 @@ class SubmitOptions:
             input; NAME=VALUE and --prompt override it.
         id: The task's ID: 1 to 64 characters of A-Z, a-z, 0-9, _ and -, never
             used before. Default: a random one.
-        maybe_sent: An earlier command may have submitted this --id: look for
-            that task first.
-        channel: base, plus, advanced or max, where the model has it.
-        callback_url: Where the service reports the end of the task.
+        maybe_sent: An earlier command may have submitted this --id: look that
+            task up first.
+        channel: base, plus, advanced or max, if the model has it.
+        callback_url: URL that the service calls when the task ends.
         metadata: A JSON object, or @FILE, that the service echoes.
         max_image_side: Shrink local images (@FILE) whose longer side has more pixels;
             needs the extra images.
-        unchecked: Do not check the parameters, for what this release does not
-            know of the model.
+        unchecked: Do not validate the parameters, in case this release's catalogue
+            is out of date.
     """
 
     prompt: Annotated[str | None, _PROMPT] = None
@@ -101,12 +101,12 @@ class SubmitOptions:
     def request(
         self, model: str, pairs: Sequence[str], note: Callable[[str], None]
     ) -> SubmitRequest:
-        """Make the request, checked as far as *model* is known.
+        """Build the request, validated if *model* is known.
 
         Args:
             model: The model's name.
             pairs: Parameters, NAME=VALUE.
-            note: Called with what the user should know.
+            note: Called with notes for the user.
 
         Raises:
             InvalidParamsError: The parameters are not as documented.
@@ -140,23 +140,23 @@ class BatchOptions:
     """The options of a batch.
 
     Attributes:
-        model: The model of rows that do not name one.
+        model: The model for rows without one.
         format: jsonl, json, csv, tsv or txt; default: by the file's name, then by
             its content.
-        keep_columns: Accept columns and keys that are not of the request, and
-            carry them to --results.
+        keep_columns: Accept columns and keys that do not belong to a request, and
+            copy them to --results.
         max_image_side: Shrink local images (@FILE) whose longer side has more pixels;
             needs the extra images.
-        unchecked: Do not check the parameters, for what this release does not
-            know of a model.
+        unchecked: Do not validate the parameters, in case this release's catalogue
+            is out of date.
         ledger: The record of the batch, an SQLite file; default: the file's name
             and .db, beside it. The same command with the same ledger finishes
             the rest.
-        rebind: Accept a ledger of a service under another address.
-        results: Write a row per request here as it ends: prompt, parameters,
+        rebind: Accept a ledger of another service, such as one that has moved.
+        results: Write one row per request to this file as it ends: prompt, parameters,
             status, outputs, files, credits, error. CSV if the name ends in .csv,
-            else JSON Lines. It is written anew on each run, rows that the ledger
-            knows included.
+            else JSON Lines. It is rewritten on each run, including rows that
+            the ledger already knows.
         download: Save the results in this directory.
         name: The name of a row's files, without suffix; default: the task's ID.
             {index}, {line}, {prompt}, {model}, {out_task_id}, {n} (the output's
@@ -164,21 +164,20 @@ class BatchOptions:
             {index:04}-{prompt:.30}.
         report: Write an HTML page of the ledger into the directory of the results, every
             10 seconds and at the end.
-        concurrency: HTTP exchanges at once; default 64.
-        window: Tasks submitted and not ended; default: four for each of
+        concurrency: Maximum concurrent HTTP exchanges; default 64.
+        window: Maximum tasks outstanding; default: four times
             --concurrency, at least 256.
-        max_rate: Requests per second at most.
-        max_credits: Credits that are not exceeded, earlier runs with the same
-            ledger included.
+        max_rate: Maximum requests per second.
+        max_credits: Maximum credits to spend, including earlier runs with the
+            same ledger.
         timeout: Seconds to wait for each task.
-        retry_failed: Submit again, under a new ID, what an earlier run left
-            failed or rejected.
-        dry_run: Check every row and send nothing; needs no key.
-        estimate: Like --dry-run, and print what the new rows will cost, by the
-            prices in the ledger: tasks cost the same that differ in text and media
-            only.
-        buy_one: With --estimate, run one row of each kind whose price is unknown.
-            It is paid for, and not again by the batch.
+        retry_failed: Submit tasks that failed or were rejected in an earlier run
+            again, under new IDs.
+        dry_run: Validate every row and send nothing; needs no key.
+        estimate: Like --dry-run, and print what the new rows will cost at the prices
+            in the ledger, assuming that texts and media do not affect the price.
+        buy_one: With --estimate, run one row of each kind of unknown price. It is
+            charged, but not again by the batch.
     """
 
     model: Annotated[str | None, _MODEL] = None
@@ -206,7 +205,7 @@ class BatchOptions:
         """Check the values.
 
         Raises:
-            UsageError: One is out of its range.
+            UsageError: One is out of range.
         """
         check_numbers(
             concurrency=self.concurrency,

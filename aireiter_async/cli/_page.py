@@ -18,11 +18,11 @@ from aireiter_async.cli._output import Output
 from aireiter_async.report import build_page
 
 _PERIOD: Final = 10.0  # seconds
-_SHARE: Final = 10  # times as long as the page of a large ledger takes
+_SHARE: Final = 10  # at most a tenth of the time goes into large pages
 
 
 async def report(ledger: Path, page: Path | None, output: Output, *, standalone: bool) -> int:
-    """Write the page of *ledger*, and print where it is.
+    """Write the page of *ledger*, and print its path.
 
     Raises:
         UsageError: The ledger cannot be read, or the page cannot be written.
@@ -30,8 +30,8 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     if not ledger.is_file():  # noqa: ASYNC240 - nothing else runs
         raise UsageError(f"there is no ledger {ledger}")
     if standalone and not can_convert():
-        raise UsageError("--standalone takes Pillow: pip install 'aireiter-async[images]'")
-    file = ledger.with_suffix("")  # where batch puts a ledger beside its file
+        raise UsageError("--standalone needs Pillow: pip install 'aireiter-async[images]'")
+    file = ledger.with_suffix("")  # by default, batch adds .db to the name of its file
     known = file.is_file()
     retry = f"aireiter batch {shlex.quote(str(file))} --retry-failed" if known else None
     try:

@@ -47,8 +47,8 @@ _SUFFIXES: Final[Mapping[str, Format]] = {
     ".txt": "txt",
 }
 _KEYS: Final = ("model", "params", "out_task_id", "callback_url", "metadata")
-_COLUMNS: Final = ("model", "out_task_id", "callback_url")  # the others are parameters
-_LARGEST_CELL: Final = 2**31 - 1  # characters: an image may be in a cell, as data
+_COLUMNS: Final = ("model", "out_task_id", "callback_url")  # all others are parameters
+_LARGEST_CELL: Final = 2**31 - 1  # characters: a cell may hold an image as a data URL
 _SEPARATORS: Final = frozenset("\t,;|:/^~#$%&!?*+=@`")  # never a letter or a bracket
 _NEVER: Final = "\x1f"  # separates the columns where there is one
 _GZIP: Final = b"\x1f\x8b"
@@ -75,13 +75,13 @@ Note: TypeAlias = Callable[[str], None]
 
 @frozen
 class Row(Mapping[str, Any]):
-    """One row of the file; as a mapping, what names of its files may refer to.
+    """One row of the file; as a mapping, the fields for the names of its files.
 
     Attributes:
-        number: The line it begins in, from 1.
-        request: What it asks for; None if it is invalid.
+        number: Its first line, from 1.
+        request: The request, None if invalid.
         error: Why it is invalid.
-        columns: What it holds beside the request, with ``--keep-columns``.
+        columns: Other columns, with ``--keep-columns``.
     """
 
     number: int
@@ -101,13 +101,13 @@ class Row(Mapping[str, Any]):
 
 @frozen
 class _Record:
-    """A row as it was read, before it is checked.
+    """A row as read, before validation.
 
     Attributes:
-        number: The line it begins in.
+        number: Its first line.
         body: The values of `_KEYS`.
         kept: All others.
-        error: What is wrong with it.
+        error: Why it is invalid.
     """
 
     number: int

@@ -21,12 +21,12 @@ def run(argv: Sequence[str]) -> int:
     _fill_closed_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A reply that was paid for must not be lost to a console's code page.
+            # A paid reply must not be lost to a console's code page.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = _attempt(argv, Output.of(argv))
-    except BrokenPipeError:  # nobody reads the output: not worth a message
+    except BrokenPipeError:  # the reader has gone: no message
         status = _errors.OUTPUT_CLOSED
     except OSError:  # a message could not be written either
         status = _errors.FAILED
@@ -78,7 +78,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._output.note(f"{record.levelname.lower()}: {record.getMessage()}")
-        except OSError:  # a log that cannot be written must not end what is paid for
+        except OSError:  # a failing log must not end a paid task
             self.handleError(record)
 
 
@@ -98,7 +98,7 @@ def _logging(output: Output) -> Generator[None, None, None]:
 
 
 def _fill_closed_descriptors() -> None:
-    """Let closed standard streams (``>&-``) behave like /dev/null.
+    """Make closed standard streams (``>&-``) behave like /dev/null.
 
     Otherwise the next file that is opened, such as the ledger, would get their descriptors.
     """

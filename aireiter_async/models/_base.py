@@ -30,7 +30,7 @@ def shared_fields(cls: type[_T]) -> type[_T]:
 
 @attrs.frozen
 class Spec:
-    """What all instances of a class share, built once from its annotations.
+    """The data that all instances of a class share, built once from its annotations.
 
     Attributes:
         names: The names of the fields, ``variant`` first.

@@ -42,7 +42,7 @@ class SeedAudio10(Model):
     reference_mode: Annotated[
         Literal["text", "audio", "image"] | None,
         Default("text"),
-        Doc("What to work from beside the prompt"),
+        Doc("Kind of input besides the prompt"),
     ] = None
     audio_url: Annotated[
         AnyUrls | None,
@@ -98,7 +98,7 @@ class SunoExtend(Model):
         float | None,
         Range(0, 240),
         Default(60),
-        Doc("Where to go on, in seconds; before the end of the song"),
+        Doc("Where to continue, in seconds; before the end of the song"),
     ] = None
     suno_model: _SunoModel = None
     instrumental: Annotated[bool | None, Default(default=False)] = None
@@ -108,7 +108,7 @@ class SunoExtend(Model):
 class SunoLyrics(Model):
     """Suno Lyrics: two or three sets of lyrics."""
 
-    prompt: Annotated[str, Doc("What to write of, in up to about 200 words")]
+    prompt: Annotated[str, Doc("Topic, in up to about 200 words")]
 
 
 @model("flow_music", medium="audio", output="audio", doc="audios/flow-music/generation")
@@ -137,7 +137,7 @@ class FlowMusicExtend(_EditedClip):
     """Flow Music Extend: an extended clip."""
 
     extend_from_s: Annotated[
-        float | None, Range(0, 240), Default(0), Doc("Where to go on, in seconds")
+        float | None, Range(0, 240), Default(0), Doc("Where to continue, in seconds")
     ] = None
     extend_s: Annotated[
         float | None, Range(1, 240), Default(30), Doc("How much to add, in seconds")
@@ -155,10 +155,10 @@ class FlowMusicReplace(_EditedClip):
     """Flow Music Replace: a clip with a section replaced."""
 
     start_s: Annotated[
-        float | None, Range(0, 240), Default(0), Doc("Where the section begins, in seconds")
+        float | None, Range(0, 240), Default(0), Doc("Start of the section, in seconds")
     ] = None
     end_s: Annotated[
-        float | None, Range(1, 240), Default(10), Doc("Where the section ends, in seconds")
+        float | None, Range(1, 240), Default(10), Doc("End of the section, in seconds")
     ] = None
 
 

@@ -21,7 +21,7 @@ class HappyHorse10(Model):
     type: Annotated[
         Literal["text_to_video", "image_to_video", "reference_to_video", "video_edit"],
         Default("text_to_video"),
-        Doc("What to work from"),
+        Doc("Kind of input"),
     ]
     prompt: Annotated[
         str | None,

@@ -53,12 +53,14 @@ class Kling30MotionControl(Model):
     ]
     resolution: Annotated[Literal["720p", "1080p"] | None, Default("720p")] = None
     character_orientation: Annotated[
-        Literal["video", "image"] | None, Default("video"), Doc("By what the subject turns")
+        Literal["video", "image"] | None,
+        Default("video"),
+        Doc("Orientation of the subject"),
     ] = None
     background_source: Annotated[
         Literal["input_video", "input_image"] | None,
         Default("input_video"),
-        Doc("Where the background comes from"),
+        Doc("Source of the background"),
     ] = None
 
 

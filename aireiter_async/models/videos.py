@@ -232,9 +232,9 @@ class GeminiOmniFlashExt(Model):
 class Flux3Video(Model):
     """Flux 3 Video: a video from text, keyframes or a video to continue."""
 
-    mode: Annotated[
-        Literal["t2v", "i2v", "v2v"] | None, Default("t2v"), Doc("What to work from")
-    ] = None
+    mode: Annotated[Literal["t2v", "i2v", "v2v"] | None, Default("t2v"), Doc("Kind of input")] = (
+        None
+    )
     prompt: str
     image_url: Annotated[
         AnyUrls | None,
@@ -248,7 +248,7 @@ class Flux3Video(Model):
         Items(1),
         RequiredWhen("mode", ("v2v",)),
         OnlyWhen("mode", ("v2v",)),
-        Doc("The video to go on from, MP4"),
+        Doc("The video to continue, MP4"),
     ] = None
     video_length: Annotated[int | None, Range(5, 20), Default(5)] = None
     resolution: Annotated[Literal["hd", "fhd"] | None, Default("hd")] = None

@@ -1,4 +1,4 @@
-"""From the rows of a ledger to one HTML page; no I/O but reading lyrics."""
+"""Render the rows of a ledger as an HTML page; no I/O except reading lyrics."""
 
 import base64
 import hashlib
@@ -76,10 +76,10 @@ def build_page(
     """Return the page of a ledger.
 
     Args:
-        rows: What `Ledger.rows` yields, in the order of the input.
+        rows: The rows of `Ledger.rows`, in the order of the input.
         title: The heading.
-        ledger: What identifies the ledger: favourites are stored under it.
-        directory: Where the page will be: links to files are relative to it.
+        ledger: Identifies the ledger; favourites are stored under it.
+        directory: The page's directory, to which links to files are relative.
         retry: The command that submits failed tasks again.
         thumbnail: Returns a small picture of a file as a data URL, or None.
     """
@@ -91,7 +91,7 @@ def build_page(
         task, ended = _read(row, directory, thumbnail)
         tried = attempts.pop(task["id"], 1)
         task["attempts"] = tried
-        if row.get("retried_as"):  # the task that replaces this one is a row of its own
+        if row.get("retried_as"):  # the task that replaces it has its own row
             attempts[row["retried_as"]] = tried + 1
             continue
         totals.count(task, ended)
