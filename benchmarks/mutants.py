@@ -218,12 +218,17 @@ async def _serve() -> None:
     """Relay to a service per envelope, until the standard input ends; print the URLs."""
     async with AsyncExitStack() as stack:
         urls = []
+        tasks: set[object] = set()  # asyncio itself may lose those that wait
         for envelope in _ENVELOPES:
             service = await stack.enter_async_context(FakeService(envelope=envelope, record=False))
             url = service.url
 
             async def relay(*streams: Any, url: str = url) -> None:
-                await _relay(url, *streams)
+                tasks.add(task := asyncio.current_task())
+                try:
+                    await _relay(url, *streams)
+                finally:
+                    tasks.discard(task)
 
             server = await asyncio.start_server(relay, "127.0.0.1", 0, backlog=1024, limit=2**20)
             urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -244,23 +249,24 @@ def _fetch(url: str, out_task_id: str) -> bytes:
 
 
 def readable(reply: bytes, out_task_id: str) -> str | None:
-    """Return the end that a person reads in a reply, if it is beyond doubt."""
+    """Return the end that a person reads in a reply: a status in its place, or beside the ID."""
     head, _, body = reply.partition(b"\r\n\r\n")
     text = body.decode("utf-8", "replace").strip("\ufeff\0 \r\n")
     words = re.findall(r'(?<!\\)"status"\s*:\s*"([^"]*)"', text)
     codes = re.findall(r'"(?:statusCode|code)"\s*:\s*"?([^",}\s]*)', text)
     ids = re.findall(r'"out_task_id"\s*:\s*("[\w-]+"|-?\d+)', text, re.ASCII)
     try:
-        whole = isinstance(json.loads(text, strict=False), dict)
-    except (ValueError, RecursionError):
-        whole = False
+        data = json.loads(text, strict=False)["data"]
+        in_place = "status" in (data if isinstance(data, dict) else data[0])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        in_place = False
     beyond_doubt = (
         re.match(rb"HTTP/1.[01] 200\b", head) is not None
         and b"content-encoding: x-unknown" not in head.lower()
         and len(words) == text.count('"status"') == 1
         and set(codes) <= {"200"}
         and set(ids) <= {f'"{out_task_id}"'}
-        and (whole or ids)
+        and (in_place or ids)
         and '"error"' not in text
     )
     return words[0] if beyond_doubt and words[0] in {"completed", "failed"} else None
