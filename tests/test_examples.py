@@ -4,14 +4,10 @@ import asyncio
 import importlib.util
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
 
 from aireiter_async.testing import FakeService, Fault
 
@@ -89,59 +85,3 @@ async def test_fan_out_says_what_it_takes(service: FakeService) -> None:
     _, told = await process.communicate()
     assert (process.returncode, told.startswith(b"usage: fan_out.py")) == (2, True)
     assert service.requests == []
-
-
-@asynccontextmanager
-async def serving(example: ModuleType) -> AsyncIterator[Any]:
-    """Run the web application, and yield what asks it for an image."""
-    async with TestServer(example.application()) as server, ClientSession() as session:
-
-        async def ask(**query: str) -> tuple[int, str]:
-            async with session.get(server.make_url("/image").with_query(query)) as response:
-                return response.status, await response.text()
-
-        yield ask
-
-
-async def test_the_web_application_answers_with_an_url(service: FakeService) -> None:
-    """What the user asks for is made once, and its URL is the answer."""
-    async with serving(load("web_app")) as ask:
-        status, text = await ask(prompt="a cat", aspect_ratio="16:9")
-    assert (status, '{"url": "http' in text) == (200, True)
-    assert service.requests[0].fields["params"] == {"prompt": "a cat", "aspect_ratio": "16:9"}
-
-
-@pytest.mark.parametrize(
-    ("query", "told"),
-    [
-        ({}, "prompt is required"),
-        ({"prompt": ""}, "prompt is required"),
-        ({"prompt": "a cat", "aspect_ratio": "round"}, "aspect_ratio must be"),
-    ],
-)
-async def test_the_web_application_refuses_what_cannot_be_asked_for(
-    service: FakeService, query: dict[str, str], told: str
-) -> None:
-    async with serving(load("web_app")) as ask:
-        status, text = await ask(**query)
-    assert (status, told in text) == (422, True), text
-    assert service.requests == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "text"),
-    [
-        (Fault.bad_request("no such thing"), 400, "no such thing"),
-        (Fault.no_credits(), 503, "not enough credits"),
-        (Fault.failed("NSFW"), 502, "the task failed: NSFW"),
-    ],
-)
-async def test_the_web_application_says_whose_fault_it_is(
-    service: FakeService, fault: Fault, status: int, text: str
-) -> None:
-    """A rejected request is the user's fault, everything else the server's or the gateway's."""
-    service.script("submit", fault)
-    async with serving(load("web_app")) as ask:
-        answer = await ask(prompt="a cat")
-    assert answer[0] == status
-    assert text in answer[1]
