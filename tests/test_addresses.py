@@ -79,7 +79,7 @@ def test_what_no_request_may_hold_is_escaped(given: str, requested: str) -> None
 @pytest.mark.parametrize(
     "url", ["", "http://", "http:///a", "ftp://h/a", "h/a", "http:/a", "http://[", "http://h:x/"]
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_what_is_no_url_is_rejected(url: str) -> None:
     with pytest.raises(aiohttp.InvalidURL):
         exact_url(url)
 
@@ -138,14 +138,14 @@ def test_which_addresses_are_private(kind: str) -> None:
 
 
 async def refused(client: AsyncClient, url: str, to: Path) -> None:
-    """Fail unless a result is refused for its address."""
+    """Fail unless a result is rejected for its address."""
     with pytest.raises(DownloadError, match="private address"):
         await client.download(Output(url, "image"), to)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"])
 @pytest.mark.parametrize("way", ["at once", "redirected"])
-async def test_a_private_host_is_refused(tmp_path: Path, host: str, way: str) -> None:
+async def test_a_private_host_is_rejected(tmp_path: Path, host: str, way: str) -> None:
     """No connection is made to a private address, given or found by DNS, first or on a redirect."""
     async with Peer() as peer, Peer() as proxy, aiohttp.ClientSession(proxy=proxy.url) as session:
         url = f"{peer.url.replace('127.0.0.1', host)}/a.png"
@@ -190,7 +190,7 @@ def fake_dns(monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]]) -> li
 async def test_names_of_private_addresses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: dict[str, list[str]], *, allowed: bool
 ) -> None:
-    """They are refused, unless base_url's host has a private address itself."""
+    """They are rejected, unless base_url's host has a private address itself."""
     fake_dns(monkeypatch, names)
     async with (
         Peer() as peer,
@@ -226,7 +226,7 @@ async def test_a_proxy_may_have_any_address(tmp_path: Path) -> None:
 
 
 async def test_a_dead_address_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The first ConnectError has the host looked up anew, so that the next attempt can succeed."""
+    """The first ConnectError has the host resolved again, so that the next attempt can succeed."""
     async with Peer() as peer:
         names = {"api.example": ["127.0.0.1"], "media.example": ["127.0.0.9"]}
         asked = fake_dns(monkeypatch, names)

@@ -38,7 +38,7 @@ BOTH = pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run
 
 
 def asked(count: int) -> list[SubmitRequest]:
-    """Make requests with ids that tell their order."""
+    """Make requests with IDs that tell their order."""
     return [SubmitRequest("nano_banana", {"n": n}, f"t-{n:04d}") for n in range(count)]
 
 
@@ -68,7 +68,7 @@ def workers() -> int:
 async def test_each_request_has_one_outcome(
     service: FakeService, client: AsyncClient, many: Any, *, asynchronous: bool
 ) -> None:
-    """All requests of an iterable or async iterable are submitted once, under their own ids."""
+    """All requests of an iterable or async iterable are submitted once, under their own IDs."""
     requests = asked(150)
     outcomes = await collect(many(client, stream(requests) if asynchronous else iter(requests)))
     assert [outcome.request for outcome in outcomes] == requests
@@ -229,7 +229,7 @@ async def test_a_closed_client_ends_the_batch(connect: Connect) -> None:
         (AsyncClient.run_many, {"source": 7}, TypeError),
     ],
 )
-async def test_bad_arguments_are_refused_at_the_call(
+async def test_bad_arguments_are_rejected_at_the_call(
     client: AsyncClient, many: Any, options: Any, error: type[Exception]
 ) -> None:
     """An argument that cannot be used is an error of the call itself, before anything is pulled."""
@@ -278,7 +278,7 @@ async def test_two_batches_share_a_client_and_a_ledger(
     used_id: Any,
     limit: float | None,
 ) -> None:
-    """Two batches at once over one ledger submit each id once, however slow the answers are."""
+    """Two batches at once over one ledger submit each ID once, however slow the responses are."""
     service.used_id = used_id
     service.script("submit", *[Fault.delay(0.05)] * 8)
     async with Ledger(tmp_path / "run.db") as ledger:

@@ -252,7 +252,7 @@ async def test_a_ledger_is_counted_once_by_batches_that_share_a_budget(
     assert budget.committed == 10
 
 
-async def test_a_budget_of_nothing_is_refused(client: AsyncClient) -> None:
+async def test_a_budget_of_nothing_is_rejected(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="max_credits"):
         client.budget(-1)
     with pytest.raises(TypeError, match="max_credits"):
@@ -369,7 +369,7 @@ async def test_a_caller_that_is_cancelled_when_its_turn_comes_releases_it() -> N
 
 
 async def test_a_balance_that_cannot_be_read_in_time_tells_nothing() -> None:
-    """A submit under way makes the balance useless; after a while the others go on."""
+    """A submit in progress makes the balance useless; after a while the others continue."""
     balances = iter([100.0, 95.0, math.nan])
 
     async def get_balance() -> float:
@@ -560,7 +560,7 @@ async def test_what_is_resumed_is_counted_once(
 async def doubt(
     path: Path, client: AsyncClient, requests: list[SubmitRequest], *sent: int
 ) -> list[str]:
-    """Leave a ledger as a run that died among its submits does; return the ids."""
+    """Leave a ledger as a run that died among its submits does; return the IDs."""
     ids: list[str] = []
     async with Ledger(path) as ledger:
         journal = journal_of(ledger)
@@ -626,7 +626,7 @@ async def test_what_is_found_counts(
 async def test_what_cannot_be_looked_for_stays_in_doubt(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """Without credits, a request is not said to cost nothing while that is not known."""
+    """Without credits, a request is not said to cost nothing while that is unknown."""
     client = connect(retry=ONCE)
     (out_task_id,) = await doubt(tmp_path / "run.db", client, asked(1, "m"))
     service.script("query", Fault.html(502))
@@ -641,7 +641,7 @@ async def test_what_cannot_be_looked_for_stays_in_doubt(
 async def test_a_retry_is_paid_for(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """What is retried is submitted within the limit, and refused beyond it as it was."""
+    """What is retried is submitted within the limit, and rejected beyond it as it was."""
     service.script("submit", Fault.failed(), Fault.failed())
     for limit, expected in [
         (5, [TaskFailedError] * 2),
@@ -666,7 +666,7 @@ async def test_a_batch_that_is_left_frees_its_reservations(
 
 
 @pytest.mark.parametrize("many", [AsyncClient.submit_many, AsyncClient.run_many])
-async def test_a_lost_answer_does_not_open_the_limit(
+async def test_a_lost_response_does_not_open_the_limit(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
     """Tasks whose response was lost tell no estimate: they count like the others of their kind."""

@@ -91,7 +91,7 @@ class BudgetMachine(RuleBasedStateMachine):
         return self.account
 
     def turn(self) -> None:
-        """Let everything run that can, and collect what was reserved or refused."""
+        """Let everything run that can, and collect what was reserved or rejected."""
         self.loop.run_until_complete(self.settle())
 
     async def settle(self) -> None:
@@ -116,7 +116,7 @@ class BudgetMachine(RuleBasedStateMachine):
                 self.refused(job)
 
     def refused(self, job: Job) -> None:
-        """A refusal is right: what is final leaves no room, or a price is not known."""
+        """A rejection is right: what is final leaves no room, or a price is unknown."""
         self.jobs.remove(job)
         price = self.budget._prices.get(price_kind(job.request.model, job.request.params), 0.0)
         fits = self.budget.committed + price <= self.limit - 1e-6 and not self.budget._uncounted
@@ -269,7 +269,7 @@ class BudgetMachine(RuleBasedStateMachine):
             assert spent <= self.limit + dearest + self.excess + 1e-6
 
     def teardown(self) -> None:
-        """Whatever is under way ends, and then nobody waits for the budget."""
+        """Whatever is in progress ends, and then nobody waits for the budget."""
         if hasattr(self, "budget"):
             for _ in range(200):
                 for job in self.open():

@@ -84,21 +84,21 @@ async def submit(world: World) -> Task:
 
 
 async def submit_lost(world: World) -> Task:
-    """Submit where the answer is lost and the task becomes visible late."""
+    """Submit where the response is lost and the task becomes visible late."""
     world.service.visible_after_looks = 2
     world.service.script("submit", Fault.lost_answer(accepted=True))
     return await world.client.submit(world.request)
 
 
 async def submit_twice(world: World) -> Task:
-    """Submit where the first POST did not arrive, and a look fails in passing."""
+    """Submit where the first POST did not arrive, and a poll fails in passing."""
     world.service.script("submit", Fault.reset(), Fault.no_data(accepted=True))
     world.service.script("query", Fault.server_error(), Fault.ok(), Fault.lost_answer())
     return await world.client.submit(world.request)
 
 
 async def submit_refused(world: World) -> Task:
-    """Submit where the service asks for a slower pace."""
+    """Submit where the service asks for a slower rate."""
     world.service.script(
         "submit", Fault.too_many_requests(0.001), Fault.too_many_requests(0, in_envelope=True)
     )
@@ -112,7 +112,7 @@ async def submit_large(world: World) -> Task:
 
 
 async def wait(world: World) -> Task:
-    """Wait through looks that fail in passing."""
+    """Wait through polls that fail in passing."""
     world.service.script(
         "query",
         Fault.task_status("processing"),
@@ -134,14 +134,14 @@ async def run(world: World) -> Task:
 
 
 async def query(world: World) -> Task:
-    """Ask for a task where the first answer is cut short."""
+    """Ask for a task where the first response is interrupted."""
     task = await world.client.submit(world.request)
     world.service.script("query", Fault.truncated())
     return await world.client.query(task)
 
 
 async def balance(world: World) -> Any:
-    """Ask for the balance where the first answer drips."""
+    """Ask for the balance where the first response drips."""
     world.service.script("balance", Fault.html(502), Fault.drip(0.01))
     return await world.client.balance()
 
@@ -259,7 +259,7 @@ async def test_all_are_cancelled_at_once(world: Worlds, until: Until, first: int
 
 
 def rows(path: Path) -> dict[str, str]:
-    """Read the ids of a ledger, and their states."""
+    """Read the IDs of a ledger, and their states."""
     with closing(sqlite3.connect(path)) as db:
         return dict(db.execute("SELECT out_task_id, state FROM tasks"))
 

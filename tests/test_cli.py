@@ -592,7 +592,7 @@ def test_a_closed_pipe_is_silent() -> None:
     assert process.wait() == 141
 
 
-def test_a_closed_pipe_is_silent_in_this_process(
+def test_a_closed_pipe_is_siborrowed_in_this_process(
     aireiter: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for argv in (("models",), ("--help",)):

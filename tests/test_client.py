@@ -42,7 +42,7 @@ BALANCE = "/api/openapi/balance"
 
 
 def request() -> SubmitRequest:
-    """Make a request with an id of its own."""
+    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
@@ -81,7 +81,7 @@ async def test_the_balance_is_read(
 
 @pytest.mark.parametrize("form", ["seen", "http", "envelope"])
 async def test_a_bad_key_is_named(service: FakeService, connect: Connect, form: Any) -> None:
-    """A key that the service refuses is an AuthenticationError, at once, on every endpoint."""
+    """A key that the service rejects is an AuthenticationError, at once, on every endpoint."""
     service.refusal_form = form
     client = connect(api_key="sk-wrong-0a1b2c3d")
     for call in (client.balance(), client.query("a"), client.submit(request()), client.wait("a")):
@@ -123,7 +123,7 @@ async def test_html_names_its_likely_cause(service: FakeService, connect: Connec
     assert len(caught.value.excerpt) <= 200
 
 
-async def test_the_user_agent_that_the_cdn_refuses_is_named(
+async def test_the_user_agent_that_the_cdn_rejects_is_named(
     service: FakeService, connect: Connect
 ) -> None:
     """An HTML 403 names the User-Agent as its likely cause, also where a submit met it."""
@@ -188,7 +188,7 @@ async def test_a_borrowed_session_is_left_as_it_was(service: FakeService, connec
 
 
 async def test_a_borrowed_session_that_does_not_unpack(connect: Connect, listen: Listen) -> None:
-    """A packed answer is read, whatever a borrowed session does with packed ones."""
+    """A packed response is read, whatever a borrowed session does with packed ones."""
     # gzip of {"statusCode":200,"data":{"credits":1}}, with a fixed time.
     import gzip  # noqa: PLC0415 - only here
 
@@ -279,7 +279,7 @@ async def test_closing_connections(service: FakeService, connect: Connect, until
 async def test_closing_while_busy_tells_everyone(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """Those who wait for an answer, or in the queue, are told when the client is closed."""
+    """Those who wait for a response, or in the queue, are told when the client is closed."""
     client = connect(max_concurrency=2)
     service.script("submit", Fault.hang(accepted=True))
     service.script("balance", Fault.hang())
@@ -366,7 +366,7 @@ async def test_a_view_may_have_another_key_and_place(
 
 
 async def test_closing_a_view_closes_nothing(service: FakeService, connect: Connect) -> None:
-    """The client and other views go on when a view is closed; with the client all are closed."""
+    """The client and other views continue when a view is closed; with the client all are closed."""
     client = connect()
     async with client.with_options(timeout=5) as view:
         await view.balance()
@@ -379,7 +379,7 @@ async def test_closing_a_view_closes_nothing(service: FakeService, connect: Conn
 
 
 def test_what_a_view_cannot_change() -> None:
-    """What views share is refused with its name, so is what does not exist, or is out of range."""
+    """What views share is rejected with its name, so is what does not exist, or is out of range."""
     client = AsyncClient("sk-test")
     with pytest.raises(ValueError, match="max_concurrency, max_rate are shared by all views"):
         client.with_options(max_rate=5, max_concurrency=5)  # type: ignore[call-arg]
@@ -488,7 +488,7 @@ async def test_unknown_fields_are_kept(service: FakeService, client: AsyncClient
 
 
 async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Connect) -> None:
-    """What models cost is told apart; a task of which only the id was known has no model."""
+    """What models cost is told apart; a task of which only the ID was known has no model."""
     service.price = {"gpt_4o": 2.5, "nano_banana": 1.0}
     client = connect(polling=PollPolicy(first=0, step=0))
     for model in ("gpt_4o", "nano_banana", "gpt_4o"):
@@ -502,7 +502,7 @@ async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Co
 
 
 @pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
-async def test_the_advice_after_a_lost_answer_pays_once(
+async def test_the_advice_after_a_lost_response_pays_once(
     service: FakeService, connect: Connect, used_id: Any
 ) -> None:
     """Who does what an AmbiguousSubmitError says gets the task, and pays nothing more."""

@@ -22,7 +22,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 def request() -> SubmitRequest:
-    """Make a request with an id of its own."""
+    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
@@ -247,7 +247,7 @@ async def test_views_share_the_slots(service: FakeService, connect: Connect) -> 
 
 
 async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None:
-    """When the service refuses all for a while, tasks that queue keep their attempts."""
+    """When the service rejects all for a while, tasks that queue keep their attempts."""
     clock = connect()._shared.throttle._clock
     began = clock()
     async with FakeService(max_rate=5, burst=1, clock=clock) as service:

@@ -31,7 +31,7 @@ Run = Callable[[int], Awaitable[object]]
 
 
 def answer(task: dict[str, Any]) -> bytes:
-    """Return the whole answer of the service about *task*."""
+    """Return the whole response of the service about *task*."""
     body = json.dumps({"statusCode": 200, "message": "", "data": task}).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % len(body) + body
@@ -235,7 +235,7 @@ async def test_an_item_of_a_batch_with_a_ledger(url: str, tmp_path: Path) -> Non
 
 
 async def test_calls_of_a_look(url: str) -> None:
-    """A look of `wait` makes 84 calls, to look, to find that the task runs on and to sleep."""
+    """A poll of `wait` makes 84 calls, to look, to find that the task runs on and to sleep."""
     looks = 0
 
     async def run(times: int) -> None:

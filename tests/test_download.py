@@ -50,7 +50,7 @@ async def finished(client: AsyncClient, model: str = "veo3_1") -> Task:
 
 
 def answer(body: bytes, *headers: bytes, length: int | None = None, status: int = 200) -> bytes:
-    """Make an HTTP answer of bytes."""
+    """Make an HTTP response of bytes."""
     lines = [
         b"HTTP/1.1 %d x" % status,
         b"Content-Length: %d" % (len(body) if length is None else length),
@@ -67,7 +67,7 @@ def files(directory: Path) -> list[str]:
 async def test_a_result_is_saved_under_its_id(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """The file has the task's id as its name, and all bytes; the directory is made."""
+    """The file has the task's ID as its name, and all bytes; the directory is made."""
     task = await finished(client)
     [path] = await client.download(task, tmp_path / "a" / "b")
     assert path == tmp_path / "a" / "b" / f"{task.out_task_id}.mp4"
@@ -231,7 +231,7 @@ BAD_RESULTS: dict[str, tuple[Fault, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("name", BAD_RESULTS)
-async def test_a_bad_answer_is_retried(
+async def test_a_bad_response_is_retried(
     service: FakeService, client: AsyncClient, tmp_path: Path, name: str
 ) -> None:
     """A result that did not come whole is asked for again."""
@@ -314,7 +314,7 @@ async def test_the_results_beside_a_failure_are_kept(
 async def test_a_large_result_that_breaks_off_is_retried(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
-    """Without a validator it begins anew, and what was on disk is gone."""
+    """Without a validator it begins again, and what was on disk is gone."""
     seen: list[list[str]] = []
     body = bytes(range(256)) * 4096 * 3
 
@@ -348,7 +348,7 @@ async def test_a_download_that_is_cancelled_leaves_no_file(
 async def test_a_result_that_hangs_is_cut_short(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """A result that does not begin, or stops, is cut short by the client's timeout."""
+    """A result that does not begin, or stops, is interrupted by the client's timeout."""
     client = connect(timeout=0.2, retry=RetryPolicy(base=0, attempts=2))
     task = await finished(client)
     service.script("result", Fault.hang(), Fault.drip(80))
@@ -361,7 +361,7 @@ async def test_a_result_that_hangs_is_cut_short(
 async def test_a_result_that_cannot_be_read_is_cut_short(
     connect: Connect, listen: Listen, tmp_path: Path
 ) -> None:
-    """A chunk that is none, after good ones, does not hold a download up for ever."""
+    """A chunk that is none, after good ones, does not hold a download up forever."""
     start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nGIF8\r\n"
     url = await listen(lambda _: (start, b"garbage\r\n", b"0\r\n\r\n"))
     client = connect(timeout=0.1, retry=RetryPolicy(attempts=1))
@@ -576,7 +576,7 @@ async def test_names_by_template_and_function(
         (lambda _: None, TypeError, "the function name must return a str, got NoneType"),
     ],
 )
-async def test_a_wrong_name_is_refused_before_anything_is_asked_for(
+async def test_a_wrong_name_is_rejected_before_anything_is_asked_for(
     service: FakeService,
     client: AsyncClient,
     tmp_path: Path,
@@ -626,7 +626,7 @@ PACKED = {
 async def test_a_packed_result_is_unpacked(
     connect: Connect, listen: Listen, tmp_path: Path, encoding: bytes, *, lent: bool
 ) -> None:
-    """It was not asked for so, and comes so all the same; one that ends early is fetched again."""
+    """It was not asked for so, and comes so anyway; one that ends early is fetched again."""
     replies = [
         answer(packed, b"Content-Encoding: " + encoding)
         for packed in (PACKED[encoding][:-1], b"\xff" * 99, PACKED[encoding])
@@ -650,7 +650,7 @@ async def test_a_packed_result_in_small_pieces(
     assert path.read_bytes() == PLAIN
 
 
-async def test_a_packed_refusal_is_not_quoted(connect: Connect, listen: Listen) -> None:
+async def test_a_packed_rejection_is_not_quoted(connect: Connect, listen: Listen) -> None:
     url = await listen(lambda _: answer(PACKED[b"gzip"], b"Content-Encoding: gzip", status=418))
     with pytest.raises(DownloadError, match=r"\(HTTP 418\): ''\)"):
         await connect(retry=RetryPolicy(attempts=1)).read(Output(url=f"{url}/a"))
@@ -888,7 +888,7 @@ async def test_a_result_that_breaks_off_is_resumed(
         (b"Last-Modified: yesterday", DATED[1]),
     ],
 )
-async def test_without_a_strong_validator_a_result_begins_anew(
+async def test_without_a_strong_validator_a_result_begins_again(
     client: AsyncClient, listen: Listen, tmp_path: Path, headers: tuple[bytes, ...]
 ) -> None:
     host = Host(FILE, headers, once=True)
@@ -926,7 +926,7 @@ async def test_a_rest_that_does_not_fit_is_not_appended(
     tmp_path: Path,
     partial: Callable[[Host, int], bytes],
 ) -> None:
-    """A file that has changed, or a host that cannot count: the result begins anew."""
+    """A file that has changed, or a host that cannot count: the result begins again."""
     host = Host(FILE, once=True)
     host.partial = functools.partial(partial, host)
     [path] = await client.download(Output(url=f"{await listen(host)}/a"), tmp_path)

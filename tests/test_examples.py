@@ -44,7 +44,7 @@ async def fan_out(*argv: object) -> asyncio.subprocess.Process:
     )
 
 
-async def test_fan_out_saves_a_result_per_line_and_goes_on_where_it_was(
+async def test_fan_out_saves_a_result_per_line_and_continues_where_it_was(
     service: FakeService, tmp_path: Path
 ) -> None:
     """Two runs of the same lines make one task per line, and end with its file on disk."""
@@ -57,7 +57,7 @@ async def test_fan_out_saves_a_result_per_line_and_goes_on_where_it_was(
     assert len(list((tmp_path / "results").iterdir())) == 2
 
 
-async def test_fan_out_goes_on_while_it_waits_for_the_next_line(
+async def test_fan_out_continues_while_it_waits_for_the_next_line(
     service: FakeService, tmp_path: Path
 ) -> None:
     """A pipe that says nothing more for now does not hold up what has been read."""

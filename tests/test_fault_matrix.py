@@ -272,10 +272,10 @@ async def test_a_fault_while_polling(
 @pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("envelope", ENVELOPES)
 @pytest.mark.parametrize("form", ["seen", "http", "envelope"])
-async def test_every_form_of_answer(
+async def test_every_form_of_response(
     service: FakeService, connect: Connect, envelope: Any, form: Any, used_id: Any
 ) -> None:
-    """In every documented envelope a task whose answers are lost is charged once."""
+    """In every documented envelope a task whose responses are lost is charged once."""
     service.envelope, service.refusal_form = envelope, form
     service.visible_after_looks = 2
     service.script("submit", Fault.reset(), Fault.truncated(accepted=True))
@@ -302,7 +302,7 @@ async def test_ambiguity_that_cannot_be_settled(
     assert [charge.out_task_id for charge in service.charges] == [request.out_task_id]
 
 
-async def test_any_answer_lets_the_rate_grow(service: FakeService, connect: Connect) -> None:
+async def test_any_response_lets_the_rate_grow(service: FakeService, connect: Connect) -> None:
     client = connect(retry=RetryPolicy(base=0, attempts=2))
     service.script("balance", *[Fault.too_many_requests(0)] * 4)
     await asyncio.gather(*(client.balance() for _ in range(4)))

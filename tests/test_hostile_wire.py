@@ -244,7 +244,7 @@ ODD: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_odd_answers(peer: Peer, client: AsyncClient, name: str) -> None:
+async def test_odd_responses(peer: Peer, client: AsyncClient, name: str) -> None:
     """What is no answer is an error of ours, whether the connection is closed after it or kept."""
     for kept in (False, True):
         peer.play(*map(piece, ODD[name]), keep=kept)
@@ -303,8 +303,8 @@ async def test_the_last_of_two_equal_names_counts(peer: Peer, client: AsyncClien
 
 
 @pytest.mark.parametrize("end", ["closes", "resets"])
-async def test_an_answer_cut_anywhere(peer: Peer, client: AsyncClient, end: str) -> None:
-    """An answer of which any number of bytes arrives before the connection goes is no answer."""
+async def test_a_response_cut_anywhere(peer: Peer, client: AsyncClient, end: str) -> None:
+    """A response of which any number of bytes arrives before the connection goes is no response."""
     for length in range(len(GOOD)):
         peer.play(piece(GOOD[:length]), reset=end == "resets")
         with pytest.raises(TransportError):
@@ -313,8 +313,8 @@ async def test_an_answer_cut_anywhere(peer: Peer, client: AsyncClient, end: str)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_answer_in_any_pieces(peer: Peer, client: AsyncClient, *, chunked: bool) -> None:
-    """An answer that arrives in two pieces, cut anywhere, or byte by byte, is that answer."""
+async def test_a_response_in_any_pieces(peer: Peer, client: AsyncClient, *, chunked: bool) -> None:
+    """A response that arrives in two pieces, cut anywhere, or byte by byte, is that response."""
     answer = GOOD
     if chunked:
         body = GOOD.partition(b"\r\n\r\n")[2]
@@ -392,8 +392,8 @@ async def test_a_redirected_result_is_followed_without_the_key(
         assert not any(KEY.encode() in each for each in peer.heard + other.heard)
 
 
-async def test_an_answer_that_nobody_asked_for(peer: Peer, client: AsyncClient) -> None:
-    """A second answer behind the first one is not taken for that to the next question."""
+async def test_a_response_that_nobody_asked_for(peer: Peer, client: AsyncClient) -> None:
+    """A second response behind the first one is not taken for that to the next question."""
     other = whole(b'{"statusCode":200,"data":{"status":"pending","credits_used":666}}')
     for _ in range(20):
         peer.play(piece(GOOD + other), keep=True)
@@ -404,7 +404,7 @@ async def test_an_answer_that_nobody_asked_for(peer: Peer, client: AsyncClient) 
         peer.forget()
 
 
-async def test_an_answer_that_comes_late_to_the_pool(peer: Peer, client: AsyncClient) -> None:
+async def test_a_response_that_comes_late_to_the_pool(peer: Peer, client: AsyncClient) -> None:
     """Bytes that arrive on an idle connection spoil it: it is not used again."""
     other = whole(b'{"statusCode":200,"data":{"status":"pending","credits_used":666}}')
     for _ in range(20):
@@ -421,7 +421,7 @@ async def test_an_answer_that_comes_late_to_the_pool(peer: Peer, client: AsyncCl
 async def test_idle_connections_that_are_closed_as_they_are_used(
     peer: Peer, client: AsyncClient
 ) -> None:
-    """A pool of connections that the service closes at any moment gives an answer or our error."""
+    """A pool of connections that the service closes at any moment gives a response or our error."""
     for turns in range(30):
         peer.play(piece(GOOD))  # says keep-alive, and closes
         await client.query("a")
@@ -437,7 +437,7 @@ async def test_idle_connections_that_are_closed_as_they_are_used(
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The 'auth' parameter:DeprecationWarning")
 @pytest.mark.parametrize("where", ["session", "netrc"])
-async def test_a_lent_session_with_credentials_of_its_own(
+async def test_a_borrowed_session_with_credentials_of_its_own(
     monkeypatch: pytest.MonkeyPatch, peer: Peer, tmp_path: Path, where: str
 ) -> None:
     """Where aiohttp would not send the key, nothing is sent, and the error says what to change."""
@@ -462,7 +462,7 @@ async def test_a_lent_session_with_credentials_of_its_own(
     assert peer.heard == []
 
 
-async def test_any_other_value_error_of_a_lent_session_is_its_owners(peer: Peer) -> None:
+async def test_any_other_value_error_of_a_borrowed_session_is_its_owners(peer: Peer) -> None:
     """What a session's own hooks raise passes as it is."""
 
     async def refuse(*_args: object) -> None:
@@ -594,7 +594,7 @@ LINES = (
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, ...]:
-    """Draw an answer with something wrong here and there, in pieces."""
+    """Draw a response with something wrong here and there, in pieces."""
     framing, body = draw(st.sampled_from(FRAMES))(
         draw(st.sampled_from(PACKS))(draw(st.sampled_from(BODIES)))
     )
@@ -632,7 +632,7 @@ VERBS: dict[str, tuple[Verb, type]] = {
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(answers(), min_size=1, max_size=3), st.booleans(), st.booleans())
-def test_any_answer(
+def test_any_response(
     tmp_path: Path,
     verb: str,
     plays: list[tuple[bytes, ...]],

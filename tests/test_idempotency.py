@@ -62,7 +62,7 @@ class Store(SQLiteStore):
 
 
 class Scripted:
-    """A store with ready answers, which is unusable after them, and for releases."""
+    """A store with ready responses, which is unusable after them, and for releases."""
 
     def __init__(self, *answers: Claim) -> None:
         self.answers = list(answers)
@@ -115,7 +115,7 @@ async def test_a_call_waits_for_the_one_that_has_claimed_the_id(
 
 
 @pytest.mark.parametrize("maybe_sent", [False, True])
-async def test_another_request_under_a_used_id_is_refused_by_the_store(
+async def test_another_request_under_a_used_id_is_rejected_by_the_store(
     service: FakeService, client: AsyncClient, store: Store, *, maybe_sent: bool
 ) -> None:
     await client.submit(CAT, idempotency=store)
@@ -126,7 +126,7 @@ async def test_another_request_under_a_used_id_is_refused_by_the_store(
     assert len(service.requests) == sent
 
 
-async def test_a_request_under_an_id_that_is_being_submitted_for_another_one_is_refused(
+async def test_a_request_under_an_id_that_is_being_submitted_for_another_one_is_rejected(
     service: FakeService, client: AsyncClient, store: Store
 ) -> None:
     await abandon(store)
@@ -393,7 +393,7 @@ async def test_a_batch_has_a_ledger_or_a_store(
         (CAT, "claims.db", TypeError, "must be an IdempotencyStore, got str"),
     ],
 )
-async def test_what_cannot_be_claimed_is_refused(
+async def test_what_cannot_be_claimed_is_rejected(
     service: FakeService,
     client: AsyncClient,
     store: Store,

@@ -61,7 +61,7 @@ def lines(count: int, **options: Any) -> list[SubmitRequest]:
 
 
 def one(out_task_id: str, prompt: str = "a kitten") -> SubmitRequest:
-    """Make a request with an id that the caller chose."""
+    """Make a request with an ID that the caller chose."""
     return SubmitRequest("nano_banana", {"prompt": prompt}, out_task_id)
 
 
@@ -115,7 +115,7 @@ async def submit(
 
 
 def posts(service: FakeService) -> list[int]:
-    """Return how many submits there were for each id that was charged."""
+    """Return how many submits there were for each ID that was charged."""
     return [service.posts(charge.out_task_id) for charge in service.charges]
 
 
@@ -282,7 +282,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
     assert select(path) == ["completed"] * 6
 
 
-async def test_an_answer_that_was_lost_for_good_is_uncertain(
+async def test_a_response_that_was_lost_for_good_is_uncertain(
     service: FakeService, connect: Connect, path: Path
 ) -> None:
     """A submit that could not be settled is recorded as uncertain, and settled by the next run."""
@@ -298,7 +298,7 @@ async def test_an_answer_that_was_lost_for_good_is_uncertain(
     assert posts(service) == [1]
 
 
-async def test_refused_and_failed_are_reported_and_retried_if_asked(
+async def test_rejected_and_failed_are_reported_and_retried_if_asked(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
     service.script("submit", Fault.failed("TIMEOUT", "slow"), Fault.bad_request("no such thing"))
@@ -331,7 +331,7 @@ async def test_refused_and_failed_are_reported_and_retried_if_asked(
 async def test_a_retry_cut_off_is_settled(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """A retry that died after its POST is found by the next run under the id that was recorded."""
+    """A retry that died after its POST is found by the next run under the ID that was recorded."""
     service.script("submit", Fault.failed())
     await run(client, path, [one("a")])
     async with Ledger(path) as ledger:
@@ -343,10 +343,10 @@ async def test_a_retry_cut_off_is_settled(
 
 
 @pytest.mark.parametrize("fault", [Fault.no_credits(), Fault.too_many_requests(0)])
-async def test_what_was_refused_for_the_account_is_tried_again(
+async def test_what_was_rejected_for_the_account_is_tried_again(
     service: FakeService, connect: Connect, path: Path, fault: Fault
 ) -> None:
-    """A submit refused for credits or pace leaves no row, and goes out as new on the next run."""
+    """A submit rejected for credits or rate leaves no row, and goes out as new on the next run."""
     client = connect(retry=ONCE)
     service.script("submit", fault)
     (outcome,) = await run(client, path, [one("a")])
@@ -372,7 +372,7 @@ async def test_a_withdrawn_retry_leaves_the_failed_task(
 
 
 async def test_a_chosen_id_is_kept(service: FakeService, client: AsyncClient, path: Path) -> None:
-    """The ledger leaves the ids alone that the caller chose."""
+    """The ledger leaves the IDs alone that the caller chose."""
     await submit(client, path, [one("b"), one("a")])
     assert select(path, "out_task_id") == ["b", "a"]
     assert sorted(service.tasks) == ["a", "b"]
@@ -382,7 +382,7 @@ async def test_a_chosen_id_is_kept(service: FakeService, client: AsyncClient, pa
 async def test_other_content_under_a_known_id_is_an_error(
     service: FakeService, client: AsyncClient, path: Path, limit: float | None
 ) -> None:
-    """A request that has changed under its id is an outcome with an error, and sends nothing."""
+    """A request that has changed under its ID is an outcome with an error, and sends nothing."""
     await run(client, path, [one("a", "before")])
     requests = service.counts.total()
     changed, good = await run(
@@ -553,7 +553,7 @@ async def test_an_old_sqlite_is_an_error(path: Path, monkeypatch: pytest.MonkeyP
         await Ledger(path).__aenter__()
 
 
-async def test_a_second_run_is_refused(client: AsyncClient, path: Path) -> None:
+async def test_a_second_run_is_rejected(client: AsyncClient, path: Path) -> None:
     """While a ledger is open, neither this process nor another one opens it again."""
     program = (
         "import asyncio, sys; from aireiter_async import Ledger\n"
@@ -610,7 +610,7 @@ async def test_a_ledger_has_one_lock_whatever_it_is_called(
     assert [file.name for file in other.iterdir()] == ["link.db"]
 
 
-async def test_a_ledger_of_another_loop_is_refused(path: Path) -> None:
+async def test_a_ledger_of_another_loop_is_rejected(path: Path) -> None:
     """A ledger is of no use in another event loop, as each process has its own, and says so."""
 
     async def use(ledger: Ledger) -> None:
@@ -779,7 +779,7 @@ async def test_many_claims_are_few_transactions(
 
 
 async def test_one_id_claimed_twice_at_once_is_new_for_one(path: Path) -> None:
-    """Of two claims of an id in one transaction the first is told that it is new."""
+    """Of two claims of an ID in one transaction the first is told that it is new."""
     async with Ledger(path) as ledger:
         found = await claim(ledger, "a", "a", "a")
         assert [entry and entry.state for entry in found] == [None, "intended", "intended"]

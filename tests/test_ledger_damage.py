@@ -141,7 +141,7 @@ CUTS = (0, 1, 15, 100, 511, 4095, -16_000, -4120, -4096, -1)  # below 0: from th
 async def test_a_file_that_was_cut_short_pays_for_nothing(
     world: World, path: Path, name: str, suffix: str
 ) -> None:
-    """Whatever is left of which file, the batch is refused, or goes on from the whole of it."""
+    """Whatever is left of which file, the batch is rejected, or continues from the whole of it."""
     for cut in CUTS:
         copy(getattr(world, name), path)
         file = beside(path, suffix)
@@ -156,7 +156,7 @@ async def test_a_file_that_was_cut_short_pays_for_nothing(
 async def test_a_bit_that_flipped_pays_for_nothing(
     world: World, path: Path, suffix: str, flips: int
 ) -> None:
-    """With any bit of any of its files turned over, the batch is refused, or goes on."""
+    """With any bit of any of its files turned over, the batch is rejected, or continues."""
     draws = random.Random(suffix)  # noqa: S311 - repeatable, guards nothing
     for turn in range(flips):
         template = world.killed if suffix in {"-wal", "-shm"} or turn % 2 else world.clean
@@ -264,7 +264,7 @@ async def test_a_reply_that_is_illegible_costs_its_line_only(
 
 
 async def test_the_advice_about_a_lock_helps(world: World, path: Path) -> None:
-    """Where a ledger belongs to another lock, it goes on once the lock was deleted."""
+    """Where a ledger belongs to another lock, it continues once the lock was deleted."""
     copy(world.clean, path)
     other = _file.Lock(path.with_name("other.db"))
     other.compare("another salt", 3)
@@ -289,7 +289,7 @@ async def test_a_ledger_draws_the_same_ids_without_its_log(
 
 
 @pytest.mark.parametrize("prepare", [Path.touch, Path.exists])
-async def test_a_ledger_that_was_deleted_begins_anew(
+async def test_a_ledger_that_was_deleted_begins_again(
     service: FakeService, world: World, path: Path, prepare: Damage
 ) -> None:
     """Where no file is, or an empty one and no ledger was before, a new batch begins."""

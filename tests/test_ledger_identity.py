@@ -162,7 +162,7 @@ async def test_models_and_mappings_of_equal_content_are_one_request(
 async def test_a_data_uri_is_known_by_its_digest(
     service: FakeService, client: AsyncClient, path: Path, size: int
 ) -> None:
-    """Media in the parameters are not stored, and tell requests apart all the same."""
+    """Media in the parameters are not stored, and tell requests apart anyway."""
     uris = [f"data:image/png;base64,{letter * size}" for letter in "AB"]
     items = [SubmitRequest("m", {"prompt": "p", "image_url": uri}) for uri in uris]
     await run(client, path, items)
@@ -233,7 +233,7 @@ async def test_a_retry_is_named_after_its_request(
 async def test_a_task_that_the_service_lost_is_submitted_again_if_asked(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:
-    """What was accepted and is no longer known gets a new ID, and counts as spent all the same."""
+    """What was accepted and is no longer known gets a new ID, and counts as spent anyway."""
     items = [SubmitRequest("m", {"prompt": "a"}, "a")]
     async with Ledger(path) as ledger:
         _ = [o async for o in client.submit_many(items, ledger=ledger)]

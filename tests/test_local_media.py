@@ -436,7 +436,7 @@ async def test_an_output_is_sent_as_its_url_of_now(
 async def test_a_bad_image_in_a_batch_is_its_own_failure(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    """It is refused before its POST; the other rows run, each file read when its turn comes."""
+    """It is rejected before its POST; the other rows run, each file read when its turn comes."""
     paths = [tmp_path / f"{number}.jpg" for number in range(12)]
     for path in paths:
         path.write_bytes(JPEG + path.name.encode())

@@ -40,7 +40,7 @@ PATIENT = RetryPolicy(base=LONG * 1000, cap=LONG * 1000, settle=LONG, max_retry_
 
 
 def request() -> SubmitRequest:
-    """Make a request with an id of its own."""
+    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
@@ -158,7 +158,7 @@ async def test_closing_tells_those_who_settle(
 
 
 async def test_closing_tells_those_who_poll(make: Make, until: Until) -> None:
-    """A wait between two looks ends when the client closes, of a view too."""
+    """A wait between two polls ends when the client closes, of a view too."""
     client = make()
     tasks = begin(client.run(request()), client.with_options(timeout=5).run(request()))
     await until(lambda: client.stats.submitted == 2)
@@ -189,7 +189,7 @@ async def test_closing_tells_those_who_download(
 async def test_closing_tells_the_last_attempts(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """Calls that would not be tried again are told that the client is closed, all the same."""
+    """Calls that would not be tried again are told that the client is closed, anyway."""
     client = make(retry=RetryPolicy(attempts=1), polling=PollPolicy(first=0))
     task = await client.run(request())
     service.script("result", Fault.hang(), Fault.drip(8 * LONG))
@@ -209,7 +209,7 @@ async def test_closing_tells_the_last_attempts(
 async def test_closing_ends_a_batch(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """A batch ends when its client closes, and goes on with another: each is paid once."""
+    """A batch ends when its client closes, and continues with another: each is paid once."""
     requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(40)]
     client = make(max_concurrency=4, timeout=0.5)
     service.script("submit", Fault.ok(), Fault.hang(accepted=True))
@@ -326,7 +326,7 @@ def test_a_client_forgotten_while_its_loop_rests_warns_once(
 
 
 class Keeping(asyncio.Protocol):
-    """A server that answers every request alike, and keeps its connections."""
+    """A server that responses every request alike, and keeps its connections."""
 
     BODY = b'{"statusCode":200,"data":{"status":"pending","credits":2.5}}'
 
@@ -369,7 +369,7 @@ def in_child(act: Callable[[], str]) -> str:
 async def test_a_forked_client_closes_its_copies_only(
     service: FakeService, until: Until, *, closed: bool
 ) -> None:
-    """In another process (played by this one) a client is refused, and closes descriptors only."""
+    """In another process (played by this one) a client is rejected, and closes descriptors only."""
     client = AsyncClient(service.api_key, base_url=service.url)
     await client.balance()
     transport = client._shared.transport
@@ -431,7 +431,7 @@ async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.parametrize("another", [False, True], ids=["same loop", "another loop"])
 def test_a_client_does_not_survive_a_fork(*, another: bool) -> None:
-    """In a forked process a client raises, closing it is harmless, and the parent goes on."""
+    """In a forked process a client raises, closing it is harmless, and the parent continues."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -539,7 +539,7 @@ async def test_the_loop_stays_free(
     assert slow == []
 
 
-async def test_the_loop_turns_between_answers(service: FakeService) -> None:
+async def test_the_loop_turns_between_responses(service: FakeService) -> None:
     """Other tasks get their turn while a thousand calls are served."""
     service.record = False
     turns = 0

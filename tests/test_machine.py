@@ -338,7 +338,7 @@ class Machine(RuleBasedStateMachine):
             assert task is None
 
     def charged(self) -> list[str]:
-        """Return the ids that were charged for."""
+        """Return the IDs that were charged for."""
         return [charge.out_task_id for charge in self.service.charges]
 
     def spent(self) -> float:
@@ -363,7 +363,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_twice(self) -> None:
-        """Charges equal tasks: no id is charged twice."""
+        """Charges equal tasks: no ID is charged twice."""
         assert sorted(self.charged()) == sorted(self.service.tasks)
 
     @invariant()

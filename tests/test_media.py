@@ -194,7 +194,7 @@ def test_the_first_bytes_decide(head: bytes, suffix: str, kind: str) -> None:
 
 @pytest.mark.parametrize(("head", "suffix"), [(head, suffix) for head, suffix, _ in HEADS])
 def test_another_library_agrees(head: bytes, suffix: str) -> None:
-    """Filetype's answers, where it has one, are ours."""
+    """Filetype's responses, where it has one, are ours."""
     found = filetype.guess(head + bytes(300))
     if found is not None:
         assert f".{found.extension}" == OTHERWISE_IN_FILETYPE.get(suffix, suffix)

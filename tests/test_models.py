@@ -209,12 +209,12 @@ def test_every_documented_value_is_accepted(model: str, name: str, facts: dict[s
 
 
 @for_each(PARAMS)
-def test_every_other_value_is_refused(model: str, name: str, facts: dict[str, Any]) -> None:
+def test_every_other_value_is_rejected(model: str, name: str, facts: dict[str, Any]) -> None:
     assert [each for each in bad_values(name, facts) if not refused(model, name, each)] == []
 
 
 @for_each(PARAMS)
-def test_a_misspelt_parameter_is_refused_and_the_right_one_offered(
+def test_a_misspelt_parameter_is_rejected_and_the_right_one_offered(
     model: str, name: str, facts: dict[str, Any]
 ) -> None:
     error = complaint(model, {**models.example(model), f"{name}x": texts(facts, name)})

@@ -192,7 +192,7 @@ def test_what_the_constraints_allow_is_accepted(model: str, params: dict[str, An
 
 
 @pytest.mark.parametrize(("model", "params", "name"), REFUSED)
-def test_what_the_constraints_forbid_is_refused_once(
+def test_what_the_constraints_forbid_is_rejected_once(
     model: str, params: dict[str, Any], name: str
 ) -> None:
     assert problems(model, params) == [name]

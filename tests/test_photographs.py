@@ -82,7 +82,7 @@ async def test_photographs_in_python(
 
 @COUNTS
 def test_photographs_on_the_command_line(served: FakeService, count: int) -> None:
-    """The command is killed twice, and the table is extended and sorted anew in between."""
+    """The command is killed twice, and the table is extended and sorted again in between."""
     photos = photographs(Path("photos"), count)
     misbehave(served, count)
     running: list[subprocess.Popen[bytes]] = []

@@ -25,7 +25,7 @@ def looks(
     elapsed: float = 0.0,
     uniform: float = 0.5,
 ) -> list[float]:
-    """Return the waits before the first *count* looks."""
+    """Return the waits before the first *count* polls."""
     waits = policy.waits(expected, elapsed, lambda: uniform)
     return [next(waits) for _ in range(count)]
 
@@ -85,7 +85,7 @@ def test_a_policy_is_a_value() -> None:
 def test_looks_come_when_the_end_is_likely(
     policy: PollPolicy, expected: Expectation, elapsed: float, seconds: list[float]
 ) -> None:
-    """The first look is a little before the expected end, and the steps grow up to the cap."""
+    """The first poll is a little before the expected end, and the steps grow up to the cap."""
     assert looks(policy, expected, len(seconds), elapsed=elapsed) == pytest.approx(seconds)
 
 
@@ -157,7 +157,7 @@ def simulate(seconds: float, expected: Expectation, seed: int) -> tuple[float, f
 
 @pytest.mark.parametrize("seconds", [8.0, 120.0, 1200.0])
 def test_few_looks_notice_an_end_soon(seconds: float) -> None:
-    """With durations learned, about six looks notice an end within a tenth of the duration."""
+    """With durations learned, about six polls notice an end within a tenth of the duration."""
     count, delay = simulate(seconds, Expectation(seconds, learned=True), 1)
     assert count <= 6
     assert delay <= 0.1

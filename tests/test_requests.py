@@ -170,7 +170,7 @@ NO_JSON: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize(("value", "kind", "message"), NO_JSON, ids=range(len(NO_JSON)))
-def test_what_json_has_no_form_for_is_refused_with_its_path(
+def test_what_json_has_no_form_for_is_rejected_with_its_path(
     value: Any, kind: type[Exception], message: str, *, large: bool
 ) -> None:
     params = {"pad": "x" * LARGE * large, "x": value}

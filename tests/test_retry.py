@@ -237,12 +237,12 @@ def test_a_submit_that_was_rejected_in_html_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("error", [*REFUSED, *OTHERS, ValueError()])
 def test_what_is_final_is_not_transient(error: Exception) -> None:
-    """A refusal for good, the end of a task and what is not ours are final."""
+    """A rejection for good, the end of a task and what is not ours are final."""
     assert not is_transient(error)
 
 
-def test_only_answers_ask_to_wait() -> None:
-    """What is no answer carries no pace."""
+def test_only_responses_ask_to_wait() -> None:
+    """What is no response carries no rate."""
     assert retry_after(RateLimitError(429, "slow", 3.0)) == 3.0
     assert retry_after(ProtocolError("HTML", 503, "", 4.0)) == 4.0
     assert retry_after(ServerError(503, "oops")) is None
@@ -281,7 +281,7 @@ async def test_the_last_error_is_raised_in_the_end(allowed: int) -> None:
 @pytest.mark.parametrize("error", REFUSED + OTHERS)
 @pytest.mark.parametrize("before", [0, 1, 3])
 async def test_final_errors_are_raised_at_once(error: AireiterError, before: int) -> None:
-    """A refusal for good ends it, on the first attempt or on a later one."""
+    """A rejection for good ends it, on the first attempt or on a later one."""
     attempts = Attempts([BROKEN] * before + [error])
     with pytest.raises(type(error)) as caught:
         await attempts.retrying()()
@@ -291,7 +291,7 @@ async def test_final_errors_are_raised_at_once(error: AireiterError, before: int
 
 @pytest.mark.parametrize("asked", [120.1, 1e9])
 async def test_a_wait_beyond_the_limit_is_not_waited(asked: float) -> None:
-    """When the service asks for longer than allowed, its error comes at once, with its pace."""
+    """When the service asks for longer than allowed, its error is raised at once."""
     attempts = Attempts([BROKEN, RateLimitError(429, "tomorrow", asked)])
     with pytest.raises(RateLimitError) as caught:
         await attempts.retrying()()

@@ -294,7 +294,7 @@ async def test_an_id_of_a_task_that_still_runs(
 async def test_a_submit_that_is_answered_with_a_task_that_has_ended(
     service: FakeService, client: AsyncClient, *, chosen: bool
 ) -> None:
-    """A chosen ID has been used before; of a generated one, the task is ours all the same."""
+    """A chosen ID has been used before; of a generated one, the task is ours anyway."""
     data = '{"statusCode":200,"data":{"status":"completed","output":[{"url":"https://a.b/c.png"}]}}'
     service.script("submit", Fault.reply(200, data, accepted=True))
     if not chosen:

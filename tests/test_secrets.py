@@ -151,7 +151,7 @@ async def test_the_key_is_nowhere(
 async def test_a_reply_that_repeats_the_key_is_kept_without_it(
     connect: Connect, listen: Listen, tmp_path: Path
 ) -> None:
-    """Where a relay adds the request to a good answer, the key is not in what is kept of it."""
+    """Where a relay adds the request to a good response, the key is not in what is kept of it."""
 
     def reply(request: bytes) -> bytes:
         echo = request.split(b"\r\n\r\n")[0].decode()
@@ -185,7 +185,7 @@ BROKEN_OFF = {
 
 @pytest.mark.parametrize("verb", ["balance", "query", "submit", "wait"])
 @pytest.mark.parametrize("name", BROKEN_OFF)
-async def test_an_answer_that_breaks_off_is_told_without_the_key(
+async def test_a_response_that_breaks_off_is_told_without_the_key(
     connect: Connect, listen: Listen, find_key: FindKey, name: str, verb: str
 ) -> None:
     """Where a relay echoes the request and hangs up half-way, the key is in no error."""
@@ -259,7 +259,7 @@ async def test_a_key_that_is_escaped_is_found(
 async def test_a_message_that_repeats_the_key_is_told_without_it(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A refusal that quotes the key is raised with the rest of its words."""
+    """A rejection that quotes the key is raised with the rest of its words."""
     body = json.dumps({"statusCode": 400, "message": f"no such key: {service.api_key}!"})
     service.script("submit", Fault.reply(400, body))
     with pytest.raises(InvalidRequestError) as caught:

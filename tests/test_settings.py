@@ -65,7 +65,7 @@ def test_a_missing_key_says_where_keys_come_from() -> None:
     ],
 )
 @pytest.mark.parametrize("source", ["argument", "environment", "view"])
-def test_a_bad_key_is_refused_and_not_shown(
+def test_a_bad_key_is_rejected_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, key: str, source: str
 ) -> None:
     """A key that cannot be one is a ValueError that names the argument, and nobody sees the key."""
@@ -197,7 +197,7 @@ def test_a_base_url_may_not_be(url: str) -> None:
     ],
 )
 def test_the_key_does_not_travel_unencrypted(url: str) -> None:
-    """http:// to another machine is refused, unless allowed by name."""
+    """http:// to another machine is rejected, unless allowed by name."""
     with pytest.raises(ValueError, match=r"unencrypted.*allow_http=True"):
         settings(base_url=url)
     assert settings(base_url=url, allow_http=True).base_url == url

@@ -92,7 +92,7 @@ async def test_an_accepted_id_is_never_granted_again(store: IdempotencyStore) ->
     assert (await ask(store, "a")).accepted
 
 
-async def test_another_request_is_told_apart(store: IdempotencyStore) -> None:
+async def test_another_request_is_distinguished(store: IdempotencyStore) -> None:
     await ask(store, "a", lease=0)
     for owner in "ab":
         claim = await ask(store, owner, "another request")
@@ -358,7 +358,7 @@ def test_network_file_systems_are_recognised(path: str, kind: str | None, tmp_pa
     assert _shared_file_system(Path(path), tmp_path / "missing") is None
 
 
-async def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
+async def test_a_network_file_system_is_rejected(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"server:/home {tmp_path} nfs4 rw 0 0\n", encoding="utf-8")
     with pytest.raises(StoreError, match=r"nfs4.*PostgresStore"):
@@ -393,6 +393,6 @@ def test_a_stable_id_depends_on_its_parts_and_on_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("part", "kind"), [(object(), TypeError), ({1, 2}, TypeError), (float("nan"), ValueError)]
 )
-def test_a_part_that_is_no_json_is_refused(part: object, kind: type[Exception]) -> None:
+def test_a_part_that_is_no_json_is_rejected(part: object, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="JSON"):
         stable_id("shop", part)

@@ -49,7 +49,7 @@ USED_IDS = ["refuse", "return", "charge"]
 
 
 def request(**options: Any) -> SubmitRequest:
-    """Make a request with an id of its own."""
+    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten, 小猫"}, **options)
 
 
@@ -60,7 +60,7 @@ def refusal(code: int, *, in_envelope: bool) -> Fault:
 
 
 def charged(service: FakeService) -> list[str]:
-    """Return the ids of what was charged for."""
+    """Return the IDs of what was charged for."""
     return [charge.out_task_id for charge in service.charges]
 
 
@@ -68,7 +68,7 @@ def charged(service: FakeService) -> list[str]:
 async def test_very_late_visibility_costs_no_second_charge(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """A task seen only after it was settled as lost is still one task: the id is the same."""
+    """A task seen only after it was settled as lost is still one task: the ID is the same."""
     service.used_id, service.visible_after_looks = used_id, 4
     service.script("submit", Fault.lost_answer(accepted=True))
     task = await client.submit(request())
@@ -118,7 +118,7 @@ async def test_the_second_post_is_the_first_one(
     sent: tuple[aiohttp.ClientSession, list[tuple[str, bytes]]],
     name: str,
 ) -> None:
-    """A submit that is sent again has the same bytes, id included."""
+    """A submit that is sent again has the same bytes, ID included."""
     session, bodies = sent
     service.script("submit", AMBIGUOUS[name].before)
     wanted = request(callback_url="https://example.com/", metadata={"order": 7})
@@ -166,7 +166,7 @@ async def test_the_body_is_fixed_before_the_first_attempt(
 
 
 async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: Connect) -> None:
-    """Where the service cannot be asked, the error has the id and the cause, after one POST."""
+    """Where the service cannot be asked, the error has the ID and the cause, after one POST."""
     service.script("submit", Fault.lost_answer(accepted=True))
     service.script("query", Fault.server_error(), Fault.html(502), Fault.server_error(503))
     wanted = request()
@@ -178,7 +178,7 @@ async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: 
     assert service.scripted("query") == 0
 
 
-async def test_a_key_refused_while_settling_is_ambiguous(
+async def test_a_key_rejected_while_settling_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
     """A bad key while settling ends it at once: the task may exist."""
@@ -220,10 +220,10 @@ async def test_forbidding_does_not_hinder_settling(service: FakeService, connect
 
 @pytest.mark.parametrize("in_envelope", [False, True])
 @pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 422, 433])
-async def test_a_refusal_after_ambiguity_is_not_believed(
+async def test_a_rejection_after_ambiguity_is_not_believed(
     service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
 ) -> None:
-    """A refusal that follows a lost answer is settled first: the task had been accepted."""
+    """A rejection that follows a lost response is settled first: the task had been accepted."""
     service.visible_after_looks = 4
     service.script(
         "submit", Fault.lost_answer(accepted=True), refusal(code, in_envelope=in_envelope)
@@ -247,7 +247,7 @@ async def test_a_refusal_after_ambiguity_is_not_believed(
         (433, InsufficientCreditsError),
     ],
 )
-async def test_a_settled_refusal_is_believed(
+async def test_a_settled_rejection_is_believed(
     service: FakeService,
     client: AsyncClient,
     code: int,
@@ -255,7 +255,7 @@ async def test_a_settled_refusal_is_believed(
     *,
     in_envelope: bool,
 ) -> None:
-    """A refusal that follows a lost answer is raised once the task was not found either."""
+    """A rejection that follows a lost response is raised once the task was not found either."""
     service.script("submit", Fault.lost_answer(), refusal(code, in_envelope=in_envelope))
     wanted = request()
     with pytest.raises(kind) as caught:
@@ -266,10 +266,10 @@ async def test_a_settled_refusal_is_believed(
     assert charged(service) == []
 
 
-async def test_a_refusal_after_ambiguity_that_cannot_be_settled_is_ambiguous(
+async def test_a_rejection_after_ambiguity_that_cannot_be_settled_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A key that is refused for good after a lost answer leaves the submit ambiguous."""
+    """A key that is rejected for good after a lost response leaves the submit ambiguous."""
     key = refusal(401, in_envelope=False)
     service.visible_after_looks = 4
     service.script("submit", Fault.lost_answer(accepted=True), key)
@@ -300,7 +300,7 @@ class Played(Api):
         return end
 
 
-async def test_a_refused_connection_after_ambiguity_adds_none() -> None:
+async def test_a_rejected_connection_after_ambiguity_adds_none() -> None:
     wanted = request()
     accepted = Task(wanted.out_task_id, TaskStatus.PENDING)
     ends = TransportError("lost"), ConnectError("refused"), ConnectError("refused"), accepted
@@ -319,7 +319,7 @@ async def test_closed_while_it_is_queried_is_said() -> None:
 async def test_a_pace_asked_for_after_ambiguity_is_kept(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A 429 that follows a lost answer is settled and then retried."""
+    """A 429 that follows a lost response is settled and then retried."""
     service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
@@ -339,7 +339,7 @@ async def test_a_pace_asked_for_after_ambiguity_is_kept(
         (433, InsufficientCreditsError),
     ],
 )
-async def test_a_refusal_for_good_costs_one_post(
+async def test_a_rejection_for_good_costs_one_post(
     service: FakeService,
     client: AsyncClient,
     code: int,
@@ -347,7 +347,7 @@ async def test_a_refusal_for_good_costs_one_post(
     *,
     in_envelope: bool,
 ) -> None:
-    """A refusal for good is raised at once, typed, with code and message; nothing is asked."""
+    """A rejection for good is raised at once, typed, with code and message; nothing is asked."""
     service.script("submit", refusal(code, in_envelope=in_envelope))
     wanted = request()
     with pytest.raises(kind) as caught:
@@ -373,7 +373,7 @@ async def test_a_refusal_for_good_costs_one_post(
 async def test_ok_true_is_no_success(
     service: FakeService, client: AsyncClient, fault: Fault, kind: type[APIError]
 ) -> None:
-    """A refusal in a 200 that calls itself ok is a refusal."""
+    """A rejection in a 200 that calls itself ok is a rejection."""
     service.script("submit", fault)
     with pytest.raises(kind):
         await client.submit(request())
@@ -383,7 +383,7 @@ async def test_ok_true_is_no_success(
 @pytest.mark.parametrize("in_envelope", [False, True])
 @pytest.mark.parametrize("code", [425, 429])
 @pytest.mark.parametrize("wait", [None, "0", "0.02", "Thu, 01 Jan 1970 00:00:00 GMT", "soon"])
-async def test_a_refusal_with_a_pace_is_retried(
+async def test_a_rejection_with_a_pace_is_retried(
     service: FakeService,
     client: AsyncClient,
     caplog: pytest.LogCaptureFixture,
@@ -403,7 +403,7 @@ async def test_a_refusal_with_a_pace_is_retried(
     assert f"retrying in {'0.02' if wait == '0.02' else '0.00'} s" in caplog.text
 
 
-async def test_a_429_from_the_cdn_is_a_refusal_with_a_pace(
+async def test_a_429_from_the_cdn_is_a_rejection_with_a_pace(
     service: FakeService, client: AsyncClient
 ) -> None:
     """An HTML page with HTTP 429 is no doubt: it was not accepted."""
@@ -463,7 +463,7 @@ async def test_attempts_are_counted(
     assert client.stats.retries == attempts - 1
 
 
-async def test_a_refused_connection_is_tried_again(service: FakeService, connect: Connect) -> None:
+async def test_a_rejected_connection_is_tried_again(service: FakeService, connect: Connect) -> None:
     """Where nothing listens each attempt is made, then ConnectError says that nothing was sent."""
     await service.close()
     client = connect()
@@ -536,7 +536,7 @@ async def test_tls_is_spoken(
 async def test_a_connection_that_takes_too_long_is_not_ambiguous(
     connect: Connect, listen: Listen
 ) -> None:
-    """A TLS handshake without an answer ends with connect_timeout, as a ConnectError."""
+    """A TLS handshake without a response ends with connect_timeout, as a ConnectError."""
     url = await listen(lambda _: b"")  # a handshake is no request: there is no answer to it
     client = connect(
         base_url=url.replace("http:", "https:"),
@@ -552,7 +552,7 @@ async def test_a_connection_that_takes_too_long_is_not_ambiguous(
 async def test_ambiguity_outlives_what_comes_after(
     service: FakeService, client: AsyncClient, clock: VirtualClock, until: Until, gone: str
 ) -> None:
-    """After a lost response, not even a refused connection or a closed client makes it certain."""
+    """After a lost response, not even a rejected connection or a closed client makes it certain."""
     clock.held = True
     service.script("submit", Fault.html(502, accepted=True))
     service.visible_after_looks = 4
@@ -572,7 +572,7 @@ async def test_ambiguity_outlives_what_comes_after(
 async def test_each_envelope_is_an_acceptance(
     service: FakeService, client: AsyncClient, envelope: Any
 ) -> None:
-    """Every documented form of success gives the task, with our id."""
+    """Every documented form of success gives the task, with our ID."""
     service.envelope, service.price = envelope, 2.5
     wanted = request()
     task = await client.submit(wanted)
@@ -642,10 +642,10 @@ async def test_what_may_have_been_sent_is_queried_first(
     assert service.requests[-1].path == (QUERY if was_accepted else SUBMIT)
 
 
-async def test_what_may_have_been_sent_and_is_refused_is_queried_again(
+async def test_what_may_have_been_sent_and_is_rejected_is_queried_again(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """With maybe_sent a refusal is settled before it is believed."""
+    """With maybe_sent a rejection is settled before it is believed."""
     wanted = request()
     await client.submit(wanted)
     service.visible_after_looks = 4
@@ -711,7 +711,7 @@ async def test_what_a_submit_can_override(service: FakeService, client: AsyncCli
 
 
 async def test_a_model_is_submitted(service: FakeService, client: AsyncClient) -> None:
-    """An instance of a models class is sent under its name, with an id drawn for each call."""
+    """An instance of a models class is sent under its name, with an ID drawn for each call."""
     model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9", video_length=5)
     first, second = await client.submit(model), await client.submit(model, out_task_id="mine")
     assert first.model == second.model == "seedance_1_5_pro"
@@ -762,7 +762,7 @@ async def test_only_requests_are_submitted(
 async def test_retries_are_logged(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A retry and a settling are told to the package's logger, with the id, at INFO."""
+    """A retry and a settling are told to the package's logger, with the ID, at INFO."""
     service.script("submit", Fault.lost_answer())
     wanted = request()
     await client.submit(wanted)

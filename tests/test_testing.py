@@ -134,7 +134,7 @@ async def test_durations_spread_by_seed_and_id() -> None:
     assert await durations(2) != first
 
 
-async def test_an_unknown_id_is_refused_in_a_200() -> None:
+async def test_an_unknown_id_is_rejected_in_a_200() -> None:
     async with calling() as caller:
         reply = await caller.query("nobody")
     assert reply.status == 200
@@ -165,7 +165,7 @@ async def test_a_task_can_become_visible_after_looks() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "Bearer wrong", "sk-fake-0123456789abcdef"])
-async def test_a_bad_key_is_refused_as_documented(key: str | None) -> None:
+async def test_a_bad_key_is_rejected_as_documented(key: str | None) -> None:
     headers = {"Authorization": key} if key else {}
     nested = {"error": {"code": 401, "message": "Authentication failed, please check your API key"}}
     flat = {"statusCode": 401, "message": "Unauthorized", "ok": False}
@@ -225,7 +225,7 @@ async def test_urllib_is_turned_away() -> None:
         ({"out_task_id": "x" * 65}, "Invalid out_task_id"),
     ],
 )
-async def test_a_bad_parameter_is_refused(fields: dict[str, Any], message: str) -> None:
+async def test_a_bad_parameter_is_rejected(fields: dict[str, Any], message: str) -> None:
     async with calling() as caller:
         reply = await caller.submit("a", **fields)
         assert caller.service.charges == []
@@ -234,7 +234,7 @@ async def test_a_bad_parameter_is_refused(fields: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
-async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+async def test_a_body_that_is_no_object_is_rejected(body: bytes) -> None:
     async with calling() as caller:
         reply = await caller.call("POST", SUBMIT, data=body)
         assert reply.json["statusCode"] == 400
@@ -373,7 +373,7 @@ async def test_the_rate_is_a_token_bucket() -> None:
     ("form", "pattern"),
     [(None, "None"), ("seconds", "4"), ("date", r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT")],
 )
-async def test_a_refused_pace_says_when_to_come_back(form: str | None, pattern: str) -> None:
+async def test_a_rejected_pace_says_when_to_come_back(form: str | None, pattern: str) -> None:
     async with calling(max_rate=0.3, retry_after=form, clock=Clock()) as caller:
         assert (await caller.balance()).status == 200
         reply = await caller.balance()

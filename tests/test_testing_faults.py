@@ -22,7 +22,7 @@ either = pytest.mark.parametrize("accepted", [False, True])
 
 
 @either
-async def test_an_answer_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
+async def test_a_response_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
     async with calling() as caller:
         caller.service.script("submit", Fault.lost_answer(accepted=accepted))
         with pytest.raises(aiohttp.ServerDisconnectedError):
@@ -104,7 +104,7 @@ async def test_a_body_is_truncated(accepted: bool) -> None:  # noqa: FBT001 - a 
         assert len(caller.service.charges) == accepted
 
 
-async def test_a_query_is_truncated_halfway_through_its_answer() -> None:
+async def test_a_query_is_truncated_halfway_through_its_response() -> None:
     async with calling() as caller:
         await caller.submit()
         whole = (await caller.query()).text
@@ -224,7 +224,7 @@ async def test_retry_after_is_a_date() -> None:
         (Fault.reply(body=b"{}"), 200, {}),
     ],
 )
-async def test_a_refusal_is_made_up(fault: Fault, status: int, document: Any) -> None:
+async def test_a_rejection_is_made_up(fault: Fault, status: int, document: Any) -> None:
     async with calling() as caller:
         caller.service.script("submit", fault)
         reply = await caller.submit()
@@ -361,7 +361,7 @@ def test_a_fault_must_mean_something_where_it_strikes() -> None:
         lambda: FakeService().scripted("other"),  # type: ignore[arg-type]
     ],
 )
-def test_an_endpoint_that_there_is_not_is_refused(use: Callable[[], object]) -> None:
+def test_an_endpoint_that_there_is_not_is_rejected(use: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="one of submit, query, balance, result, got 'other'"):
         use()
 

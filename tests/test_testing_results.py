@@ -74,7 +74,7 @@ async def test_each_model_has_its_shape(model: str, fields: dict[str, str | None
                 assert item[field].endswith("." + suffix)
 
 
-async def test_one_model_answers_an_object() -> None:
+async def test_one_model_returns_an_object() -> None:
     async with calling() as caller:
         given = await output(caller, "minimax_h3_turbo")
         url = f"{caller.service.results_url}/upload/a/item-0.mp4"

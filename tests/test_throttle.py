@@ -162,7 +162,7 @@ def test_what_was_accepted_before_a_silence_does_not_count() -> None:
 
 
 def test_a_first_cut_is_undone_within_seconds() -> None:
-    """After one cut the limit is not known: the rate doubles every second, up to no limit."""
+    """After one cut the limit is unknown: the rate doubles every second, up to no limit."""
     rate = AdaptiveRate()
     reject(rate, 100.0, 3)
     now = steady(rate, 100.0, 4.0, 0.25)

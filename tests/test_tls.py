@@ -117,7 +117,7 @@ async def test_what_does_not_speak_tls(listen: Listen, said: bytes) -> None:
 
 
 async def test_an_authority_of_ones_own(listen: Listen) -> None:
-    """Through a lent session whose context trusts it, an authority of one's own is good."""
+    """Through a borrowed session whose context trusts it, an authority of one's own is good."""
     ours = trustme.CA()
     url = await listen(lambda _: GOOD, server(ours.issue_cert("127.0.0.1")))
     connector = aiohttp.TCPConnector(ssl=trusting(ours))

@@ -47,12 +47,12 @@ def key_of(request: bytes) -> bytes:
 
 
 def head(*lines: bytes, status: bytes = b"200 OK") -> bytes:
-    """Make the head of an answer."""
+    """Make the head of a response."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *lines]) + b"\r\n\r\n"
 
 
 def whole(body: bytes, *lines: bytes) -> bytes:
-    """Make an answer with a length."""
+    """Make a response with a length."""
     return head(b"Content-Length: %d" % len(body), *lines) + body
 
 
@@ -115,7 +115,7 @@ HOSTILE: dict[str, Callable[[bytes], Any]] = {
 async def test_whatever_comes_is_an_error_of_ours(
     connect: Connect, listen: Listen, name: str
 ) -> None:
-    """Any bytes in place of an answer are one of our errors, and nobody sees the key."""
+    """Any bytes in place of a response are one of our errors, and nobody sees the key."""
     client = connect(base_url=await listen(HOSTILE[name]), retry=ONCE, timeout=1)
     with pytest.raises(AireiterError):
         await client.balance()
@@ -125,8 +125,8 @@ async def test_whatever_comes_is_an_error_of_ours(
         await client.submit(SubmitRequest("veo3_1", {"prompt": "?"}))
 
 
-async def test_what_is_wrong_with_an_answer_is_said(connect: Connect, listen: Listen) -> None:
-    """An answer that is not HTTP says what about it is wrong, though not what it holds."""
+async def test_what_is_wrong_with_a_response_is_said(connect: Connect, listen: Listen) -> None:
+    """A response that is not HTTP says what about it is wrong, though not what it holds."""
     client = connect(base_url=await listen(lambda request: request), retry=ONCE)
     with pytest.raises(TransportError, match="cannot be read: BadStatusLine"):
         await client.query("a")
@@ -150,7 +150,7 @@ async def test_what_the_caller_is_handling_keeps_its_frames(
     assert handled.__traceback__ is not None
 
 
-async def test_a_late_answer_that_cannot_be_read_is_cut_short(
+async def test_a_late_response_that_cannot_be_read_is_cut_short(
     connect: Connect, listen: Listen
 ) -> None:
     """A bad chunk after good ones, which aiohttp does not report, is a timeout."""
@@ -179,7 +179,7 @@ async def test_a_response_before_the_request_is_complete(connect: Connect, liste
 async def test_an_endless_response_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, connect: Connect, listen: Listen
 ) -> None:
-    """What a small answer unpacks to is read up to a limit, and is then a ProtocolError."""
+    """What a small response unpacks to is read up to a limit, and is then a ProtocolError."""
     monkeypatch.setattr(_body, "MAX_BODY", 1_000_000)
 
     def bomb(request: bytes) -> bytes:
@@ -201,7 +201,7 @@ async def test_an_endless_response_is_cut_off(
 async def test_a_response_must_be_complete_in_time(
     service: FakeService, connect: Connect, until: Until, fault: Fault
 ) -> None:
-    """The timeout covers an answer to its last byte; then slot and connection are free."""
+    """The timeout covers a response to its last byte; then slot and connection are free."""
     client = connect(timeout=0.2, retry=ONCE, max_concurrency=1)
     service.script("query", fault)
     with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s") as caught:
@@ -212,7 +212,7 @@ async def test_a_response_must_be_complete_in_time(
 
 
 async def test_a_slow_response_in_time_is_read(service: FakeService, connect: Connect) -> None:
-    """An answer that drips in time is read whole."""
+    """A response that drips in time is read whole."""
     client = connect(timeout=20)
     service.script("submit", Fault.drip(0.05))
     assert (await client.submit(SubmitRequest("veo3_1", {}))).estimated_credits == 1
@@ -251,7 +251,7 @@ async def test_an_unusable_base_url_is_a_connect_error(connect: Connect, url: st
         await client.submit(SubmitRequest("veo3_1", {}))
 
 
-async def test_a_proxy_that_refuses_is_a_connect_error(connect: Connect, listen: Listen) -> None:
+async def test_a_proxy_that_rejects_is_a_connect_error(connect: Connect, listen: Listen) -> None:
     """A proxy that does not let a borrowed session through is a ConnectError, without the key."""
     heard: list[bytes] = []
 
@@ -380,7 +380,7 @@ async def test_deadlines_cut_in_the_order_of_beginning() -> None:
 
 
 async def test_deadlines_leave_what_is_done_alone(until: Until) -> None:
-    """Work that ends in time is not cut short, and what it raises passes."""
+    """Work that ends in time is not interrupted, and what it raises passes."""
     deadlines = Deadlines(0.02)
     assert await cut_short(deadlines, asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ZeroDivisionError), deadlines:
@@ -419,7 +419,7 @@ async def _until_cancelled_by(task: Callable[[], "asyncio.Task[object]"]) -> Non
 
 
 async def test_deadlines_are_for_tasks() -> None:
-    """Outside of a task there is nothing that could be cut short: a RuntimeError."""
+    """Outside of a task there is nothing that could be interrupted: a RuntimeError."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[BaseException | None] = loop.create_future()
 

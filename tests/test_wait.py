@@ -57,7 +57,7 @@ def reply(**data: Any) -> Fault:
 
 
 def request(**options: Any) -> SubmitRequest:
-    """Make a request with an id of its own."""
+    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"}, **options)
 
 
@@ -108,7 +108,7 @@ async def test_a_task_that_failed_is_an_error(
 async def test_unknown_statuses_run_on(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A status that is not known means still running, and is logged with its word."""
+    """A status that is unknown means still running, and is logged with its word."""
     service.script("query", Fault.task_status("archiving"), Fault.task_status("archiving"))
     task = await client.run(request())
     assert task.status is TaskStatus.COMPLETED
@@ -121,7 +121,7 @@ async def test_unknown_statuses_run_on(
 async def test_an_unknown_status_is_logged_where_only_the_id_was_known(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wait for an id logs a status that is not known, and tells on_update of it."""
+    """A wait for an ID logs a status that is unknown, and tells on_update of it."""
     out_task_id = (await client.submit(request())).out_task_id
     service.script("query", Fault.task_status("archiving"))
     seen: list[Task] = []
@@ -133,7 +133,7 @@ async def test_an_unknown_status_is_logged_where_only_the_id_was_known(
 async def test_an_unknown_status_does_not_log_the_whole_reply(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log of a status that is not known stays short when the reply repeats the input."""
+    """The log of a status that is unknown stays short when the reply repeats the input."""
     fault = reply(created_at="?", input={"image": "x" * 10_000}, status="archiving")
     service.script("query", fault)
     await client.run(request())
@@ -143,7 +143,7 @@ async def test_an_unknown_status_does_not_log_the_whole_reply(
 
 @pytest.mark.parametrize("name", [*PASSING, *ELSEWHERE])
 async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, name: str) -> None:
-    """A look that fails in passing, however often, does not end the wait."""
+    """A poll that fails in passing, however often, does not end the wait."""
     task = await client.submit(request())
     service.script("query", *[(PASSING | ELSEWHERE)[name]] * 8)
     assert (await client.wait(task)).status is TaskStatus.COMPLETED
@@ -151,7 +151,7 @@ async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, 
 
 
 async def test_a_poll_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
-    """A look that is never answered is cut short by the client's timeout and repeated."""
+    """A poll that is never answered is interrupted by the client's timeout and repeated."""
     client = connect(timeout=0.2)
     task = await client.submit(request())
     service.script("query", Fault.hang())
@@ -162,7 +162,7 @@ async def test_a_poll_that_hangs_is_ridden_out(service: FakeService, connect: Co
 async def test_a_service_that_is_away_is_ridden_out(
     service: FakeService, client: AsyncClient, until: Until
 ) -> None:
-    """A wait goes on while the service cannot be reached, and sees the task when it is back."""
+    """A wait continues while the service cannot be reached, and sees the task when it is back."""
     task = await client.submit(request())
     await service.close()
     waiting = asyncio.create_task(client.wait(task))
@@ -175,7 +175,7 @@ async def test_a_service_that_is_away_is_ridden_out(
     ("code", "kind"),
     [(401, AuthenticationError), (403, AuthenticationError), (402, InsufficientCreditsError)],
 )
-async def test_a_refusal_to_be_asked_ends_it(
+async def test_a_rejection_to_be_asked_ends_it(
     service: FakeService, client: AsyncClient, code: int, kind: type[APIError]
 ) -> None:
     """A bad key ends a wait at once."""
@@ -207,7 +207,7 @@ async def test_not_found_is_the_truth_in_the_end(
     assert slept == [1, 1, 1]
 
 
-async def test_being_seen_begins_the_grace_anew(service: FakeService, connect: Connect) -> None:
+async def test_being_seen_begins_the_grace_again(service: FakeService, connect: Connect) -> None:
     """The grace is counted without a break: a task that was seen in between is there."""
     service.durations = 6
     policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=2)
@@ -243,7 +243,7 @@ async def test_after_the_deadline_comes_one_final_poll(
 async def test_a_task_that_is_alive_at_the_deadline_can_be_waited_for_again(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """TaskTimeoutError is a TimeoutError that carries the task, and waiting for it goes on."""
+    """TaskTimeoutError is a TimeoutError that carries the task, and waiting for it continues."""
     service.durations = 100
     client = connect(polling=PollPolicy(first=30, step=30, growth=1, jitter=0))
     with pytest.raises(TaskTimeoutError) as caught:
@@ -300,7 +300,7 @@ async def test_a_final_poll_that_hangs_is_the_end(service: FakeService, connect:
 async def test_a_poll_in_the_queue_does_not_outlast_the_deadline(
     service: FakeService, connect: Connect, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A look that still queues for a slot at the deadline leaves the queue, and comes back once."""
+    """A poll that still queues for a slot at the deadline leaves the queue, and comes back once."""
     client = connect(max_concurrency=1, timeout=LONG, polling=PollPolicy(first=0, step=LONG))
     task = await client.submit(request())
     service.script("balance", Fault.hang())
@@ -380,7 +380,7 @@ async def test_a_timeout_of_nothing_polls_once(
 async def test_a_timeout_that_cannot_be(
     service: FakeService, client: AsyncClient, verb: str, seconds: Any
 ) -> None:
-    """A negative timeout, or what is no number, is refused before anything is sent."""
+    """A negative timeout, or what is no number, is rejected before anything is sent."""
     work = client.wait("a", timeout=seconds) if verb == "wait" else None
     with pytest.raises((ValueError, TypeError), match="timeout must be"):
         await (work or client.run(request(), timeout=seconds))
@@ -468,7 +468,7 @@ async def test_ended_tasks_are_not_asked_for(service: FakeService, client: Async
 async def test_an_id_is_queried_at_once(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """Of an id alone no age is known: the first look is made at once."""
+    """Of an ID alone no age is known: the first poll is made at once."""
     service.durations = 2
     client = connect(polling=PollPolicy(first=30, step=1, growth=1, jitter=0))
     out_task_id = (await client.submit(request())).out_task_id
@@ -491,7 +491,7 @@ async def test_an_id_that_no_task_can_have_is_not_found(
 async def test_how_long_a_model_takes_is_learned(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """The first look for a task comes when the tasks of its model have been about to end."""
+    """The first poll for a task comes when the tasks of its model have been about to end."""
     service.durations = {"veo3_1": 100, "nano_banana": 10}
     client = connect(polling=PollPolicy(jitter=0))
     for model, seconds in (("veo3_1", 100), ("nano_banana", 10)):
@@ -509,7 +509,7 @@ async def test_how_long_a_model_takes_is_learned(
 async def test_a_new_model_is_queried_by_its_medium(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:
-    """While nothing is learned the first look for a video comes later than for the unknown."""
+    """While nothing is learned the first poll for a video comes later than for the unknown."""
     client = connect(polling=PollPolicy(jitter=0))
     await client.run(SubmitRequest("brand_new", {}))
     unknown = slept.pop()
@@ -625,7 +625,7 @@ async def test_a_query_is_retried(service: FakeService, client: AsyncClient, nam
 async def test_a_query_for_nobody(
     service: FakeService, client: AsyncClient, *, in_envelope: bool
 ) -> None:
-    """An id that the service does not know is a TaskNotFoundError, after one look."""
+    """An ID that the service does not know is a TaskNotFoundError, after one look."""
     if not in_envelope:
         body = '{"error":{"code":404,"message":"task not found"}}'
         service.script("query", Fault.reply(404, body))
@@ -679,8 +679,8 @@ async def test_many_wait_over_few_connections(service: FakeService, connect: Con
     assert client.stats.completed == 200
 
 
-async def test_an_id_that_was_never_seen_does_not_go_on(connect: Connect) -> None:
-    """At the deadline an id that no look has found is said to be unknown, not to be running."""
+async def test_an_id_that_was_never_seen_does_not_continue(connect: Connect) -> None:
+    """At the deadline an ID that no poll has found is said to be unknown, not to be running."""
     client = connect(polling=PollPolicy(first=1, step=1, cap=1, grace=1000))
     with pytest.raises(TaskNotFoundError):
         await client.wait("nosuch", timeout=5)

@@ -46,7 +46,7 @@ class App:
         }
 
     async def start(self, workers: int = 1) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it responses."""
         command = (
             (str(EXAMPLES / "aiohttp_app.py"), "--port", str(self.port))
             if self.kind == "aiohttp"
@@ -67,11 +67,11 @@ class App:
             return await self.process.wait()
 
     async def get(self, path: str, user: str = "ada") -> tuple[int, Any]:
-        """GET; 0 where there is no answer."""
+        """GET; 0 where there is no response."""
         return await self.ask("GET", path, user)
 
     async def post(self, key: str, prompt: str = "a cat", user: str = "ada") -> tuple[int, Any]:
-        """POST a job; 0 where there is no answer."""
+        """POST a job; 0 where there is no response."""
         return await self.ask("POST", "/images", user, json={"key": key, "prompt": prompt})
 
     async def ask(self, method: str, path: str, user: str, **options: Any) -> tuple[int, Any]:

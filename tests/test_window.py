@@ -109,7 +109,7 @@ async def test_few_items_have_few_workers(kind: str) -> None:
 @KINDS
 @ORDERS
 async def test_fewer_workers_than_room(kind: str, *, ordered: bool) -> None:
-    """With room for more than are worked on, workers go on while their results wait for the consumer."""
+    """Workers continue while their results wait for the consumer, as long as there is room."""
     source, pool = Source(60), Pool()
     made = window(source.open(kind), pool.work, 9, workers=3, ordered=ordered)
     async with aclosing(made.results()) as results:
@@ -198,7 +198,7 @@ async def test_work_that_raises_ends_it(kind: str, *, ordered: bool) -> None:
 
 @pytest.mark.parametrize("where", ["source", "work"])
 async def test_a_cancelled_worker_is_no_end(where: str) -> None:
-    """A source or a work that is cancelled from within ends in CancelledError, not in fewer results."""
+    """A source or worker cancelled from within raises CancelledError; no result is dropped."""
 
     async def numbers() -> AsyncIterator[int]:
         for number in range(4):
@@ -306,7 +306,7 @@ class Stubborn(Pool):
 @pytest.mark.parametrize("how", ["cancel", "close"])
 @pytest.mark.parametrize("first", range(0, 12, 2))
 async def test_a_cancellation_while_the_workers_end(kind: str, how: str, first: int) -> None:
-    """Cancelled again at whatever turn of the loop, the consumer ends no sooner than its workers."""
+    """However often it is cancelled, the consumer never ends before its workers."""
     for second in range(1, 9):
         source, pool = Source(1000), Stubborn(lambda _: 2)
         results = window(source.open(kind), pool.work, 3).results()
@@ -331,7 +331,7 @@ async def drain(results: AsyncGenerator[int, None]) -> None:
 
 
 async def test_a_source_that_swallows_the_cancellation_ends_all_the_same() -> None:
-    """What a source gives once the batch has been left is not worked on, and nothing waits for it."""
+    """Items that a source yields after the batch was left are not processed."""
     seen: list[int] = []
 
     async def numbers() -> AsyncIterator[int]:
@@ -394,7 +394,7 @@ async def test_a_source_that_blocks_when_cancelled_is_cancelled_again() -> None:
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError("mine")])
 async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None) -> None:
-    """A source that blocks when it is read past its end, as one over a queue does, ends the batch."""
+    """A source that blocks when read past its end, like a queue, still ends the batch."""
     queue: asyncio.Queue[int | None] = asyncio.Queue()
 
     class Numbers:
@@ -429,7 +429,7 @@ async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None
 
 
 async def test_a_source_stays_open() -> None:
-    """What was not pulled is the caller's: a generator goes on after the batch was left."""
+    """What was not pulled is the caller's: a generator continues after the batch was left."""
     source, pool = Source(100), Pool()
     numbers = source.sync()
     async with aclosing(window(numbers, pool.work).results()) as results:
@@ -439,7 +439,7 @@ async def test_a_source_stays_open() -> None:
 
 
 async def test_a_failure_from_outside_comes_after_what_is_ready() -> None:
-    """Of the errors that the window is told of the first is raised, and the workers end."""
+    """Of the errors that the window is notified of the first is raised, and the workers end."""
     pool = Pool(lambda _: 0)
     made = window(range(1000), pool.work)
     results: list[int] = []
@@ -478,7 +478,7 @@ async def test_an_empty_source_yields_nothing(kind: str, *, ordered: bool) -> No
 
 
 @pytest.mark.parametrize("source", [None, 7, object()])
-def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
+def test_what_cannot_be_iterated_is_rejected(source: Any) -> None:
     """A source that is no iterable is a TypeError at once, without an event loop."""
     with pytest.raises(TypeError, match="must be an iterable or an async iterable, got"):
         window(source, Pool().work)
@@ -487,7 +487,7 @@ def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
 @KINDS
 async def test_eager_tasks(kind: str) -> None:  # pragma: no cover - from Python 3.12 on
-    """Where tasks run at once, a wide window is no deep recursion, and hires no more than it may."""
+    """With eager tasks, a wide window neither recurses deeply nor exceeds its worker limit."""
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
     source, pool = Source(3000), Pool(lambda _: 2)
     made = window(source.open(kind), pool.work, 1000)

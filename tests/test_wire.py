@@ -93,13 +93,13 @@ def test_an_accepted_submit_is_a_task(payload: Any, status: str, estimate: float
 @pytest.mark.parametrize(
     "data", [None, [], [None], "pending", 1, {}, {"created_at": "x"}, {"status": "", "task_id": 0}]
 )
-def test_an_answer_without_a_task_is_not_certain(data: Any) -> None:
+def test_a_response_without_a_task_is_not_certain(data: Any) -> None:
     with pytest.raises(ProtocolError, match="the response to the submit has no task"):
         submitted(data)
 
 
 @pytest.mark.parametrize("other", ["other", "kitten-2", 5])
-def test_an_answer_about_another_task_is_not_believed(other: Any) -> None:
+def test_a_response_about_another_task_is_not_believed(other: Any) -> None:
     data = {"out_task_id": other, "status": "completed"}
     with pytest.raises(ProtocolError, match="the response is about another task"):
         submitted(data)
