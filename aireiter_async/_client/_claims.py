@@ -129,8 +129,6 @@ class ClaimedSubmission(Submission):
         ValueError: The ID was generated, so no other process can know it.
     """
 
-    claiming: Claiming
-
     def __init__(
         self,
         store: "IdempotencyStore",
@@ -146,7 +144,7 @@ class ClaimedSubmission(Submission):
                 "pass it as out_task_id, for example stable_id(namespace, ...)"
             )
         retry = api.settings.retry
-        self.claiming = Claiming(
+        self.claiming = self._claim = Claiming(
             store=store,
             out_task_id=request.out_task_id,
             lease=api.settings.timeout + retry.max_retry_after,
@@ -168,16 +166,16 @@ class ClaimedSubmission(Submission):
             encode = request.encode_content
             threads = self._api.shared.files.threads
             content = await threads.run(encode) if request.large else encode()
-            self.claiming.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+            self._claim.fingerprint = hashlib.sha256(content.encode()).hexdigest()
             self._settle_first = False  # claim before settling
             try:
                 task = await self._submit_or_find()
             except AmbiguousSubmitError:
                 raise
             except (AireiterError, RuntimeError):  # definitely not accepted
-                await self.claiming.release(accepted=False)
+                await self._claim.release(accepted=False)
                 raise
-            await self.claiming.release(accepted=True)
+            await self._claim.release(accepted=True)
         except asyncio.CancelledError as error:  # the claim is left to expire
             if not getattr(error, "__notes__", ()):
                 error.add_note(self._note())
