@@ -346,7 +346,7 @@ def test_prompts_one_per_line() -> None:
 
 FILES: list[tuple[str, bytes, tuple[str, ...], list[str]]] = [
     ("f.jsonl", GOOD.encode(), (), ["rain"]),
-    ("f.jsonl.gz", gzip.compress(GOOD.encode()), (), ["rain"]),
+    ("f.jsonl.gz", gzip.compress(GOOD.encode(), mtime=0), (), ["rain"]),
     ("f.JSONL", GOOD.encode("utf-16"), (), ["rain"]),
     ("f.json", f"[{GOOD},{GOOD}]".encode(), (), ["rain", "rain"]),
     ("f.json", f"{GOOD}\n{GOOD}".encode(), (), ["rain", "rain"]),
@@ -355,7 +355,7 @@ FILES: list[tuple[str, bytes, tuple[str, ...], list[str]]] = [
     ("f.csv", b"prompt;title\na;b\n", ("-m", "suno"), ["a"]),
     ("f.csv", "prompt\ttitle\r\na, b\tc\r\n".encode("utf-16"), ("-m", "suno"), ["a, b"]),
     ("f.tsv", b"prompt\ttitle\na;b,c\td\n", ("-m", "suno"), ["a;b,c"]),
-    ("f.tab.gz", gzip.compress(b"prompt\nx\n"), ("-m", "suno"), ["x"]),
+    ("f.tab.gz", gzip.compress(b"prompt\nx\n", mtime=0), ("-m", "suno"), ["x"]),
     ("f.txt", b"{a} prompt\n", ("-m", "suno", "--format", "txt"), ["{a} prompt"]),
     ("prompts", b"a\nb", ("-m", "suno", "--format", "txt"), ["a", "b"]),
     ("f.data", b"prompt\na\n", ("-m", "suno", "--format", "csv"), ["a"]),
@@ -390,7 +390,7 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("f.xlsx", b"PK\x03\x04...", "is a spreadsheet or ZIP file: save it as CSV"),
     ("f.csv", b"BZh9", "is compressed with bzip2"),
     ("f.csv", b"a\0b\n", "is not text: it contains NUL bytes"),
-    ("f.jsonl.gz", gzip.compress(GOOD.encode() * 9000)[:-9], "cannot be read to its end"),
+    ("f.jsonl.gz", gzip.compress(GOOD.encode() * 9000, mtime=0)[:-9], "cannot be read to its end"),
     ("f.jsonl", b"\x1f\x8b\x08 no gzip", "cannot be read: "),
     ("f.csv", b"\xff\xfep\0r\0\x00\xd8", "cannot be read to its end: "),
 ]
@@ -473,7 +473,7 @@ def test_an_id_may_be_there_once(aireiter: Run, tmp_path: Path) -> None:
     [
         (GOOD.encode(), ()),
         (f"[{GOOD}]".encode(), ()),
-        (gzip.compress(GOOD.encode()), ()),
+        (gzip.compress(GOOD.encode(), mtime=0), ()),
         (b"prompt\nrain\n", ("-m", "suno", "--format", "csv")),
         (b"rain\n", ("-m", "suno", "--format", "txt")),
     ],

@@ -216,7 +216,7 @@ def _error(error: Any) -> str | None:
 
 def _subtitle(totals: _Totals) -> str:
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{totals.tasks} task{'' if totals.tasks == 1 else 's'}, page written {made}"
+    return f"{totals.tasks:,} task{'' if totals.tasks == 1 else 's'}, page written {made}"
 
 
 def _sums(totals: _Totals) -> list[tuple[str, str, str]]:
