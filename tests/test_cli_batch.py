@@ -43,7 +43,7 @@ from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import Summary, result_document
 from aireiter_async.testing import FakeService, Fault
-from tests.command import Ran, start
+from tests.command import PNG, Ran, start
 
 Run = Callable[..., Ran]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -807,6 +807,13 @@ def test_a_ledger_has_a_page(served: FakeService, run: Run, aireiter: Run) -> No
     assert aireiter("report", "g.db", "--json").document["report"] == "g.html"
 
 
+def test_rows_with_local_files_are_read_in_a_thread(served: FakeService, run: Run) -> None:
+    Path("a.png").write_bytes(PNG)
+    Path("f.csv").write_text("prompt,image_url\nx,@a.png\ny,\n")
+    ran = run("f.csv", "-m", "nano_banana", "--json")
+    assert (ran.status, ran.document["succeeded"], len(served.charges)) == (0, 2, 2)
+
+
 def test_a_batch_keeps_a_page(served: FakeService, run: Run) -> None:
     served.script("submit", Fault.ok(), Fault.failed("TIMEOUT", "late"))
     ran = run(write(3), "-o", "out", "--report", "-m", "suno", "--json")
@@ -842,7 +849,12 @@ async def test_a_page_is_written_again_while_a_batch_runs(tmp_path: Path) -> Non
     assert page.exists()
     assert min(waits) >= 10
     assert notes == []
-    async with keep_page(Ledger(tmp_path / "no.db"), page, "retry", note=notes.append, sleep=sleep):
+
+
+async def test_a_page_that_cannot_be_written_is_no_end_of_a_batch(tmp_path: Path) -> None:
+    notes: list[str] = []
+    ledger = Ledger(tmp_path / "no.db")
+    async with keep_page(ledger, tmp_path / "a.html", "retry", note=notes.append):
         pass
     assert len(notes) == 1
     assert notes[0].startswith("aireiter: the report cannot be written: ")

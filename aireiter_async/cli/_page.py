@@ -4,7 +4,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -62,20 +62,19 @@ async def keep_page(
         note: Called if the page cannot be written, which does not end the batch.
         sleep: Sleeps for a number of seconds.
     """
-    failure: Exception | None = None
 
-    async def write(source: Ledger) -> None:
-        nonlocal failure
+    async def write(source: Ledger, *, last: bool) -> None:
         try:
             await write_page(source, page, retry)
-            failure = None
         except (LedgerError, OSError) as error:
-            failure = error
+            if last:
+                note(f"aireiter: the report cannot be written: {_errors.describe(error)}")
 
     async def rewrite() -> None:
         while True:
             began = monotonic()
-            await write(Ledger(ledger.path))  # read concurrently, without blocking the batch
+            # Not the open one: it is read concurrently, without blocking the batch.
+            await write(Ledger(ledger.path), last=False)
             await sleep(max(_PERIOD, _SHARE * (monotonic() - began)))
 
     rewriting = asyncio.create_task(rewrite())
@@ -83,11 +82,8 @@ async def keep_page(
         yield
     finally:
         rewriting.cancel()
-        with suppress(asyncio.CancelledError):
-            await rewriting
-        await write(ledger)  # including pending changes
-        if failure is not None:
-            note(f"aireiter: the report cannot be written: {_errors.describe(failure)}")
+        await asyncio.wait([rewriting])
+        await write(ledger, last=True)  # including pending changes
 
 
 async def write_page(
