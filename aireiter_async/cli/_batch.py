@@ -142,7 +142,7 @@ def _survey(
             known += 1
         else:
             new[price_kind(request.model, request.params) if options.estimate else ""] += 1
-    document = {
+    document: dict[str, Any] = {
         "file": rows.name,
         "format": rows.format,
         "requests": models.total(),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ async def keep_page(
     *,
     note: Callable[[str], None],
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None, None]:
     """Write the page of a ledger that a batch is writing, every 10 seconds and at the end.
 
     Args:

@@ -55,7 +55,7 @@ def name_files(model: str, params: Mapping[str, Any], directory: Path) -> dict[s
 
     def read(value: Any) -> Any:
         if isinstance(value, list):
-            return [read(each) for each in value]
+            return [*map(read, cast("list[Any]", value))]
         if not isinstance(value, str) or not value.startswith("@"):
             return value
         return value[1:] if value.startswith("@@") else directory / value[1:]
@@ -96,7 +96,7 @@ def make_request(
 
 def _read_media(name: str, value: Any, max_side: int | None) -> Any:
     if isinstance(value, list):
-        return [_read_media(name, each, max_side) for each in value]
+        return [_read_media(name, each, max_side) for each in cast("list[Any]", value)]
     if not isinstance(value, Path):
         return value
     try:
