@@ -55,7 +55,8 @@ def name_files(model: str, params: Mapping[str, Any], directory: Path) -> dict[s
 
     def read(value: Any) -> Any:
         if isinstance(value, list):
-            return [*map(read, cast("list[Any]", value))]
+            values: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+            return [read(each) for each in values]
         if not isinstance(value, str) or not value.startswith("@"):
             return value
         return value[1:] if value.startswith("@@") else directory / value[1:]
@@ -86,7 +87,7 @@ def make_request(
         ValueError: A file cannot be read or sent.
     """
     if note is None:
-        read = {name: _read_media(name, value, max_side) for name, value in params.items()}
+        read = {name: _read_media(name, value, max_side=max_side) for name, value in params.items()}
         return SubmitRequest(model, read, **options)
     checked = check_params(model, params, note)
     if isinstance(checked, Model) and checked.local_media():
@@ -94,9 +95,10 @@ def make_request(
     return SubmitRequest(model, checked, **options)
 
 
-def _read_media(name: str, value: Any, max_side: int | None) -> Any:
+def _read_media(name: str, value: Any, *, max_side: int | None) -> Any:
     if isinstance(value, list):
-        return [_read_media(name, each, max_side) for each in cast("list[Any]", value)]
+        values: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return [_read_media(name, each, max_side=max_side) for each in values]
     if not isinstance(value, Path):
         return value
     try:
