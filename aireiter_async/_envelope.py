@@ -164,7 +164,7 @@ def _rejection(
 
 def _reports_failure(payload: dict[str, Any]) -> bool:
     """Return whether an envelope without a code reports a failure."""
-    if any(_code(payload.get(name)) is not None for name in ("statusCode", "code")):
+    if any(read_code(payload.get(name)) is not None for name in ("statusCode", "code")):
         return False
     return any(payload.get(name) in (False, "false") for name in ("success", "ok"))
 
@@ -186,13 +186,14 @@ def _code_and_message(payload: dict[str, Any], status: int) -> tuple[int | None,
     texts = (*map(inner.get, _MESSAGES), *map(payload.get, _MESSAGES), error)
     message = read_text(next((text for text in texts if text), None))
     for value in (inner.get("code"), payload.get("statusCode"), payload.get("code"), status):
-        code = _code(value)
+        code = read_code(value)
         if code is not None and not (code == _OK and error):
             return code, message
     return None, message
 
 
-def _code(value: Any) -> int | None:
+def read_code(value: Any) -> int | None:
+    """Read a code; None if the value cannot be one."""
     if isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
         return int(value)
     if isinstance(value, float) and value.is_integer():

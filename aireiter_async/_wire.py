@@ -18,6 +18,7 @@ from aireiter_async._envelope import (
     Reply,
     open_envelope,
     protocol_error,
+    read_code,
     read_number,
     read_text,
 )
@@ -31,7 +32,6 @@ QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
-_OKS: Final = (_OK, str(_OK))
 _NAMED: Final = re.compile(rb'"out_task_id"\s*:\s*"([\w-]{1,64})"')
 OTHER_TASK: Final = "the response is about another task"
 
@@ -143,7 +143,7 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
         candidates += [(payload, data), (payload, payload)]
     if "status" in found and set(_NAMED.findall(reply.body)) <= {out_task_id.encode()}:
         candidates.append(({"statusCode": _OK, "data": found}, found))
-    for whole, data in candidates if code in _OKS else ():
+    for whole, data in candidates if read_code(code) in (_OK, None) else ():
         try:
             task = _read_state(reply, whole, data, out_task_id, model)
         except ProtocolError:

@@ -361,6 +361,7 @@ OUTPUT = f'[{{"url": "{RESULT}"}}]'
         (f'"{ID}"', f'{ID}"'),
         (f'"{ID}"', "nothing"),
         ('200, "message": "", "data": {', '"200", "message": "", "data": {,'),
+        ('"statusCode": 200,', '"statusCode": "200,'),
         ("}}}", "}}}} <!-- relay -->"),
         ('"params": {"prompt"', '"params": %s{"prompt"' % ("[" * 300)),
         ('"params": {', '"params": {"deep": %s, ' % ("[" * 300 + "]" * 300)),
