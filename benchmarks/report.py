@@ -30,17 +30,19 @@ _METHOD: Final = (
     "Every cost is the client's own process CPU time, user and system, all its threads. Each "
     "client runs in a process of its own, the service in another, on loopback. Rounds are "
     "interleaved; a ratio is taken within a round, and the median and the range over the "
-    "rounds are shown. Nothing is claimed of the wall clock but where delays are the subject."
+    "rounds are shown. Ratios carry over to other machines; absolute times do not."
 )
 _REPEAT: Final = (
     "Written by `nox -s bench` (or, with the packages of the dependency group `bench`, by "
-    "`python -m benchmarks`): do not edit it."
+    "`python -m benchmarks`); do not edit."
 )
 _COLOURS: Final = {"ours": "#2f6fde", "bare": "#6b7280", "peer": "#c7ccd4"}
 _MET: Final = "met"
 _LEFT: Final = 335
 _WIDTH: Final = 920
 _ROW: Final = 26
+_HEAD: Final = 42
+_GAP: Final = 20
 
 
 @frozen
@@ -63,14 +65,14 @@ class Table:
 
 @frozen
 class Target:
-    """What was to be reached.
+    """A limit to be kept.
 
     Attributes:
-        claim: Of what, against what.
+        claim: What is compared with what.
         limit: At most this.
-        value: What it is; None: it could not be measured.
+        value: The measured value; None: it could not be measured.
         span: The range over the rounds, or how it was measured.
-        why: What is to be said about it where it was not reached.
+        why: The reason, where it is missed.
     """
 
     claim: str
@@ -81,7 +83,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Whether it was reached, and by how much not."""
+        """Met, or by how much it was missed."""
         if self.value is None:
             return "not measured"
         if self.value <= self.limit:
@@ -92,14 +94,15 @@ class Target:
 
 @frozen
 class Section:
-    """One question and its answer.
+    """One subject of the report.
 
     Attributes:
-        title: The question.
-        text: How it was answered, and what to note.
-        tables: The answer.
-        targets: What was to be reached.
+        title: The heading.
+        text: The method, and remarks.
+        tables: The measurements.
+        targets: The limits to be kept.
         bars: For the chart: label, kind (``ours``, ``bare``, ``peer``) and a number.
+        chart: What the numbers are.
     """
 
     title: str
@@ -107,6 +110,7 @@ class Section:
     tables: Sequence[Table] = ()
     targets: Sequence[Target] = ()
     bars: Sequence[tuple[str, str, float]] = field(factory=tuple)
+    chart: str = ""
 
 
 def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -> str:
@@ -115,8 +119,8 @@ def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -
     Args:
         sections: What was measured.
         seconds: How long it took.
-        tried: What paid and what did not.
-        note: What is to be known about the circumstances, possibly nothing.
+        tried: Optimizations that paid, and those that did not.
+        note: The circumstances, if they matter.
     """
     targets = Table(
         ["target", "at most", "measured", "range", "verdict", "note"],
@@ -138,7 +142,7 @@ def render(sections: Sequence[Section], seconds: float, tried: str, note: str) -
         _circumstances(seconds),
         *([note] if note else []),
         _METHOD,
-        "![CPU per submit](chart.svg)",
+        "![Charges when responses are lost, CPU per submit, memory](chart.svg)",
         "## Targets",
         str(targets),
     ]
@@ -156,30 +160,44 @@ def _circumstances(seconds: float) -> str:
     return f"{when}; {where}; {took}. {_REPEAT}\n\n{packages}."
 
 
-def draw(section: Section) -> str:
-    """Return a bar chart as SVG: the shorter, the better."""
+def draw(sections: Sequence[Section]) -> str:
+    """Return bar charts as SVG, one for each section that has bars."""
+    lines: list[str] = []
+    top = 0
+    for section in sections:
+        if section.bars:
+            lines += _panel(section, top)
+            top += _HEAD + _ROW * len(section.bars) + _GAP
+    size = f'width="{_WIDTH}" height="{top}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" {size}>',
+            '<g font-family="system-ui, sans-serif" font-size="13">',
+            f'<rect {size} fill="white"/>',
+            *lines,
+            "</g>",
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _panel(section: Section, top: int) -> Sequence[str]:
+    """Return one chart: the shorter a bar, the better."""
     bars = sorted(section.bars, key=lambda bar: bar[2])
     longest = max(number for *_, number in bars)
-    height = 64 + _ROW * len(bars)
-    size = f'width="{_WIDTH}" height="{height}"'
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" {size}>',
-        '<g font-family="system-ui, sans-serif" font-size="13">',
-        f'<rect {size} fill="white"/>',
-        _text(16, 26, "CPU microseconds per submit", 'font-size="16" font-weight="600"'),
-        _text(16, 44, "64 in flight, asyncio; the client's own process; shorter is better"),
-    ]
+    lines = [_text(16, top + 26, section.chart, 'font-size="16" font-weight="600"')]
     for row, (label, kind, number) in enumerate(bars):
-        top = 56 + _ROW * row
+        y = top + _HEAD + _ROW * row
         length = max(2.0, (_WIDTH - _LEFT - 80) * number / longest)
         bold = 'font-weight="600"' if kind == "ours" else ""
-        place = f'x="{_LEFT}" y="{top + 2}" width="{length:.1f}" height="{_ROW - 8}"'
+        place = f'x="{_LEFT}" y="{y + 2}" width="{length:.1f}" height="{_ROW - 8}"'
         lines += [
-            _text(_LEFT - 8, top + 15, label, f'text-anchor="end" {bold}'),
+            _text(_LEFT - 8, y + 15, label, f'text-anchor="end" {bold}'),
             f'<rect {place} rx="2" fill="{_COLOURS[kind]}"/>',
-            _text(_LEFT + length + 6, top + 15, f"{number:,.0f}"),
+            _text(_LEFT + length + 6, y + 15, f"{number:,.3g}"),
         ]
-    return "\n".join([*lines, "</g>", "</svg>", ""])
+    return lines
 
 
 def _text(x: float, y: float, text: str, style: str = "") -> str:

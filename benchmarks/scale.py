@@ -25,7 +25,7 @@ _WAITING: Final = 10_000
 
 def measure(share: float) -> Section:
     """Measure each size in a process of its own: a peak is the process's."""
-    rows, grown = [], {}
+    rows, grown, gathered = [], {}, {}
     with Service() as service, ThreadPoolExecutor(2) as pool:
         for size in _SIZES:
             # Both at once, for the time it takes: memory, the subject, is each process's own.
@@ -34,18 +34,18 @@ def measure(share: float) -> Section:
                 for how in ("many", "gather")
             ]
             many, gather = (one.result() for one in asked)
-            grown[size] = many["grown"]
+            grown[size], gathered[size] = many["grown"], gather["grown"]
             rows.append([f"{size * share:,.0f}", *_cells(many), *_cells(gather)])
         idle = ask("benchmarks.scale", "idle", service.url, round(_WAITING * share))
         lag = ask("benchmarks.scale", "lag", service.url, round(20_000 * share))
     text = (
         f"{_CONCURRENCY} in flight. MB: by how much the process's peak grew beyond what it was "
         "with the client open; us: CPU per item. `gather` is behind an `asyncio.Semaphore`, as "
-        "people write it, over the same client. Both run at once, on two cores, with the service: "
-        "CPU is dearer here than above.\n\n"
+        "usual, over the same client. Both run at once, on two cores, with the service: "
+        "CPU times are higher here than above.\n\n"
         f"`run_many` with a window of {idle['waiting']:,} waiting tasks: {idle['mb']:.0f} MB in "
-        f"all, {idle['kb']:.1f} KB each; between looks {100 * idle['share']:.2f} per cent of one "
-        f"core; a look costs {idle['look']:.0f} us of CPU.\n\n"
+        f"all, {idle['kb']:.1f} KB each; between polls {100 * idle['share']:.2f} per cent of one "
+        f"core; a poll costs {idle['look']:.0f} us of CPU.\n\n"
         f"Loop lag while 1,000 are in flight: median {lag['median']:.1f} ms, 99th percentile "
         f"{lag['p99']:.1f} ms."
     )
@@ -61,9 +61,14 @@ def measure(share: float) -> Section:
                 grown[_SIZES[3]] - grown[_SIZES[1]],
             ),
             Target(
-                "10,000 waiting tasks between looks, per cent of a core", 3, 100 * idle["share"]
+                "10,000 waiting tasks between polls, per cent of a core", 3, 100 * idle["share"]
             ),
         ],
+        [
+            ("aireiter_async submit_many", "ours", max(0.1, grown[_SIZES[3]])),
+            ("gather behind a semaphore", "bare", gathered[_SIZES[3]]),
+        ],
+        f"MB of memory for a batch of {_SIZES[3] * share:,.0f}",
     )
 
 
