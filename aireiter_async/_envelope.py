@@ -274,8 +274,11 @@ def read_text(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
+_NUMBERS: Final = frozenset({int, float, str})
+
+
 def read_number(value: Any) -> float | None:
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if type(value) not in _NUMBERS:  # which True is not
         return None
     try:
         number = float(value)

@@ -88,7 +88,7 @@ class SubmitRequest:
     ) -> None:
         if type(model) is not str and not isinstance(model, str):
             raise TypeError(f"model must be a str, got {type(model).__name__}")
-        if not model or not model.isprintable() or " " in (model[0], model[-1]):
+        if not model or not model.isprintable() or model[0] == " " or model[-1] == " ":
             raise ValueError(
                 f"model must be a model's name such as 'nano_banana', got {reprlib.repr(model)}"
             )

@@ -370,7 +370,7 @@ class Gate:
     def idle(self) -> bool:
         """Tell whether nothing is held and nobody waits."""
         counters = (self.throttle.waiting, self.throttle.in_flight)
-        return counters == (0, 0) and self.throttle._slots._free == self.slots
+        return counters == (0, 0) and self.throttle._slots.free == self.slots
 
 
 @pytest.mark.parametrize("slots", [1, 7, 64])
@@ -489,7 +489,7 @@ async def test_a_slot_that_was_not_taken_cannot_be_released() -> None:
     await gate.exchange(1)
     with pytest.raises(RuntimeError, match="no slot is taken"):
         gate.throttle.release()
-    assert gate.throttle._slots._free == 1
+    assert gate.throttle._slots.free == 1
 
 
 async def test_the_rate_is_shown() -> None:

@@ -60,14 +60,14 @@ class Prepared:
     Attributes:
         head: The request's head up to the value of Content-Length; the key is in it.
         request: aiohttp's request, which holds the address to connect to.
-        header_limits: Limits on the size and number of a response's headers.
+        response_params: For aiohttp's parser: limits on a response's headers.
         idle: Idle connections to its host, the most recently used last.
     """
 
     head: bytes
     request: aiohttp.ClientRequest
     limits: aiohttp.ClientTimeout
-    header_limits: Mapping[str, Any]
+    response_params: Mapping[str, Any]
     idle: deque[Lease]
 
 
@@ -101,9 +101,10 @@ class Leases:
                 for name, value in request.headers.items()
                 if name != hdrs.CONTENT_LENGTH
             ]
-            header_limits = {name: route.options[name] for name in _HEADER_LIMITS}
+            params = {name: route.options[name] for name in _HEADER_LIMITS}
+            params["read_until_eof"] = True
             idle = self._idle.setdefault(request.connection_key, deque())
-            if not all(line.isprintable() for line in lines) or not await _works(header_limits):
+            if not all(line.isprintable() for line in lines) or not await _works(params):
                 return None
         except (AttributeError, NotImplementedError, TypeError):
             return None
@@ -111,7 +112,7 @@ class Leases:
             head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
             request=request,
             limits=route.options["timeout"],
-            header_limits=header_limits,
+            response_params=params,
             idle=idle,
         )
 
@@ -156,7 +157,7 @@ class Leases:
                 protocol, transport = lease.protocol, lease.transport
             try:
                 # A new parser each time: leftovers in an old one would become part of the response.
-                protocol.set_response_params(read_until_eof=True, **prepared.header_limits)
+                protocol.set_response_params(**prepared.response_params)
                 transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
                 message, content = await protocol.read()
                 while message.code < _OK and message.code != _SWITCHING:
@@ -257,12 +258,12 @@ class _NoTransport(asyncio.Transport):
         return default
 
 
-async def _works(header_limits: Mapping[str, Any]) -> bool:
+async def _works(response_params: Mapping[str, Any]) -> bool:
     """Return whether aiohttp's protocol behaves as the short path expects."""
     protocol = ResponseHandler(asyncio.get_running_loop())
     protocol.connection_made(_NoTransport())
     for _ in range(2):
-        protocol.set_response_params(read_until_eof=True, **header_limits)
+        protocol.set_response_params(**response_params)
         protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         message, content = await protocol.read()
         if (message.code, content.is_eof(), content.read_nowait()) != (_OK, True, b"{}"):
