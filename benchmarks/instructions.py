@@ -36,7 +36,6 @@ _STEPS: Final = 50
 _TRIGGER: Final = re.compile(r"^desc: Trigger: Client Request: (.+)$", re.MULTILINE)
 _TOTAL: Final = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 _PREFIX: Final = "step:"
-_FEWEST: Final = 2 * _CONCURRENCY
 _AWAITED: Final = ("a slot of the throttle", "a deadline", "`asyncio.timeout`, for comparison")
 _NOTE_TYPED: Final = (
     "eight parameters are checked and turned into a mapping; the target dates from a submit that "
@@ -44,7 +43,7 @@ _NOTE_TYPED: Final = (
 )
 _NOTE_LEDGER: Final = (
     "identity by content costs about 0.06 of it: each content is counted in a table and has an "
-    "entry in an index"
+    "entry in an index; finding IDs that are used twice costs as much"
 )
 _TARGETS: Final = (
     ("submit / tuned aiohttp", "asyncio", OURS, REFERENCE, 0.50, ""),
@@ -110,15 +109,16 @@ def measure(share: float) -> Section:
         "callgrind, and the ratio to tuned aiohttp. Repeats agree to 0.5 per cent, however busy "
         "the machine is; what the kernel does is the same for all, and not included."
     )
+    del share  # fewer submits would count the start of a batch's workers for more
     title = "Instructions per submit"
-    submits, names = max(_FEWEST, round(_SUBMITS * share)), [*BARE, *WAYS]
+    names = [*BARE, *WAYS]
     try:
-        found = {"asyncio": count(names, submits=submits)}
+        found = {"asyncio": count(names)}
         alone = count([_PREFIX + name for name in (*steps.plain(), *_AWAITED)])
     except UnavailableError as error:
         return Section(title, f"Not counted: {error}.")
     with suppress(UnavailableError):  # uvloop is not installed
-        found["uvloop"] = count(names, "uvloop", submits)
+        found["uvloop"] = count(names, "uvloop")
     rows = [[LABELS[name], *(_cell(numbers, name) for numbers in found.values())] for name in names]
     costs = [
         [name.removeprefix(_PREFIX), f"{number:.1f}", f"{number / found['asyncio'][REFERENCE]:.3f}"]

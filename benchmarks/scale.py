@@ -56,12 +56,15 @@ def measure(share: float) -> Section:
         [Table(head, rows)],
         [
             Target(
-                "MB that submit_many takes for 1,000,000 items more than for 10,000",
+                f"MB that submit_many takes for {_SIZES[3] * share:,.0f} items more than for "
+                f"{_SIZES[1] * share:,.0f}",
                 5,
                 grown[_SIZES[3]] - grown[_SIZES[1]],
             ),
             Target(
-                "10,000 waiting tasks between polls, per cent of a core", 3, 100 * idle["share"]
+                f"{idle['waiting']:,} waiting tasks between polls, per cent of a core",
+                3,
+                100 * idle["share"],
             ),
         ],
         [
