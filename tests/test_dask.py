@@ -6,15 +6,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from aireiter_async.testing import FakeService, Fault
 
-pytest.importorskip("distributed")
+# Not imported here: it changes how every exception of the process pickles.
+pytestmark = [
+    pytest.mark.integrations,
+    pytest.mark.skipif(find_spec("distributed") is None, reason="needs dask[distributed]"),
+]
 psutil = pytest.importorskip("psutil")
-pytestmark = pytest.mark.integrations
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "dask_cluster.py"
 ROWS = 2000

@@ -241,4 +241,4 @@ def test_the_program_has_the_options_of_the_class() -> None:
     assert list(service.callbacks) == ["once", "never"]
     text = _parser().format_help()
     assert "--visible-after-looks" in text
-    assert "How many queries for a task do not know it yet" in text
+    assert "The number of queries for a task that do not find it" in text

@@ -430,4 +430,4 @@ async def test_deadlines_are_for_tasks() -> None:
             ended.set_result(error)
 
     loop.call_soon(enter)
-    assert "asyncio tasks" in str(await ended)
+    assert "asyncio task" in str(await ended)

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import struct
 import sys
+import time
 import zlib
 from datetime import UTC, datetime
 from os.path import samestat
@@ -24,6 +25,8 @@ _OLDEST_SQLITE: Final = (3, 33)
 # Ledgers up to this many 4 KiB pages are checked completely: 50,000 tasks, 0.1 seconds.
 _CHECKED_PAGES: Final = 4096
 _HEADER: Final = 100  # bytes; SQLite may treat a shorter file as new
+_LOCK_ATTEMPTS: Final = 5
+_LOCK_WAIT: Final = 0.05  # seconds between two attempts
 _ADVICE: Final = {
     sqlite3.SQLITE_BUSY: "another program is writing to it",
     sqlite3.SQLITE_CANTOPEN: "it must be a file, in a directory that exists and is writable",
@@ -183,13 +186,18 @@ class Lock:
             raise
 
     def _acquire(self) -> None:
-        try:
-            _lock_file(self._fd)
-        except OSError as error:
-            raise LedgerError(
-                "another batch is running with this ledger, or its disk has no locks",
-                str(self._path),
-            ) from error
+        for attempt in range(_LOCK_ATTEMPTS):
+            try:
+                _lock_file(self._fd)
+            except OSError as error:  # a process that is just ending may still hold it
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise LedgerError(
+                        "another batch is running with this ledger, or its disk has no locks",
+                        str(self._path),
+                    ) from error
+                time.sleep(_LOCK_WAIT)
+            else:
+                break
         self.check()
         os.lseek(self._fd, 0, os.SEEK_SET)
         record = os.read(self._fd, self._RECORD.size + 1)
