@@ -1048,3 +1048,18 @@ async def test_the_clock_decides_nothing(
     assert len(select(path, "number")) == 30
     years = {int(moment[:4]) for moment in select(path, "updated_at")}
     assert years <= {(now + jump).year for jump in jumps}
+
+
+async def test_an_id_is_held_by_one_batch_at_a_time(tmp_path: Path) -> None:
+    async with Ledger(tmp_path / "run.db") as ledger:
+        journal = journal_of(ledger)
+        assert await journal.hold("a") is False
+        waiters = [asyncio.create_task(journal.hold("a")) for _ in range(2)]
+        for _ in waiters:
+            await asyncio.sleep(0)
+            assert not any(waiter.done() for waiter in waiters)
+            journal.release("a")
+            (done,), rest = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            assert done.result() is True
+            waiters = list(rest)
+        journal.release("a")

@@ -85,7 +85,7 @@ class Budget:
     async def prepare(self, ledger: "Ledger | None") -> None:
         """Include what earlier runs with a ledger have spent, once per ledger."""
         if not models.loaded():
-            await asyncio.to_thread(models.load)
+            await asyncio.to_thread(models.load)  # pragma: no cover - once per process
         if ledger is not None and ledger.path not in self._included:
             self._included.add(ledger.path)
             async for row in ledger.rows():

@@ -186,18 +186,19 @@ class Lock:
             raise
 
     def _acquire(self) -> None:
-        for attempt in range(_LOCK_ATTEMPTS):
+        left = _LOCK_ATTEMPTS
+        while True:
             try:
                 _lock_file(self._fd)
+                break
             except OSError as error:  # a process that is just ending may still hold it
-                if attempt == _LOCK_ATTEMPTS - 1:
+                left -= 1
+                if not left:
                     raise LedgerError(
                         "another batch is running with this ledger, or its disk has no locks",
                         str(self._path),
                     ) from error
                 time.sleep(_LOCK_WAIT)
-            else:
-                break
         self.check()
         os.lseek(self._fd, 0, os.SEEK_SET)
         record = os.read(self._fd, self._RECORD.size + 1)

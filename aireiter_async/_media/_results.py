@@ -143,7 +143,7 @@ class Result:
             if self._decoder is not None and self._decoder.pending:
                 if content := self._unpack(self._decoder, b""):
                     return content
-                continue
+                continue  # pragma: no cover - a decoder may keep what it was given
             encoded, self._next = self._next, b""
             try:
                 encoded = encoded or await anext(self._chunks, b"")

@@ -262,7 +262,7 @@ class Transport:
             return False
         if self._forked() and isinstance(connector, _Connector):
             connector.abandon()
-        if self._leases is not None:
+        if self._leases is not None:  # pragma: no branch - none on the session path
             self._leases.close()
         self._session.detach()  # otherwise it emits its own warning
         next(connector.close().__await__(), None)  # the first step closes; the rest only waits
