@@ -639,6 +639,16 @@ async def test_a_packed_result_is_unpacked(
     assert client.stats.retries == 2
 
 
+async def test_a_result_that_expands_a_thousandfold(
+    client: AsyncClient, listen: Listen, tmp_path: Path
+) -> None:
+    """A few hundred bytes of Brotli are unpacked in many pieces."""
+    plain = b"GIF89a" + bytes(1_000_000)
+    url = await listen(lambda _: answer(brotli.compress(plain), b"Content-Encoding: br"))
+    [path] = await client.download(Output(url=f"{url}/a"), tmp_path)
+    assert path.read_bytes() == plain
+
+
 async def test_a_packed_result_in_small_pieces(
     client: AsyncClient, listen: Listen, tmp_path: Path
 ) -> None:
