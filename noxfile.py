@@ -1,6 +1,8 @@
 """The project's checks: ``nox`` runs the default ones, ``nox -l`` lists all of them."""
 
+import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -109,14 +111,23 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, check them, and import the wheel alone."""
+    """Build wheel and sdist, check both, and use each with each extra in a clean environment."""
     session.install(*group("package"))
-    dist = Path(session.create_tmp()).resolve() / "dist"
+    directory = Path(session.create_tmp()).resolve()
+    dist, clean = directory / "dist", directory / "clean"
+    shutil.rmtree(dist, ignore_errors=True)  # of an earlier run
     session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(dist))
-    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    session.install("--force-reinstall", *map(str, dist.glob("*.whl")))
-    session.chdir(dist)
-    session.run("python", "-W", "error", "-c", "import aireiter_async.testing")
+    files = sorted(dist.iterdir())
+    session.run("twine", "check", "--strict", *map(str, files))
+    python = str(clean / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    extras = PROJECT["project"]["optional-dependencies"]
+    for file, subject in itertools.product(files, ["core", "pytest", *extras]):
+        name = f"aireiter-async[{subject}]" if subject in extras else "aireiter-async"
+        needs = ["pytest", "pytest-asyncio"] if subject == "pytest" else []
+        session.run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(clean))
+        install = ("uv", "pip", "install", "--quiet", "--python", python)
+        session.run(*install, f"{name} @ {file.as_uri()}", *needs)
+        session.run(python, "-I", "-W", "error", "tests/smoke.py", subject, external=True)
 
 
 @nox.session(default=False, name="aiohttp-latest")

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import pickle
 import re
 import subprocess
@@ -20,6 +21,7 @@ from aireiter_async import errors
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.models._catalogue import FAMILIES
 from aireiter_async.testing import FakeService
+from tests.smoke import CHECKS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -122,9 +124,23 @@ def test_the_import_is_light() -> None:
     assert imported & (rooms | unwanted) == set()
 
 
-def test_the_version_is_the_projects() -> None:
-    """The package states the version of pyproject.toml."""
-    assert aireiter_async.__version__ == PROJECT["project"]["version"]
+def test_the_version_is_stated_once() -> None:
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    (path,) = PROJECT["tool"]["hatch"]["version"].values()
+    assert f'__version__ = "{aireiter_async.__version__}"' in (ROOT / path).read_text("utf-8")
+
+
+def test_the_classifiers_name_the_pythons_that_the_workflow_tests() -> None:
+    name = "Programming Language :: Python :: 3."
+    classifiers = PROJECT["project"]["classifiers"]
+    pythons = [f"3.{each[len(name) :]}" for each in classifiers if each.startswith(name)]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert json.loads(re.findall(r"python: (\[.+\])", workflow)[0]) == pythons
+    assert PROJECT["project"]["requires-python"] == f">={pythons[0]}"
+
+
+def test_each_extra_has_a_smoke_test() -> None:
+    assert CHECKS.keys() >= PROJECT["project"]["optional-dependencies"].keys()
 
 
 def test_the_metadata_is_not_needed() -> None:
