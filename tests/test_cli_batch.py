@@ -814,6 +814,59 @@ def test_rows_with_local_files_are_read_in_a_thread(served: FakeService, run: Ru
     assert (ran.status, ran.document["succeeded"], len(served.charges)) == (0, 2, 2)
 
 
+def test_a_row_with_an_unusable_file_fails_alone(served: FakeService, run: Run) -> None:
+    Path("a.png").write_bytes(PNG)
+    Path("b.png").write_bytes(b"a cat")
+    lines = ["prompt,image_url,out_task_id", "x,@a.png,", "y,@b.png,", "z,@none.png,mine", "w,,"]
+    Path("f.csv").write_text("\n".join(lines))
+    notes = [
+        "f.csv, line 3: image_url[0]: b.png: it is text, not an image, a video or a sound",
+        "f.csv, line 4: image_url[0]: none.png cannot be read: No such file or directory",
+    ]
+    options = ("f.csv", "-m", "nano_banana", "--results", "r.jsonl", "--json")
+    ran = run(*options, "--dry-run")
+    assert (ran.status, ran.document["error"]["type"]) == (2, "InvalidRowsError")
+    assert ran.err.splitlines()[:2] == notes
+    ran = run(*options)
+    assert ran.status == 1
+    assert ran.err.splitlines()[:3] == [*notes, "2 rows of 4 will fail; the others are run"]
+    assert (ran.document["succeeded"], ran.document["failed"], len(served.charges)) == (2, 2, 2)
+    [reason] = ran.document["reasons"]
+    assert reason["text"].startswith("unusable file, lines 3, 4: image_url[0]: b.png: it is text")
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    failed = [
+        (row["line"], row["prompt"], row["out_task_id"], row["status"], row["params"]["image_url"])
+        for row in rows
+        if row["error"]
+    ]
+    assert failed == [
+        (3, "y", None, "not submitted", "@b.png"),
+        (4, "z", "mine", "not submitted", "@none.png"),
+    ]
+    Path("b.png").write_bytes(PNG)
+    Path("none.png").write_bytes(PNG)
+    ran = run(*options)
+    assert (ran.status, ran.document["known"], len(served.charges)) == (0, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ("y,@b.png,\n", "f.csv has 1 invalid row; nothing was sent"),
+        ("y,,i\nz,@b.png,i\n", "f.csv has 1 invalid row; nothing was sent"),
+        ("y,@b.png,\nz,x.png,\n", "f.csv has 2 invalid rows; nothing was sent"),
+    ],
+    ids=["all unusable", "an ID used twice", "another invalid row"],
+)
+def test_an_unusable_file_excuses_nothing_else(
+    served: FakeService, run: Run, rows: str, error: str
+) -> None:
+    Path("f.csv").write_text(f"prompt,image_url,out_task_id\n{rows}")
+    ran = run("f.csv", "-m", "nano_banana")
+    assert (ran.status, ran.err.splitlines()[-1]) == (2, f"aireiter: {error}")
+    assert not served.charges
+
+
 def test_a_batch_keeps_a_page(served: FakeService, run: Run) -> None:
     served.script("submit", Fault.ok(), Fault.failed("TIMEOUT", "late"))
     ran = run(write(3), "-o", "out", "--report", "-m", "suno", "--json")

@@ -257,7 +257,7 @@ THUMBNAIL = b"\xff\xe1\x00\x08\xff\xd8\xff\xd9\0\0"
         (WEBP[: len(WEBP) // 2], "the WEBP is truncated"),
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>", "it is an HTML page, not an image"),
-        (b"a cat", "it is a text, not an image"),
+        (b"a cat", "it is text, not an image"),
         (b"%PDF-1.7", "it is a PDF, not an image"),
         (bytes(99), "it is of an unknown type, not an image"),
         (b"<svg></svg>", "SVG cannot be converted: convert it to JPEG, PNG or WebP"),

@@ -257,10 +257,10 @@ PAGES = [
     (b"<!---->" * 580, "an XML document"),
     (b'{"error": {"code": 404}}', "a JSON document"),
     (b' [{"a": 1}]', "a JSON document"),
-    (b"error code: 1015", "a text"),
-    ("\u627e\u4e0d\u5230".encode(), "a text"),
-    ("\u627e\u4e0d\u5230".encode()[:-1], "a text"),
-    ("Not found".encode("utf-16"), "a text"),
+    (b"error code: 1015", "text"),
+    ("\u627e\u4e0d\u5230".encode(), "text"),
+    ("\u627e\u4e0d\u5230".encode()[:-1], "text"),
+    ("Not found".encode("utf-16"), "text"),
 ]
 
 

@@ -205,7 +205,7 @@ def describe_page(content_type: str, head: bytes, url: str, kind: str) -> str | 
     ):
         return None
     names = {".html": "an HTML page", ".json": "a JSON document", ".xml": "an XML document"}
-    return names.get(found, "a text")
+    return names.get(found, "text")
 
 
 def url_suffix(url: str) -> str | None:

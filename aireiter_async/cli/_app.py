@@ -237,8 +237,9 @@ def batch(
 ) -> Command:
     """Run the requests in a file, each paid for once whatever happens.
 
-    Every row is checked before anything is sent. If a run is interrupted, even by kill -9, run the
-    same command again to finish it.
+    Every row is checked before anything is sent: if one is invalid, nothing is. A row whose local
+    file cannot be used fails alone. If a run is interrupted, even by kill -9, run the same command
+    again to finish it.
 
     Ctrl-C stops submitting and ends once no submit is in flight; a second one ends immediately.
 

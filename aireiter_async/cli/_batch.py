@@ -12,7 +12,7 @@ from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, TextIO, cast
 
-from attrs import define
+from attrs import define, frozen
 
 from aireiter_async import (
     AsyncClient,
@@ -93,16 +93,16 @@ async def batch(
                     keep_columns=options.keep_columns,
                     max_image_side=options.max_image_side,
                 )
-                models, columns, local = _check(rows, output)
+                checked = _check(rows, output, lenient=not (options.dry_run or options.estimate))
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
         path = _ledger_path(name, options, regular=regular)
         if client is None:
             recorded = await _read_ledger(Ledger(path))
-            output.answer(_survey(rows, models, recorded, options), check_view)
+            output.answer(_survey(rows, recorded, options), check_view)
             return 0
-        _check_name(options, columns)
+        _check_name(options, [*checked.columns])
         make_directory("--download", options.download)
         stop = Stop(output.note)
         stack.enter_context(catching(stop.on_signal))  # until everything is closed
@@ -113,11 +113,11 @@ async def batch(
             raise UsageError(f"--ledger: {_errors.describe(error)}") from error
         if options.estimate:
             recorded, bought = await _buy_one(rows, client, ledger)
-            survey = _survey(rows, models, recorded, options)
+            survey = _survey(rows, recorded, options)
             output.answer({**survey, "bought": bought}, check_view)
             return 0
-        write = stack.enter_context(_open_results(options.results, columns, output))
-        source = Source(rows, models.total(), stop, Threads() if local else None)
+        write = stack.enter_context(_open_results(options.results, [*checked.columns], output))
+        source = Source(rows, checked.total, stop, Threads() if checked.files else None)
         if source.threads is not None:
             stack.callback(source.threads.close)
         return await _run(source, options, client, ledger, write, output)
@@ -130,14 +130,14 @@ async def _read_ledger(ledger: Ledger) -> Known:
         raise UsageError(f"--ledger: {_errors.describe(error)}") from error
 
 
-def _survey(
-    rows: Rows, models: Counter[str], recorded: Known, options: BatchOptions
-) -> dict[str, Any]:
+def _survey(rows: Rows, recorded: Known, options: BatchOptions) -> dict[str, Any]:
     """Return the document of a dry run or an estimate."""
+    models: Counter[str] = Counter()
     new: Counter[str] = Counter()
     known = 0
     for row in rows.read():
         request = _request(row)
+        models[request.model] += 1
         if recorded.take(request):
             known += 1
         else:
@@ -177,39 +177,65 @@ async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Kno
     return await _read_ledger(ledger), len(chosen)
 
 
-def _check(rows: Rows, output: Output) -> tuple[Counter[str], list[str], bool]:
+@frozen
+class _Checked:
+    """What the check of a file found.
+
+    Attributes:
+        total: The number of rows to run.
+        columns: The kept columns, in order.
+        files: Whether any row names a local file.
+    """
+
+    total: int
+    columns: Mapping[str, None]
+    files: bool
+
+
+def _check(rows: Rows, output: Output, *, lenient: bool) -> _Checked:
     """Check all rows.
 
-    Returns:
-        The number of requests by model, the kept columns, and whether any row names a local
-        file.
+    Args:
+        rows: The file.
+        output: Where invalid rows are listed.
+        lenient: Whether rows are run although others have local files that cannot be used.
+
+    Raises:
+        InvalidRowsError: A row is invalid, or with *lenient* all rows are unusable.
     """
-    models: Counter[str] = Counter()
     columns: dict[str, None] = {}
     first: dict[str, int] = {}
     invalid: list[dict[str, Any]] = []
-    count, local = 0, False
+    valid = unusable = others = 0
+    files = False
     for row in rows.read(output.note):
-        error = row.error
+        columns |= dict.fromkeys(row.columns)
+        repeated = None
         if row.request is not None:
-            models[row.request.model] += 1
-            columns |= dict.fromkeys(row.columns)
-            local = local or bool(row.request.inputs)
-            error = _repeated_id(row.request, row.number, first)
-        if error is not None:
-            count += 1
-            if count <= _SHOWN:
-                invalid.append({"line": row.number, "message": error})
+            files = files or bool(row.request.inputs)
+            repeated = _repeated_id(row.request, row.number, first)
+        error = repeated or row.error
+        if error is None:
+            valid += 1
+            continue
+        alone = row.unusable is not None and repeated is None
+        unusable += alone
+        others += not alone
+        if unusable + others <= _SHOWN:
+            invalid.append({"line": row.number, "message": error})
     for each in invalid:
         output.note(f"{rows.name}, line {each['line']}: {each['message']}")
-    if count > _SHOWN:
-        output.note(f"and {count - _SHOWN} more")
-    if count:
-        what = _display.plural(count, "invalid row")
+    if unusable + others > _SHOWN:
+        output.note(f"and {unusable + others - _SHOWN} more")
+    if others or (unusable and not (lenient and valid)):
+        what = _display.plural(unusable + others, "invalid row")
         raise InvalidRowsError(f"{rows.name} has {what}; nothing was sent", invalid)
-    if not models:
+    if unusable:
+        what = _display.plural(unusable, "row")
+        output.note(f"{what} of {valid + unusable} will fail; the others are run")
+    elif not valid:
         raise UsageError(f"{rows.name} has no requests")
-    return models, [*columns], local
+    return _Checked(valid + unusable, columns, files or unusable > 0)
 
 
 def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
@@ -350,7 +376,7 @@ async def _run(
     write: Callable[[Mapping[str, Any]], None],
     output: Output,
 ) -> int:
-    """Run a batch whose rows are all valid, report it, and return the exit status.
+    """Run a batch whose rows have been checked, report it, and return the exit status.
 
     Raises:
         Exception: The error that ended it early, after the report.
@@ -446,6 +472,8 @@ def _retry_command(name: str, options: BatchOptions) -> str:
 
 
 def _request(row: Row) -> SubmitRequest:
+    if row.unusable is not None:
+        raise row.unusable
     return cast("SubmitRequest", row.request)  # the source has checked it
 
 

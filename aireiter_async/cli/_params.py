@@ -3,7 +3,8 @@
 import json
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
@@ -24,6 +25,10 @@ _READ: Final[Mapping[str | None, tuple[type, ...]]] = {
     "string[]": (list,),
     "string | string[]": (list,),
 }
+
+
+class UnusableFileError(UsageError):
+    """A local file of a media parameter cannot be read or sent."""
 
 
 @cache
@@ -84,14 +89,17 @@ def make_request(
 
     Raises:
         InvalidParamsError: A parameter is not as documented.
-        ValueError: A file cannot be read or sent.
+        UnusableFileError: A file cannot be read or sent.
+        ValueError: Another option is invalid.
     """
     if note is None:
         read = {name: _read_media(name, value, max_side=max_side) for name, value in params.items()}
         return SubmitRequest(model, read, **options)
     checked = check_params(model, params, note)
     if isinstance(checked, Model) and checked.local_media():
-        return as_request(embed_files(checked, max_side), **options)
+        with _usable():
+            request = embed_files(checked, max_side)
+        return as_request(request, **options)
     return SubmitRequest(model, checked, **options)
 
 
@@ -101,10 +109,16 @@ def _read_media(name: str, value: Any, *, max_side: int | None) -> Any:
         return [_read_media(name, each, max_side=max_side) for each in values]
     if not isinstance(value, Path):
         return value
-    try:
+    with _usable(f"{name}: "):
         return data_url(value, max_side=max_side)
+
+
+@contextmanager
+def _usable(prefix: str = "") -> Generator[None]:
+    try:
+        yield
     except ValueError as error:
-        raise UsageError(f"{name}: {error}") from error
+        raise UnusableFileError(f"{prefix}{error}") from error
 
 
 def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:

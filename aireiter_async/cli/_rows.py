@@ -28,6 +28,7 @@ from aireiter_async.cli._errors import UsageError, describe
 from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import (
     STDIN,
+    UnusableFileError,
     make_request,
     name_files,
     parameter_types,
@@ -79,14 +80,16 @@ class Row(Mapping[str, Any]):
 
     Attributes:
         number: Its first line, from 1.
-        request: The request, None if invalid.
+        request: The request, None if invalid; if *unusable*, with the names of its files.
         error: Why it is invalid.
+        unusable: Why it cannot be sent, if its local files are the problem.
         columns: Other columns, with ``--keep-columns``.
     """
 
     number: int
     request: SubmitRequest | None = None
     error: str | None = None
+    unusable: UnusableFileError | None = None
     columns: Mapping[str, Any] = field(factory=dict[str, Any])
 
     def __getitem__(self, name: str) -> Any:
@@ -191,13 +194,19 @@ class Rows:
             raise UsageError("params is missing")
         types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
         defaults = read_pairs(self.defaults, types)
+        named = {**defaults, **(params or {})}
         if isinstance(model, str):
             defaults = name_files(model, defaults, Path())
             params = name_files(model, params or {}, Path(self.name).parent)
         params = {**defaults, **(params or {})}
         SubmitRequest(model, {}, **given)  # raises for an invalid model name
         checked = None if self.unchecked else note
-        request = make_request(model, params, given, max_side=self.max_image_side, note=checked)
+        side = self.max_image_side
+        try:
+            request = make_request(model, params, given, max_side=side, note=checked)
+        except UnusableFileError as error:
+            request = SubmitRequest(model, named, **given)
+            return Row(record.number, request, str(error), error, record.kept)
         return Row(record.number, request, columns=record.kept)
 
     def _records(self) -> Iterator[_Record]:

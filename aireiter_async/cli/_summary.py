@@ -21,6 +21,7 @@ from aireiter_async import (
 from aireiter_async._wire import platform_id
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._output import task_document
+from aireiter_async.cli._params import UnusableFileError
 from aireiter_async.cli._rows import Row
 
 _EXAMPLES: Final = 3
@@ -50,6 +51,7 @@ _STATUS: Final[Mapping[type, str]] = {
     BudgetExceededError: "not submitted",
     InvalidRequestError: "rejected",
     NotSubmittedError: "not submitted",
+    UnusableFileError: "not submitted",
 }
 _NOT_SUBMITTED: Final = (BudgetExceededError, NotSubmittedError)
 
@@ -131,10 +133,11 @@ def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
     task = error.task if isinstance(error, TaskError) else outcome.task
     known = {} if task is None else task_document(task)
     content = json.loads(request.encode_content())  # as in the ledger: data URIs as digests
+    unnamed = outcome.request is None and request.generated
     return {
         "index": outcome.index,
         "line": row.number,
-        "out_task_id": request.out_task_id,
+        "out_task_id": None if unnamed else request.out_task_id,
         "model": request.model,
         "prompt": content["params"].get("prompt"),
         "status": known.get("status", _STATUS.get(type(error))),
@@ -164,7 +167,8 @@ def _reason(error: Exception) -> str:
         case APIError(code=code):
             return f"rejected, code {code}"
         case _:
-            return type(error).__name__
+            unusable = isinstance(error, UnusableFileError)
+            return "unusable file" if unusable else type(error).__name__
 
 
 def batch_view(document: Mapping[str, Any]) -> _display.View:
