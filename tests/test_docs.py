@@ -5,17 +5,20 @@ import asyncio
 import inspect
 import logging
 import re
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aireiter_async import AsyncClient, models
+from aireiter_async import AsyncClient, SubmitRequest, models
+from aireiter_async.cli._options import SubmitOptions
 from aireiter_async.testing import FakeService
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+GENERATED = {"models", "cli"}  # at each build
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -33,7 +36,7 @@ async def client(
     logger.setLevel(level)  # a page sets it
 
 
-@pytest.mark.parametrize("page", sorted(PAGES.keys() - {"models"}))  # that one is generated
+@pytest.mark.parametrize("page", sorted(PAGES.keys() - GENERATED))
 async def test_every_block_runs(page: str, client: AsyncClient, service: FakeService) -> None:
     """The blocks of a page share their names, as cells of a notebook do."""
     names: dict[str, Any] = {"client": client, "asyncio": asyncio, "models": models}
@@ -48,3 +51,48 @@ async def test_every_block_runs(page: str, client: AsyncClient, service: FakeSer
 
 def test_the_pages_have_blocks() -> None:
     assert sum(len(BLOCK.findall(text)) for text in PAGES.values()) > 15
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(DOCS))
+    return pytest.importorskip("generated", reason="needs a newer cyclopts", exc_type=ImportError)
+
+
+def test_the_page_of_models_is_complete(generated: Any) -> None:
+    page = generated.write_models()
+    assert page == generated.write_models()
+    sections = {text.partition("\n")[0]: text for text in page.split("\n### ")[1:]}
+    classes = set(models.MODELS.values())
+    assert sections.keys() == {each.MODEL for each in classes}
+    assert len(sections) == 66
+    for cls in classes:
+        section = sections[cls.MODEL]
+        assert cls.DOC in section
+        for parameter in cls.PARAMETERS:
+            assert f"\n| `{parameter.name}` | {parameter.type}" in section.replace("\\", "")
+        for name in cls.VARIANTS:
+            assert name in section
+
+
+def test_both_examples_of_a_model_are_the_same_request(generated: Any) -> None:
+    page = generated.write_models()
+    pairs = re.findall(r"```python\n(.+)\n```\n\n```console\n\$ (.+)\n```", page)
+    assert len(pairs) == 66
+    for code, command in pairs:
+        program, verb, model, *arguments = shlex.split(command)
+        assert (program, verb) == ("aireiter", "run")
+        written = SubmitOptions().request(model, arguments, pytest.fail)
+        expected = SubmitRequest(model, eval(code, {"models": models}))  # noqa: S307 - ours
+        assert written.encode_content() == expected.encode_content()
+
+
+def test_the_page_of_commands_is_complete(generated: Any) -> None:
+    page = generated.write_commands()
+    assert page == generated.write_commands()
+    for name in generated.app:
+        if name.startswith("-"):
+            continue
+        assert f"\n## aireiter {name}\n" in page
+        for argument in generated.app[name].assemble_argument_collection(parse_docstring=True):
+            assert argument.names == ("*",) or generated.option(argument) in page

@@ -41,7 +41,7 @@ _Output: TypeAlias = Annotated[
 ]
 _Submit: TypeAlias = Annotated[SubmitOptions, Parameter(name="*")]
 _Batch: TypeAlias = Annotated[BatchOptions, Parameter(name="*")]
-_Model: TypeAlias = Annotated[str, Parameter(name=("--model", "-m"))]
+_Model: TypeAlias = Annotated[str, Parameter(name=("--model", "-m"), group="Arguments")]
 _Download: TypeAlias = Annotated[Path, Parameter(name=("--download", "-o"))]
 
 # cyclopts requires a default if all fields of a class have one.
@@ -117,6 +117,8 @@ def demo(
 ) -> Command:
     """Run a batch against a service that fails in many ways; needs no key.
 
+    Example: aireiter demo --tasks 20
+
     The service is a FakeService in this process. It loses responses, resets connections, rejects
     requests and charges again for a used ID. The demo succeeds if every task is charged once and
     its result is on disk.
@@ -141,6 +143,8 @@ def demo(
 def models(name: str | None = None, /, *, output: _Output = _OUTPUT) -> Command:
     """List the models, or show one: parameters, defaults, an example.
 
+    Example: aireiter models nano_banana_v2
+
     Args:
         name: The model to show.
         output: The output options.
@@ -152,7 +156,7 @@ def models(name: str | None = None, /, *, output: _Output = _OUTPUT) -> Command:
     return Command(partial(_models.show_model, name), output)
 
 
-@_app.command(sort_key=3)
+@_app.command(sort_key=3, usage="Usage: aireiter submit [OPTIONS] MODEL [NAME=VALUE...]")
 def submit(
     model: _Model,
     *parameters: str,
@@ -185,7 +189,7 @@ def submit(
     return Command(action, output)
 
 
-@_app.command(sort_key=4)
+@_app.command(sort_key=4, usage="Usage: aireiter run [OPTIONS] MODEL [NAME=VALUE...]")
 def run(
     model: _Model,
     *parameters: str,
@@ -199,6 +203,8 @@ def run(
     """Submit a task, wait for it and save its results.
 
     Example: aireiter run nano_banana_v2 prompt="a cat" -o results
+
+    From a photo: aireiter run flux_2_pro -p "in oil" image_url=@photo.jpg
 
     Args:
         model: The model's name; see: aireiter models
@@ -226,7 +232,7 @@ def run(
     return Command(action, output)
 
 
-@_app.command(sort_key=5)
+@_app.command(sort_key=5, usage="Usage: aireiter batch [OPTIONS] FILE [NAME=VALUE...]")
 def batch(
     file: Annotated[str, Parameter(name="FILE", allow_leading_hyphen=True)],
     /,
@@ -236,6 +242,10 @@ def batch(
     output: _Output = _OUTPUT,
 ) -> Command:
     """Run the requests in a file, each paid for once whatever happens.
+
+    Example: aireiter batch prompts.csv -m nano_banana_v2 -o results
+
+    What it will cost: aireiter batch prompts.csv -m krea_2_turbo --estimate
 
     Every row is checked before anything is sent: if one is invalid, nothing is. A row whose local
     file cannot be used fails alone. If a run is interrupted, even by kill -9, run the same command
@@ -271,6 +281,8 @@ def report(
 ) -> Command:
     """Write an HTML page of a ledger: results, prompts, credits, failures.
 
+    Example: aireiter report prompts.csv.db
+
     Args:
         ledger: The ledger of a batch, which may be running.
         page: The page, or its directory; default: the directory of the results.
@@ -294,6 +306,8 @@ def wait(
     output: _Output = _OUTPUT,
 ) -> Command:
     """Wait until a task has ended, and print it.
+
+    Example: aireiter wait order-17 -o results
 
     Args:
         out_task_id: The task's ID.
@@ -319,6 +333,8 @@ def query(
 ) -> Command:
     """Query a task once, and print it.
 
+    Example: aireiter query order-17
+
     Args:
         out_task_id: The task's ID.
         timeout: Maximum seconds for the command, including retries.
@@ -338,6 +354,8 @@ def balance(
     output: _Output = _OUTPUT,
 ) -> Command:
     """Print the remaining credits.
+
+    Example: aireiter balance --json
 
     Args:
         timeout: Maximum seconds for the command, including retries.
