@@ -1,0 +1,81 @@
+"""Starts the examples as their users do: as programs."""
+
+# ruff: noqa: ASYNC110 - what is waited for happens in other processes
+
+import ast
+import asyncio
+import os
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+
+from aireiter_async.testing import FakeService
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@attrs.frozen
+class Ran:
+    """A program that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def command_of(name: str) -> tuple[list[str], list[str]]:
+    """Return the command at the top of an example: the packages it installs, and what it runs."""
+    docstring = ast.get_docstring(ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))) or ""
+    line = docstring.split("::\n\n", 1)[1].splitlines()[0]
+    install, run = line.split(" && ")
+    words = shlex.split(install)
+    assert words[:3] == ["pip", "install", "."]
+    return words[3:], shlex.split(run)
+
+
+def environment(service: FakeService | None, **more: str) -> Mapping[str, str]:
+    """Return the environment of a program: a key for *service*, or none."""
+    inherited = {name: text for name, text in os.environ.items() if "AIREITER" not in name}
+    key = {} if service is None else {
+        "AIREITER_API_KEY": service.api_key or "",
+        "AIREITER_BASE_URL": service.url,
+    }  # fmt: skip
+    return {**inherited, "PYTHONPATH": str(EXAMPLES.parent), **key, **more}
+
+
+async def start(
+    *argv: object, service: FakeService | None, cwd: Path, **more: str
+) -> asyncio.subprocess.Process:
+    """Start a Python program."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, *map(str, argv)),
+        cwd=cwd,
+        env=environment(service, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def end(process: asyncio.subprocess.Process) -> Ran:
+    """Wait for the end of a program."""
+    async with asyncio.timeout(100):
+        out, err = await process.communicate()
+    return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for something to happen in another process."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def charged(service: FakeService) -> tuple[int, int]:
+    """Return the number of IDs that were charged, and the number of charges."""
+    charges = Counter(charge.out_task_id for charge in service.charges)
+    return len(charges), charges.total()
