@@ -98,7 +98,7 @@ class SubmitRequest:
         elif isinstance(params, Model):
             if model not in params.VARIANTS:
                 raise _wrong_class(model, params)
-            kept, body = params, encode_mapping("params", params.to_params())
+            kept, body = params, encode_mapping("params", params.json_params())
         else:
             kept = body = _encoded("params", params)
         if out_task_id is None:
@@ -255,30 +255,32 @@ def as_request(
         ValueError: The model has no such *channel*, an ID is malformed, or the
             params are not as documented.
     """
-    if params is not None and not isinstance(request, str):
+    if isinstance(request, Model) and params is None:
+        name = request.variant or request.MODEL
+        model = name if channel is None else models.with_channel(name, channel)
+        return SubmitRequest(model, request, out_task_id, callback_url, metadata)
+    if isinstance(request, str):
+        given: Any = params  # checked where it is used
+        known = request in models.MODELS
+        made = models.build(request, given) if known else SubmitRequest(request, given)
+        return as_request(
+            made,
+            out_task_id=out_task_id,
+            channel=channel,
+            callback_url=callback_url,
+            metadata=metadata,
+        )
+    if params is not None:
         raise TypeError("pass params only with a model's name: a request has its own")
-    options: dict[str, Any] = {
-        "out_task_id": out_task_id,
-        "callback_url": callback_url,
-        "metadata": metadata,
-    }
-    match request:  # cheaper than isinstance
-        case SubmitRequest():
-            if channel is not None:
-                options["model"] = models.with_channel(request.model, channel)
-            elif out_task_id is None and callback_url is None and metadata is None:
-                return request
-            changes = {name: value for name, value in options.items() if value is not None}
-            return attrs.evolve(request, **changes)
-        case Model():
-            name = request.model_name
-            model = name if channel is None else models.with_channel(name, channel)
-            return SubmitRequest(model, request, **options)
-        case str():
-            given: Any = params  # checked where it is used
-            known = request in models.MODELS
-            made = models.build(request, given) if known else SubmitRequest(request, given)
-            return as_request(made, channel=channel, **options)
+    if isinstance(request, SubmitRequest):
+        options: dict[str, Any] = {
+            "model": None if channel is None else models.with_channel(request.model, channel),
+            "out_task_id": out_task_id,
+            "callback_url": callback_url,
+            "metadata": metadata,
+        }
+        changes = {name: value for name, value in options.items() if value is not None}
+        return attrs.evolve(request, **changes) if changes else request
     raise TypeError(
         "request must be a SubmitRequest, an instance of a class in aireiter_async.models "
         f"or a model's name, got {type(request).__name__}"

@@ -38,8 +38,8 @@ _TOTAL: Final = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 _PREFIX: Final = "step:"
 _AWAITED: Final = ("a slot of the throttle", "a deadline", "`asyncio.timeout`, for comparison")
 _NOTE_TYPED: Final = (
-    "eight parameters are checked and turned into a mapping; the target dates from a submit that "
-    "cost twice as much"
+    "21 k: an instance is created and its parameters are checked by name, type and value; the "
+    "target dates from a submit of 470 k, of which 5 per cent are 23 k"
 )
 _NOTE_LEDGER: Final = (
     "identity by content costs about 0.06 of it: each content is counted in a table and has an "

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import pickle
 import re
 import subprocess
@@ -86,6 +87,49 @@ async def test_what_is_declared_is_what_arrives() -> None:
                 "out_task_id": task.out_task_id,
             }
             assert service.charges[-1].model == task.model == model
+
+
+WRONG = st.none() | st.integers(-5, 40) | st.booleans() | st.text(max_size=3) | st.lists(st.text())
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_the_short_check_accepts_only_what_the_full_one_accepts(data: st.DataObject) -> None:
+    """It reaches into `__attrs_init__`: which of the two checks ran is not to be seen outside."""
+    good = data.draw(st.sampled_from(sorted(models.MODELS)).flatmap(instances))
+    cls = type(good)
+    params = {name: value for name, value in vars(good).items() if name != "variant"}
+    changed = data.draw(st.dictionaries(st.sampled_from(sorted(params)), WRONG, max_size=2))
+    try:
+        made = models.build(good.model_name, params | changed)
+    except InvalidParamsError:
+        return
+    full = object.__new__(cls)
+    full.__attrs_init__(variant=made.variant, **params | changed)
+    assert vars(full) == vars(made)
+
+
+def test_a_constructor_has_the_signature_of_its_fields() -> None:
+    signature = inspect.signature(Seedance15Pro)
+    assert set(signature.parameters) == {"variant", *(each.name for each in KITTEN.PARAMETERS)}
+    assert signature.parameters["prompt"].default is inspect.Parameter.empty
+    assert signature.parameters["resolution"].default is None
+    assert {each.kind for each in signature.parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    wrong: dict[str, Any] = {"prompt": "p", "aspect_ratio": "16:9", "promt": "p"}
+    with pytest.raises(TypeError, match=r"Seedance15Pro\.__init__\(\) got an unexpected keyword"):
+        Seedance15Pro(**wrong)
+    with pytest.raises(TypeError, match=r"Seedance15Pro\.__init__\(\) missing 1 required keyword"):
+        Seedance15Pro(prompt="p")  # type: ignore[call-arg]
+
+
+def test_none_is_the_same_as_nothing() -> None:
+    assert attrs.evolve(KITTEN) == KITTEN  # type: ignore[misc]
+    named = Seedance15Pro(prompt="a kitten", aspect_ratio="16:9", image_url=None, variant=None)
+    assert named == KITTEN
+    assert hash(named) == hash(KITTEN)
+    assert (named.image_url, named.to_params()) == (None, KITTEN.to_params())
+    with pytest.raises(InvalidParamsError, match="prompt is required"):
+        Seedance15Pro(prompt=None, aspect_ratio="16:9", video_length=None)  # type: ignore[arg-type]
 
 
 def test_all_mistakes_of_a_request_come_at_once() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -328,17 +327,18 @@ class AsyncClient:
             raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
         if type(request) is str:
             await self._api.load_models(request)
-        make = partial(
-            as_request,
-            out_task_id=out_task_id,
-            channel=channel,
-            callback_url=callback_url,
-            metadata=metadata,
-        )
-        try:
-            return make(request, params)
-        except LocalMediaError as error:
-            return make(await embed_media(self._api, error.model))
+        while True:
+            try:
+                return as_request(
+                    request,
+                    params,
+                    out_task_id=out_task_id,
+                    channel=channel,
+                    callback_url=callback_url,
+                    metadata=metadata,
+                )
+            except LocalMediaError as error:
+                request, params = await embed_media(self._api, error.model), None
 
     async def run(  # noqa: PLR0913 - those of submit and of wait
         self,

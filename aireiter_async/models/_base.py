@@ -4,7 +4,16 @@ Cheap to import, since the client checks whether each request is a :class:`Model
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+)
 
 import attrs
 
@@ -19,13 +28,15 @@ Medium: TypeAlias = Literal["image", "video", "audio", "text"]
 OutputField: TypeAlias = Literal["url", "video", "audio", "file", "text"]
 
 _T = TypeVar("_T")
+_UNKNOWN: Final = (None, None)
 
 
-# Equality is inherited from Model, which saves a third of the catalogue's import time.
+# Equality is inherited from Model, which saves a third of the catalogue's import time. Instances
+# have no slots: filling a dictionary is much cheaper.
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def shared_fields(cls: type[_T]) -> type[_T]:
     """Declare *cls* as a base whose fields several models share."""
-    return attrs.frozen(cls, kw_only=True, repr=False, eq=False)
+    return attrs.frozen(cls, kw_only=True, repr=False, eq=False, init=False, slots=False)
 
 
 @attrs.frozen
@@ -33,16 +44,27 @@ class Spec:
     """The data that all instances of a class share, built once from its annotations.
 
     Attributes:
-        names: The names of the fields, ``variant`` first.
         values: Returns the values of the fields.
+        required: The names of the required parameters.
+        optional: The names of all other fields.
+        arrays: The names of the parameters that may be arrays.
+        adapted: The names of the fields that are not sent, or not always as they are.
         media: The media parameters.
+        usual: For each field, the exact type of the usual values, and what tells whether such a
+            value is valid; None: all are.
+        conflicts: Returns the problems between valid parameters; None: there are no rules.
         check: Returns all problems.
     """
 
-    names: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]
+    required: frozenset[str]
+    optional: frozenset[str]
+    arrays: tuple[str, ...]
+    adapted: tuple[str, ...]
     media: Mapping[str, "Url"]
-    check: Callable[[Any], tuple[Problem, ...]]
+    usual: Mapping[str, tuple[type, Callable[[Any], bool] | None]]
+    conflicts: Callable[[Mapping[str, Any]], Sequence[Problem]] | None
+    check: Callable[[Mapping[str, Any]], tuple[Problem, ...]]
 
 
 @shared_fields
@@ -84,19 +106,57 @@ class Model:
     __attrs_attrs__: ClassVar[tuple["attrs.Attribute[Any]", ...]]  # for callers of attrs.evolve
 
     _spec: ClassVar["Spec"]
+    __attrs_init__: ClassVar[Callable[..., None]]  # generated; checks names, converts values
 
     variant: str | None = None
 
+    # An instance's dictionary has only what was given; the rest are class attributes, all None.
+
+    def __init__(self, **params: Any) -> None:
+        # Accept plain valid values, that is, nearly all, without the calls of a full check.
+        spec = self._spec
+        usual = spec.usual
+        has_none = False
+        for name, value in params.items():
+            if value is None and name in spec.optional:
+                has_none = True
+                continue
+            exact, allows = usual.get(name, _UNKNOWN)
+            if type(value) is not exact or (allows is not None and not allows(value)):
+                break
+        else:
+            if has_none:
+                params = _without_none(params)
+            for name in spec.arrays:
+                if name in params:
+                    params[name] = tuple(params[name])
+            if params.keys() >= spec.required and not (spec.conflicts and spec.conflicts(params)):
+                self.__dict__.update(params)
+                return
+        self.__attrs_init__(**params)
+
     def __attrs_post_init__(self) -> None:
-        problems = self._spec.check(self)
+        values = vars(self)
+        problems = self._spec.check(values)
         if problems:
             known = self.model_name in self.VARIANTS
             raise InvalidParamsError(self.model_name if known else self.MODEL, problems)
+        given = _without_none(values)
+        values.clear()
+        values.update(given)
 
     @property
     def model_name(self) -> str:
         """The name to submit."""
         return self.MODEL if self.variant is None else self.variant
+
+    def json_params(self) -> Mapping[str, Any]:
+        """Return :meth:`to_params`, or the parameters themselves where they can be sent as is."""
+        params = self.__dict__
+        for name in self._spec.adapted:
+            if name in params:
+                return self.to_params()
+        return params
 
     def to_params(self, media: Sequence[str] = ()) -> dict[str, Any]:
         """Return the ``params`` to send: the parameters that are set.
@@ -108,37 +168,36 @@ class Model:
             ValueError: The number of *media* is wrong.
         """
         spec = self._spec
-        params: dict[str, Any] = {
-            name: [*value] if type(value) is tuple else value
-            for name, value in zip(spec.names[1:], spec.values(self)[1:], strict=True)
-            if value is not None
-        }
-        if not spec.media.keys().isdisjoint(params):
-            local = self.local_media()
-            if len(local) != len(media):
-                raise LocalMediaError(
-                    self,
-                    f"{', '.join(map(str, local)) or 'no parameter'} is a local medium, "
-                    f"got {len(media)} URLs: submit the instance itself, and the client reads it",
-                )
-            for each, url in zip(local, media, strict=True):
-                if each.index is None:
-                    params[each.param] = url
-                else:
-                    params[each.param][each.index] = url
+        params: dict[str, Any] = self.__dict__.copy()
+        params.pop("variant", None)
+        for name in spec.arrays:
+            if type(params.get(name)) is tuple:
+                params[name] = [*params[name]]
+        local = self.local_media()
+        if len(local) != len(media):
+            raise LocalMediaError(
+                self,
+                f"{', '.join(map(str, local)) or 'no parameter'} is a local medium, "
+                f"got {len(media)} URLs: submit the instance itself, and the client reads it",
+            )
+        for each, url in zip(local, media, strict=True):
+            if each.index is None:
+                params[each.param] = url
+            else:
+                params[each.param][each.index] = url
         return params
 
     def local_media(self) -> tuple["LocalMedia", ...]:
         """Return the media that must be converted to URLs before the request is sent."""
         found: list[LocalMedia] = []
         for name, limit in self._spec.media.items():
-            value: tuple[Media, ...] | Media | None = getattr(self, name)
-            items = enumerate(value) if isinstance(value, tuple) else [(None, value)]
-            found += (
-                limit.local(name, index, each)
-                for index, each in items
-                if each is not None and not isinstance(each, str)
-            )
+            value: tuple[Media, ...] | Media = getattr(self, name) or ()
+            if isinstance(value, tuple):
+                for index, each in enumerate(value):
+                    if not isinstance(each, str):
+                        found.append(limit.local(name, index, each))
+            elif not isinstance(value, str):
+                found.append(limit.local(name, None, value))
         return tuple(found)
 
     def __eq__(self, other: object) -> bool:
@@ -153,6 +212,10 @@ class Model:
         values = attrs.asdict(self, recurse=False, filter=lambda _, value: value is not None)
         shown = ", ".join(f"{name}={short(value)}" for name, value in values.items())
         return f"{type(self).__name__}({shown})"
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 Model.__module__ = "aireiter_async.models"

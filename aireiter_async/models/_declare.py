@@ -1,8 +1,7 @@
-"""Build models from annotated classes: their parameters and validation."""
+"""Build models from annotated classes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import cleandoc
-from math import inf
+from inspect import Signature, cleandoc, signature
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
@@ -23,7 +22,7 @@ from typing import (
 import attrs
 
 from aireiter_async.models._base import Medium, Model, OutputField, Spec
-from aireiter_async.models._errors import Problem, conversion_hint, short
+from aireiter_async.models._checks import Check, Crossing, conflict_finder, problem_finder
 from aireiter_async.models._markers import (
     Items,
     Limit,
@@ -34,11 +33,9 @@ from aireiter_async.models._markers import (
     RequiredWhen,
 )
 from aireiter_async.models._media import Accepts, BinaryFile, MediaOutput, Url
-from aireiter_async.models._rules import Given, Rule, needs, only_when, required_when
+from aireiter_async.models._rules import Rule, needs, only_when, required_when
 from aireiter_async.models._vocabulary import MEANINGS
 
-_Check: TypeAlias = Callable[[Any], Sequence[Problem]]
-_Crossing: TypeAlias = tuple[str | None, Rule]  # a rule, and the parameter it needs, if any
 _M = TypeVar("_M", bound=Model)
 
 REGISTRY: Final[dict[str, type[Model]]] = {}
@@ -126,7 +123,7 @@ class _Field:
 
     parameter: Parameter
     limits: tuple[Limit, ...]
-    rules: tuple[_Crossing, ...]
+    rules: tuple[Crossing, ...]
     converter: Callable[[Any], Any] | None
 
 
@@ -218,28 +215,65 @@ def model(
                 for each in attributes
             ]
 
-        cls = attrs.frozen(cls, kw_only=True, repr=False, eq=False, field_transformer=read)
+        cls = attrs.frozen(
+            cls,
+            kw_only=True,
+            repr=False,
+            eq=False,
+            init=False,
+            slots=False,
+            field_transformer=read,
+        )
         cls.MODEL, cls.MEDIUM, cls.OUTPUT, cls.DOC = name, medium, output, f"{_PAGES}/{doc}"
         cls.VARIANTS = (name, *(f"{name}_{channel}" for channel in channels), *variants)
         cls.PARAMETERS = tuple(each.parameter for each in fields)
         cls.RULES = tuple(rules)
         cls.CONSTRAINTS = tuple(cleandoc(rule.__doc__ or "") for rule in rules)
-        names = ("variant", *(each.name for each in cls.PARAMETERS))
-        media = {
-            each.parameter.name: limit
-            for each in fields
-            for limit in each.limits
-            if isinstance(limit, Url)
-        }
-        values = attrgetter(*names)
-        checked = _finder(cls, fields, values)
-        cls._spec = Spec(names, values, media, checked)  # pyright: ignore[reportPrivateUsage]
+        _complete(cls, fields)
         cls.__doc__ = _documentation(cls)
         cls.__module__ = Model.__module__
         REGISTRY.update(dict.fromkeys(cls.VARIANTS, cls))
         return cls
 
     return decorate
+
+
+def _complete(cls: type[Model], fields: Sequence[_Field]) -> None:
+    """Set what a class of fields needs beyond what attrs makes: `Spec`, defaults, signature."""
+    parameters = cls.PARAMETERS
+    checks = [Check(each.parameter.name, each.parameter.type, each.limits) for each in fields]
+    checks.insert(0, Check("variant", "string", [OneOf(cls.VARIANTS)]))
+    crossing = [rule for each in fields for rule in each.rules]
+    crossing += [(None, rule) for rule in cls.RULES]
+    defaults = {each.name: each.default for each in parameters}
+    names = ("variant", *defaults)
+    required = frozenset(each.name for each in parameters if each.required)
+    optional = frozenset(names) - required
+    arrays = [each.name for each in parameters if each.type.endswith("[]")]
+    media = {
+        each.parameter.name: limit
+        for each in fields
+        for limit in each.limits
+        if isinstance(limit, Url)
+    }
+    cls._spec = Spec(  # pyright: ignore[reportPrivateUsage]
+        values=attrgetter(*names),
+        required=required,
+        optional=optional,
+        arrays=tuple(arrays),
+        adapted=("variant", *dict.fromkeys([*arrays, *media])),
+        media=media,
+        usual={each.name: each.usual() for each in checks},
+        conflicts=conflict_finder(crossing, defaults) if crossing else None,
+        check=problem_finder(checks, required, crossing, defaults),
+    )
+    for name in optional:
+        setattr(cls, name, None)
+    made: Any = vars(cls)["__attrs_init__"]
+    made.__qualname__ = f"{cls.__name__}.__init__"  # in the texts of errors
+    _, *arguments = signature(made).parameters.values()
+    vars_of: Any = cls
+    vars_of.__signature__ = Signature(arguments)
 
 
 def _documentation(cls: type[Model]) -> str:
@@ -251,7 +285,7 @@ def _documentation(cls: type[Model]) -> str:
     return "\n\n".join([cleandoc(str(cls.__doc__)), *parts, f"Documentation: {cls.DOC}\n"])
 
 
-def _rules(name: str, markers: Iterable[Marker]) -> Iterable[_Crossing]:
+def _rules(name: str, markers: Iterable[Marker]) -> Iterable[Crossing]:
     for marker in markers:
         if isinstance(marker, RequiredWhen):
             yield None, required_when(name, marker)
@@ -265,6 +299,8 @@ def _rules(name: str, markers: Iterable[Marker]) -> Iterable[_Crossing]:
 
 
 def _array(value: object) -> object:
+    if value is None or isinstance(value, list | tuple):  # protocols are slow to check
+        return _tuple(value)
     alone = isinstance(value, str | bytes | Path | BinaryFile | MediaOutput)
     return (value,) if alone else _tuple(value)
 
@@ -282,113 +318,4 @@ def _number_as_text(value: Any) -> Any:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def _finder(
-    cls: type[Model], fields: Sequence[_Field], values: Callable[[Any], tuple[Any, ...]]
-) -> Callable[[Any], tuple[Problem, ...]]:
-    """Return a function that finds all problems of an instance: a flat loop over closures."""
-    variant = _scalar("variant", "string", [OneOf(cls.VARIANTS)])
-    checks = [
-        ("variant", False, variant),
-        *((each.parameter.name, each.parameter.required, _check(each)) for each in fields),
-    ]
-    crossing = [rule for each in fields for rule in each.rules]
-    crossing += [(None, rule) for rule in cls.RULES]
-    defaults = {each.name: each.default for each in cls.PARAMETERS}
-
-    def find(instance: Any) -> tuple[Problem, ...]:
-        problems: list[Problem] = []
-        given = Given(defaults)
-        for (name, required, check), value in zip(checks, values(instance), strict=True):
-            if value is not None:
-                found = check(value)
-                if found:
-                    problems += found
-                    given.wrong.add(name)
-                else:
-                    given[name] = value
-            elif required:
-                problems.append(Problem(name, "is required"))
-                given.wrong.add(name)
-        for concerned, rule in crossing:
-            if concerned is None or concerned in given:
-                for problem in rule(given):
-                    if problem.param not in given.wrong:
-                        problems.append(problem)
-                        given.wrong.add(problem.param)
-        return tuple(problems)
-
-    return find
-
-
-def _check(each: _Field) -> _Check:
-    name, kind = each.parameter.name, each.parameter.type
-    if not kind.endswith("[]"):
-        return _scalar(name, kind, each.limits)
-    counts = [limit for limit in each.limits if isinstance(limit, Items)]
-    check_count = _scalar(name, "array", counts)
-    check_item = _scalar(name, "string", [limit for limit in each.limits if limit not in counts])
-
-    def check(value: tuple[object, ...] | str) -> Sequence[Problem]:
-        if not isinstance(value, tuple):
-            return check_item(value)
-        problems = list(check_count(value))
-        if not problems:
-            for index, item in enumerate(value):
-                found = check_item(item)
-                if found:
-                    problems += (Problem(f"{name}[{index}]", each.text) for each in found)
-        return problems
-
-    return check
-
-
-def _scalar(name: str, kind: str, limits: Sequence[Limit]) -> _Check:
-    if any(isinstance(limit, Url) for limit in limits):
-        kind = "media"
-    exact, fits, phrase = _KINDS[kind]
-    tests = [(limit.allows, limit) for limit in limits]
-
-    def check(value: Any) -> Sequence[Problem]:
-        if type(value) is not exact and not fits(value):
-            expected = ", ".join([phrase, *(limit.phrase for limit in limits)])
-            hint = conversion_hint(value)
-            got = f"{short(value)}; {hint}" if hint else short(value)
-            return [Problem(name, f"must be {expected}, got {got}")]
-        for allows, limit in tests:
-            if not allows(value):
-                return [Problem(name, f"must be {limit.phrase}, got {limit.shown(value)}")]
-        return ()
-
-    return check
-
-
-def _is_string(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -inf < value < inf
-
-
-def _is_nothing_else(_: object) -> bool:
-    return False
-
-
-def _is_anything(_: object) -> bool:
-    return True  # Url.allows decides
-
-
-# For each kind: the type that always fits, a test for other types, and a description.
-_KINDS: Final[Mapping[str, tuple[type, Callable[[object], bool], str]]] = {
-    "string": (str, _is_string, "a string"),
-    "integer": (int, _is_integer, "a whole number"),
-    "number": (int, _is_number, "a finite number"),
-    "boolean": (bool, _is_nothing_else, "True or False"),
-    "media": (str, _is_anything, ""),
-    "array": (tuple, _is_nothing_else, "an array"),
-}
 _LONG: Final = 10**18  # far beyond any parameter, yet short enough to print
