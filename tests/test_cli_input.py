@@ -16,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aireiter_async.cli._errors import UsageError
-from aireiter_async.cli._rows import Row, Rows, detect, find_separator, mark_text, open_input
+from aireiter_async.cli._input import detect, open_input
+from aireiter_async.cli._rows import Row, Rows, find_separator, mark_text
 from aireiter_async.models import Model
 from tests.command import PNG, Ran, shell
 
@@ -431,6 +432,7 @@ def test_a_dry_run_counts_what_it_skips(
     assert ran.document == {
         "file": "f.jsonl",
         "format": "jsonl",
+        "rows": 2,
         "requests": 2,
         "known": 0,
         "new": 2,

@@ -4,15 +4,14 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, TextIO, cast
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from aireiter_async import (
     AsyncClient,
@@ -27,12 +26,14 @@ from aireiter_async._batch._prices import price_kind
 from aireiter_async._media import NameTemplate, Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError, usage
+from aireiter_async.cli._favourites import Favourites
+from aireiter_async.cli._input import detect, open_input
 from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output, encode
 from aireiter_async.cli._page import keep_page
 from aireiter_async.cli._params import split_pairs
-from aireiter_async.cli._rows import Row, Rows, detect, mark_text, open_input, table_line
+from aireiter_async.cli._rows import Row, Rows, mark_text, table_line
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import (
     RESULT_COLUMNS,
@@ -41,8 +42,10 @@ from aireiter_async.cli._summary import (
     check_view,
     result_document,
 )
+from aireiter_async.cli._sweep import Sweep
 
 _SHOWN: Final = 20  # invalid rows that are listed
+_LARGE: Final = 10_000  # tasks of a sweep that must be confirmed
 _NAME_FIELDS: Final = ("index", "line", "prompt", "model", "out_task_id", "n")
 _RERUN: Final = "run the same command again"
 
@@ -74,6 +77,17 @@ async def batch(
     """
     options.check()
     defaults = split_pairs(pairs)
+    sweep = Sweep.read(
+        options.each,
+        where_known=options.each_where_known,
+        checked=not options.unchecked,
+        repeat=options.repeat,
+    )
+    favourites = None
+    if options.only is not None:
+        ledger_path = Path(f"{name}.db") if options.ledger is None else options.ledger
+        with _ledger_errors():
+            favourites = await Favourites.read(options.only, Ledger(ledger_path))
     client = None
     if options.buy_one or not (options.dry_run or options.estimate):
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
@@ -92,7 +106,10 @@ async def batch(
                     unchecked=options.unchecked,
                     keep_columns=options.keep_columns,
                     max_image_side=options.max_image_side,
+                    sweep=sweep,
+                    favourites=favourites,
                 )
+                number = _check_size(rows, options)
                 checked = _check(rows, output, lenient=not (options.dry_run or options.estimate))
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
@@ -100,7 +117,7 @@ async def batch(
         path = _ledger_path(name, options, regular=regular)
         if client is None:
             recorded = await _read_ledger(Ledger(path))
-            output.answer(_survey(rows, recorded, options), check_view)
+            output.answer(_survey(rows, number, recorded, options), check_view)
             return 0
         _check_name(options, [*checked.columns])
         make_directory("--download", options.download)
@@ -113,24 +130,54 @@ async def batch(
             raise UsageError(f"--ledger: {_errors.describe(error)}") from error
         if options.estimate:
             recorded, bought = await _buy_one(rows, client, ledger)
-            survey = _survey(rows, recorded, options)
+            survey = _survey(rows, number, recorded, options)
             output.answer({**survey, "bought": bought}, check_view)
             return 0
         write = stack.enter_context(_open_results(options.results, [*checked.columns], output))
         source = Source(rows, checked.total, stop, Threads() if checked.files else None)
         if source.threads is not None:
             stack.callback(source.threads.close)
-        return await _run(source, options, client, ledger, write, output)
+        retry = _retry_command(name, pairs, options)
+        return await _run(source, options, client, ledger, write, retry, output)
 
 
-async def _read_ledger(ledger: Ledger) -> Known:
+@contextmanager
+def _ledger_errors() -> Generator[None, None, None]:
     try:
-        return await Known.read(ledger)
+        yield
     except LedgerError as error:
         raise UsageError(f"--ledger: {_errors.describe(error)}") from error
 
 
-def _survey(rows: Rows, recorded: Known, options: BatchOptions) -> dict[str, Any]:
+async def _read_ledger(ledger: Ledger) -> Known:
+    with _ledger_errors():
+        return await Known.read(ledger)
+
+
+def _check_size(rows: Rows, options: BatchOptions) -> int | None:
+    """Check the size of a sweep before its rows; return their number, None if it is no sweep.
+
+    Raises:
+        UsageError: It is large, would be run, and was not confirmed.
+    """
+    if not rows.sweep:
+        return None
+    count, tasks = rows.count()
+    free = rows.favourites is not None or (
+        (options.dry_run or options.estimate) and not options.buy_one
+    )
+    if tasks > _LARGE and not (options.yes or free):
+        of = _display.plural(count, "row")
+        raise UsageError(
+            f"--each and --repeat make {tasks:,} tasks of {of}; nothing was sent; "
+            "if you mean it, add --yes"
+        )
+    return count
+
+
+def _survey(
+    rows: Rows, number: int | None, recorded: Known, options: BatchOptions
+) -> dict[str, Any]:
     """Return the document of a dry run or an estimate."""
     models: Counter[str] = Counter()
     new: Counter[str] = Counter()
@@ -145,6 +192,7 @@ def _survey(rows: Rows, recorded: Known, options: BatchOptions) -> dict[str, Any
     document: dict[str, Any] = {
         "file": rows.name,
         "format": rows.format,
+        "rows": models.total() if number is None else number,
         "requests": models.total(),
         "known": known,
         "new": new.total(),
@@ -205,37 +253,85 @@ def _check(rows: Rows, output: Output, *, lenient: bool) -> _Checked:
     """
     columns: dict[str, None] = {}
     first: dict[str, int] = {}
-    invalid: list[dict[str, Any]] = []
-    valid = unusable = others = 0
+    models: set[str] = set()
+    invalid = _Invalid(rows)
+    valid = unusable = 0
     files = False
     for row in rows.read(output.note):
         columns |= dict.fromkeys(row.columns)
         repeated = None
         if row.request is not None:
+            models.add(row.request.model)
             files = files or bool(row.request.inputs)
             repeated = _repeated_id(row.request, row.number, first)
         error = repeated or row.error
         if error is None:
             valid += 1
             continue
-        alone = row.unusable is not None and repeated is None
-        unusable += alone
-        others += not alone
-        if unusable + others <= _SHOWN:
-            invalid.append({"line": row.number, "message": error})
-    for each in invalid:
-        output.note(f"{rows.name}, line {each['line']}: {each['message']}")
-    if unusable + others > _SHOWN:
-        output.note(f"and {unusable + others - _SHOWN} more")
-    if others or (unusable and not (lenient and valid)):
-        what = _display.plural(unusable + others, "invalid row")
-        raise InvalidRowsError(f"{rows.name} has {what}; nothing was sent", invalid)
+        invalid.add(row.number, error)
+        unusable += row.unusable is not None and repeated is None
+    invalid.show(output)
+    if invalid.count > unusable or (unusable and not (lenient and valid)):
+        raise invalid.error()
+    _check_choice(rows, models, first)
     if unusable:
         what = _display.plural(unusable, "row")
         output.note(f"{what} of {valid + unusable} will fail; the others are run")
     elif not valid:
         raise UsageError(f"{rows.name} has no requests")
     return _Checked(valid + unusable, columns, files or unusable > 0)
+
+
+def _check_choice(rows: Rows, models: Collection[str], ids: Collection[str]) -> None:
+    """Check that the models have the axes, and that all favourites were found."""
+    if models and (unused := rows.sweep.unknown(models)):
+        names = ", ".join(sorted(models))
+        raise UsageError(f"--each {unused}: there is no such parameter of {names}")
+    if rows.favourites is not None:
+        rows.favourites.check(ids, rows.name)
+
+
+@define
+class _Invalid:
+    """The invalid rows of a file.
+
+    Attributes:
+        rows: The file.
+        count: Their number.
+    """
+
+    rows: Rows
+    count: int = 0
+    _first: dict[tuple[int, str], dict[str, Any]] = field(factory=dict, init=False)
+    _counts: Counter[tuple[int, str]] = field(factory=Counter, init=False)
+
+    def add(self, line: int, message: str) -> None:
+        """Add a row."""
+        self.count += 1
+        # In a sweep, one wrong value is wrong in every row.
+        key = 0 if self.rows.sweep else line, message
+        if key in self._first or len(self._first) < _SHOWN:
+            self._first.setdefault(key, {"line": line, "message": message})
+            self._counts[key] += 1
+
+    def show(self, output: Output) -> None:
+        """Print the first of them."""
+        for key, row in self._first.items():
+            more = self._counts[key] - 1
+            where = f"line {row['line']}{f' and {more} more' if more else ''}"
+            output.note(f"{self.rows.name}, {where}: {row['message']}")
+        rest = self.count - self._counts.total()
+        if rest:
+            output.note(f"and {rest} more")
+
+    def error(self) -> InvalidRowsError:
+        """Return the error."""
+        name = self.rows.name
+        if self.rows.sweep:
+            text = f"{name} makes {_display.plural(self.count, 'invalid request')} with --each"
+        else:
+            text = f"{name} has {_display.plural(self.count, 'invalid row')}"
+        return InvalidRowsError(f"{text}; nothing was sent", [*self._first.values()])
 
 
 def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
@@ -374,6 +470,7 @@ async def _run(
     client: AsyncClient,
     ledger: Ledger,
     write: Callable[[Mapping[str, Any]], None],
+    retry: str,
     output: Output,
 ) -> int:
     """Run a batch whose rows have been checked, report it, and return the exit status.
@@ -412,8 +509,7 @@ async def _run(
     page = directory / f"{ledger.path.stem}.html" if options.report else None
     async with AsyncExitStack() as stack:
         if page is not None:
-            command = _retry_command(source.rows.name, options)
-            await stack.enter_async_context(keep_page(ledger, page, command, note=output.note))
+            await stack.enter_async_context(keep_page(ledger, page, retry, note=output.note))
         with _display.following(total, lambda: _progress_view(batch, total), sys.stderr) as step:
             try:
                 await source.stop.guard(consume())
@@ -458,17 +554,28 @@ async def _run(
     return _conclude(summary, total, batch.stopped, output)
 
 
-def _retry_command(name: str, options: BatchOptions) -> str:
+def _retry_command(name: str, pairs: Sequence[str], options: BatchOptions) -> str:
     """Return the command that submits failed requests again."""
-    given = {
-        "--model": options.model,
-        "--ledger": options.ledger,
-        "--download": options.download,
-        "--name": options.name,
-        "--max-image-side": options.max_image_side,
-    }
-    pairs = [(option, str(value)) for option, value in given.items() if value is not None]
-    return shlex.join(["aireiter", "batch", name, *chain.from_iterable(pairs), "--retry-failed"])
+    given: list[tuple[str, Any]] = [
+        ("--model", options.model),
+        *(("--each", each) for each in options.each),
+        ("--each-where-known", options.each_where_known),
+        ("--repeat", None if options.repeat == 1 else options.repeat),
+        ("--yes", options.yes),
+        ("--only", options.only),
+        ("--format", options.format),
+        ("--keep-columns", options.keep_columns),
+        ("--unchecked", options.unchecked),
+        ("--ledger", options.ledger),
+        ("--download", options.download),
+        ("--name", options.name),
+        ("--max-image-side", options.max_image_side),
+    ]
+    words = ["aireiter", "batch", name, *pairs]
+    for option, value in given:
+        if value is not None and value is not False:
+            words += [option] if value is True else [option, str(value)]
+    return shlex.join([*words, "--retry-failed"])
 
 
 def _request(row: Row) -> SubmitRequest:

@@ -47,9 +47,9 @@ class Known:
         self.ids.add(out_task_id)
         if row["retried_as"] is not None:
             replacements.add(row["retried_as"])
-        generated = _GENERATED.fullmatch(out_task_id)
-        if generated and out_task_id not in replacements:
-            self.contents[generated[1]] += 1
+        digest = digest_of_id(out_task_id)
+        if digest is not None and out_task_id not in replacements:
+            self.contents[digest] += 1
         charged = row["state"] in _CHARGED
         price = row["credits_used"] if charged else row["estimated_credits"]
         kind = price_kind(row["model"], row["params"])
@@ -60,6 +60,17 @@ class Known:
         """Return whether *request* is known; call it once for each, in the file's order."""
         if not request.generated:
             return request.out_task_id in self.ids
-        digest = hashlib.sha256(request.encode_content().encode()).hexdigest()[:16]
+        digest = content_digest(request)
         self.contents[digest] -= 1
         return self.contents[digest] >= 0
+
+
+def content_digest(request: SubmitRequest) -> str:
+    """Return the digest of a request's content, with which its generated ID in a ledger ends."""
+    return hashlib.sha256(request.encode_content().encode()).hexdigest()[:16]
+
+
+def digest_of_id(out_task_id: str) -> str | None:
+    """Return the digest in an ID that a ledger has generated, None for any other ID."""
+    generated = _GENERATED.fullmatch(out_task_id)
+    return None if generated is None else generated[1]

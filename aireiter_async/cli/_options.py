@@ -141,6 +141,14 @@ class BatchOptions:
 
     Attributes:
         model: The model for rows without one.
+        each: NAME=VALUE,VALUE: run every row with each of these values of a parameter, or
+            of model; several options make all combinations. Quote a value that has a
+            comma: 'style="oil, warm",ink'
+        each_where_known: Omit the parameter of --each for models that do not have it.
+        repeat: Run each request, or each combination, this often.
+        yes: Run more than 10,000 tasks that --each and --repeat make of fewer rows.
+        only: Run only the requests whose task IDs are in this file, one per line, as
+            exported by the report page; the ledger must have these tasks.
         format: jsonl, json, csv, tsv or txt; default: by the file's name, then by
             its content.
         keep_columns: Accept columns and keys that do not belong to a request, and
@@ -181,6 +189,11 @@ class BatchOptions:
     """
 
     model: Annotated[str | None, _MODEL] = None
+    each: tuple[str, ...] = ()
+    each_where_known: bool = False
+    repeat: int = 1
+    yes: bool = False
+    only: Path | None = None
     format: Format | None = None
     keep_columns: bool = False
     max_image_side: int | None = None
@@ -208,12 +221,15 @@ class BatchOptions:
             UsageError: One is out of range.
         """
         check_numbers(
+            repeat=self.repeat,
             concurrency=self.concurrency,
             window=self.window,
             max_image_side=self.max_image_side,
             max_credits=self.max_credits,
             timeout=self.timeout,
         )
+        if self.each_where_known and not self.each:
+            raise UsageError("--each-where-known needs --each")
         if self.buy_one and not self.estimate:
             raise UsageError("--buy-one needs --estimate")
         if self.max_rate is not None and not 0 < self.max_rate < float("inf"):

@@ -1,33 +1,30 @@
-"""The input file of a batch: its format, its rows, and the request that each row makes.
+"""The rows of a batch's input file, and the requests that each makes.
 
 A file is read twice: once to check all of it before anything is sent, once to run it. Neither
 reading keeps more than a row, but for a JSON array, which is loaded whole.
 """
 
 import csv
-import gzip
 import io
 import json
 import re
 import reprlib
-import shutil
-import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias, cast, get_args
+from typing import IO, Any, Final, TypeAlias, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from aireiter_async import SubmitRequest, models
 from aireiter_async.cli._errors import UsageError, describe
+from aireiter_async.cli._favourites import Favourites
 from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import (
-    STDIN,
     UnusableFileError,
     make_request,
     name_files,
@@ -35,41 +32,18 @@ from aireiter_async.cli._params import (
     parse_json,
     read_pairs,
     read_value,
-    stdin,
 )
+from aireiter_async.cli._sweep import MODEL, Sweep
 from aireiter_async.models import InvalidParamsError
 
-_SUFFIXES: Final[Mapping[str, Format]] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".txt": "txt",
-}
 _KEYS: Final = ("model", "params", "out_task_id", "callback_url", "metadata")
 _COLUMNS: Final = ("model", "out_task_id", "callback_url")  # all others are parameters
 _LARGEST_CELL: Final = 2**31 - 1  # characters: a cell may hold an image as a data URL
 _SEPARATORS: Final = frozenset("\t,;|:/^~#$%&!?*+=@`")  # never a letter or a bracket
 _NEVER: Final = "\x1f"  # separates the columns where there is one
-_GZIP: Final = b"\x1f\x8b"
-_FOREIGN: Final[Mapping[bytes, str]] = {
-    b"PK\x03\x04": "a spreadsheet or ZIP file: save it as CSV",
-    b"PAR1": "a Parquet file: save it as JSON Lines or CSV",
-    b"SQLite format 3": "an SQLite database, perhaps a ledger: name the file of requests",
-    b"%PDF": "a PDF file",
-    b"\xfd7zXZ": "compressed with xz: use gzip, or decompress it",
-    b"BZh": "compressed with bzip2: use gzip, or decompress it",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd: use gzip, or decompress it",
-}
-_BYTE_ORDER_MARKS: Final[Mapping[bytes, str]] = {
-    b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
-}
-_PEEK: Final = 4096  # bytes
 # Spreadsheets run such cells as formulas; an apostrophe in front marks them as text.
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+_ONCE: Final = Sweep()
 
 Note: TypeAlias = Callable[[str], None]
 
@@ -83,7 +57,7 @@ class Row(Mapping[str, Any]):
         request: The request, None if invalid; if *unusable*, with the names of its files.
         error: Why it is invalid.
         unusable: Why it cannot be sent, if its local files are the problem.
-        columns: Other columns, with ``--keep-columns``.
+        columns: Other columns, with ``--keep-columns``, and the values of a sweep.
     """
 
     number: int
@@ -110,12 +84,14 @@ class _Record:
         number: Its first line.
         body: The values of `_KEYS`.
         kept: All others.
+        cells: In a table instead, the cells of parameters and of columns to keep.
         error: Why it is invalid.
     """
 
     number: int
     body: Mapping[str, Any] = field(factory=dict[str, Any])
     kept: Mapping[str, Any] = field(factory=dict[str, Any])
+    cells: Mapping[str, str] | None = None
     error: str | None = None
 
 
@@ -133,6 +109,8 @@ class Rows:
         unchecked: Whether parameters are not checked.
         keep_columns: Whether columns and keys that are not of the request are kept.
         max_image_side: Pixels that the longer side of a local image has at most.
+        sweep: What each row is multiplied by.
+        favourites: The only requests to read.
         skipped: How many lines of each kind the last reading skipped.
     """
 
@@ -145,12 +123,20 @@ class Rows:
     unchecked: bool = False
     keep_columns: bool = False
     max_image_side: int | None = None
+    sweep: Sweep = _ONCE
+    favourites: Favourites | None = None
     skipped: Counter[str] = field(factory=Counter[str])
 
     def __attrs_post_init__(self) -> None:
         """Check the options."""
-        if self.format == "txt" and self.model is None:
+        if self.format == "txt" and self.model is None and MODEL not in self.sweep.axes:
             raise UsageError(f"--model must name the model of the prompts in {self.name}")
+        given = {name: f"{name}=..." for name in self.defaults}
+        if self.model is not None:
+            given[MODEL] = "--model"
+        if self.format == "txt":
+            given["prompt"] = self.name
+        self.sweep.check(given, self.sweep.models(self.model))
         if self.unchecked and self.keep_columns:
             raise UsageError("--keep-columns and --unchecked exclude each other")
 
@@ -170,44 +156,90 @@ class Rows:
                 noted.add(text)
                 note(text)
 
+        select = None if self.favourites is None else self.favourites.selector()
         for record in self._records():
-            try:
-                yield self._row(record, once)
-            except (TypeError, ValueError) as error:
-                invalid = isinstance(error, InvalidParamsError)
-                yield Row(record.number, error=describe(error) if invalid else str(error))
+            for row in self._multiply(record, once):
+                if row.request is None or select is None:
+                    yield row
+                elif (request := select(row.request)) is not None:
+                    yield evolve(row, request=request)
 
-    def _row(self, record: _Record, note: Note) -> Row:
+    def count(self) -> tuple[int, int]:
+        """Return the number of rows, and of tasks that they make, without checking them."""
+        rows = tasks = 0
+        for record in self._records():
+            rows += 1
+            with suppress(UsageError):  # reported when it is read
+                tasks += self.sweep.size(record.body.get("model") or self.model)
+        return rows, tasks
+
+    def _multiply(self, record: _Record, note: Note) -> Iterator[Row]:
+        """Read a record with each combination of the sweep."""
+        try:
+            given = self._check(record)
+            model = given.pop("model", self.model)
+            self.sweep.size(model)  # raises for an axis that the model does not have
+        except (TypeError, ValueError) as error:
+            yield Row(record.number, error=str(error))
+            return
+        for combination in self.sweep.combinations(model):
+            try:
+                yield self._row(record, {"model": model, **given}, combination, note)
+            except (TypeError, ValueError) as error:
+                chosen = ", ".join(f"{name}={value}" for name, value in combination.items())
+                text = describe(error) if isinstance(error, InvalidParamsError) else str(error)
+                yield Row(record.number, error=f"with {chosen}: {text}" if chosen else text)
+
+    def _check(self, record: _Record) -> dict[str, Any]:
+        """Check what does not depend on the model; return the values of `_KEYS`."""
         if record.error is not None:
             raise UsageError(record.error)
         if record.kept and not self.keep_columns:
             raise UsageError(_unknown_key(next(iter(record.kept))))
         given = {key: value for key, value in record.body.items() if value is not None}
-        model = given.pop("model", self.model)
-        if model is None:
-            raise UsageError("model is missing; set it in the row, or for all rows with --model")
         for key in ("params", "metadata"):
             if not isinstance(given.get(key, {}), dict):
                 raise UsageError(f"{key} must be an object, got {reprlib.repr(given[key])}")
-        params: dict[str, Any] | None = given.pop("params", None)
-        if params is None and not self.defaults:
+        if "model" not in given and self.model is None and MODEL not in self.sweep.axes:
+            raise UsageError("model is missing; set it in the row, or for all rows with --model")
+        if "params" not in given and record.cells is None and not self.defaults:
             raise UsageError("params is missing")
+        name = self.sweep.find_conflict([*given, *given.get("params", {}), *record.kept])
+        if name is not None:
+            raise UsageError(f"the row and --each {name} both set {name}: remove one of them")
+        if self.sweep and "out_task_id" in given:
+            raise UsageError("out_task_id is for one task: remove it to use --each or --repeat")
+        return given
+
+    def _row(
+        self, record: _Record, given: dict[str, Any], combination: dict[str, str], note: Note
+    ) -> Row:
+        model = combination.get(MODEL, given.pop("model"))
         types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
+        params: dict[str, Any] = given.pop("params", {})
+        kept = {**record.kept}
+        if record.cells is not None:
+            params, kept = self._from_cells(record.cells, types)
+        varied = {name: text for name, text in combination.items() if name != MODEL}
         defaults = read_pairs(self.defaults, types)
-        named = {**defaults, **(params or {})}
+        defaults |= {name: read_value(text, types.get(name)) for name, text in varied.items()}
+        named = {**defaults, **params}
         if isinstance(model, str):
             defaults = name_files(model, defaults, Path())
-            params = name_files(model, params or {}, Path(self.name).parent)
-        params = {**defaults, **(params or {})}
+            params = name_files(model, params, Path(self.name).parent)
+        params = {**defaults, **params}
         SubmitRequest(model, {}, **given)  # raises for an invalid model name
         checked = None if self.unchecked else note
+        # Of the model and the prompt, the results have columns anyway.
+        names = [name for name in self.sweep.axes if name not in {MODEL, "prompt"}]
+        columns = {**kept, **{name: varied.get(name) for name in names}}
         side = self.max_image_side
         try:
             request = make_request(model, params, given, max_side=side, note=checked)
         except UnusableFileError as error:
             request = SubmitRequest(model, named, **given)
-            return Row(record.number, request, str(error), error, record.kept)
-        return Row(record.number, request, columns=record.kept)
+            return Row(record.number, request, str(error), error, columns)
+        return Row(record.number, request, columns=columns)
 
     def _records(self) -> Iterator[_Record]:
         """Read the records of the file."""
@@ -252,23 +284,24 @@ class Rows:
                 skipped["blank line"] += 1
             elif columns is None:
                 columns = [cell.strip() for cell in cells]
+                if name := self.sweep.find_conflict(columns):
+                    raise UsageError(
+                        f"the column {name} of {self.name} and --each {name} both set {name}: "
+                        "remove one of them"
+                    )
                 if wrong := self._check_columns(columns):
                     yield _Record(number, error=wrong)
                     return
             else:
-                yield self._from_cells(number, columns, cells)
+                yield self._read_cells(number, columns, cells)
 
     def _check_columns(self, columns: list[str]) -> str | None:
         """Return the problem with the header, if any."""
         known: Mapping[str, str] = parameter_types(self.model) if self.model else {}
-        if "model" not in columns and self.model is None:
+        if MODEL not in {*columns, *self.sweep.axes} and self.model is None:
             return "there is no column model: set the model of all rows with --model"
         for column in columns:
-            if not column:
-                return "a column has no name"
-            if columns.count(column) > 1:
-                return f"the column {reprlib.repr(column)} appears twice"
-            if wrong := _wrong_text(column):
+            if wrong := _wrong_name(column, columns):
                 return wrong
             free = self.unchecked or self.keep_columns or "model" in columns or not known
             if not free and column not in known and column not in _COLUMNS:
@@ -279,7 +312,7 @@ class Rows:
                 )
         return None
 
-    def _from_cells(self, number: int, columns: list[str], cells: list[str]) -> _Record:
+    def _read_cells(self, number: int, columns: list[str], cells: list[str]) -> _Record:
         if len(cells) != len(columns):
             return _Record(
                 number,
@@ -291,13 +324,21 @@ class Rows:
             if wrong := _wrong_text(cell):
                 return _Record(number, error=f"column {reprlib.repr(name)}: {wrong}")
         body: dict[str, Any] = {key: found.pop(key, None) or None for key in _COLUMNS}
-        types = parameter_types(body["model"] or self.model or "")
+        return _Record(number, body, cells=found)
+
+    def _from_cells(
+        self, cells: Mapping[str, str], types: Mapping[str, str]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the parameters in the cells, and the columns to keep."""
         kept: dict[str, str] = {}
         if types and self.keep_columns:
-            kept = {name: found.pop(name) for name in [*found] if name not in types}
-        given = {name: cell for name, cell in found.items() if cell}
-        body["params"] = {name: read_value(cell, types.get(name)) for name, cell in given.items()}
-        return _Record(number, body, kept)
+            kept = {name: cell for name, cell in cells.items() if name not in types}
+        params = {
+            name: read_value(cell, types.get(name))
+            for name, cell in cells.items()
+            if cell and name not in kept
+        }
+        return params, kept
 
 
 def _json_lines(lines: Iterable[str], skipped: Counter[str]) -> Iterator[_Record]:
@@ -398,6 +439,14 @@ def table_line(cells: Iterable[Any]) -> str:
     return line.getvalue()
 
 
+def _wrong_name(column: str, columns: Sequence[str]) -> str | None:
+    if not column:
+        return "a column has no name"
+    if columns.count(column) > 1:
+        return f"the column {reprlib.repr(column)} appears twice"
+    return _wrong_text(column)
+
+
 def _unmark(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
@@ -436,76 +485,3 @@ def _unknown_key(key: str) -> str:
 def _nearest(word: str, names: Collection[str]) -> str:
     nearest = get_close_matches(word[:64], names, n=1)
     return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
-
-
-@contextmanager
-def open_input(name: str) -> Generator[tuple[IO[bytes], bool], None, None]:
-    """Open the file *name*, or standard input for ``-``, and decompress it.
-
-    Yields:
-        The file, and whether it is a regular one; any other is copied to a temporary file.
-
-    Raises:
-        UsageError: It cannot be read.
-    """
-    try:
-        file = stdin() if name == STDIN else Path(name).open("rb")  # noqa: SIM115
-        regular = name != STDIN and Path(name).is_file()
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error}") from error
-    with tempfile.TemporaryFile() if not regular else file as seekable:
-        if not regular:
-            shutil.copyfileobj(file, seekable)
-            if name != STDIN:
-                file.close()
-            seekable.seek(0)
-        compressed = seekable.read(2) == _GZIP
-        seekable.seek(0)
-        opened = gzip.GzipFile(fileobj=seekable) if compressed else seekable
-        yield cast("IO[bytes]", opened), regular
-
-
-def detect(name: str, file: IO[bytes], format_: Format | None) -> tuple[Format, str]:
-    """Return the format and the encoding of *file*.
-
-    Args:
-        name: The file's name, for its suffix.
-        file: The file.
-        format_: The format, if the user gave it.
-
-    Raises:
-        UsageError: The format is not supported or unclear.
-    """
-    try:
-        start = file.read(_PEEK)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{name} cannot be read: {error}") from error
-    for magic, what in _FOREIGN.items():
-        if start.startswith(magic):
-            raise UsageError(f"{name} is {what}")
-    encoding = next(
-        (each for mark, each in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8"
-    )
-    if b"\0" in start and encoding != "utf-16":
-        raise UsageError(f"{name} is not text: it contains NUL bytes; save it as UTF-8")
-    text = start.decode(encoding, errors="ignore").lstrip()
-    found = format_ or _SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
-    if found is None and text[:1] in {"{", "["}:
-        found = "json" if text[0] == "[" else "jsonl"
-    if found is None:
-        raise UsageError(
-            f"the format of {name} is unclear; add --format {', '.join(get_args(Format))}"
-        )
-    if format_ is None and found in {"csv", "tsv", "txt"} and text[:1] == "{":
-        raise UsageError(
-            f"{name} looks like JSON Lines; rename it, or add --format jsonl or {found}"
-        )
-    if found == "jsonl" and text[:1] not in {"{", "["} and text:
-        line = reprlib.repr(text.splitlines()[0])
-        raise UsageError(
-            f"{name} is not JSON Lines: it starts with {line}; for a table add --format csv, "
-            "for one prompt per line --format txt"
-        )
-    if found == "json" and text[:1] != "[":
-        raise UsageError(f"{name} is not a JSON array; for one object per line add --format jsonl")
-    return ("json" if found == "jsonl" and text[:1] == "[" else found), encoding

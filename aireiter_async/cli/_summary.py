@@ -64,18 +64,29 @@ class Reason:
         text: The reason, in short.
         message: The message of the first.
         count: How many there are.
-        lines: The lines of the first.
+        lines: The first lines that they are in.
+        others: Whether they are in more lines.
     """
 
     text: str
     message: str
     count: int = 0
     lines: list[int] = field(factory=list[int])
+    others: bool = False
+
+    def add(self, line: int) -> None:
+        """Count a request in *line*."""
+        self.count += 1
+        if line not in self.lines:
+            if len(self.lines) < _EXAMPLES:
+                self.lines.append(line)
+            else:
+                self.others = True
 
     def document(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         several = "lines" if len(self.lines) > 1 else "line"
-        more = " and others" if self.count > len(self.lines) else ""
+        more = " and others" if self.others else ""
         where = f"{several} {', '.join(map(str, self.lines))}{more}"
         text = f"{self.text}, {where}: {self.message}"
         return {"count": self.count, "lines": self.lines, "text": text}
@@ -120,10 +131,7 @@ class Summary:
         text = _reason(outcome.error)
         if text not in self.reasons:
             self.reasons[text] = Reason(text, _errors.describe(outcome.error))
-        reason = self.reasons[text]
-        reason.count += 1
-        if len(reason.lines) < _EXAMPLES:
-            reason.lines.append(outcome.item.number)
+        self.reasons[text].add(outcome.item.number)
 
 
 def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
@@ -178,8 +186,10 @@ def batch_view(document: Mapping[str, Any]) -> _display.View:
 
 def check_view(document: Mapping[str, Any]) -> _display.View:
     """Show the result of a dry run or an estimate."""
-    what = "prompts" if document["format"] == "txt" else "requests"
-    known, new = f"{document['known']:,} known", f"{document['new']:,} new"
+    multiplied = document["rows"] != document["requests"]
+    what = "prompts" if document["format"] == "txt" and not multiplied else "requests"
+    made = f"made of {_display.plural(document['rows'], 'row')}; " if multiplied else ""
+    known, new = f"{made}{document['known']:,} known", f"{document['new']:,} new"
     sent = f"{document['bought']} run now" if document.get("bought") else "nothing was sent"
     rows = [(what, f"{document['requests']:,}", f"{known}, {new}; {sent}")]
     rows += [("", f"{count:,}", model) for model, count in document["models"].items()]
