@@ -147,6 +147,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def screenshots(session: nox.Session) -> None:
+    """Take the pictures of the README and the documentation; needs Chromium."""
+    session.install(*group("screenshots"), EXTRAS)
+    session.run("python", "docs/screenshots.py")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure what a task costs next to other clients, and write benchmarks/RESULTS.md."""
     session.install("-e.")

@@ -33,6 +33,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are documented in the class, once
+smartquotes = False  # -- begins an option
 default_role = "any"
 # Docstrings name parameters, attributes and Python's own things in single backquotes as well.
 suppress_warnings = ["ref.any"]

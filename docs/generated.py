@@ -35,6 +35,8 @@ needs none.
 
 Results go to standard output, everything else to standard error. On a terminal, tables are wrapped
 and coloured and progress is live; elsewhere lines stay whole. `NO_COLOR` is respected.
+
+![aireiter batch in a terminal](images/batch.svg)
 """.strip()
 COMPLETION = """
 ## Shell completion

@@ -1,6 +1,5 @@
 """The package as a whole: its names, their docstrings, its examples, what it ships and imports."""
 
-import asyncio
 import inspect
 import json
 import pickle
@@ -20,18 +19,10 @@ import aireiter_async
 from aireiter_async import errors
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.models._catalogue import FAMILIES
-from aireiter_async.testing import FakeService
 from tests.smoke import CHECKS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINKS = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
-COMMANDS, BLOCKS = (
-    re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    for language in ("sh", "python")
-)
-BLOCKS.append(textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2]))
 
 
 def run(script: str) -> str:
@@ -160,54 +151,10 @@ def test_the_architecture_names_the_layers_of_the_contract() -> None:
     assert text.partition("```text\n")[2].partition("```")[0].splitlines() == contract["layers"]
 
 
-def test_what_the_readme_links_to_is_shipped() -> None:
-    """Each link of the README to a file of the project leads somewhere, in the sdist as well."""
-    assert LINKS
-    shipped = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    for link in LINKS:
-        assert (ROOT / link).is_file()
-        assert f"/{Path(link).parts[0]}" in shipped
-
-
 @pytest.mark.parametrize("name", PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
 def test_what_is_shipped_exists(name: str) -> None:
     """The sdist's list names what there is."""
     assert (ROOT / name.lstrip("/")).exists()
-
-
-def test_ci_runs_the_tests_as_the_readme_says() -> None:
-    demo, tests = COMMANDS
-    assert demo.endswith("aireiter demo\n")
-    assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-def test_the_readme_has_examples() -> None:
-    """There is something to run in the README."""
-    assert len(BLOCKS) > 1
-    assert all("import" in block for block in BLOCKS)
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block-{n}" for n in range(1, len(BLOCKS) + 1)])
-async def test_every_example_runs(
-    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = tmp_path / "example.py"
-    script.write_text(block, encoding="utf-8")
-    async with FakeService() as service:
-        monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
-        monkeypatch.setenv("AIREITER_BASE_URL", service.url)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-W", "error", script.name),
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, complaints = await process.communicate()
-        assert (process.returncode, complaints.decode()) == (0, "")
-        ids = [charge.out_task_id for charge in service.charges]
-        assert len(ids) == len(set(ids))
-        assert service.leaks == []
 
 
 def test_public_classes_name_the_module_that_users_import_them_from() -> None:

@@ -1,7 +1,13 @@
-"""What the README says beside its examples, where no room's own tests hold it."""
+"""The README: its examples run, its links lead somewhere, its table is the benchmarks'."""
 
 import asyncio
+import json
+import re
+import shlex
+import sys
+import textwrap
 import threading
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+import aireiter_async
 from aireiter_async import (
     AsyncClient,
     ConnectError,
@@ -18,6 +25,137 @@ from aireiter_async import (
     models,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.command import PNG, Ran
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINKS = re.findall(r"\]\((?!https?://)([^)]+)\)", README)
+MAX_PICTURE = 300_000  # bytes
+COMMANDS, CONSOLE, BLOCKS = (
+    re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    for language in ("sh", "console", "python")
+)
+SCRIPTS = [block for block in BLOCKS if "fastapi" not in block]
+SCRIPTS.append(textwrap.dedent((aireiter_async.__doc__ or "").partition("::\n")[2]))
+
+
+def prepare(directory: Path) -> None:
+    """Write the files that the examples name."""
+    (directory / "photo.jpg").write_bytes(PNG)
+    (directory / "prompts.csv").write_text("prompt\na heron\nan owl\n", encoding="utf-8")
+
+
+def test_what_the_readme_links_to_is_shipped() -> None:
+    assert LINKS
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    shipped = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for link in LINKS:
+        assert (ROOT / link).is_file()
+        assert f"/{Path(link).parts[0]}" in shipped
+
+
+def test_the_pictures_are_small() -> None:
+    pictures = [ROOT / link for link in LINKS if "/images/" in link]
+    assert len(pictures) == 2
+    for path in (*pictures, *(ROOT / "docs" / "images").iterdir()):
+        assert path.stat().st_size < MAX_PICTURE
+
+
+def test_ci_runs_the_tests_as_the_readme_says() -> None:
+    demo, tests = COMMANDS
+    assert demo.endswith("aireiter demo\n")
+    assert tests in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_table_of_lost_responses_is_the_benchmarks() -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    measured: dict[str, set[tuple[str, bool]]] = {}
+    section = results.partition("## When responses are lost")[2].partition("\n## ")[0]
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[1].isdigit():
+            name = re.sub(r"( submit$| over .+| by hand$|, usual code$)", "", cells[0])
+            result = (cells[2].partition(" ")[0], cells[3] == "the task")
+            measured.setdefault(name, set()).add(result)
+    table = re.findall(r"^\| (.+) \| (\d) \| (.+) \|$", README, re.MULTILINE)
+    written = {
+        name: {(charges, outcome == "the task")}
+        for names, charges, outcome in table
+        for name in names.removesuffix(" by hand").split(" or ")
+    }
+    assert written == measured
+    assert len(table) == 9
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=range(1, len(SCRIPTS) + 1))
+async def test_every_example_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    script = tmp_path / "example.py"
+    script.write_text(block, encoding="utf-8")
+    async with FakeService(check_models=True) as service:
+        monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
+        monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-W", "error", script.name),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, complaints = await process.communicate()
+        assert (process.returncode, complaints.decode()) == (0, "")
+        assert b"results" in output
+        ids = [charge.out_task_id for charge in service.charges]
+        assert len(ids) == len(set(ids)) > 0
+        assert service.leaks == []
+
+
+def test_the_commands_run(served: FakeService, aireiter: Callable[..., Ran]) -> None:
+    prepare(Path())
+    lines = re.findall(r"^\$ aireiter (.+)$", "".join(CONSOLE), re.MULTILINE)
+    assert len(lines) == 1
+    for line in lines:
+        for _ in range(2):  # a second run pays for nothing
+            assert aireiter(*shlex.split(line)).status == 0
+    assert len(served.charges) == 2
+    assert Path("results/prompts.csv.html").is_file()
+
+
+@pytest.mark.integrations
+async def test_the_web_endpoint_makes_one_task_of_one_form(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi")
+    monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
+    monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+    (block,) = (block for block in BLOCKS if "fastapi" in block)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102 - our own documentation
+    app = names["app"]
+    request = {
+        "type": "http",
+        "method": "POST",
+        "path": "/pictures/17",
+        "headers": [],
+        "query_string": b"prompt=a+heron",
+    }
+    replies: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, Any]) -> None:
+        replies.append(message)
+
+    async with app.router.lifespan_context(app):
+        for _ in range(2):
+            await app(dict(request), receive, send)
+    assert [each["status"] for each in replies if "status" in each] == [202, 202]
+    first, second = (json.loads(each["body"]) for each in replies if each.get("body"))
+    assert first["out_task_id"] == second["out_task_id"]
+    assert len(service.charges) == 1
 
 
 @pytest.mark.parametrize("accepted", [True, False])
