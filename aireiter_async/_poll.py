@@ -1,9 +1,9 @@
-"""Polling schedule: pure generators of seconds, without I/O or sleeping."""
+"""When to poll: a schedule, which is a generator of seconds, and callbacks that precede it."""
 
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import field, frozen
 
@@ -16,6 +16,9 @@ _GUESSES: Final[Mapping[str, float]] = {"image": 2.0, "video": 8.0, "audio": 3.0
 _GUESS: Final = 2.0
 _GUESS_GROWTH: Final = 2.0
 _LEARNED_SHARE: Final = 0.85
+# With webhooks, the first poll comes when the callback is late, and further ones are rare.
+_OVERDUE_SHARE: Final = 1.5
+_SPARSER: Final = 4.0
 _STEP_SHARE: Final = 0.08
 _SHORTEST_STEP: Final = 0.25
 _WEIGHT: Final = 0.2
@@ -40,6 +43,10 @@ class Expectation:
 @frozen(kw_only=True)
 class PollPolicy:
     """When `wait` polls a task.
+
+    Where a callback is expected (``webhooks=``), polling is only the fallback: *first*, *step* and
+    *cap* are four times as long, and the first poll of a model with a learned duration comes
+    after one and a half times that.
 
     Attributes:
         first: Seconds from the submit to the first poll; None: 0.85 of the
@@ -73,6 +80,8 @@ class PollPolicy:
         expected: Expectation,
         elapsed: float = 0.0,
         uniform: Callable[[], float] = random.random,
+        *,
+        sparse: bool = False,
     ) -> Iterator[float]:
         """Yield the seconds to wait before each poll.
 
@@ -80,26 +89,51 @@ class PollPolicy:
             expected: How long the task is expected to take.
             elapsed: Seconds since the task was submitted.
             uniform: Returns a random number in [0, 1).
+            sparse: Whether a callback is expected to come first.
         """
         seconds, growth = expected.seconds, self.growth
+        factor = _SPARSER if sparse else 1.0
         if expected.learned:
-            first, step = seconds * _LEARNED_SHARE, max(_SHORTEST_STEP, seconds * _STEP_SHARE)
+            first = seconds * (_OVERDUE_SHARE if sparse else _LEARNED_SHARE)
+            step = max(_SHORTEST_STEP, seconds * _STEP_SHARE)
         else:
-            first, step, growth = seconds, seconds, max(growth, _GUESS_GROWTH)
+            first, step, growth = seconds * factor, seconds, max(growth, _GUESS_GROWTH)
         if self.first is not None:
-            first = self.first
+            first = self.first * factor
         if self.step is not None:
             step, growth = self.step, self.growth
+        step, cap = step * factor, self.cap * factor
         wait = max(0.0, first - elapsed)
         while True:
             yield wait * (1.0 + self.jitter * (2.0 * uniform() - 1.0))
-            wait = min(step, self.cap)
-            step = min(step * growth, self.cap)
+            wait = min(step, cap)
+            step = min(step * growth, cap)
 
     @property
     def publishing(self) -> float:
         """Seconds for which a completed task without outputs is polled again."""
         return _PUBLISHING * self.grace
+
+
+class Webhooks(Protocol):
+    """Announces callbacks: what `webhooks=` takes. `webhooks.Receiver` is one."""
+
+    def expect(self, out_task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call *wake*, in the running event loop, when a callback about a task arrives.
+
+        If one has arrived while none was expected, call it at once. Each call of *wake* leads to at
+        most one query, so a needless one does no harm.
+
+        Returns:
+            A function that ends it, called exactly once.
+        """
+        ...
+
+
+def check_webhooks(webhooks: object) -> None:
+    """Raise TypeError unless *webhooks* is None or has the method of `Webhooks`."""
+    if webhooks is not None and not callable(getattr(webhooks, "expect", None)):
+        raise TypeError(f"webhooks must be a webhooks.Receiver, got {type(webhooks).__name__}")
 
 
 class Durations:

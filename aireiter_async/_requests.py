@@ -186,7 +186,7 @@ class SubmitRequest:
         params = self._body.values if self._body.text is None else self.params
         shown = {"model": self.model, "params": params, "out_task_id": self.out_task_id}
         if self.callback_url is not None:
-            shown["callback_url"] = self.callback_url
+            shown["callback_url"] = _hide_path(self.callback_url)
         if self._metadata is not None:
             shown["metadata"] = self.metadata
         return f"SubmitRequest({', '.join(f'{k}={reprlib.repr(v)}' for k, v in shown.items())})"
@@ -226,8 +226,16 @@ def _check_url(callback_url: object) -> None:
     if not _URL.fullmatch(callback_url):
         raise ValueError(
             "callback_url must be an http or https URL of ASCII characters, "
-            f"got {reprlib.repr(callback_url)}"
+            f"got {reprlib.repr(_hide_path(callback_url))}"
         )
+
+
+def _hide_path(url: str) -> str:
+    """Return a URL with its scheme and host only: the rest may hold a secret."""
+    scheme, slashes, rest = url.partition("://") if "://" in url else ("", "", url)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
+    return url if rest == host else f"{scheme}{slashes}{host}/..."
 
 
 def as_request(

@@ -1,5 +1,6 @@
 """A clock that only sleeping moves, and clients that live by it."""
 
+import asyncio
 from typing import Any
 
 import attrs
@@ -40,10 +41,14 @@ class ClientClock(_shared.Clock):
         super().__init__(clock)
         self._clock = clock
 
-    async def sleep(self, seconds: float) -> None:
-        while self._clock.held and seconds > 0:
+    async def sleep(self, seconds: float, waker: asyncio.Future[bool] | None = None) -> None:
+        def woken() -> bool:
+            return waker is not None and waker.done()
+
+        while self._clock.held and seconds > 0 and not woken():
             await super().sleep(0)
-        await super().sleep(self._clock.pass_by(seconds))
+        if not woken():
+            await super().sleep(self._clock.pass_by(seconds))
 
 
 def clocked(clock: Clock, api_key: str | None, **options: Any) -> AsyncClient:

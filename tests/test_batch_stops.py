@@ -187,7 +187,8 @@ class AlarmClock(Clock):
         self.alarms: list[tuple[float, Callable[[], Awaitable[object]]]] = []
         super().__init__(lambda: self.time)
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, waker: asyncio.Future[bool] | None = None) -> None:
+        del waker
         self.time += max(0.0, seconds)
         await asyncio.sleep(0)
         while self.alarms and self.alarms[0][0] <= self.time:

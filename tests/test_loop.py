@@ -422,7 +422,7 @@ async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
     assert task.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
         await clock.sleep(LONG)
-    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     over.cancel()
     _shared._wake(over)
     assert over.cancelled()

@@ -52,6 +52,23 @@ def test_a_policy_is_checked(
         PollPolicy(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("policy", "expected", "elapsed", "seconds"),
+    [
+        (STEADY, LEARNED, 0.0, [150.0, 32.0, 41.6, 54.08]),
+        (STEADY, LEARNED, 500.0, [0.0, 32.0]),
+        (STEADY, GUESSED, 0.0, [16.0, 16.0, 32.0, 64.0, 128.0, 240.0, 240.0]),
+        (PollPolicy(jitter=0, first=7, step=3, growth=1), LEARNED, 0.0, [28.0, 12.0, 12.0]),
+        (PollPolicy(jitter=0, first=0, step=0), GUESSED, 0.0, [0.0, 0.0]),
+    ],
+)
+def test_with_a_callback_to_come_polls_are_rare(
+    policy: PollPolicy, expected: Expectation, elapsed: float, seconds: list[float]
+) -> None:
+    waits = policy.waits(expected, elapsed, lambda: 0.5, sparse=True)
+    assert [next(waits) for _ in seconds] == pytest.approx(seconds)
+
+
 def test_a_policy_is_a_value() -> None:
     """Policies compare and hash by what they hold, and take names only."""
     policy = PollPolicy(first=None, step=None, growth=1.3, cap=60.0, jitter=0.1, grace=10.0)

@@ -24,6 +24,7 @@ from aireiter_async._client import AsyncClient
 from aireiter_async._client._downloading import as_destination
 from aireiter_async._ledger import Ledger
 from aireiter_async._media import NameTemplate, Sink
+from aireiter_async._poll import Webhooks, check_webhooks
 from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
@@ -145,10 +146,12 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
     idempotency: IdempotencyStore | None = None,
+    webhooks: Webhooks | None = None,
     identify: Callable[[T], str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """See `AsyncClient.run_many`; *identify*, which is internal, returns the ID for an item."""
+    check_webhooks(webhooks)
     options = Options(
         client=client,
         request=request,
@@ -159,6 +162,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         name=NameTemplate(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
         idempotency=idempotency,
+        webhooks=webhooks,
         identify=identify,
     )
     if window is None:

@@ -6,7 +6,7 @@ done: nothing, waiting, or reconciling with the service first.
 
 import errno
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -24,6 +24,7 @@ from aireiter_async._client._local_media import embed_media
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._media import NameTemplate, Saved, Sink, find_damaged, quote_name
+from aireiter_async._poll import Webhooks
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._wire import restore_task
@@ -91,6 +92,7 @@ class Options:
         retry_failed: Whether to submit tasks that failed or were rejected in an earlier
             run again, under new IDs.
         idempotency: The store in which each request's ID is claimed.
+        webhooks: Announces callbacks about the tasks.
         identify: Returns the ID for an item's request, if not None.
     """
 
@@ -103,6 +105,7 @@ class Options:
     name: NameTemplate | Callable[[Any], str] | None = None
     retry_failed: bool = False
     idempotency: IdempotencyStore | None = None
+    webhooks: Webhooks | None = None
     identify: Callable[[Any], str] | None = None
 
 
@@ -300,9 +303,7 @@ class Items:
             item.reservation = self._budget.resume(item.request, entry.estimated_credits)
             self._progress.move(item, "outstanding", estimated=task.estimated_credits)
             try:
-                return await self._finish(
-                    item, self._client.wait(task, timeout=self._options.timeout)
-                )
+                return await self._finish(item, self._watch(item, task))
             except TaskNotFoundError:
                 if not self._options.retry_failed:
                     raise
@@ -378,7 +379,7 @@ class Items:
         self._accepted(item, task)
         if not self._options.wait:
             return ()
-        return await self._finish(item, self._client.wait(task, timeout=self._options.timeout))
+        return await self._finish(item, self._watch(item, task))
 
     async def _reserve(self, item: _Item, *, maybe_sent: bool = False) -> None:
         """Reserve the price of a task before it is submitted, if there is a limit."""
@@ -421,10 +422,19 @@ class Items:
             return ()
         # A generated ID cannot belong to another request.
         verify = None if item.request.generated else partial(_verify, item.request)
+        return await self._finish(item, self._watch(item, task, from_start=True, verify=verify))
+
+    def _watch(self, item: _Item, task: Task, **options: Any) -> Coroutine[Any, Any, Task]:
+        """Wait for the item's task, whose callbacks an earlier run may have asked for as well."""
         watch = Watch(
-            self._api, task, timeout=self._options.timeout, from_start=True, verify=verify
+            self._api,
+            task,
+            timeout=self._options.timeout,
+            webhooks=self._options.webhooks,
+            called_back=item.request.callback_url is not None,
+            **options,
         )
-        return await self._finish(item, watch.finish())
+        return watch.finish()
 
     async def _wait_out(self, item: _Item, error: AireiterError) -> None:
         """Wait for the end of the outage that made a submit fail.

@@ -19,7 +19,7 @@ from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import OnUpdate, Watch
 from aireiter_async._media import Sink
-from aireiter_async._poll import PollPolicy
+from aireiter_async._poll import PollPolicy, Webhooks, check_webhooks
 from aireiter_async._redact import hide
 from aireiter_async._requests import SubmitRequest, as_request, check_id
 from aireiter_async._retry import RetryPolicy
@@ -353,6 +353,7 @@ class AsyncClient:
         metadata: Mapping[str, Any] | None = None,
         maybe_sent: bool = False,
         idempotency: "IdempotencyStore | None" = None,
+        webhooks: Webhooks | None = None,
     ) -> Task:
         """Submit a request, then wait until its task has completed.
 
@@ -368,6 +369,7 @@ class AsyncClient:
             metadata: As in `submit`.
             maybe_sent: As in `submit`.
             idempotency: As in `submit`.
+            webhooks: As in `wait`. Without a *callback_url*, polls are as frequent as ever.
 
         Returns:
             The completed task, with its outputs.
@@ -380,6 +382,7 @@ class AsyncClient:
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of range.
         """
+        check_webhooks(webhooks)
         limit = None if timeout is None else check_number("timeout", timeout)
         now, began = self._shared.clock.now, self._shared.clock.now()
         options = out_task_id, channel, callback_url, metadata
@@ -390,7 +393,15 @@ class AsyncClient:
         submission = make(self._api, request, maybe_sent=maybe_sent)
         task = await (submission.submit() if limit is None else submission.submit_within(limit))
         left = None if limit is None else max(0.0, began + limit - now())
-        watch = Watch(self._api, task, timeout=left, from_start=True, verify=submission.verify)
+        watch = Watch(
+            self._api,
+            task,
+            timeout=left,
+            from_start=True,
+            verify=submission.verify,
+            webhooks=webhooks,
+            called_back=request.callback_url is not None,
+        )
         return await watch.finish(on_update)
 
     async def query(self, task_or_id: Task | str) -> Task:
@@ -434,6 +445,7 @@ class AsyncClient:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - followed by one final poll
         on_update: OnUpdate | None = None,
+        webhooks: Webhooks | None = None,
     ) -> Task:
         """Wait until a task has completed.
 
@@ -443,6 +455,8 @@ class AsyncClient:
                 limited by the client's own *timeout*, including its time in the queue.
             on_update: A plain or async function, called with the task whenever its status
                 changes. An exception from it ends the wait.
+            webhooks: A `webhooks.Receiver` that the task's ``callback_url`` leads to. A callback
+                causes a poll at once; other polls are rare.
 
         Returns:
             The completed task, with its outputs.
@@ -459,14 +473,17 @@ class AsyncClient:
                 URL. Other failed polls do not end the wait.
         """
         task = _as_task(task_or_id)
+        check_webhooks(webhooks)
         limit = None if timeout is None else check_number("timeout", timeout)
-        return await Watch(self._api, task, timeout=limit, reported=True).finish(on_update)
+        watch = Watch(self._api, task, timeout=limit, reported=True, webhooks=webhooks)
+        return await watch.finish(on_update)
 
     def watch(
         self,
         task_or_id: Task | str,
         *,
         timeout: float | None = None,
+        webhooks: Webhooks | None = None,
     ) -> AsyncIterator[Task]:
         """Iterate over a task's status changes: the first status, then one item per change.
 
@@ -476,6 +493,7 @@ class AsyncClient:
         Args:
             task_or_id: As in `wait`.
             timeout: As in `wait`.
+            webhooks: As in `wait`.
 
         Raises:
             AireiterError: As in `wait`, except `TaskFailedError`.
@@ -483,8 +501,9 @@ class AsyncClient:
             ValueError: An argument is out of range.
         """
         task = _as_task(task_or_id)
+        check_webhooks(webhooks)
         limit = None if timeout is None else check_number("timeout", timeout)
-        return Watch(self._api, task, timeout=limit)
+        return Watch(self._api, task, timeout=limit, webhooks=webhooks)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call *listener* with every event of this client and its views.
@@ -660,6 +679,7 @@ class AsyncClient:
         name: "str | Callable[[T], str] | None" = None,
         retry_failed: bool = False,
         idempotency: "IdempotencyStore | None" = None,
+        webhooks: Webhooks | None = None,
         on_progress: "OnProgress | None" = None,
     ) -> "Batch[T]":
         """Run many requests to completion; iterate over the batch for their outcomes.
@@ -688,6 +708,8 @@ class AsyncClient:
                 for mappings, their keys; or a function of the item.
             retry_failed: As in `submit_many`.
             idempotency: As in `submit_many`.
+            webhooks: As in `run`, for the requests with a ``callback_url``, which a ledger does
+                not store.
             on_progress: As in `submit_many`.
 
         Raises:
@@ -712,6 +734,7 @@ class AsyncClient:
             name=name,
             retry_failed=retry_failed,
             idempotency=idempotency,
+            webhooks=webhooks,
             on_progress=on_progress,
         )
 

@@ -30,11 +30,11 @@ class Clock:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
-        self._wakers: set[asyncio.Future[None]] = set()
+        self._wakers: set[asyncio.Future[bool]] = set()
         self._closed = False
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep for *seconds*.
+    async def sleep(self, seconds: float, waker: asyncio.Future[bool] | None = None) -> None:
+        """Sleep for *seconds*, or until *waker* is done, whose result is False after a full sleep.
 
         Raises:
             RuntimeError: The client is closed, before or during the sleep.
@@ -45,7 +45,8 @@ class Clock:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
-        waker: asyncio.Future[None] = loop.create_future()
+        if waker is None:
+            waker = loop.create_future()
         timer = loop.call_later(seconds, _wake, waker)
         self._wakers.add(waker)
         try:
@@ -62,9 +63,9 @@ class Clock:
                 waker.set_exception(RuntimeError(CLOSED))
 
 
-def _wake(waker: asyncio.Future[None]) -> None:
+def _wake(waker: asyncio.Future[bool]) -> None:
     if not waker.done():
-        waker.set_result(None)
+        waker.set_result(False)
 
 
 @define

@@ -7,13 +7,14 @@ import math
 import reprlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NoReturn, Self, TypeAlias
 
 from attrs import evolve
 
 from aireiter_async import events, models
 from aireiter_async._client._api import Api
-from aireiter_async._poll import Expectation
+from aireiter_async._poll import Expectation, Webhooks
 from aireiter_async._retry import retry_after
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import (
@@ -37,7 +38,7 @@ OnUpdate: TypeAlias = Callable[[Task], Awaitable[None] | None]
 _FINAL: Final = AuthenticationError | InsufficientCreditsError | InvalidRequestError
 # Failed polls after which a base URL that has never responded as the API is considered wrong.
 _MAX_FAILURES: Final = 5
-_SHORTEST_PAUSE: Final = 0.25  # seconds after a failed poll
+_SHORTEST_PAUSE: Final = 0.25  # seconds after a failed poll, and between those due to callbacks
 _PUBLISHING: Final = Expectation(1.0)  # for a result that is not published yet
 
 _short = reprlib.Repr()
@@ -57,6 +58,8 @@ class Watch:
             measured from now.
         reported: Whether the caller already knows the task's status.
         verify: Raises if the task found is not the one that was submitted.
+        webhooks: Announces callbacks, each of which causes one poll.
+        called_back: Whether a callback is expected, so that other polls may be sparse.
     """
 
     def __init__(
@@ -68,9 +71,14 @@ class Watch:
         from_start: bool = False,
         reported: bool = False,
         verify: Callable[[Task], None] | None = None,
+        webhooks: Webhooks | None = None,
+        called_back: bool = True,
     ) -> None:
         self.task = task
         self._api = api
+        self._webhooks = webhooks
+        self._sparse = called_back and webhooks is not None
+        self._announced = False  # by a callback, before the last poll
         self._reported = reported or _is_unseen(task) or self._is_empty()
         self._from_start = from_start
         self._verify = verify
@@ -83,6 +91,7 @@ class Watch:
         self._missing_since: float | None = None
         self._empty_since: float | None = None
         self._polls = 0
+        self._polled_at = -math.inf
         self._started = False
 
     def __aiter__(self) -> Self:
@@ -137,13 +146,15 @@ class Watch:
         now = self._api.shared.clock.now()
         self._learned = expected.learned
         age = self._age + now - self._began
-        self._waits = self._api.settings.polling.waits(expected, age)
+        self._waits = self._api.settings.polling.waits(expected, age, sparse=self._sparse)
         self._next_at = now + next(self._waits)
         self._interval = next(self._waits)
 
     async def _poll(self) -> bool:
         """Sleep until the next poll is due, poll once, and return whether the task was seen."""
         api, clock = self._api, self._api.shared.clock
+        if self._webhooks is not None:
+            await self._listen(self._webhooks)
         is_last = self._next_at >= self._deadline
         await clock.sleep((self._deadline if is_last else self._next_at) - clock.now())
         if is_last and self._blocked_until > self._deadline:
@@ -152,6 +163,7 @@ class Watch:
         limit = api.settings.timeout if is_last else self._deadline - clock.now()
         out_task_id, model = self.task.out_task_id, self.task.model
         self._polls += 1
+        self._polled_at = clock.now()
         try:
             async with asyncio.timeout(None if limit == math.inf else limit):
                 seen = await api.ask_once(out_task_id, model)
@@ -164,6 +176,24 @@ class Watch:
             self._seen(_merge(seen, self.task), is_last=is_last)
             return self._empty_since is None
         return False
+
+    async def _listen(self, webhooks: Webhooks) -> None:
+        """Sleep until the next poll is due, or a callback calls for an earlier one.
+
+        Nothing listens between two sleeps: the receiver keeps what arrives then.
+        """
+        clock = self._api.shared.clock
+        called: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        end = webhooks.expect(self.task.out_task_id, partial(_announce, called))
+        try:
+            await clock.sleep(min(self._next_at, self._deadline) - clock.now(), called)
+        finally:
+            end()
+        self._announced = called.done() and called.result()
+        if self._announced:
+            # However many callbacks arrive, and never before a Retry-After has passed.
+            earliest = max(self._blocked_until, self._polled_at + _SHORTEST_PAUSE)
+            self._next_at = min(self._next_at, earliest)
 
     def _seen(self, task: Task, *, is_last: bool) -> None:
         """Record a successful poll and schedule the next."""
@@ -189,8 +219,9 @@ class Watch:
         elif is_last:
             self._time_out()
         elif not self._learned and task.model is not None and (expected := self._expect()).learned:
-            # Another task of this model has ended meanwhile.
+            # Another task of this model has ended meanwhile; this one has just been polled.
             self._schedule(expected)
+            self._next_at = max(self._next_at, now + self._interval)
         else:
             self._next_at, self._interval = now + self._interval, next(self._waits)
 
@@ -262,7 +293,7 @@ class Watch:
         by_service = None
         if task.created_at is not None and task.completed_at is not None:
             by_service = (task.completed_at - task.created_at).total_seconds()
-        elif self._learned and self._polls == 1:
+        elif self._learned and self._polls == 1 and not self._announced:
             by_service = waited / 2  # it ended before its first poll, when is unknown: poll earlier
         self._api.shared.durations.observe(
             task.model, waited, by_service, from_start=self._from_start
@@ -271,6 +302,11 @@ class Watch:
     def _is_empty(self) -> bool:
         """Return whether the task has completed without a result."""
         return self.task.status is TaskStatus.COMPLETED and not _has_results(self.task)
+
+
+def _announce(called: asyncio.Future[bool]) -> None:
+    if not called.done():
+        called.set_result(True)
 
 
 def _is_unseen(task: Task) -> bool:

@@ -68,10 +68,11 @@ class Callbacks:
 
     async def _deliver(self, task: FakeTask, url: str) -> None:
         status = None
+        payload = {"out_task_id": task.out_task_id, **self._describe(task)}
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-                session.post(url, json=self._describe(task)) as response,
+                session.post(url, json=payload) as response,
             ):
                 status = response.status
         self.attempted.append(Callback(task.out_task_id, url, status))
