@@ -34,8 +34,10 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
-def run_tests(session: nox.Session, *options: str) -> None:
-    session.run("python", "-m", "pytest", "-n", "auto", *options, *session.posargs)
+def run_tests(session: nox.Session, *options: str, **env: str) -> None:
+    env["PYTHONDONTWRITEBYTECODE"] = ""  # else each program that a test starts is compiled anew
+    command = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
+    session.run(*command, *options, *session.posargs, env=env)
 
 
 @nox.session
@@ -67,9 +69,8 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests with all extras and require full branch coverage."""
     session.install(*group("test"), EXTRAS)
-    env = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
-    options = ("--cov", "--cov-report=term-missing:skip-covered")
-    session.run("python", "-m", "pytest", "-n", "auto", *options, *session.posargs, env=env)
+    data = str(Path(session.create_tmp()).resolve() / "coverage")
+    run_tests(session, "--cov", "--cov-report=term-missing:skip-covered", COVERAGE_FILE=data)
 
 
 @nox.session(python=[python for python in PYTHONS if python != RUNNING])
@@ -142,7 +143,8 @@ def aiohttp_latest(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the long tests, and count what becomes of tasks through faults, kills and damage."""
     session.install(*group("test"), EXTRAS)
-    session.run("python", "-m", "pytest", "-m", "soak", *session.posargs)
+    options = ("-m", "soak or hypothesis", "--hypothesis-profile=soak")
+    session.run("python", "-m", "pytest", *options, *session.posargs)
     session.run("python", "-m", "benchmarks", "reliability")
 
 

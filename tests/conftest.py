@@ -4,16 +4,20 @@ import asyncio
 import contextlib
 import faulthandler
 import functools
+import gc
 import inspect
 import logging
 import pickle
+import signal
 import ssl
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, RetryPolicy, Task
@@ -28,6 +32,28 @@ LONGEST = 120.0  # seconds that one test may take
 AT_ONCE = PollPolicy(first=0, step=0, cap=0, grace=0)
 
 Answer = Callable[[bytes], bytes | tuple[bytes, ...]]
+
+# The default run is quick and repeatable; `nox -s soak` looks further.
+hypothesis.settings.register_profile("quick", max_examples=80, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("soak", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("quick")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WATCHDOG] = Watchdog()
+    # A shell has what it runs in the background ignore SIGINT, which some tests send.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_collection_finish() -> None:
+    # The thousands of collected tests stay; no garbage collection need look at them again.
+    gc.collect()
+    gc.freeze()
 
 
 def search(error: BaseException, key: str) -> list[str]:
@@ -95,16 +121,32 @@ class WatchedClient(AsyncClient):
             return await super().download(*args, **options)
 
 
+class Watchdog:
+    """Ends the run, and says where it was, if a test hangs.
+
+    Arming it starts a thread, which takes longer than many a test: that is done every few seconds.
+    """
+
+    def __init__(self) -> None:
+        self._armed = (0.0, 0.0)
+
+    def watch(self, longest: float) -> None:
+        now = time.monotonic()
+        seconds, since = self._armed
+        if seconds != longest or now - since > longest / 10:
+            faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__ or 2)
+            self._armed = longest, now
+
+
+WATCHDOG = pytest.StashKey[Watchdog]()
+
+
 @pytest.fixture(autouse=True)
-def _calm(request: pytest.FixtureRequest) -> Iterator[None]:
+def _calm(request: pytest.FixtureRequest) -> None:
+    soak = request.node.get_closest_marker("soak")
+    request.config.stash[WATCHDOG].watch(10 * LONGEST if soak else LONGEST)
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("no_task_left")
-        # What hangs ends the run and says where.
-        soak = request.node.get_closest_marker("soak")
-        longest = 10 * LONGEST if soak else LONGEST
-        faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__ or 2)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

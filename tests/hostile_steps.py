@@ -165,19 +165,20 @@ def counting(blow: Blow) -> Iterator[None]:
 
 
 class Sweep:
-    """Counts up from 1, until a call has got through without being struck.
+    """Counts up from 1, by *stride*, until a call has got through without being struck.
 
     Attributes:
         struck: Whether the step last yielded was one of the call's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 1) -> None:
         self.struck = True
+        self._stride = stride
 
     def __iter__(self) -> Iterator[int]:
         """Yield steps."""
-        step = 0
+        step = 1 - self._stride
         while self.struck:
-            step += 1
+            step += self._stride
             assert step < _MOST_STEPS, "there is no end to the suspensions"
             yield step

@@ -288,4 +288,4 @@ class BudgetMachine(RuleBasedStateMachine):
 
 
 TestBudget = BudgetMachine.TestCase
-TestBudget.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestBudget.settings = settings(max_examples=settings().max_examples // 4, stateful_step_count=25)

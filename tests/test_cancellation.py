@@ -280,10 +280,11 @@ def batch(kind: str, world: World, requests: list[SubmitRequest], ledger: Ledger
 
 @LATE
 @pytest.mark.parametrize("kind", ["submit_many", "run_many", "ordered"])
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.soak)])
 async def test_a_batch_is_cancelled_anywhere(
-    world: Worlds, until: Until, kind: str, *, late: bool
+    world: Worlds, until: Until, kind: str, stride: int, *, late: bool
 ) -> None:
-    for step in (sweep := Sweep()):
+    for step in (sweep := Sweep(stride)):
         async with world() as here:
             path = here.directory / f"{step}.db"
             requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(2)]

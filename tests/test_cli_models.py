@@ -69,33 +69,19 @@ def test_one_model_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
-def test_every_model_can_be_shown(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """The page of each model, its variants included, has a line for each parameter."""
-    words = [line.split(maxsplit=1)[0] for line in shown(capsys, model).splitlines() if line]
-    assert set(words) >= {parameter.name for parameter in models.describe(model)}
-    told = document(capsys, model)
+def test_every_model_is_shown_with_its_rules(
+    capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    text, told = shown(capsys, model), document(capsys, model)
+    row = {line.split(maxsplit=1)[0]: line for line in text.splitlines() if line}
     assert [each["name"] for each in told["parameters"]] == [p.name for p in models.describe(model)]
-
-
-@pytest.mark.parametrize(
-    "model",
-    sorted(
-        name
-        for name in models.MODELS
-        if models.MODELS[name].CONSTRAINTS
-        or any(each.required_when or each.only_when or each.needs for each in models.describe(name))
-    ),
-)
-def test_cases_and_constraints_are_shown(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """Every rule of the model has its line, and every case stands beside its parameter."""
-    text = shown(capsys, model)
-    row = {line.split()[0]: line for line in text.splitlines() if line}
+    for each in models.describe(model):
+        line = row[each.name]
+        for case in filter(None, (each.required_when, each.only_when, each.needs)):
+            assert f" with {case}" in line
     for sentence in models.MODELS[model].CONSTRAINTS:
         assert f"  {sentence}\n" in text
-    for each in models.describe(model):
-        for case in filter(None, (each.required_when, each.only_when, each.needs)):
-            assert f" with {case}" in row[each.name]
-    assert document(capsys, model)["constraints"] == [*models.MODELS[model].CONSTRAINTS]
+    assert told["constraints"] == [*models.MODELS[model].CONSTRAINTS]
 
 
 def test_a_parameter_that_is_gone_from_the_documentation_is_shown_as_such(
@@ -111,22 +97,18 @@ def test_a_parameter_that_is_gone_from_the_documentation_is_shown_as_such(
 
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
-def test_the_shown_command_runs_the_example(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    words = shlex.split(document(capsys, model)["example"]["command"])
+def test_the_examples_shown_make_the_same_request(
+    capsys: pytest.CaptureFixture[str], model: str
+) -> None:
+    example = document(capsys, model)["example"]
+    words = shlex.split(example["command"])
     assert words[:3] == ["aireiter", "run", model]
     command = parse(words[1:])
     assert command is not None
     action: Any = command.action
     _, name, pairs, options = action.args
     made = options.request(name, pairs, pytest.fail)
-    assert made.params == models.build(model, models.example(model))
-    assert made.model == model
-
-
-@pytest.mark.parametrize("model", sorted(models.MODELS))
-def test_the_shown_python_makes_the_example(capsys: pytest.CaptureFixture[str], model: str) -> None:
-    """The line to paste into a program builds the example under the name that was asked for."""
-    code = document(capsys, model)["example"]["python"]
-    made = eval(code, {"models": models})  # noqa: S307 - our own line
-    assert made == models.build(model, models.example(model))
-    assert made.model_name == model
+    expected = models.build(model, models.example(model))
+    assert (made.model, made.params) == (model, expected)
+    made = eval(example["python"], {"models": models})  # noqa: S307 - our own line
+    assert (made.model_name, made) == (model, expected)

@@ -121,7 +121,13 @@ async def test_two_faults_in_a_row(
 
 @pytest.mark.parametrize(
     ("used_id", "looks"),
-    [*product(USED_IDS, [0, 3]), ("refuse", 5), ("return", 5)],  # 5: after the settling
+    [
+        *(("refuse", 5), ("return", 0), ("charge", 3)),  # 5: visible after the settling
+        *(
+            pytest.param(*each, marks=pytest.mark.soak)
+            for each in [("refuse", 0), ("refuse", 3), ("return", 3), ("return", 5), ("charge", 0)]
+        ),
+    ],
 )
 async def test_three_faults_in_a_row(
     service: FakeService, client: AsyncClient, used_id: Any, looks: int
@@ -147,11 +153,13 @@ async def test_three_faults_in_a_row(
 
 
 @pytest.mark.parametrize("used_id", USED_IDS)
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.soak)])
 async def test_two_faults_while_settling(
-    service: FakeService, client: AsyncClient, used_id: Any
+    service: FakeService, client: AsyncClient, used_id: str, stride: int
 ) -> None:
-    service.used_id, service.visible_after_looks = used_id, 1
-    for faults in product(QUICK_POLLS, repeat=2):
+    service.used_id, service.visible_after_looks = used_id, 1  # type: ignore[assignment]
+    pairs = list(product(QUICK_POLLS, repeat=2))
+    for faults in pairs[USED_IDS.index(used_id) % stride :: stride]:  # together, all of them
         service.script("submit", Fault.lost_answer(accepted=True))
         service.script("query", *faults)
         await client.submit(SubmitRequest("veo3_1", {}))

@@ -627,8 +627,7 @@ VERBS: dict[str, tuple[Verb, type]] = {
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("verb", VERBS)
 @settings(
-    max_examples=60,
-    deadline=None,
+    max_examples=settings().max_examples // 5,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(answers(), min_size=1, max_size=3), st.booleans(), st.booleans())
@@ -732,7 +731,6 @@ PACES = st.sampled_from(
 ENDS = (b"", b"\x00", b"{}", b" \r\n", b"\xef\xbb\xbf", b"\xff")
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     ENVELOPES,
     st.sampled_from(["utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32"]),

@@ -468,11 +468,14 @@ class Killer:
         return time.monotonic()
 
 
-@pytest.mark.parametrize("used_id", USED_IDS)
-async def test_ids_that_are_delivered_again_and_again_are_charged_once(
+@pytest.mark.parametrize(
+    "used_id",
+    ["charge", *(pytest.param(each, marks=pytest.mark.soak) for each in ("refuse", "return"))],
+)
+async def test_ids_that_are_delivered_repeatedly_are_charged_once(
     tmp_path: Path, used_id: Any
 ) -> None:
-    """300 IDs, delivered 430 times to workers that are cancelled and killed."""
+    """300 IDs are delivered 430 times to workers that are cancelled and killed."""
     ids = [f"order-{n}" for n in range(300)]
     draws = random.Random(used_id)  # noqa: S311 - repeatable, guards nothing
     deliveries = ids + draws.choices(ids, k=130)

@@ -66,7 +66,8 @@ STEPS = st.lists(st.tuples(st.sampled_from(sorted(EDITS)), st.integers(0, 6), st
 
 @given(lines=LINES, steps=STEPS)
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=settings().max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_edits_charge_what_a_reader_expects(
     lines: list[Line], steps: list[Any], tmp_path_factory: pytest.TempPathFactory

@@ -20,10 +20,6 @@ EXAMPLES = [
     for entry in CATALOGUE
     for request in [entry["example_request"], *entry.get("more_example_requests", [])]
 ]
-PARAMS: list[tuple[str, str, dict[str, Any]]] = [
-    (entry["model"], name, facts) for entry in CATALOGUE for name, facts in entry["params"].items()
-]
-MEDIA = [each for each in PARAMS if each[1].endswith("_url")]
 JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRg=="
 
 # Where the examples do not show a value that the constraints allow in some request.
@@ -40,9 +36,7 @@ CONTEXTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def for_each(params: list[tuple[str, str, dict[str, Any]]]) -> pytest.MarkDecorator:
-    ids = [f"{model}-{name}" for model, name, _ in params]
-    return pytest.mark.parametrize(("model", "name", "facts"), params, ids=ids)
+EACH_MODEL = pytest.mark.parametrize("model", ENTRIES)
 
 
 def contexts(model: str) -> list[dict[str, Any]]:
@@ -85,7 +79,7 @@ def test_the_names_are_those_of_the_catalogue() -> None:
     assert len(set(models.MODELS.values())) == len(CATALOGUE) == 66
 
 
-@pytest.mark.parametrize("model", ENTRIES)
+@EACH_MODEL
 def test_a_class_says_what_the_catalogue_says_of_its_model(model: str) -> None:
     entry, cls = ENTRIES[model], models.MODELS[model]
     variants = tuple(entry.get("variants", [model]))
@@ -99,7 +93,7 @@ def test_a_class_says_what_the_catalogue_says_of_its_model(model: str) -> None:
     assert str(cls.__doc__).rstrip().endswith(cls.DOC)
 
 
-@pytest.mark.parametrize("model", ENTRIES)
+@EACH_MODEL
 def test_the_parameters_are_those_of_the_catalogue(model: str) -> None:
     names = {parameter.name for parameter in models.describe(model)}
     assert names == set(ENTRIES[model]["params"])
@@ -107,11 +101,7 @@ def test_the_parameters_are_those_of_the_catalogue(model: str) -> None:
     assert fields == {*names, "variant"}
 
 
-@for_each(PARAMS)
-def test_a_parameter_says_what_the_catalogue_says(
-    model: str, name: str, facts: dict[str, Any]
-) -> None:
-    parameter = next(each for each in models.describe(model) if each.name == name)
+def documented(facts: dict[str, Any]) -> dict[str, Any]:
     whole = facts.get("notes") == "whole seconds"
     ratio = facts.get("max_ratio") or facts.get("ratio_range", [None, None])[1]
     expected = {
@@ -135,12 +125,19 @@ def test_a_parameter_says_what_the_catalogue_says(
     if facts["type"] == "string" and "max" in facts:  # whole seconds as text
         seconds = [str(number) for number in range(facts["min"], facts["max"] + 1)]
         expected |= {"allowed": seconds, "minimum": None, "maximum": None}
-    said = {key: getattr(parameter, key) for key in expected}
-    for each in (said, expected):
-        each["allowed"] = sorted(each["allowed"] or [])
-    assert json.dumps(said) == json.dumps(expected)
-    assert parameter.doc
-    assert str(parameter).startswith(parameter.doc)
+    return expected
+
+
+@EACH_MODEL
+def test_each_parameter_is_described_as_in_the_catalogue(model: str) -> None:
+    for parameter in models.describe(model):
+        expected = documented(ENTRIES[model]["params"][parameter.name])
+        described = {key: getattr(parameter, key) for key in expected}
+        for each in (described, expected):
+            each["allowed"] = sorted(each["allowed"] or [])
+        assert json.dumps(described) == json.dumps(expected), parameter.name
+        assert parameter.doc
+        assert str(parameter).startswith(parameter.doc)
 
 
 @pytest.mark.parametrize("request_", EXAMPLES, ids=lambda each: each.get("out_task_id", "none"))
@@ -201,27 +198,29 @@ def bad_values(name: str, facts: dict[str, Any]) -> Iterator[Any]:
             yield from ([text] * (facts["min_items"] - 1),) if "min_items" in facts else ()
 
 
-@for_each(PARAMS)
-def test_every_documented_value_is_accepted(model: str, name: str, facts: dict[str, Any]) -> None:
-    impossible = [240] if name == "start_s" else []  # no end_s can be after it
-    refusals = [each for each in good_values(name, facts) if not accepted(model, name, each)]
-    assert refusals == impossible
+@EACH_MODEL
+def test_every_documented_value_is_accepted(model: str) -> None:
+    for name, facts in ENTRIES[model]["params"].items():
+        impossible = [240] if name == "start_s" else []  # no end_s can be after it
+        refusals = [each for each in good_values(name, facts) if not accepted(model, name, each)]
+        assert refusals == impossible, name
 
 
-@for_each(PARAMS)
-def test_every_other_value_is_rejected(model: str, name: str, facts: dict[str, Any]) -> None:
-    assert [each for each in bad_values(name, facts) if not refused(model, name, each)] == []
+@EACH_MODEL
+def test_every_other_value_is_rejected(model: str) -> None:
+    for name, facts in ENTRIES[model]["params"].items():
+        assert [each for each in bad_values(name, facts) if not refused(model, name, each)] == []
 
 
-@for_each(PARAMS)
-def test_a_misspelt_parameter_is_rejected_and_the_right_one_offered(
-    model: str, name: str, facts: dict[str, Any]
-) -> None:
-    error = complaint(model, {**models.example(model), f"{name}x": texts(facts, name)})
-    assert f"{model}: {name}x is not a parameter of this model; did you mean {name}?" in str(error)
+@EACH_MODEL
+def test_a_misspelt_parameter_is_rejected_with_a_suggestion(model: str) -> None:
+    for name, facts in ENTRIES[model]["params"].items():
+        error = complaint(model, {**models.example(model), f"{name}x": texts(facts, name)})
+        problem = f"{name}x is not a parameter of this model; did you mean {name}?"
+        assert f"{model}: {problem}" in str(error)
 
 
-@pytest.mark.parametrize("model", ENTRIES)
+@EACH_MODEL
 def test_all_that_is_missing_is_named_at_once(model: str) -> None:
     required = {name for name, facts in ENTRIES[model]["params"].items() if facts["required"]}
     if model == "wan3_0":
@@ -231,20 +230,21 @@ def test_all_that_is_missing_is_named_at_once(model: str) -> None:
     assert all("is required" in problem.text for problem in error.problems)
 
 
-@pytest.mark.parametrize("model", ENTRIES)
+@EACH_MODEL
 def test_the_example_to_paste_is_valid(model: str) -> None:
     params = models.example(model)
     assert models.build(model, params).to_params() == params
 
 
-@for_each(MEDIA)
-def test_media_are_taken_in_the_documented_forms(
-    model: str, name: str, facts: dict[str, Any]
-) -> None:
-    notes = facts.get("notes", "")
-    data = JPEG if facts["type"] == "string" else [JPEG]
-    names_forms = any(form in notes for form in ("URL", "data URI", "web page"))
-    allowed = "data URI" in notes or not names_forms
-    assert (accepted if allowed else refused)(model, name, data)
-    for bad in ("cat.png", "./cat.jpg", "ftp://example.com/x", "https://", "file:///x"):
-        assert refused(model, name, bad)
+@EACH_MODEL
+def test_media_are_accepted_in_the_documented_forms(model: str) -> None:
+    for name, facts in ENTRIES[model]["params"].items():
+        if not name.endswith("_url"):
+            continue
+        notes = facts.get("notes", "")
+        data = JPEG if facts["type"] == "string" else [JPEG]
+        names_forms = any(form in notes for form in ("URL", "data URI", "web page"))
+        allowed = "data URI" in notes or not names_forms
+        assert (accepted if allowed else refused)(model, name, data), name
+        for bad in ("cat.png", "./cat.jpg", "ftp://example.com/x", "https://", "file:///x"):
+            assert refused(model, name, bad)

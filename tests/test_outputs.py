@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aireiter_async import models
@@ -239,7 +239,6 @@ JSON = st.recursive(
 
 
 @given(JSON, st.none() | st.text(max_size=5) | st.sampled_from(list(models.MODELS)))
-@settings(deadline=None)
 def test_reading_never_raises(output: Any, model: str | None) -> None:
     for each in read_outputs(output, model):
         assert each.number

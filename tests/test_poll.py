@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aireiter_async._poll import Durations, Expectation, PollPolicy
@@ -136,7 +136,6 @@ def test_a_policy_draws_its_own_jitter() -> None:
     st.floats(0) | st.just(float("inf")),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None)
 def test_waits_are_within_their_bounds(
     policy: PollPolicy,
     expected: Expectation,

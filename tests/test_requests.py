@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aireiter_async import SubmitRequest, _wire, models
@@ -370,7 +370,6 @@ OBJECTS = st.dictionaries(NAMES, SENDABLE)
 
 
 @given(params=OBJECTS, metadata=st.none() | OBJECTS, large=st.booleans())
-@settings(deadline=None)
 def test_what_is_sent_is_what_was_given(
     params: dict[str, Any], metadata: dict[str, Any] | None, *, large: bool
 ) -> None:

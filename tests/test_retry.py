@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aireiter_async._retry import (
@@ -204,7 +204,6 @@ def test_waits_never_overflow(base: float) -> None:
     st.lists(st.none() | st.floats(0, 1e9), max_size=80),
     st.floats(0, 1, exclude_max=True),
 )
-@settings(deadline=None)
 def test_waits_are_within_their_bounds(
     policy: RetryPolicy, asked: list[float | None], uniform: float
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aireiter_async._throttle import AdaptiveRate, Slots, Throttle
@@ -285,7 +285,6 @@ def test_a_late_timer_is_made_up_for(late: float, delay: float) -> None:
     st.floats(0.1, 5000),
     st.lists(st.floats(0, 0.05) | st.floats(0, 30), min_size=1, max_size=80),
 )
-@settings(deadline=None)
 def test_the_ceiling_holds_over_any_time(ceiling: float, pauses: list[float]) -> None:
     """Over any span the rate holds, but for one request and a timer's lateness."""
     rate = AdaptiveRate(ceiling)

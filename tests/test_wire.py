@@ -433,7 +433,7 @@ def test_a_broken_reply_is_not_believed_against_its_own_words(text: str) -> None
 
 
 # Bytes that leave the status readable: any but those of JSON's syntax.
-FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(suppress_health_check=[HealthCheck.too_slow])
 VALUE_BYTES = sorted({*range(256)} - {*b'"\\{}[],:'})
 JUNK = st.lists(st.sampled_from(VALUE_BYTES), min_size=1, max_size=4).map(bytes)
 SPOTS = [TEXT.encode().index(part) + 2 for part in (b"a \xe7", b"order_1", b"2026", b"6:05:41")]
@@ -551,7 +551,6 @@ def check(answer: Reply, model: str | None) -> None:
 @given(st.binary(max_size=200), st.integers(100, 599), HEADERS, MODELS)
 @example(b"\xef\xbb\xbf", 200, {}, None)
 @example(b"{" * 3000, 200, {}, None)
-@settings(deadline=None)
 def test_any_bytes_make_a_value_or_one_of_our_errors(
     body: bytes, status: int, headers: Mapping[str, str], model: str | None
 ) -> None:
@@ -585,7 +584,6 @@ def test_any_fields_beside_the_results_do_not_matter(
     model=MODELS,
     escaped=st.booleans(),
 )
-@settings(deadline=None, max_examples=400)
 def test_any_envelope_makes_a_value_or_one_of_our_errors(
     payload: Any, status: int, headers: Mapping[str, str], model: str | None, *, escaped: bool
 ) -> None:
