@@ -38,9 +38,9 @@ _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 
-_MAX_BODY: Final = 256 * 1024  # bytes: far more than a reply to a query, and quick to parse
-_MAX_VALUES: Final = 5_000  # of a body that are searched
-_MAX_NESTED: Final = 3  # JSON within strings of JSON
+_MAX_BODY: Final = 64 * 1024  # bytes: far more than a reply to a query, and quick to search
+_MAX_VALUES: Final = 2_000  # of a body that are searched
+_MAX_NESTED: Final = 100  # strings of a body that may be JSON themselves
 _MAX_KEPT: Final = 10_000
 _MAX_KEPT_EACH: Final = 16  # of one delivery
 _KEPT_FOR: Final = 600.0  # seconds
@@ -61,7 +61,7 @@ class Receiver:
     the response to the submit. The receiver must run in the client's event loop.
 
     Its responses: 200 to a POST with the secret, 404 without it, 405 to another method, 413 to a
-    body of more than 256 KiB.
+    body of more than 64 KiB.
 
     Args:
         client: The client whose calls wait.
@@ -226,22 +226,23 @@ def find_ids(body: bytes, query: str = "") -> list[str]:
 
 def _values(*texts: str) -> Iterator[tuple[str, str]]:
     """Yield what has the form of an ID, with its name: nearest to the root first."""
-    queue: deque[tuple[str, Any, int]] = deque(("", _parse(text), 0) for text in texts)
+    queue: deque[tuple[str, Any]] = deque(("", _parse(text)) for text in texts)
+    nested = 0
     for _ in range(_MAX_VALUES):
         if not queue:
             return
-        name, value, nested = queue.popleft()
+        name, value = queue.popleft()
         match value:
             case dict():
                 for key, inner in islice(value.items(), _MAX_VALUES):
-                    queue.append((key, inner, nested))
-                    queue.append(("", key, _MAX_NESTED))
+                    queue += (key, inner), ("", key)
             case list():
-                queue.extend((name, inner, nested) for inner in value[:_MAX_VALUES])
+                queue.extend((name, inner) for inner in value[:_MAX_VALUES])
             case str() if _ID.fullmatch(value):
                 yield name, value
             case str() if nested < _MAX_NESTED and value.lstrip()[:1] in {"{", "["}:
-                queue.append((name, _parse(value), nested + 1))
+                queue.append((name, _parse(value)))
+                nested += 1
             case int() if _names_id(name) and _ID.fullmatch(f"{value:d}"):
                 yield name, f"{value:d}"
 
@@ -259,6 +260,6 @@ def _parse(text: str) -> Any:
     parts: list[Any] = []
     if "=" in text:
         with suppress(ValueError):  # too many fields
-            fields = parse_qsl(text, max_num_fields=_MAX_VALUES // 10)
+            fields = parse_qsl(text, max_num_fields=_MAX_VALUES // 4)
             parts += [{name: value} for name, value in fields]
     return parts + [found[0] for found in islice(_WORD.finditer(text), _MAX_VALUES)]
