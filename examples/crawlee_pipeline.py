@@ -74,9 +74,11 @@ async def take(products: Products) -> AsyncIterator[dict[str, Any]]:
         yield product
 
 
-async def generate(url: str, options: argparse.Namespace, ledger: Path, out: TextIO) -> int:
-    """Crawl and generate at the same time, and return the number of failures."""
-    failed = 0
+async def generate(
+    url: str, options: argparse.Namespace, ledger: Path, out: TextIO
+) -> tuple[int, int]:
+    """Crawl and generate at the same time, and return the numbers of products and failures."""
+    found = failed = 0
     products: Products = asyncio.Queue(maxsize=8)
     crawler = make_crawler(products)
     async with (
@@ -98,13 +100,13 @@ async def generate(url: str, options: argparse.Namespace, ledger: Path, out: Tex
                 error = None if outcome.ok else str(outcome.error)
                 row = {**outcome.item, "pictures": pictures, "error": error}
                 out.write(f"{json.dumps(row)}\n")
-                failed += not outcome.ok
+                found, failed = found + 1, failed + (not outcome.ok)
         if batch.stopped is not None:  # the account has a problem
             print(f"the crawl ends: {batch.stopped}", file=sys.stderr)
             crawler.stop()
             async for _ in take(products):  # handlers may be waiting for room
-                failed += 1
-    return failed
+                found, failed = found + 1, failed + 1
+    return found, failed
 
 
 def main() -> int:
@@ -122,8 +124,9 @@ def main() -> int:
         state = stack.enter_context(demo.environment())
         url = options.url or stack.enter_context(demo.shop())
         out = stack.enter_context(options.products.open("w", encoding="utf-8"))
-        failed = asyncio.run(generate(url, options, options.ledger or state / "crawl.db", out))
-    print(f"products in {options.products}, {failed} failed")
+        ledger = options.ledger or state / "crawl.db"
+        found, failed = asyncio.run(generate(url, options, ledger, out))
+    print(f"{found} products in {options.products}, {failed} failed")
     return int(failed > 0)
 
 

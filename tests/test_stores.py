@@ -1,6 +1,7 @@
 """Idempotency stores: one contract, kept by SQLite and by a real PostgreSQL."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,10 +43,28 @@ async def pool(postgres: str) -> AsyncIterator[Any]:
         yield pool
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+def store_of_the_documentation() -> IdempotencyStore:
+    """Return the recipe for object storage, as users copy it."""
+    memory_store = pytest.importorskip("obstore.store").MemoryStore
+    page = Path(__file__).parent.parent / "docs" / "clusters.md"
+    (code,) = re.findall(
+        r"^```python\n((?:(?!```).)*^class ObjectClaims.*?)^```$",
+        page.read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - our own documentation
+    store: IdempotencyStore = names["ObjectClaims"](memory_store())
+    return store
+
+
+@pytest.fixture(params=["sqlite", "postgres", "objects"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, pool: Any
 ) -> AsyncIterator[IdempotencyStore]:
+    if request.param == "objects":
+        yield store_of_the_documentation()
+        return
     if request.param == "sqlite":
         async with SQLiteStore(tmp_path / "claims.db") as sqlite:
             yield sqlite
@@ -396,3 +415,18 @@ def test_a_stable_id_depends_on_its_parts_and_on_nothing_else() -> None:
 def test_a_part_that_is_no_json_is_rejected(part: object, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="JSON"):
         stable_id("shop", part)
+
+
+async def test_workers_that_race_for_an_object_claim_it_once() -> None:
+    store = store_of_the_documentation()
+    await ask(store, "dead", lease=0)  # they race for its object, not for its absence
+    for expected in (1, 0):
+        owners = [f"{expected}-{n}" for n in range(20)]
+        claims = await asyncio.gather(*(ask(store, owner) for owner in owners))
+        assert sum(claim.held for claim in claims) == expected
+
+
+async def test_a_bucket_that_has_no_such_claim_is_an_error() -> None:
+    store = store_of_the_documentation()
+    with pytest.raises(StoreError, match="bucket cannot be read"):
+        await store.release("order-17", "a", accepted=True)
