@@ -239,16 +239,16 @@ def test_the_clients_own_timeout_is_passed_on() -> None:
 
 
 USAGE: list[tuple[tuple[str, ...], str]] = [
-    (("submit",), "parameter --model requires an argument. See: aireiter submit --help"),
+    (("submit",), "MODEL is missing; see: aireiter submit --help"),
     (("frobnicate",), "frobnicate"),
     (("--timeout", "query", "x"), "options go after a command, as in: aireiter query ID --timeout"),
     (("query", "x", "--tiemout", "1"), "--tiemout"),
-    (("query", "x", "y"), "Unexpected argument: 'y'. See: aireiter query --help"),
+    (("query", "x", "y"), "unexpected argument 'y'; see: aireiter query --help"),
     (("query", "x", "--timeout", "soon"), "--timeout"),
     (("query", "x", "--timeout", "-1"), "--timeout must be at least 0, got -1"),
     (("wait", "x", "--timeout", "nan"), "--timeout must be at least 0, got nan"),
-    (("query", "no id"), "out_task_id must be 1 to 64 characters"),
-    (("wait", "x" * 65), "out_task_id must be 1 to 64 characters"),
+    (("query", "no id"), "the ID must be 1 to 64 characters"),
+    (("wait", "x" * 65), "the ID must be 1 to 64 characters"),
     (("balance", "--api-key", ""), "--api-key is empty"),
     (("balance", "--base-url", "http://example.com"), "--allow-http"),
     (("balance", "--base-url", "nowhere"), "--base-url must be an absolute URL"),
@@ -265,10 +265,13 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("submit", "new_model", "x=a", "x=b"), "x takes one value, got 2"),
     (("submit", *VIDEO, "--channel", "plus"), "has no channel plus"),
     (("submit", "veo3_1", "--channel", "plus"), "veo3_1_plus: prompt is required"),
-    (("submit", *VIDEO, "--id", "a b"), "out_task_id must be 1 to 64"),
+    (("submit", *VIDEO, "--id", "a b"), "the ID must be 1 to 64"),
     (("submit", *VIDEO, "--maybe-sent"), "--maybe-sent needs --id"),
     (("submit", "x", "--unchecked", "n=1e999"), "params.n must be a finite number"),
-    (("run", *VIDEO, "--download", "/dev/null/x"), "--download: the directory cannot be created"),
+    (
+        ("run", *VIDEO, "--download", "/dev/null/x"),
+        "--download: /dev/null/x cannot be created: Not a directory",
+    ),
     (("submit", *VIDEO, "--metadata", "[1]"), "--metadata must be a JSON object"),
     (("submit", *VIDEO, "--callback-url", "ftp://x"), "callback_url must be"),
     (("submit", "m", "--params", "{"), "--params is not JSON: Expecting property name"),
@@ -609,7 +612,7 @@ def test_a_closed_pipe_is_siborrowed_in_this_process(
 def test_a_full_disk_is_reported_in_one_line(argv: tuple[str, ...]) -> None:
     process = shell('"$@" >/dev/full', *argv)
     assert process.returncode == 1
-    assert process.stderr.decode() == f"aireiter: [Errno 28] {os.strerror(errno.ENOSPC)}\n"
+    assert process.stderr.decode() == f"aireiter: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_an_id_that_cannot_be_printed_is_not_submitted(
@@ -818,7 +821,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
             1,
             "no; raise the limit on open files (ulimit -n 4096), or lower --concurrency",
         ),
-        (OSError(errno.ENOSPC, "full"), 1, "[Errno 28] full"),
+        (OSError(errno.ENOSPC, "full"), 1, "full"),
+        (OSError(errno.ENOSPC, "full", "run.db"), 1, "run.db: full"),
         (
             LookupError("gone"),
             1,

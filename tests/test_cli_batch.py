@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -393,7 +394,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--format", "xml"), "xml"),
     (("--keep-columns", "--unchecked"), "--keep-columns and --unchecked exclude each other"),
     (("promt",), "a parameter must be NAME=VALUE, got 'promt'"),
-    (("--download", "/dev/null/x"), "--download: the directory cannot be created"),
+    (("--download", "/dev/null/x"), "--download: /dev/null/x cannot be created: Not a directory"),
     (("--results", "/dev/null/x"), "--results cannot be written"),
     (("--results", "./f.jsonl"), "--results is the input file"),
     (("--results", "f.jsonl.db"), "--results is the ledger"),
@@ -749,7 +750,7 @@ def test_a_table_that_cannot_be_written_sends_nothing(served: FakeService, run: 
     Path("full.csv").symlink_to("/dev/full")
     ran = run(write(3), "--results", "full.csv")
     assert (ran.status, served.requests) == (2, [])
-    assert "--results cannot be written: [Errno 28]" in ran.err
+    assert f"--results cannot be written: {os.strerror(errno.ENOSPC)}" in ran.err
 
 
 def test_only_tasks_at_the_service_are_shown_as_running(served: FakeService, run: Run) -> None:
@@ -935,7 +936,7 @@ def test_a_page_may_stand_alone(
     ("argv", "error"),
     [
         (("missing.db",), "there is no ledger missing.db"),
-        (("f.jsonl",), "f.jsonl: "),
+        (("f.jsonl",), "f.jsonl is not a ledger"),
         (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written: "),
     ],
 )

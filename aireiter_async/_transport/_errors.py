@@ -1,5 +1,8 @@
 """Translate aiohttp's exceptions into ours."""
 
+import os
+import socket
+import ssl
 from typing import Final
 
 import aiohttp
@@ -49,6 +52,8 @@ def translate(
         while root.__cause__ is not None:
             root = root.__cause__
         message, cause = f"the response cannot be read: {type(root).__name__}", None
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        message = f"cannot connect to {error.host}:{error.port}: {_reason(error.os_error)}"
     if isinstance(error, _NOT_SENT) or _was_not_written(error):
         return ConnectError(message), cause
     if closed:
@@ -56,6 +61,13 @@ def translate(
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(f"no complete response within {timeout:g} s"), cause
     return TransportError(message), cause
+
+
+def _reason(error: OSError) -> str:
+    """Return why a connection failed: asyncio's own text repeats the address instead."""
+    if error.errno is None or isinstance(error, ssl.SSLError | socket.gaierror):
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
 
 
 def drop_frames(error: BaseException | None, stop: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""The commands; with ``_options``, the only module that imports cyclopts.
+"""The commands; with ``_options`` and ``_usage``, the only module that imports cyclopts.
 
 Parsing runs nothing: it returns a `Command` or raises a `UsageError` of one line. Commands import
 their dependencies when called, so that the others work without them.
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 from attrs import frozen
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from aireiter_async import __version__
 from aireiter_async.cli import _display
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._options import BatchOptions, Connection, SubmitOptions
 from aireiter_async.cli._output import Output, OutputOptions
+from aireiter_async.cli._usage import describe_usage
 
 
 @frozen
@@ -90,19 +91,9 @@ def parse(argv: Sequence[str]) -> Command | None:
             verbose=False,
         )
     except CycloptsError as error:
-        raise UsageError(_format_usage_error(error, argv)) from error
+        commands = [name for name in _app if not name.startswith("-")]
+        raise UsageError(describe_usage(error, argv, commands)) from error
     return command
-
-
-def _format_usage_error(error: CycloptsError, argv: Sequence[str]) -> str:
-    match error:
-        case UnknownCommandError():
-            return f"{error} See: aireiter --help"
-        case UnusedCliTokensError(unused_tokens=list() as tokens):
-            text = f"Unexpected argument: {' '.join(tokens)!r}."
-        case _:
-            text = str(error)
-    return f"{text} See: aireiter {argv[0]} --help"
 
 
 @_app.command(sort_key=1)

@@ -25,7 +25,7 @@ from aireiter_async import (
 from aireiter_async._batch._prices import price_kind
 from aireiter_async._media import NameTemplate, Threads
 from aireiter_async.cli import _display, _errors
-from aireiter_async.cli._errors import CommandError, UsageError, usage
+from aireiter_async.cli._errors import CommandError, UsageError, reason, usage
 from aireiter_async.cli._favourites import Favourites
 from aireiter_async.cli._input import detect, open_input
 from aireiter_async.cli._known import Known
@@ -379,7 +379,7 @@ def _open_results(
                 file.write(table_line(map(mark_text, _header(columns))))
             file = _open_text(path, "a")
     except OSError as error:
-        raise UsageError(f"--results cannot be written: {error}") from error
+        raise UsageError(f"--results cannot be written: {reason(error)}") from error
     with file:
         yield partial(_write_cells if table else _write_object, file, columns, output)
 

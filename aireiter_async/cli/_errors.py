@@ -32,6 +32,8 @@ _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 # The library's keywords and the matching command-line options.
 _OPTIONS: Final[Mapping[str, str]] = {
     "allow_http=True": "--allow-http",
+    "channel must": "--channel must",
+    "out_task_id must": "the ID must",
     "api_key": "--api-key",
     "base_url": "--base-url",
     "max_concurrency": "--concurrency",
@@ -47,6 +49,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "retry_failed=True": "--retry-failed",
     "user_agent": "--user-agent",
 }
+# How to send a local file: in Python, and here.
+_PYTHON_FILE: Final = "a str is never opened as a file: pass a pathlib.Path to send a local file"
+_FILE: Final = "to send a local file, write @ before its name"
 _KEYWORD: Final = re.compile(
     rf"\b(?:{'|'.join(sorted(map(re.escape, _OPTIONS), reverse=True))})(?![\w=])"
 )
@@ -103,18 +108,28 @@ def describe(error: Exception) -> str:
 def summarize(error: Exception) -> str:
     """Return what happened, in the terms of the command line."""
     match error:
-        case APIError() | TaskFailedError():  # the service's own words, unchanged
-            return str(error)
         case InvalidParamsError():
-            return f"{error.model}: {'; '.join(map(str, error.problems))}"
+            text = f"{error.model}: {'; '.join(map(str, error.problems))}"
+            text = text.replace(_PYTHON_FILE, _FILE)
+        case OSError(filename=str() as name):
+            text = f"{name}: {reason(error)}"
+        case OSError():
+            text = reason(error)
+        # The service's own words are unchanged.
+        case APIError() | TaskFailedError() | UsageError() | CommandError() | UnknownModelError():
+            text = str(error)
         case AireiterError():
-            return with_options(str(error))
-        case UsageError() | OSError() | CommandError() | UnknownModelError():
-            return str(error)
+            text = with_options(str(error))
         case ModuleNotFoundError(name="sqlite3" | "_sqlite3"):
-            return "this Python has no SQLite, which batch and demo need"
+            text = "this Python has no SQLite, which batch and demo need"
         case _:
-            return f"internal error: {type(error).__name__}: {error}"
+            text = f"internal error: {type(error).__name__}: {error}"
+    return text
+
+
+def reason(error: Exception) -> str:
+    """Return why something failed, without an errno and the name of the file."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def advice(error: Exception) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, cast, get_args
 
-from aireiter_async.cli._errors import UsageError
+from aireiter_async.cli._errors import UsageError, reason
 from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import STDIN, stdin
 
@@ -54,7 +54,7 @@ def open_input(name: str) -> Generator[tuple[IO[bytes], bool], None, None]:
         file = stdin() if name == STDIN else Path(name).open("rb")  # noqa: SIM115
         regular = name != STDIN and Path(name).is_file()
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error}") from error
+        raise UsageError(f"{name} cannot be read: {reason(error)}") from error
     with tempfile.TemporaryFile() if not regular else file as seekable:
         if not regular:
             shutil.copyfileobj(file, seekable)
@@ -81,7 +81,7 @@ def detect(name: str, file: IO[bytes], format_: Format | None) -> tuple[Format, 
     try:
         start = file.read(_PEEK)
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{name} cannot be read: {error}") from error
+        raise UsageError(f"{name} cannot be read: {reason(error)}") from error
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
             raise UsageError(f"{name} is {what}")

@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
 import math
+import re
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -9,7 +11,7 @@ from attrs import field, frozen
 from cyclopts import Parameter
 
 from aireiter_async import AsyncClient, SubmitRequest, models
-from aireiter_async.cli._errors import UsageError, usage
+from aireiter_async.cli._errors import UsageError, reason, usage
 from aireiter_async.cli._params import (
     make_request,
     name_files,
@@ -21,6 +23,7 @@ from aireiter_async.cli._params import (
 
 Format: TypeAlias = Literal["jsonl", "json", "csv", "tsv", "txt"]
 
+_MODEL_NAME: Final = re.compile(r"[\w.:/-]+")
 _PROMPT: Final = Parameter(name=("--prompt", "-p"), allow_leading_hyphen=True)
 _MODEL: Final = Parameter(name=("--model", "-m"))
 _DOWNLOAD: Final = Parameter(name=("--download", "-o"))
@@ -119,6 +122,11 @@ class SubmitOptions:
             return self._make(model, (*pairs, *self.param), note)
 
     def _make(self, model: str, pairs: Sequence[str], note: Callable[[str], None]) -> SubmitRequest:
+        if not _MODEL_NAME.fullmatch(model):
+            raise UsageError(
+                f"MODEL must be a model's name, got {reprlib.repr(model)}; list them with: "
+                "aireiter models"
+            )
         name = model if self.channel is None else models.with_channel(model, self.channel)
         given = {} if self.params is None else read_object("--params", self.params)
         given |= read_pairs(split_pairs(pairs), parameter_types(name))
@@ -261,5 +269,7 @@ def make_directory(option: str, path: Path | None) -> None:
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"{option} must be a directory, and {path} is a file") from error
     except OSError as error:
-        raise UsageError(f"{option}: the directory cannot be created: {error}") from error
+        raise UsageError(f"{option}: {path} cannot be created: {reason(error)}") from error

@@ -17,6 +17,7 @@ from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._output import Output
 from aireiter_async.report import build_page
 
+_SQLITE: Final = b"SQLite format 3\0"
 _PERIOD: Final = 10.0  # seconds
 _SHARE: Final = 10  # at most a tenth of the time goes into large pages
 
@@ -29,6 +30,11 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     """
     if not ledger.is_file():  # noqa: ASYNC240 - nothing else runs
         raise UsageError(f"there is no ledger {ledger}")
+    with ledger.open("rb") as opened:
+        if not opened.read(len(_SQLITE)).startswith(_SQLITE):
+            beside = ledger.with_name(f"{ledger.name}.db")
+            hint = f"; did you mean {beside}?" if beside.is_file() else ""
+            raise UsageError(f"{ledger} is not a ledger, which is an SQLite file{hint}")
     if standalone and not can_convert():
         raise UsageError("--standalone needs Pillow: pip install 'aireiter-async[images]'")
     file = ledger.with_suffix("")  # by default, batch adds .db to the name of its file
@@ -39,7 +45,7 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     except LedgerError as error:
         raise UsageError(_errors.describe(error)) from error
     except OSError as error:
-        raise UsageError(f"the report cannot be written: {error}") from error
+        raise UsageError(f"the report cannot be written: {_errors.reason(error)}") from error
     output.answer(document, _view)
     return 0
 

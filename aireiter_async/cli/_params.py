@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, cast
 from aireiter_async import SubmitRequest, data_url, models
 from aireiter_async._client._local_media import embed_files
 from aireiter_async._requests import as_request
-from aireiter_async.cli._errors import UsageError
+from aireiter_async.cli._errors import UsageError, reason
 from aireiter_async.models import Model, UnknownModelError
 
 STDIN: Final = "-"
@@ -131,10 +131,12 @@ def split_pairs(pairs: Iterable[str]) -> dict[str, list[str]]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not name or not equals:
-            raise UsageError(
-                f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}; "
-                "write a prompt as prompt=... or --prompt"
+            hint = (
+                f"write the model as --model {pair}"
+                if pair in models.MODELS
+                else "write a prompt as prompt=... or --prompt"
             )
+            raise UsageError(f"a parameter must be NAME=VALUE, got {reprlib.repr(pair)}; {hint}")
         given.setdefault(name, []).append(text)
     return given
 
@@ -212,7 +214,7 @@ def _read_file(option: str, name: str) -> str:
         raw = stdin().read() if name == STDIN else Path(name).read_bytes()
         return raw.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{option} cannot be read from {name!r}: {error}") from error
+        raise UsageError(f"{option} cannot be read from {name!r}: {reason(error)}") from error
 
 
 def stdin() -> Any:

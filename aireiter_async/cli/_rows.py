@@ -21,7 +21,7 @@ from typing import IO, Any, Final, TypeAlias, cast
 from attrs import evolve, field, frozen
 
 from aireiter_async import SubmitRequest, models
-from aireiter_async.cli._errors import UsageError, describe
+from aireiter_async.cli._errors import UsageError, describe, reason
 from aireiter_async.cli._favourites import Favourites
 from aireiter_async.cli._options import Format
 from aireiter_async.cli._params import (
@@ -253,7 +253,7 @@ class Rows:
         try:
             yield from read(text, self.skipped)
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
-            raise UsageError(f"{self.name} cannot be read to its end: {error}") from error
+            raise UsageError(f"{self.name} cannot be read to its end: {reason(error)}") from error
         finally:
             with suppress(ValueError):  # already closed
                 text.detach()  # otherwise the file would be closed as well
