@@ -206,6 +206,15 @@ async def test_a_callback_that_nobody_takes_is_recorded(until: Until) -> None:
         assert {each.status for each in caller.service.callbacks_sent} == {None}
 
 
+async def test_a_callback_names_its_task_even_if_queries_do_not(
+    receiver: Receiver, until: Until
+) -> None:
+    async with calling(query_ids=False) as caller:
+        await submit(caller, "a", receiver.url)
+        await until(lambda: receiver.bodies)
+    assert receiver.bodies[0]["out_task_id"] == "a"
+
+
 async def test_a_task_that_is_returned_again_is_called_back_once(
     receiver: Receiver, until: Until
 ) -> None:

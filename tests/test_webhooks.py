@@ -22,6 +22,7 @@ from aireiter_async import (
     AsyncClient,
     Ledger,
     PollPolicy,
+    SQLiteStore,
     SubmitRequest,
     Task,
     TaskTimeoutError,
@@ -480,6 +481,18 @@ async def test_a_resumed_batch_neither_stores_nor_compares_the_url(
     stored = b"".join(each.read_bytes() for each in tmp_path.iterdir())  # noqa: ASYNC240
     assert b"s3cret" not in stored
     assert b"old.example" not in stored
+
+
+async def test_a_store_neither_keeps_nor_compares_the_url(
+    service: FakeService, client: AsyncClient, tmp_path: Path
+) -> None:
+    async with SQLiteStore(tmp_path / "claims.db") as store:
+        for url in ("https://a.example/0ld-s3cret", "https://b.example/n3w-s3cret", None):
+            task = await client.submit(request(url, "order-17"), idempotency=store)
+            assert task.out_task_id == "order-17"
+    assert len(service.charges) == 1
+    stored = b"".join(each.read_bytes() for each in tmp_path.iterdir())  # noqa: ASYNC240
+    assert b"s3cret" not in stored
 
 
 # The receiver

@@ -78,7 +78,8 @@ class FakeService(Options):
         retry_after: The ``Retry-After`` of these 429s: ``"seconds"``, ``"date"`` or None.
         callbacks: When the ``callback_url`` of a submit is called: ``"once"`` at the end of the
             task, ``"early"``, before the response to the submit, ``"late"``, ``"twice"`` or
-            ``"never"``. Several words take turns. The payload is invented: that of a query.
+            ``"never"``. Several words take turns. The payload is invented: that of a
+            query, always with the ID.
         callback_delay: Seconds of *clock* after the end for ``"late"``.
         faults: Random faults, each with its probability per request.
         seed: The seed of *faults* and *spread*. *faults* are drawn in the order in which requests
