@@ -10,6 +10,7 @@ import backoff
 from attrs import define, field, frozen
 
 from aireiter_async._arguments import count, flag, not_negative
+from aireiter_async._text import without_queries
 from aireiter_async.errors import (
     AireiterError,
     APIError,
@@ -152,11 +153,31 @@ def may_submit_again(error: Exception) -> bool:
     return is_transient(error) and failure_class(error) is not FailureClass.REJECTED  # type: ignore[arg-type]
 
 
+@frozen
+class Target:
+    """What a request is for, and where it goes: the start of a log line.
+
+    Attributes:
+        kind: The kind of request.
+        host: The host, without credentials.
+        out_task_id: The ID of the task concerned, None if there is none.
+    """
+
+    kind: Any
+    host: str
+    out_task_id: str | None = None
+
+    def __str__(self) -> str:
+        task = f" {self.out_task_id}" if self.out_task_id else ""
+        return f"{self.kind}{task} at {self.host}"
+
+
 @define
 class Repetition:
     """State of a failing call: its retries so far, and the wait before the next attempt."""
 
     retry: "Retry"
+    target: Target
     retries: int = 0
     seconds: float = 0.0
 
@@ -165,13 +186,14 @@ class Repetition:
         self.seconds = policy.wait(error, self.retries)
         self.retries += 1
         _log.info(
-            "attempt %d of %d failed, retrying in %.2f s: %s",
+            "%s: attempt %d of %d failed, retrying in %.2f s: %s",
+            self.target,
             self.retries,
             policy.attempts,
             self.seconds,
-            error,
+            without_queries(error.summary),
         )
-        self.retry.on_retry(error, self.seconds)
+        self.retry.on_retry(self.target, error, self.seconds)
 
     async def run(self, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Wait, then await ``attempt(*args)``, until it succeeds or fails for good."""
@@ -188,8 +210,8 @@ class Retry:
     Args:
         policy: Attempts and waits.
         sleep: Sleeps for a number of seconds; its exceptions propagate.
-        on_retry: Called with each error that will be retried, and the seconds
-            until then.
+        on_retry: Called with each error that will be retried, what its request was for, and
+            the seconds until then.
         transient: Returns whether an error may be retried.
     """
 
@@ -198,7 +220,7 @@ class Retry:
         policy: RetryPolicy,
         *,
         sleep: Callable[[float], Awaitable[None]],
-        on_retry: Callable[[AireiterError, float], None],
+        on_retry: Callable[[Target, AireiterError, float], None],
         transient: Callable[[Exception], bool] = is_transient,
     ) -> None:
         self.policy = policy
@@ -223,8 +245,13 @@ class Retry:
             logger=None,
         )(_wait_and_try)
 
-    async def call(self, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
+    async def call(self, target: Target, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Await ``attempt(*args)`` until it succeeds.
+
+        Args:
+            target: What it is for.
+            attempt: Sends a request.
+            *args: The arguments of *attempt*.
 
         Raises:
             AireiterError: The first final error, or that of the last attempt. Other
@@ -233,10 +260,10 @@ class Retry:
         try:
             return await attempt(*args)
         except AireiterError as error:
-            repetition = self.repetition(error)
+            repetition = self.repetition(target, error)
         return await repetition.run(attempt, *args)
 
-    def repetition(self, error: AireiterError) -> "Repetition":
+    def repetition(self, target: Target, error: AireiterError) -> "Repetition":
         """Return the state for retrying an attempt that failed with *error*.
 
         Raises:
@@ -247,7 +274,7 @@ class Retry:
                 raise error
             finally:
                 del error  # its traceback holds this frame: a cycle
-        repetition = Repetition(self)
+        repetition = Repetition(self, target)
         repetition.failed(error)
         return repetition
 

@@ -1,7 +1,8 @@
-"""Make text from outside safe to display."""
+"""Make text from outside safe to display and to log."""
 
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 # Controls (C0, C1), line separators, bidirectional marks, halves of surrogate pairs: these move
 # the cursor, forge lines in a log or reverse the text that follows.
@@ -9,7 +10,25 @@ _CONTROLS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
+# Query strings sign URLs. In JSON, a slash may be escaped, and a URL may be relative.
+_END: Final = r"[^\s\"'<>]"
+_QUERY: Final = re.compile(rf"(:(?:\\?/){{2}}[^\s\"'<>?]*)\?{_END}*|\?[\w.~%+-]+={_END}*")
+
 
 def printable(text: str) -> str:
     r"""Return *text* on one line, with control characters as escapes such as ``\x1b``."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def without_queries(text: str) -> str:
+    """Return *text* with the query strings of URLs replaced by ``?...``."""
+    return _QUERY.sub(lambda found: f"{found[1] or ''}?...", text)
+
+
+def host_of(url: str) -> str:
+    """Return the host of *url*, with its port if there is one; empty if *url* is not a URL."""
+    try:
+        authority = urlsplit(url).netloc
+    except ValueError:
+        return ""
+    return printable(authority.rpartition("@")[2])

@@ -15,11 +15,11 @@ and suppressed: a listener never loses a paid task.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import iscoroutinefunction
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -27,6 +27,9 @@ from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import AireiterError
 
 __all__ = [
+    "CallEnded",
+    "CallKind",
+    "CallStarted",
     "Event",
     "Listener",
     "RateLimited",
@@ -42,9 +45,47 @@ __all__ = [
     "TaskStored",
 ]
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
+CallKind: TypeAlias = Literal["run", "submit", "wait", "download", "batch"]
 RequestKind: TypeAlias = Literal["submit", "query", "balance", "result"]
+
+
+@frozen(eq=False)
+class CallStarted:
+    """A call of the client has started; each is equal to itself only.
+
+    A `run` contains a submit and a wait, each item of a `run_many` is a run, and each item
+    awaited from `watch` is a wait. `read` counts as a download. A call ends in the
+    `contextvars` context in which it started; that of a batch is its workers'.
+
+    Attributes:
+        kind: The kind of call.
+        out_task_id: The ID of the task concerned, None if there is none or it is not known yet.
+        model: The name of its model, None if unknown.
+    """
+
+    kind: CallKind
+    out_task_id: str | None = None
+    model: str | None = None
+
+
+@frozen
+class CallEnded:
+    """A call has ended; emitted to the listeners that have seen it start.
+
+    Attributes:
+        call: The event of its start.
+        result: The `Task` that it returned, or for a batch its `BatchProgress`; else None.
+        error: The exception that it raised, such as a CancelledError; for an item of a batch,
+            the failure; for a batch, `Batch.stopped` as well.
+    """
+
+    call: CallStarted
+    result: Any = None
+    error: BaseException | None = None
 
 
 @frozen
@@ -67,25 +108,29 @@ class RequestSent:
     Attributes:
         kind: The kind of request.
         out_task_id: The ID of the task concerned, None if there is none.
+        queued: Seconds from `RequestQueued` to its slot.
     """
 
     kind: RequestKind
     out_task_id: str | None
+    queued: float = 0.0
 
 
 @frozen
 class RequestRetried:
-    """An attempt failed and will be retried.
+    """An attempt failed and will be retried, or a poll of `wait` failed.
 
     Attributes:
         error: The failure.
         seconds: The wait before the next attempt.
         out_task_id: The ID of the task concerned, None if there is none.
+        kind: The kind of request.
     """
 
     error: AireiterError
     seconds: float
     out_task_id: str | None
+    kind: RequestKind
 
 
 @frozen
@@ -108,10 +153,12 @@ class SubmitSettled:
     Attributes:
         out_task_id: The task's ID.
         task: The task, or None if it was not found.
+        seconds: The duration of the lookup.
     """
 
     out_task_id: str
     task: Task | None
+    seconds: float = 0.0
 
 
 @frozen
@@ -168,6 +215,8 @@ class ResultDownloaded:
 class TaskStored:
     """A ledger has durably recorded a task's new state.
 
+    If clients share a ledger, each emits the events of all its batches.
+
     Attributes:
         out_task_id: The task's ID.
         state: The `LedgerState`.
@@ -178,7 +227,9 @@ class TaskStored:
 
 
 Event: TypeAlias = (
-    RequestQueued
+    CallStarted
+    | CallEnded
+    | RequestQueued
     | RequestSent
     | RequestRetried
     | RateLimited
@@ -202,7 +253,7 @@ class Dispatcher:
     """
 
     def __init__(self) -> None:
-        self.listeners: tuple[Listener, ...] = ()
+        self.listeners: tuple[partial[object], ...] = ()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Add a listener, and return a function that removes it; calling that again does nothing.
@@ -212,7 +263,7 @@ class Dispatcher:
         """
         if iscoroutinefunction(listener):
             raise TypeError("listener must be a plain function, not a coroutine function")
-        entry: Listener = partial(listener)  # unequal to any other
+        entry = partial(listener)  # unequal to any other
         self.listeners = (*self.listeners, entry)
 
         def unsubscribe() -> None:
@@ -222,8 +273,41 @@ class Dispatcher:
 
     def emit(self, event: Event) -> None:
         """Call every listener."""
-        for listener in self.listeners:
-            try:
-                listener(event)
-            except Exception:  # noqa: BLE001 - must not break the call
-                _log.exception("a listener failed on %s", type(event).__name__)
+        _emit(self.listeners, event)
+
+    def begin(
+        self, kind: CallKind, out_task_id: str | None = None, model: str | None = None
+    ) -> Callable[[Any, BaseException | None], None]:
+        """Emit the start of a call; return a function that emits its end, with result and error."""
+        listeners, call = self.listeners, CallStarted(kind, out_task_id, model)
+        _emit(listeners, call)
+
+        def end(result: Any, error: BaseException | None) -> None:
+            _emit(listeners, CallEnded(call, result, error))
+
+        return end
+
+    async def observe(
+        self,
+        running: Awaitable[T],
+        kind: CallKind,
+        out_task_id: str | None = None,
+        model: str | None = None,
+    ) -> T:
+        """Await *running*, and emit its start and end as a call."""
+        end = self.begin(kind, out_task_id, model)
+        try:
+            result = await running
+        except BaseException as error:
+            end(None, error)
+            raise
+        end(result if isinstance(result, Task) else None, None)
+        return result
+
+
+def _emit(listeners: Iterable[Listener], event: Event) -> None:
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - must not break the call
+            _log.exception("a listener failed on %s", type(event).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aireiter_async import AsyncClient, RetryPolicy, SubmitRequest, TaskStatus, events
+from aireiter_async import AsyncClient, Ledger, RetryPolicy, SubmitRequest, TaskStatus, events
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -31,16 +31,23 @@ async def test_the_events_of_one_task(
     [path] = await client.download(task, tmp_path)
     id_ = task.out_task_id
     assert names(seen) == [
-        *["RequestQueued", "RequestSent", "TaskAccepted"],
+        *["CallStarted", "CallStarted", "RequestQueued", "RequestSent", "TaskAccepted"],
+        *["CallEnded", "CallStarted"],
         *["RequestQueued", "RequestSent", "StatusChanged"],
-        *["RequestQueued", "RequestSent", "TaskDone", "StatusChanged"],
-        *["RequestQueued", "RequestSent", "ResultDownloaded"],
+        *["RequestQueued", "RequestSent", "TaskDone", "StatusChanged", "CallEnded", "CallEnded"],
+        *["CallStarted", "RequestQueued", "RequestSent", "ResultDownloaded", "CallEnded"],
     ]
-    assert seen[:2] == [events.RequestQueued("submit", id_), events.RequestSent("submit", id_)]
+    started = [event for event in seen if isinstance(event, events.CallStarted)]
+    assert [call.kind for call in started] == ["run", "submit", "wait", "download"]
+    assert {(call.out_task_id, call.model) for call in started} == {(id_, "veo3_1")}
+    ended = [event for event in seen if isinstance(event, events.CallEnded)]
+    assert [event.call for event in ended] == [started[n] for n in (1, 2, 0, 3)]
+    assert [event.result for event in ended[1:]] == [task, task, None]
+    assert seen[2:4] == [events.RequestQueued("submit", id_), events.RequestSent("submit", id_)]
     changes = [event for event in seen if isinstance(event, events.StatusChanged)]
     assert [change.before for change in changes] == [TaskStatus.PENDING, TaskStatus.PROCESSING]
     assert events.TaskDone(task) in seen
-    assert seen[-1] == events.ResultDownloaded(id_, path, path.stat().st_size)
+    assert seen[-2] == events.ResultDownloaded(id_, path, path.stat().st_size)
 
 
 @pytest.mark.parametrize("found", [False, True])
@@ -58,7 +65,71 @@ async def test_the_events_of_a_lost_submit(
     retried = [event for event in seen if isinstance(event, events.RequestRetried)]
     assert [event.out_task_id for event in retried] == [task.out_task_id] * (1 if found else 2)
     assert [event.seconds for event in retried] == [0] * len(retried)
-    assert names(seen)[-1] == "TaskAccepted"
+    assert {event.kind for event in retried} == {"submit"}
+    assert names(seen)[-2:] == ["TaskAccepted", "CallEnded"]
+
+
+async def test_the_events_of_failed_polls(service: FakeService, client: AsyncClient) -> None:
+    seen: list[events.Event] = []
+    client.subscribe(seen.append)
+    task = await client.submit(request())
+    service.script("query", Fault.server_error())
+    await client.wait(task)
+    [retried] = [event for event in seen if isinstance(event, events.RequestRetried)]
+    assert (retried.kind, retried.out_task_id) == ("query", task.out_task_id)
+    assert retried.seconds >= 0
+
+
+async def test_a_ledger_reports_what_it_has_stored(
+    service: FakeService, connect: Connect, tmp_path: Path
+) -> None:
+    """Each state of each task, once it is durable; whoever listens after the end hears the rest."""
+    seen: dict[str, list[str]] = {}
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.TaskStored):
+            seen.setdefault(event.out_task_id, []).append(event.state)
+        if isinstance(event, events.RequestSent) and event.kind == "submit":
+            assert seen[str(event.out_task_id)] == ["intended"]
+
+    service.script("submit", Fault.bad_request("no"))
+    client, other = connect(), connect()
+    client.subscribe(listen)
+    requests = [SubmitRequest("veo3_1", {"prompt": f"{n}"}) for n in range(5)]
+    async with Ledger(tmp_path / "run.db") as ledger:
+        results = tmp_path / "results"
+        options: Any = {"ledger": ledger, "download_to": results, "window": 1}
+        outcomes = [outcome async for outcome in client.run_many(requests, **options)]
+        again = [outcome async for outcome in other.run_many(requests, **options)]
+    states = {outcome.request.out_task_id: outcome.ok for outcome in outcomes if outcome.request}
+    assert {id_: seen[id_][-1] for id_ in seen} == {
+        id_: "downloaded" if ok else "refused" for id_, ok in states.items()
+    }
+    assert seen[outcomes[-1].task.out_task_id if outcomes[-1].task else ""] == [
+        *["intended", "submitted", "completed", "downloaded"]
+    ]
+    assert [outcome.resumed for outcome in again] == [True] * 5
+
+
+async def test_a_call_that_was_seen_to_start_is_seen_to_end(client: AsyncClient) -> None:
+    seen: list[events.Event] = []
+    end = client.subscribe(seen.append)
+    late: list[events.Event] = []
+    ends: list[Callable[[], None]] = []
+
+    def swap(_task: object) -> None:
+        end()
+        ends.append(client.subscribe(late.append))
+
+    await client.run(request(), on_update=swap)
+    assert names(seen)[-2:] == ["CallEnded", "CallEnded"]
+    assert "CallEnded" not in names(late)
+
+
+async def test_a_call_equals_itself_only() -> None:
+    calls = [events.CallStarted("wait", "a", "veo3_1") for _ in range(2)]
+    assert calls[0] != calls[1]
+    assert len({*calls}) == 2
 
 
 async def test_views_share_their_listeners(client: AsyncClient) -> None:

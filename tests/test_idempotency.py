@@ -318,7 +318,8 @@ async def test_a_task_is_returned_though_the_store_cannot_record_it(
 ) -> None:
     task = await client.submit(CAT, idempotency=Scripted(Claim(held=True)))
     assert task.out_task_id == ID
-    assert "the claim of order-17 holds until its lease ends" in caplog.text
+    assert "submit order-17 at 127.0.0.1:" in caplog.text
+    assert ": its claim holds until the lease ends: " in caplog.text
 
 
 @pytest.mark.parametrize("where", ["post", "lookup"])

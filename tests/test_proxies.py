@@ -109,7 +109,7 @@ def test_an_ignored_variable_is_logged_without_its_value(
 ) -> None:
     environment.setenv("HTTPS_PROXY", "socks5://joe:sesame@p:1")
     assert Proxies(None, trust_env=True).find(URL("https://a.example")) is None
-    assert "HTTPS_PROXY is ignored" in caplog.text
+    assert "connect to a.example: HTTPS_PROXY is ignored" in caplog.text
     assert "sesame" not in caplog.text
 
 

@@ -16,6 +16,7 @@ from aireiter_async._retry import (
     FailureClass,
     Retry,
     RetryPolicy,
+    Target,
     failure_class,
     is_transient,
     may_submit_again,
@@ -43,6 +44,7 @@ from aireiter_async.errors import (
 
 AT_ONCE = RetryPolicy(base=0, settle=0)
 BROKEN = TransportError("connection reset")
+TARGET = Target("query", "a.example", "cat")
 REFUSED: list[AireiterError] = [
     InvalidRequestError(400, "no"),
     AuthenticationError(401, "no"),
@@ -119,8 +121,8 @@ class Attempts:
 
     def retrying(self, policy: RetryPolicy = AT_ONCE) -> Callable[..., Awaitable[str]]:
         """Return what tries again under *policy*."""
-        retry = Retry(policy, sleep=asyncio.sleep, on_retry=lambda e, _: self.told.append(e))
-        return partial(retry.call, self.__call__)
+        retry = Retry(policy, sleep=asyncio.sleep, on_retry=lambda _, e, __: self.told.append(e))
+        return partial(retry.call, TARGET, self.__call__)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ async def test_a_wait_can_be_cancelled() -> None:
     attempts = Attempts([RateLimitError(429, "slow", 100.0)])
     told = asyncio.Event()
     retry = Retry(AT_ONCE, sleep=asyncio.sleep, on_retry=lambda *_: told.set())
-    task = asyncio.create_task(retry.call(attempts.__call__))
+    task = asyncio.create_task(retry.call(TARGET, attempts.__call__))
     await told.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -345,7 +347,7 @@ async def test_calls_do_not_share_their_attempts() -> None:
     policy = attrs.evolve(AT_ONCE, attempts=6)
     retry = Retry(policy, sleep=asyncio.sleep, on_retry=lambda *_: None)
     names = [f"{n}" for n in range(10)]
-    assert await asyncio.gather(*(retry.call(attempt, name) for name in names)) == names
+    assert await asyncio.gather(*(retry.call(TARGET, attempt, name) for name in names)) == names
 
 
 async def test_retries_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -359,8 +361,8 @@ async def test_retries_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         ("aireiter_async._retry", "INFO")
     }
     assert [record.getMessage() for record in ours] == [
-        f"attempt 1 of 3 failed, retrying in 0.00 s: {error}",
-        f"attempt 2 of 3 failed, retrying in 0.00 s: {attempts.told[1]}",
+        f"query cat at a.example: attempt 1 of 3 failed, retrying in 0.00 s: {error}",
+        f"query cat at a.example: attempt 2 of 3 failed, retrying in 0.00 s: {attempts.told[1]}",
     ]
 
 

@@ -6,9 +6,11 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
 )
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
+from contextvars import Context, copy_context
 from operator import length_hint
 from os import PathLike
 from types import TracebackType
@@ -94,14 +96,36 @@ class Batch(Generic[T]):
 async def _outcomes(
     items: Items, window: Window[Any, Outcome[T]], progress: Progress
 ) -> AsyncGenerator[Outcome[T], None]:
+    with _observed(items, progress) as context:
+        try:
+            await items.prepare()
+            async with aclosing(window.results(context)) as outcomes:
+                async for outcome in outcomes:
+                    yield outcome
+        finally:
+            items.close()
+            await progress.close()
+
+
+@contextmanager
+def _observed(items: Items, progress: Progress) -> Iterator[Context | None]:
+    """Emit start and end of the batch, in a context for its workers.
+
+    The context of whoever consumes the outcomes stays as it is: a listener that makes a span
+    current must not do so in the body of the consumer's loop.
+    """
+    if not items.events.listeners:
+        yield None
+        return
+    context = copy_context()
+    end = context.run(items.events.begin, "batch")
     try:
-        await items.prepare()
-        async with aclosing(window.results()) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
-    finally:
-        items.close()
-        await progress.close()
+        yield context
+    except BaseException as error:
+        failure = None if isinstance(error, GeneratorExit) else error
+        context.run(end, progress.snapshot(), failure or items.stopped)
+        raise
+    context.run(end, progress.snapshot(), items.stopped)
 
 
 def submit_many(  # noqa: PLR0913 - the options of a batch

@@ -6,6 +6,7 @@ done: nothing, waiting, or reconciling with the service first.
 
 import errno
 import json
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -122,6 +123,7 @@ class _Item:
         resumed: Whether the ledger already had the task.
         files: The saved files, as the ledger records them.
         reservation: Its share of the budget.
+        error: Why it failed.
     """
 
     index: int
@@ -132,6 +134,7 @@ class _Item:
     resumed: bool = False
     files: tuple[Mapping[str, Any], ...] = ()
     reservation: Reservation | NullReservation = NO_RESERVATION
+    error: Exception | None = None
 
 
 class Items:
@@ -144,6 +147,7 @@ class Items:
         stop: Called when nothing more may be pulled.
 
     Attributes:
+        events: The client's events.
         stopped: The error that ended submission, if any.
     """
 
@@ -158,9 +162,10 @@ class Items:
         self._budget = budget
         self._progress = progress
         self._stop = stop
-        self._outage = Outage(self._api.shared.clock)
+        self._outage = Outage(self._api.shared.clock, self._api.host)
         self._recent = _Recent()
         self._batch = 0
+        self.events = self._api.shared.events
         self.stopped: Exception | None = None
 
     async def prepare(self) -> None:
@@ -175,7 +180,8 @@ class Items:
             make = partial(directory.mkdir, parents=True, exist_ok=True)
             await self._api.shared.files.threads.run(make)
         if ledger is not None and self._journal is not None:
-            self._batch = await self._journal.begin(_service(self._api.settings.base_url))
+            service = _service(self._api.settings.base_url)
+            self._batch = await self._journal.begin(service, self.events)
         if self._budget.limited:
             await self._budget.prepare(ledger)
 
@@ -192,6 +198,8 @@ class Items:
         """
         item = _Item(index, value)
         self._progress.add(item)
+        observed = self._options.wait and self.events.listeners
+        end = self.events.begin("run") if observed else None
         try:
             make = self._options.request
             made = value if make is None else _call(make, value)
@@ -226,10 +234,13 @@ class Items:
             return self._failure(item, error)
         finally:
             item.reservation.close()
+            if end is not None:
+                end(item.task, item.error or sys.exception())
         self._progress.move(item, "succeeded")
         return Success(index, value, item.request, item.task, paths, item.resumed, item.files)
 
     def _failure(self, item: _Item, error: Exception) -> Failure[Any]:
+        item.error = error
         if isinstance(error, BudgetExceededError) and self.stopped is None:
             self.stopped = error  # cheaper requests are still submitted
         elif _stops_batch(error) and not self._api.halted:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aireiter_async._client import Clock
+from aireiter_async._text import without_queries
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
@@ -27,6 +28,7 @@ class Outage:
 
     Args:
         clock: The client's clock.
+        host: The service's host, for the log.
 
     Attributes:
         connected: Whether the service has ever accepted a task of this batch.
@@ -34,8 +36,9 @@ class Outage:
         endless: Whether it was down for so long that the batch has given up.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, host: str) -> None:
         self._clock = clock
+        self._host = host
         self._over = asyncio.Event()
         self.connected = False
         self.waiting = False
@@ -83,7 +86,8 @@ class Outage:
                     self.endless = True
                     return False
                 if not pause:
-                    _log.warning("the service is down, the batch pauses: %s", down)
+                    text = "batch at %s: paused, the service does not respond: %s"
+                    _log.warning(text, self._host, without_queries(str(down)))
             except AireiterError:  # it responds, for example that it does not know the task
                 return bool(pause) or isinstance(error, ConnectError)
             else:

@@ -7,6 +7,7 @@ the consumer leaves: a million items take no more memory than one window of them
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from aireiter_async._throttle import Slots
@@ -67,15 +68,18 @@ class Window(Generic[T, R]):
         self._failure: BaseException | None = None
         self._wake = asyncio.Event()
 
-    async def results(self) -> AsyncGenerator[R, None]:
+    async def results(self, context: Context | None = None) -> AsyncGenerator[R, None]:
         """Yield the results.
 
         When the source raises, items in progress are finished and yielded first.
 
+        Args:
+            context: The workers run in copies of it; None: of the consumer's.
+
         Raises:
             BaseException: From the source or the work, or passed to `fail`.
         """
-        self._spawn_worker()
+        (copy_context() if context is None else context).run(self._spawn_worker)
         try:
             while True:
                 while self._ready:

@@ -10,8 +10,9 @@ from aireiter_async import _wire, events, models
 from aireiter_async._client._settings import Settings
 from aireiter_async._client._shared import Shared
 from aireiter_async._redact import Redactor, Secret
-from aireiter_async._retry import FailureClass, Retry, failure_class, may_submit_again
+from aireiter_async._retry import FailureClass, Retry, Target, failure_class, may_submit_again
 from aireiter_async._tasks import Balance, Task
+from aireiter_async._text import host_of
 from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
     AireiterError,
@@ -61,6 +62,7 @@ class Api:
         settings: The key, the base URL, the timeouts and the policies.
 
     Attributes:
+        host: The base URL's host.
         retry: Retries exchanges after transient failures.
         submit_retry: Retries submits.
     """
@@ -68,6 +70,7 @@ class Api:
     def __init__(self, shared: Shared, settings: Settings) -> None:
         self.shared = shared
         self.settings = settings
+        self.host = host_of(settings.base_url)
         sleep, on_retry = shared.clock.sleep, shared.note_retry
         self.retry = Retry(settings.retry, sleep=sleep, on_retry=on_retry)
         self.submit_retry = Retry(
@@ -107,16 +110,20 @@ class Api:
         )
 
     @asynccontextmanager
-    async def result(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Stream]:
+    async def result(
+        self, out_task_id: str | None, url: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[Stream]:
         """Stream a result from its host, without sending the key."""
         shared = self.shared
+        queued_at = shared.clock.now()
         if shared.events.listeners:
-            shared.events.emit(events.RequestQueued("result", None))
+            shared.events.emit(events.RequestQueued("result", out_task_id))
         await shared.downloads.acquire()
         try:
             shared.counters.requests += 1
             if shared.events.listeners:
-                shared.events.emit(events.RequestSent("result", None))
+                queued = shared.clock.now() - queued_at
+                shared.events.emit(events.RequestSent("result", out_task_id, queued))
             async with shared.transport.stream(self._result_route, url, headers) as stream:
                 yield stream
         except TransportError:
@@ -152,7 +159,9 @@ class Api:
         """
         shared = self.shared
         throttle, dispatcher = shared.throttle, shared.events
+        queued_at: float | None = None
         if dispatcher.listeners:
+            queued_at = shared.clock.now()
             dispatcher.emit(events.RequestQueued(endpoint.kind, out_task_id))
         sent_at = throttle.enter()
         if sent_at is None:
@@ -168,7 +177,8 @@ class Api:
                     sending.may_exist = True
                 shared.counters.requests += 1
                 if dispatcher.listeners:
-                    dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id))
+                    queued = sent_at - (sent_at if queued_at is None else queued_at)
+                    dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id, queued))
                 reply = await shared.transport.exchange(endpoint.route, body)
             finally:
                 throttle.release()
@@ -243,7 +253,8 @@ class Api:
             AireiterError: The service could not be asked, or rejected the query.
         """
         await self.load_models(model)
-        return await self.retry.call(self.ask_once, out_task_id, model)
+        target = Target("query", self.host, out_task_id)
+        return await self.retry.call(target, self.ask_once, out_task_id, model)
 
     def ask_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
         """Query a task once."""

@@ -67,6 +67,7 @@ class Claiming:
         lease: Seconds for which a claim holds.
         settle: Seconds that a lookup of the ID takes.
         maybe_sent: Whether the ID may have been sent without a claim.
+        host: The service's host, for the log.
         now: Returns monotonic seconds.
         owner: The claimant.
         fingerprint: The digest of the request.
@@ -78,6 +79,7 @@ class Claiming:
     lease: float
     settle: float
     maybe_sent: bool
+    host: str
     now: Callable[[], float]
     owner: str = field(factory=lambda: os.urandom(16).hex())
     fingerprint: str = ""
@@ -113,7 +115,8 @@ class Claiming:
         try:
             await self.store.release(self.out_task_id, self.owner, accepted=accepted)
         except Exception as error:  # noqa: BLE001 - must not hide the outcome
-            _log.warning("the claim of %s holds until its lease ends: %s", self.out_task_id, error)
+            text = "submit %s at %s: its claim holds until the lease ends: %s"
+            _log.warning(text, self.out_task_id, self.host, error)
 
 
 class ClaimedSubmission(Submission):
@@ -150,6 +153,7 @@ class ClaimedSubmission(Submission):
             lease=api.settings.timeout + retry.max_retry_after,
             settle=retry.settle,
             maybe_sent=maybe_sent,
+            host=api.host,
             now=api.shared.clock.now,
         )
 

@@ -18,11 +18,12 @@ from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import OnUpdate, Watch
+from aireiter_async._log import start_logging
 from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy, Webhooks, check_webhooks
 from aireiter_async._redact import hide
 from aireiter_async._requests import SubmitRequest, as_request, check_id
-from aireiter_async._retry import RetryPolicy
+from aireiter_async._retry import RetryPolicy, Target
 from aireiter_async._tasks import Balance, ClientStats, Output, Task, TaskStatus
 from aireiter_async._transport import Transport
 from aireiter_async.errors import TaskNotFoundError
@@ -70,7 +71,8 @@ class AsyncClient:
     of an attempt starts when it acquires a slot, not while it is queued.
 
     The pool is created on entry or at the first call; from then on, the client
-    belongs to the running event loop.
+    belongs to the running event loop. ``AIREITER_LOG=debug`` or ``info`` shows what it does on
+    standard error.
 
     Args:
         api_key: The API key, sent only to *base_url*'s host. None reads
@@ -142,6 +144,7 @@ class AsyncClient:
         if max_rate is not None:
             check_number("max_rate", max_rate, above=0)
         transport = Transport(session, proxy=proxy, trust_env=trust_env, ssl=ssl)
+        start_logging()
         self._shared = Shared(transport, self._new_clock(), max_concurrency, max_rate)
         self._owner = True
         self._set_up(settings)
@@ -311,7 +314,10 @@ class AsyncClient:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
-        return await submission.submit()
+        running, dispatcher = submission.submit(), self._shared.events
+        if dispatcher.listeners:
+            running = dispatcher.observe(running, "submit", request.out_task_id, request.model)
+        return await running
 
     async def _make_request(
         self,
@@ -384,15 +390,34 @@ class AsyncClient:
         """
         check_webhooks(webhooks)
         limit = None if timeout is None else check_number("timeout", timeout)
-        now, began = self._shared.clock.now, self._shared.clock.now()
+        began = self._shared.clock.now()
         options = out_task_id, channel, callback_url, metadata
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
-        task = await (submission.submit() if limit is None else submission.submit_within(limit))
-        left = None if limit is None else max(0.0, began + limit - now())
+        running = self._run(submission, request, limit, began, on_update, webhooks)
+        dispatcher = self._shared.events
+        if dispatcher.listeners:
+            running = dispatcher.observe(running, "run", request.out_task_id, request.model)
+        return await running
+
+    async def _run(
+        self,
+        submission: Submission,
+        request: SubmitRequest,
+        limit: float | None,
+        began: float,
+        on_update: OnUpdate | None,
+        webhooks: Webhooks | None,
+    ) -> Task:
+        running = submission.submit() if limit is None else submission.submit_within(limit)
+        dispatcher = self._shared.events
+        if dispatcher.listeners:
+            running = dispatcher.observe(running, "submit", request.out_task_id, request.model)
+        task = await running
+        left = None if limit is None else max(0.0, began + limit - self._shared.clock.now())
         watch = Watch(
             self._api,
             task,
@@ -523,7 +548,8 @@ class AsyncClient:
         Raises:
             AireiterError: The service could not be queried, or rejected the request.
         """
-        return await self._api.retry.call(self._api.exchange, self._api.balance)
+        api = self._api
+        return await api.retry.call(Target("balance", api.host), api.exchange, api.balance)
 
     @overload
     async def download(

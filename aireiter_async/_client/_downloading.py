@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import os
 import re
 from collections.abc import (
@@ -15,6 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from functools import partial
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -37,10 +39,15 @@ from aireiter_async._media import (
     safe_stem,
     stem_of_url,
 )
+from aireiter_async._retry import Target
 from aireiter_async._tasks import Output, Task, TaskStatus
+from aireiter_async._text import host_of, without_queries
 from aireiter_async.errors import AireiterError, DownloadError, ProtocolError
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
 # Stores content with a suffix and a content type.
 Store = Callable[[AsyncIterator[bytes], str, str], Awaitable[T]]
 Name = str | Callable[[Output], str]
@@ -130,7 +137,16 @@ class Downloading:
                 saves.append(self._store(source, self._to_folder(place, stem, source, own=own)))
             else:
                 saves.append(self._store(source, self._to_sink(place, stem, source)))
-        return await _gather(saves)
+        out_task_id = outputs[0].out_task_id
+        return await self._observed(_gather(saves), out_task_id, model)
+
+    def _observed(
+        self, running: Coroutine[Any, Any, T], out_task_id: str | None, model: str | None
+    ) -> Coroutine[Any, Any, T]:
+        dispatcher = self._api.shared.events
+        if not dispatcher.listeners:
+            return running
+        return dispatcher.observe(running, "download", out_task_id, model)
 
     async def read(self, output: Output) -> bytes:
         """Return an output's content, or its text in UTF-8 if it has no URL.
@@ -145,7 +161,8 @@ class Downloading:
         async def join(chunks: AsyncIterator[bytes], _suffix: str, _content_type: str) -> bytes:
             return b"".join([chunk async for chunk in chunks])
 
-        return await self._store(_Source(output, output.url or ""), join)
+        running = self._store(_Source(output, output.url or ""), join)
+        return await self._observed(running, output.out_task_id, None)
 
     def _to_folder(self, folder: Path, stem: str, source: _Source, *, own: bool) -> Store[Saved]:
         files = self._api.shared.files
@@ -184,7 +201,8 @@ class Downloading:
                 threads = self._api.shared.files.threads
                 content_type, content = await threads.run(read_data_url, source.url)
                 return await self._store_content(source, content, content_type, store)
-            return await self._api.retry.call(self._fetch, source, store)
+            target = Target("result", host_of(source.url), source.output.out_task_id)
+            return await self._api.retry.call(target, self._fetch, target, source, store)
         except (AireiterError, OSError, ValueError) as error:
             raise _failed(source, error) from error
         except RuntimeError:
@@ -202,24 +220,29 @@ class Downloading:
         return stored
 
     def _note_stored(self, source: _Source, stored: object, size: int) -> None:
-        shared = self._api.shared
+        shared, out_task_id = self._api.shared, source.output.out_task_id
         shared.counters.bytes_downloaded += size
-        if shared.events.listeners and isinstance(stored, Saved):
-            out_task_id = source.output.out_task_id
+        if not isinstance(stored, Saved):  # it was read
+            return
+        if _log.isEnabledFor(logging.DEBUG):
+            target = Target("result", host_of(source.url), out_task_id)
+            _log.debug("%s: saved as %s", target, without_queries(str(stored.place)))
+        if shared.events.listeners:
             shared.events.emit(events.ResultDownloaded(out_task_id, stored.place, size))
 
-    async def _fetch(self, source: _Source, store: Store[T]) -> T:
+    async def _fetch(self, target: Target, source: _Source, store: Store[T]) -> T:
         try:
-            return await self._fetch_once(source, store)
+            return await self._fetch_once(target, source, store)
         except ProtocolError as error:
             if error.status not in EXPIRED or not await self._refresh(source):
                 raise
-        return await self._fetch_once(source, store)
+        return await self._fetch_once(target, source, store)
 
-    async def _fetch_once(self, source: _Source, store: Store[T]) -> T:
-        api, kind = self._api, source.output.kind
+    async def _fetch_once(self, target: Target, source: _Source, store: Store[T]) -> T:
+        api, url, kind = self._api, source.url, source.output.kind
         stored: list[T] = []
-        async with open_result(api.result, api.retry, source.url, kind) as result:
+        get = partial(api.result, target.out_task_id)
+        async with open_result(get, api.retry, target, url, kind) as result:
             await _store_result(result, store, stored)
         self._note_stored(source, stored[0], result.length)
         return stored[0]

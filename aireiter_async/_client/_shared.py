@@ -13,6 +13,7 @@ from aireiter_async import events
 from aireiter_async._media import Files, Owners
 from aireiter_async._poll import Durations
 from aireiter_async._requests import SubmitRequest
+from aireiter_async._retry import Target
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
@@ -119,12 +120,12 @@ class Shared:
         # Separate slots: slow downloads never delay a submit or a poll.
         self.downloads = Slots(max_concurrency)
 
-    def note_retry(self, error: AireiterError, seconds: float) -> None:
+    def note_retry(self, target: Target, error: AireiterError, seconds: float) -> None:
         """Count an attempt that will be retried."""
         self.counters.retries += 1
         if self.events.listeners:
-            out_task_id = getattr(error, "out_task_id", None)
-            self.events.emit(events.RequestRetried(error, seconds, out_task_id))
+            out_task_id, kind = target.out_task_id, target.kind
+            self.events.emit(events.RequestRetried(error, seconds, out_task_id, kind))
 
     def note_accepted(self, request: SubmitRequest, task: Task) -> None:
         """Count a task that the service has accepted."""

@@ -15,8 +15,9 @@ from aireiter_async import events
 from aireiter_async._client._api import Api, Claiming
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._requests import SubmitRequest
-from aireiter_async._retry import FailureClass, failure_class
+from aireiter_async._retry import FailureClass, Target, failure_class
 from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._text import without_queries
 from aireiter_async.errors import (
     AireiterError,
     AmbiguousSubmitError,
@@ -64,7 +65,7 @@ class Submission:
         """
         request = self._request
         # Logged before anything is sent, so that a crash does not lose the ID.
-        _log.debug("submitting task %s (%s)", request.out_task_id, request.model)
+        _log.debug("submit %s at %s: %s", request.out_task_id, self._api.host, request.model)
         try:
             if request.large:
                 self._body = await self._api.shared.files.threads.run(request.encode)
@@ -79,7 +80,8 @@ class Submission:
                 try:
                     task = await self._attempt()
                 except AireiterError as error:
-                    repetition = self._api.submit_retry.repetition(error)
+                    target = Target("submit", self._api.host, request.out_task_id)
+                    repetition = self._api.submit_retry.repetition(target, error)
             if task is None:
                 task = await repetition.run(self._attempt)  # pyright: ignore[reportPossiblyUnboundVariable]
         except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
@@ -173,7 +175,10 @@ class Submission:
     async def _settle(self, cause: AireiterError) -> Task | None:
         """Query the task over the ``settle`` seconds; None if it was never found."""
         api, out_task_id = self._api, self._request.out_task_id
-        _log.info("submit of %s has an ambiguous outcome, querying it: %s", out_task_id, cause)
+        reason = without_queries(cause.summary)
+        text = "submit %s at %s: the outcome is ambiguous, querying the task: %s"
+        _log.info(text, out_task_id, api.host, reason)
+        began = api.shared.clock.now()
         try:
             task = await api.find(out_task_id, self._request.model)
         except (AireiterError, RuntimeError) as error:
@@ -183,7 +188,8 @@ class Submission:
                 f"and the service could not be asked ({_summary(error)})",
             ) from cause
         if api.shared.events.listeners:
-            api.shared.events.emit(events.SubmitSettled(out_task_id, task))
+            seconds = api.shared.clock.now() - began
+            api.shared.events.emit(events.SubmitSettled(out_task_id, task, seconds))
         if task is not None:
             self.verify(task)
             api.shared.counters.settled += 1

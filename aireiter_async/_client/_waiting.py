@@ -5,10 +5,10 @@ import inspect
 import logging
 import math
 import reprlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, NoReturn, Self, TypeAlias
+from typing import Any, Final, NoReturn, Self, TypeAlias
 
 from attrs import evolve
 
@@ -17,6 +17,7 @@ from aireiter_async._client._api import Api
 from aireiter_async._poll import Expectation, Webhooks
 from aireiter_async._retry import retry_after
 from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._text import without_queries
 from aireiter_async.errors import (
     AireiterError,
     AuthenticationError,
@@ -93,6 +94,7 @@ class Watch:
         self._polls = 0
         self._polled_at = -math.inf
         self._started = False
+        self._is_watched = True  # by the caller, to whom each item is a call
 
     def __aiter__(self) -> Self:
         return self
@@ -105,6 +107,12 @@ class Watch:
             return self.task
         if self.task.done and not self._is_empty():
             raise StopAsyncIteration
+        running = self._next_change()
+        if self._is_watched and self._api.shared.events.listeners:
+            running = self._observe(running)
+        return await running
+
+    async def _next_change(self) -> Task:
         if not self._started:
             self._started = True
             await self._api.load_models(self.task.model)
@@ -117,13 +125,22 @@ class Watch:
                 self._note_change(before.status)
                 return self.task
 
-    async def finish(self, on_update: OnUpdate | None = None) -> Task:
+    def finish(self, on_update: OnUpdate | None = None) -> Coroutine[Any, Any, Task]:
         """Poll until the task has ended, and return it.
 
         Raises:
             TaskFailedError: The task failed.
             AireiterError: As `__anext__`.
         """
+        self._is_watched = False
+        running = self._finish(on_update)
+        return self._observe(running) if self._api.shared.events.listeners else running
+
+    def _observe(self, running: Coroutine[Any, Any, Task]) -> Coroutine[Any, Any, Task]:
+        dispatcher, task = self._api.shared.events, self.task
+        return dispatcher.observe(running, "wait", task.out_task_id, task.model)
+
+    async def _finish(self, on_update: OnUpdate | None) -> Task:
         out_task_id = self.task.out_task_id
         try:
             async for task in self:
@@ -241,7 +258,8 @@ class Watch:
             return
         if isinstance(error, _FINAL):
             raise error
-        _log.info("a poll of task %s failed: %s", self.task.out_task_id, error)
+        reason = without_queries(error.summary)
+        _log.info("wait %s at %s: a poll failed: %s", self.task.out_task_id, self._api.host, reason)
         if is_last:
             self._time_out()
         self._failures += 1
@@ -256,6 +274,7 @@ class Watch:
             if asked > policy.max_retry_after and self._blocked_until <= self._deadline:
                 raise error
         self._next_at = now + pause
+        self._note_failure(error, pause)
 
     def _time_out(self) -> NoReturn:
         """Raise the error for the deadline."""
@@ -278,11 +297,19 @@ class Watch:
 
     def _note_change(self, before: TaskStatus) -> None:
         task, dispatcher = self.task, self._api.shared.events
+        _log.debug("wait %s at %s: %s", task.out_task_id, self._api.host, task.status)
         if task.status is TaskStatus.UNKNOWN:
-            shown = _short.repr(task.raw)  # it may repeat the task's input
-            _log.warning("task %s has an unknown status: %s", task.out_task_id, shown)
+            shown = without_queries(_short.repr(task.raw))  # it may repeat the task's input
+            text = "wait %s at %s: the status is unknown: %s"
+            _log.warning(text, task.out_task_id, self._api.host, shown)
         if dispatcher.listeners:
             dispatcher.emit(events.StatusChanged(task, before))
+
+    def _note_failure(self, error: AireiterError, pause: float) -> None:
+        dispatcher = self._api.shared.events
+        if dispatcher.listeners:
+            out_task_id = self.task.out_task_id
+            dispatcher.emit(events.RequestRetried(error, pause, out_task_id, "query"))
 
     def _count(self, task: Task) -> None:
         """Count a task that has ended, and learn how long it took."""

@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from aireiter_async import events
 from aireiter_async._ledger import _store
 from aireiter_async._ledger._file import ledger_error
 from aireiter_async._ledger._store import Change, Claim, Entry, Group, LedgerState, Store, Update
@@ -43,6 +44,7 @@ class Journal:
         self._committing: asyncio.Task[None] | None = None
         self._held: dict[str, asyncio.Event | None] = {}
         self._batches = 0
+        self._dispatchers: set[events.Dispatcher] = set()
         self.broken: LedgerError | None = None
 
     @property
@@ -88,6 +90,7 @@ class Journal:
         finally:
             store, executor = self._store, self._executor
             self._store = self._executor = None
+            self._dispatchers.clear()
             if store is not None and executor is not None:
                 closed = asyncio.wrap_future(executor.submit(store.close))
                 try:
@@ -95,8 +98,10 @@ class Journal:
                 finally:
                     executor.shutdown(wait=True)
 
-    async def begin(self, service: str) -> int:
+    async def begin(self, service: str, dispatcher: events.Dispatcher) -> int:
         """Start a batch on a service, given as host, port and path; return its number.
+
+        *dispatcher* emits what is stored from now on until the ledger is closed.
 
         Raises:
             LedgerError: The ledger belongs to another service.
@@ -109,6 +114,7 @@ class Journal:
                 str(self.path),
             )
         self._batches += 1
+        self._dispatchers.add(dispatcher)
         return self._batches
 
     def end(self, batch: int) -> None:
@@ -273,6 +279,7 @@ class Journal:
                 if not isinstance(error, Exception):
                     raise
             else:
+                _emit(self._dispatchers, group)
                 for each in claimed:
                     if not each.done():
                         each.set_result(None)
@@ -291,3 +298,22 @@ class Journal:
             if not future.done():
                 future.set_exception(self.broken)
                 future.exception()  # retrieved: the waiter may be gone
+
+
+def _emit(dispatchers: Iterable[events.Dispatcher], group: Group) -> None:
+    """Emit the states that *group* has recorded, to dispatchers with listeners."""
+    for dispatcher in dispatchers:
+        if dispatcher.listeners:
+            for out_task_id, state in _states(group):
+                dispatcher.emit(events.TaskStored(out_task_id, state))
+
+
+def _states(group: Group) -> Iterator[tuple[str, LedgerState]]:
+    for out_task_id in group.accepted:
+        yield out_task_id, LedgerState.SUBMITTED
+    for out_task_id, updates in group.updates.items():
+        for update in updates:
+            yield out_task_id, update.state
+    for claim in group.claims:
+        if claim.recorded and claim.entry is None and not claim.repeated:
+            yield claim.out_task_id, LedgerState.INTENDED

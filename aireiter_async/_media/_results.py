@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from aireiter_async._envelope import Reply, protocol_error
 from aireiter_async._media._encodings import Decoder, decoder
 from aireiter_async._media._formats import HEAD, describe_page, file_type, is_web_url
-from aireiter_async._retry import Retry
+from aireiter_async._retry import Retry, Target
 from aireiter_async.errors import AireiterError, ProtocolError, TransportError
 
 # The statuses of an expired URL: S3 and its clones return 403, Google 400.
@@ -46,12 +46,15 @@ Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Response]]
 
 
 @asynccontextmanager
-async def open_result(open_url: Open, retry: Retry, url: str, kind: str) -> AsyncIterator["Result"]:
+async def open_result(
+    open_url: Open, retry: Retry, target: Target, url: str, kind: str
+) -> AsyncIterator["Result"]:
     """Open the result at *url* and read enough of it to identify its type.
 
     Args:
         open_url: Sends a GET with headers.
         retry: The policy for resuming broken connections.
+        target: What the request is for.
         url: The result's URL.
         kind: The expected kind of output.
 
@@ -63,7 +66,7 @@ async def open_result(open_url: Open, retry: Retry, url: str, kind: str) -> Asyn
     if not is_web_url(url):
         raise ValueError("the result is not at an http or https URL of reasonable length")
     async with AsyncExitStack() as stack:
-        result = Result(open_url, retry, url, stack)
+        result = Result(open_url, retry, target, url, stack)
         await result.start(kind)
         yield result
 
@@ -82,9 +85,12 @@ class Result:
     suffix: str
     content_type: str
 
-    def __init__(self, open_url: Open, retry: Retry, url: str, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, open_url: Open, retry: Retry, target: Target, url: str, stack: AsyncExitStack
+    ) -> None:
         self._open = open_url
         self._retry = retry
+        self._target = target
         self._url = url
         self._stack = stack
         self._chunks: AsyncGenerator[bytes]
@@ -171,9 +177,9 @@ class Result:
         await self._close(error)
         # Only attempts without progress count towards the limit.
         seconds = policy.wait(error, 0)
-        self._retry.on_retry(error, seconds)
+        self._retry.on_retry(self._target, error, seconds)
         await self._retry.sleep(seconds)
-        if not await self._retry.call(self._get_rest, self._validator):
+        if not await self._retry.call(self._target, self._get_rest, self._validator):
             raise error
 
     async def _get_rest(self, validator: str) -> bool:

@@ -24,12 +24,13 @@ from attrs import define
 from yarl import URL
 
 from aireiter_async._envelope import Reply, protocol_error
+from aireiter_async._text import host_of
 from aireiter_async._transport._addresses import GuardedResolver
 from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async._transport._leases import Leases, Prepared, forget_address
 from aireiter_async._transport._proxies import Proxies, Proxy
-from aireiter_async._transport._results import Stream
+from aireiter_async._transport._results import Stream, only_headers
 from aireiter_async.errors import ConnectError
 
 CLOSED: Final = "this AsyncClient is closed: create a new one"
@@ -45,7 +46,7 @@ _MAX_HEADER: Final = 64 * 1024
 # Headers of one response: the servers on the way may add more than aiohttp's 128.
 _MOST_HEADERS: Final = 512
 
-_log = logging.getLogger("aireiter_async")
+_log = logging.getLogger(__name__)
 
 _AddressInfo = tuple[int, int, int, str, Any]
 
@@ -309,26 +310,30 @@ class Transport:
 
     async def _exchange_first(self, leases: Leases, route: Route, body: bytes) -> Reply:
         """Choose the path of a route and use it."""
-        prepared = None
-        with route.deadlines:
-            if "proxy" not in route.options:
+        prepared, reason = None, ""
+        if "proxy" in route.options:
+            reason = "there is a proxy"
+        elif self.open().trace_configs:  # by an instrumentation, which sees the session only
+            reason = "the session is traced"
+        else:
+            with route.deadlines:
                 prepared = await leases.prepare(route)
-                if prepared is None:
-                    self._leases = None
-                    leases.close()
+            if prepared is None:
+                reason = "this aiohttp is not supported"
+                self._leases = None
+                leases.close()
         if prepared is None:
-            reason = "there is a proxy" if self._leases else "this aiohttp is not supported"
-            self._report(f"the session path: {reason}")
+            self._report(route, f"the session path: {reason}")
             return await self._request(route, body)
-        self._report("the short path")
+        self._report(route, "the short path")
         route.prepared = prepared
         return await leases.exchange(route, prepared, body)
 
-    def _report(self, choice: str) -> None:
+    def _report(self, route: Route, choice: str) -> None:
         path = choice.split()[1]
         if self.path != path:
             self.path = path
-            _log.debug("API requests take %s", choice)
+            _log.debug("connect to %s: requests take %s", host_of(route.url), choice)
 
     def close_idle(self) -> None:
         """Close the idle connections, after one of them has responded to an earlier request."""
@@ -409,6 +414,9 @@ class Transport:
         await self._resolver.check(url.raw_host or "")
         options = _options(url, headers, self._find_proxy(url))
         options["auto_decompress"] = False  # aiohttp accepts a truncated gzip as complete
+        # A request's own middlewares replace those of the session.
+        others = getattr(session, "_middlewares", ())
+        options["middlewares"] = (only_headers({*session.headers, *options["headers"]}), *others)
         return await session.get(url, timeout=limits, **options)
 
 

@@ -16,7 +16,7 @@ from aireiter_async._transport._addresses import is_loopback
 _SCHEMES: Final = {"http", "https"}
 _MAX_HOSTS: Final = 1000  # in the cache
 
-_log = logging.getLogger("aireiter_async")
+_log = logging.getLogger(__name__)
 
 
 @frozen
@@ -67,7 +67,8 @@ def _from_environment(origin: URL) -> Proxy | None:
             proxy = _read(text if "://" in text else f"http://{text}")
             if proxy is not None:
                 return proxy
-            _log.warning("%s_PROXY is ignored: it is not an http or https URL", name.upper())
+            text = "connect to %s: %s_PROXY is ignored, it is not an http or https URL"
+            _log.warning(text, host, name.upper())
     return None
 
 

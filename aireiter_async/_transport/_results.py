@@ -1,7 +1,7 @@
 """Stream results from any host."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -19,6 +19,10 @@ _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _ABSOLUTE: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+# Headers that aiohttp itself adds to a GET.
+_STANDARD: Final = frozenset(
+    {"accept", "accept-encoding", "authorization", "connection", "cookie", "host", "user-agent"}
+)
 
 
 class Stream:
@@ -123,6 +127,25 @@ def exact_url(text: str) -> URL:
     if exact is None:
         raise aiohttp.InvalidURL(text)
     return exact
+
+
+def only_headers(names: Iterable[str]) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware that removes all headers but *names* and aiohttp's own.
+
+    Instrumentations add trace and baggage headers to all requests of a session: a result's
+    host, which belongs to somebody else, must not get them.
+    """
+    kept = _STANDARD.union(map(str.lower, names))
+
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        for name in [*request.headers]:
+            if name.lower() not in kept:
+                request.headers.popall(name, None)
+        return await handler(request)
+
+    return send
 
 
 def _join(base: URL, location: str) -> str:

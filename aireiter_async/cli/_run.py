@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from aireiter_async._log import read_level
 from aireiter_async.cli import _errors
 from aireiter_async.cli._app import Command, parse
 from aireiter_async.cli._output import Output
@@ -44,7 +45,9 @@ def _attempt(argv: Sequence[str], output: Output) -> int:
         if command is None:  # help or the version, which are printed
             return 0
         output.options = command.options
-        with _logging(output):
+        with _errors.usage():
+            level = logging.DEBUG if output.options.debug else read_level() or logging.WARNING
+        with _logging(output, level):
             return asyncio.run(_execute(command, output))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return output.interrupted()
@@ -71,8 +74,8 @@ async def _execute(command: Command, output: Output) -> int:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, output: Output) -> None:
-        super().__init__(logging.DEBUG if output.options.debug else logging.WARNING)
+    def __init__(self, output: Output, level: int) -> None:
+        super().__init__(level)
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -83,13 +86,13 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def _logging(output: Output) -> Generator[None, None, None]:
+def _logging(output: Output, level: int) -> Generator[None, None, None]:
     """Route the library's log through *output*, which redacts the key."""
     logger = logging.getLogger("aireiter_async")
-    handler, before = _Handler(output), logger.level
+    handler, before = _Handler(output, level), logger.level
     logger.addHandler(handler)
-    if output.options.debug:
-        logger.setLevel(logging.DEBUG)
+    if level < logging.WARNING:
+        logger.setLevel(level)
     try:
         yield
     finally:
