@@ -90,6 +90,7 @@ class Receiver:
             )
         self.asgi: Callable[[_Message, _Receive, _Send], Awaitable[None]] = _Application(self)
         self._client = client
+        self._host = api_of(client).host  # the service's, for the log
         self._secret = secret
         self._expected: dict[str, list[Callable[[], None]]] = {}
         self._kept: OrderedDict[str, float] = OrderedDict()  # until when, earliest first
@@ -148,7 +149,7 @@ class Receiver:
         # Frameworks strip the prefix of a mount in different ways, and some add a slash.
         given = path.rstrip("/").rpartition("/")[2].encode(errors="replace")
         if not hmac.compare_digest(given, self._secret.encode()):
-            _log.debug("rejected a request without the secret")
+            _log.debug("callback at %s: rejected, without the secret", self._host)
             return _NOT_FOUND
         return _OK if method == _ALLOWED else _NOT_ALLOWED
 
@@ -157,7 +158,7 @@ class Receiver:
         now, kept, spare = self._now(), self._kept, _MAX_KEPT_EACH
         for out_task_id in find_ids(body, query):
             if out_task_id in self._expected:
-                _log.debug("received a callback about task %s", out_task_id)
+                _log.debug("callback %s at %s: received", out_task_id, self._host)
                 for wake in self._expected[out_task_id]:
                     wake()
             elif spare:

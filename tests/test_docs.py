@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 
 from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._options import SubmitOptions
@@ -34,6 +35,8 @@ async def client(
     async with service.client() as client:
         yield client
     logger.setLevel(level)  # a page sets it
+    if AioHttpClientInstrumentor().is_instrumented_by_opentelemetry:
+        AioHttpClientInstrumentor().uninstrument()
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.keys() - GENERATED))
