@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from aireiter_async import errors, events, models
 from aireiter_async._client import AsyncClient
-from aireiter_async._media import Sink, data_url
 from aireiter_async._poll import PollPolicy
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import RetryPolicy
@@ -62,6 +61,7 @@ from aireiter_async.errors import (
 if TYPE_CHECKING:
     from aireiter_async._batch import Batch, BatchProgress, Failure, Outcome, Success
     from aireiter_async._ledger import Ledger, LedgerState
+    from aireiter_async._media import Sink, data_url
     from aireiter_async.stores import IdempotencyStore, PostgresStore, SQLiteStore, stable_id
 
 __all__ = [
@@ -118,7 +118,7 @@ __all__ = [
     "stable_id",
 ]
 
-# Batches import SQLite and more: load them on first use.
+# Not everybody uses these: import them on first use.
 _LAZY = {
     "Batch": "_batch",
     "BatchProgress": "_batch",
@@ -126,10 +126,12 @@ _LAZY = {
     "Ledger": "_ledger",
     "LedgerState": "_ledger",
     "Outcome": "_batch",
+    "Sink": "_media",
     "Success": "_batch",
     "IdempotencyStore": "stores",
     "PostgresStore": "stores",
     "SQLiteStore": "stores",
+    "data_url": "_media",
     "stable_id": "stores",
 }
 

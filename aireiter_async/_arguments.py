@@ -35,6 +35,22 @@ def check_count(name: str, value: object) -> int:
     return value
 
 
+def check_size(max_side: object, quality: object = 84) -> None:
+    """Check the size and quality options of images.
+
+    Raises:
+        TypeError: One is not an int.
+        ValueError: One is out of range.
+    """
+    for name, value, most in (("max_side", max_side, 65_535), ("quality", quality, 95)):
+        if value is None and name == "max_side":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be 1 to {most}, got {value}")
+
+
 def not_negative(_instance: object, attribute: Any, value: object) -> None:
     """Validate an attrs field that holds a number of at least 0."""
     check_number(attribute.name, value)

@@ -8,9 +8,9 @@ from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task
 from aireiter_async.models._base import Model
 
-_CHANNELS: Final = re.compile(r"_(?:base|plus|advanced|max)$")
-_TEXTS: Final = re.compile(r"prompt$|^(?:text|lyrics|title|description|script|content)$")
-_MEDIA: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_CHANNELS: Final = r"_(?:base|plus|advanced|max)$"
+_TEXTS: Final = r"prompt$|^(?:text|lyrics|title|description|script|content)$"
+_MEDIA: Final = r"(?i)\s*(?:[a-z][a-z0-9+.-]*://|data:)"
 _LONG: Final = 100  # characters; a longer echo may have been truncated
 
 
@@ -49,19 +49,19 @@ def find_conflict(
 
 
 def _model_key(model: str) -> str:
-    return _CHANNELS.sub("", re.sub(r"[\W_]+", "_", model.casefold()))
+    return re.sub(_CHANNELS, "", re.sub(r"[\W_]+", "_", model.casefold()))
 
 
 def _is_text(name: str, value: Any) -> bool:
     """Return whether a parameter holds prose, which the service would not replace."""
-    if not isinstance(value, str) or _MEDIA.match(value):
+    if not isinstance(value, str) or re.match(_MEDIA, value):
         return False
-    return bool(_TEXTS.search(name)) or len(value.split()) > 1
+    return bool(re.search(_TEXTS, name)) or len(value.split()) > 1
 
 
 def _may_echo(theirs: Any, ours: str) -> bool:
     """Return whether *theirs* may be an echo of *ours*, perhaps normalised or truncated."""
-    if not isinstance(theirs, str) or _MEDIA.match(theirs):
+    if not isinstance(theirs, str) or re.match(_MEDIA, theirs):
         return True
     cut = theirs.rstrip(".… ") if theirs.endswith(("...", "…")) else theirs
     shown, sent = _words(cut), _words(ours)

@@ -9,7 +9,6 @@ import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, time
-from decimal import Decimal
 from os import PathLike
 from typing import Any, Final
 
@@ -190,6 +189,8 @@ def _short(path: str) -> str:
 
 
 def _remedy(value: object) -> str:
+    from decimal import Decimal  # noqa: PLC0415 - rarely needed, and large
+
     match value:
         case bytes() | bytearray() | memoryview() | PathLike():
             return "pass text, a URL or a data URL (see data_url), or use a models class"

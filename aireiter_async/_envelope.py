@@ -5,7 +5,6 @@ HTTP 200 with ``"ok": true``, and HTML means a wrong route or the CDN. One
 function handles all of them; a table maps codes to errors.
 """
 
-import html
 import math
 import re
 import reprlib
@@ -62,24 +61,23 @@ _PAGES: Final = frozenset({413, 414, 415, 422, 431, 451})
 
 # The service's own words for an unknown ID; a 404 without them comes from something else.
 _NO_TASK: Final = "task not found"
-_NO_CREDITS: Final = re.compile(
-    r"insufficient[ _-](?:\w+[ _-])?(?:quota|credits?|balance|funds)"
+# These are compiled, and cached by `re`, when a reply is first rejected.
+_NO_CREDITS: Final = (
+    r"(?i)insufficient[ _-](?:\w+[ _-])?(?:quota|credits?|balance|funds)"
     r"|(?:not enough|out of) credits?|exceeded your current quota|billing_hard_limit"
-    r"|(?:余额|积分|额度|点数)不足",
-    re.IGNORECASE,
+    r"|(?:余额|积分|额度|点数)不足"
 )
 # A used ID in any wording: the message mentions an ID, and that it already exists.
-_ABOUT_ID: Final = re.compile(r"(?:\b|_)ids?\b|任务编号", re.IGNORECASE)
-_TAKEN: Final = re.compile(
-    r"duplicat|\balready\b|(?<!not )\bexists\b|\bconflict"
+_ABOUT_ID: Final = r"(?i)(?:\b|_)ids?\b|任务编号"
+_TAKEN: Final = (
+    r"(?i)duplicat|\balready\b|(?<!not )\bexists\b|\bconflict"
     r"|\b(?:is|been|was|in) (?:used?|taken|occupied)\b|\bused before\b|\breused?\b"
-    r"|重复|已存在|已经存在|已使用|已被|占用",
-    re.IGNORECASE,
+    r"|重复|已存在|已经存在|已使用|已被|占用"
 )
 _MAX_DIGITS: Final = 9
 _MAX_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
 _MESSAGES: Final = ("message", "detail", "msg", "error_message", "error_msg", "title", "reason")
-_TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+_TITLE: Final = r"(?is)<(title|h1)\b[^>]*>(.*?)</\1"
 _SECONDS: Final = re.compile(r"\s*([+-]?[\d.]+(?:e\+?\d+)?)\s*s?(?:ec\w*)?\s*(?:,|$)", re.ASCII)
 _CHECK_BASE_URL: Final = "check base_url"
 
@@ -153,7 +151,7 @@ def _rejection(
         return TaskNotFoundError
     error = payload.get("error")
     words = f"{error.get('code')} {error.get('type')}" if isinstance(error, dict) else ""
-    if _NO_CREDITS.search(f"{words} {payload.get('code')} {message}"):
+    if re.search(_NO_CREDITS, f"{words} {payload.get('code')} {message}"):
         return InsufficientCreditsError
     if kind is APIError and code == _OK:
         kind = InvalidRequestError
@@ -170,9 +168,9 @@ def _reports_failure(payload: dict[str, Any]) -> bool:
 
 
 def _is_id_taken(code: int, message: str) -> bool:
-    if not _TAKEN.search(message):
+    if not re.search(_TAKEN, message):
         return code == _CONFLICT and not message
-    return code == _CONFLICT or bool(_ABOUT_ID.search(message))
+    return code == _CONFLICT or bool(re.search(_ABOUT_ID, message))
 
 
 def _code_and_message(payload: dict[str, Any], status: int) -> tuple[int | None, str]:
@@ -238,8 +236,10 @@ def _not_an_envelope(reply: Reply) -> AireiterError:
     if status in _RATE_LIMITS:
         return RateLimitError(status, "too many requests", _retry_after(reply), None, status)
     if status in _PAGES:
-        title = _TITLE.search(body[:_MAX_TEXT].decode("utf-8", "replace")) if page else None
-        text = html.unescape(title[2]).strip() if title else _excerpt(reply)
+        from html import unescape  # noqa: PLC0415 - rarely needed, and large
+
+        title = re.search(_TITLE, body[:_MAX_TEXT].decode("utf-8", "replace")) if page else None
+        text = unescape(title[2]).strip() if title else _excerpt(reply)
         return InvalidRequestError(status, text, _retry_after(reply), None, status)
     if status in _REDIRECTS:
         where = reply.headers.get("Location", "nowhere")

@@ -5,24 +5,25 @@ from typing import Final
 from urllib.parse import urlsplit
 
 # Controls (C0, C1), line separators, bidirectional marks, halves of surrogate pairs: these move
-# the cursor, forge lines in a log or reverse the text that follows.
-_CONTROLS: Final = re.compile(
+# the cursor, forge lines in a log or reverse the text that follows. Patterns are compiled, and
+# cached by `re`, on first use.
+_CONTROLS: Final = (
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
 # Query strings sign URLs. In JSON, a slash may be escaped, and a URL may be relative.
 _END: Final = r"[^\s\"'<>]"
-_QUERY: Final = re.compile(rf"(:(?:\\?/){{2}}[^\s\"'<>?]*)\?{_END}*|\?[\w.~%+-]+={_END}*")
+_QUERY: Final = rf"(:(?:\\?/){{2}}[^\s\"'<>?]*)\?{_END}*|\?[\w.~%+-]+={_END}*"
 
 
 def printable(text: str) -> str:
     r"""Return *text* on one line, with control characters as escapes such as ``\x1b``."""
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return re.sub(_CONTROLS, lambda found: ascii(found[0])[1:-1], text)
 
 
 def without_queries(text: str) -> str:
     """Return *text* with the query strings of URLs replaced by ``?...``."""
-    return _QUERY.sub(lambda found: f"{found[1] or ''}?...", text)
+    return re.sub(_QUERY, lambda found: f"{found[1] or ''}?...", text)
 
 
 def host_of(url: str) -> str:

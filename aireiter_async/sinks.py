@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 
 from attrs import field, frozen
 
-from aireiter_async._media import Sink, Threads
+from aireiter_async._media import Sink
+from aireiter_async._threads import Threads
 
 __all__ = ["FsspecSink", "ObstoreSink", "Sink"]
 

@@ -34,7 +34,7 @@ from aireiter_async._media import (
 from aireiter_async._media._encodings import decoder
 from aireiter_async._media._files import create
 from aireiter_async._media._formats import describe_page, is_web_url
-from aireiter_async._media._threads import Threads
+from aireiter_async._threads import Threads
 
 BLOCK = 1024 * 1024
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -469,11 +469,15 @@ def test_an_unknown_field_is_named() -> None:
 
 
 @pytest.fixture
-def store() -> Iterator[Files]:
-    """Make what saves files."""
-    files = Files()
-    yield files
-    files.close()
+def threads() -> Iterator[Threads]:
+    threads = Threads()
+    yield threads
+    threads.close()
+
+
+@pytest.fixture
+def store(threads: Threads) -> Files:
+    return Files(threads)
 
 
 async def save(
@@ -536,10 +540,10 @@ def no_links(_partial: Path, _target: Path) -> None:
 
 @pytest.mark.parametrize("link", [os.link, no_links])
 async def test_no_result_overwrites_another(
-    tmp_path: Path, link: Callable[[Path, Path], None]
+    threads: Threads, tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
     """Neither in one process nor in two, whether or not the contents are equal."""
-    store, other = Files(link), Files(link)
+    store, other = Files(threads, link), Files(threads, link)
     (tmp_path / "a.png").write_bytes(b"mine")
     names = [
         (await save(each, content, tmp_path, owner=owner)).name
@@ -556,8 +560,6 @@ async def test_no_result_overwrites_another(
     assert [(tmp_path / name).read_bytes() for name in files(tmp_path)] == [
         *(b"red, again", b"fox", b"fox", b"new", b"mine")
     ]
-    store.close()
-    other.close()
 
 
 async def test_many_write_one_name_at_once(store: Files, tmp_path: Path) -> None:
@@ -585,14 +587,13 @@ async def test_many_write_one_result_at_once(store: Files, tmp_path: Path) -> No
     assert files(tmp_path) == ["a.png"]
 
 
-async def test_memory_of_names_is_bounded(store: Files, tmp_path: Path) -> None:
+async def test_memory_of_names_is_bounded(threads: Threads, store: Files, tmp_path: Path) -> None:
     """Of the oldest names only the files know, and an equal one is replaced."""
-    store = Files(remembered=2)
+    store = Files(threads, remembered=2)
     for stem in ("a", "b", "c"):
         await save(store, b"x", tmp_path, stem, owner=stem)
     assert (await save(store, b"x", tmp_path, "a", owner="?")).name == "a.png"
     assert (await save(store, b"x", tmp_path, "c", owner="?")).name == "c-2.png"
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -607,14 +608,16 @@ async def test_memory_of_names_is_bounded(store: Files, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("link", [os.link, no_links])
 async def test_whatever_has_the_name_stays(
-    tmp_path: Path, make: Callable[[Path], None], link: Callable[[Path, Path], None]
+    threads: Threads,
+    tmp_path: Path,
+    make: Callable[[Path], None],
+    link: Callable[[Path, Path], None],
 ) -> None:
-    store = Files(link)
+    store = Files(threads, link)
     make(tmp_path / "a.png")
     before = (tmp_path / "a.png").lstat()
     assert (await save(store, b"a", tmp_path)).name == "a-2.png"
     assert os.path.samestat(before, (tmp_path / "a.png").lstat())
-    store.close()
 
 
 def save_for_ever(folder: Path, saving: Any) -> None:
@@ -625,7 +628,7 @@ def save_for_ever(folder: Path, saving: Any) -> None:
         saving.set()
         await asyncio.Event().wait()
 
-    asyncio.run(save(Files(), chunks(), folder))
+    asyncio.run(save(Files(Threads()), chunks(), folder))
 
 
 async def test_what_a_killed_process_has_left_is_removed(store: Files, tmp_path: Path) -> None:
@@ -980,7 +983,9 @@ def test_places_on_the_web(url: str, *, web: bool) -> None:
     assert is_web_url(url) is web
 
 
-async def test_names_that_differ_by_case_are_two_files_everywhere(tmp_path: Path) -> None:
+async def test_names_that_differ_by_case_are_two_files_everywhere(
+    threads: Threads, tmp_path: Path
+) -> None:
     """Also where the file system takes them for one, and for equal pictures."""
 
     def link(source: Path, target: Path) -> None:
@@ -988,13 +993,10 @@ async def test_names_that_differ_by_case_are_two_files_everywhere(tmp_path: Path
             raise FileExistsError
         os.link(source, target)
 
-    store = Files(link)
-    try:
-        names = []
-        for stem in ("Red Fox", "red fox", "RED FOX"):
-            options: dict[str, Any] = {"owner": stem, "replace": False}
-            path = await store.save(pieces([b"same"]), tmp_path, stem, ".png", **options)
-            names.append(path.name)
-    finally:
-        store.close()
+    store = Files(threads, link)
+    names = []
+    for stem in ("Red Fox", "red fox", "RED FOX"):
+        options: dict[str, Any] = {"owner": stem, "replace": False}
+        path = await store.save(pieces([b"same"]), tmp_path, stem, ".png", **options)
+        names.append(path.name)
     assert names == ["Red Fox.png", "red fox-2.png", "RED FOX-3.png"]

@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from operator import length_hint
 from os import PathLike
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._batch._budget import Budget
@@ -23,11 +23,12 @@ from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
 from aireiter_async._client import AsyncClient
-from aireiter_async._client._downloading import as_destination
 from aireiter_async._ledger import Ledger
-from aireiter_async._media import NameTemplate, Sink
 from aireiter_async._poll import Webhooks, check_webhooks
-from aireiter_async.stores import IdempotencyStore
+
+if TYPE_CHECKING:
+    from aireiter_async._media import NameTemplate, Sink
+    from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
 Source: TypeAlias = Iterable[T] | AsyncIterable[T]
@@ -137,7 +138,7 @@ def submit_many(  # noqa: PLR0913 - the options of a batch
     ledger: Ledger | None = None,
     max_credits: float | Budget | None = None,
     retry_failed: bool = False,
-    idempotency: IdempotencyStore | None = None,
+    idempotency: "IdempotencyStore | None" = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """See `AsyncClient.submit_many`."""
@@ -166,24 +167,30 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     ledger: Ledger | None = None,
     max_credits: float | Budget | None = None,
     timeout: float | None = None,
-    download_to: str | PathLike[str] | Sink | None = None,
+    download_to: "str | PathLike[str] | Sink | None" = None,
     name: str | Callable[[T], str] | None = None,
     retry_failed: bool = False,
-    idempotency: IdempotencyStore | None = None,
+    idempotency: "IdempotencyStore | None" = None,
     webhooks: Webhooks | None = None,
     identify: Callable[[T], str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """See `AsyncClient.run_many`; *identify*, which is internal, returns the ID for an item."""
     check_webhooks(webhooks)
+    if download_to is not None:
+        from aireiter_async._client._downloading import (  # noqa: PLC0415 - for downloads only
+            as_destination,
+        )
+
+        download_to = as_destination(download_to)
     options = Options(
         client=client,
         request=request,
         wait=True,
         ledger=ledger,
         timeout=None if timeout is None else check_number("timeout", timeout),
-        download_to=None if download_to is None else as_destination(download_to),
-        name=NameTemplate(name) if isinstance(name, str) else name,
+        download_to=download_to,
+        name=_template(name) if isinstance(name, str) else name,
         retry_failed=retry_failed,
         idempotency=idempotency,
         webhooks=webhooks,
@@ -195,6 +202,12 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     return _batch(
         options, source, max_credits, on_progress, size=size, workers=size, ordered=ordered
     )
+
+
+def _template(name: str) -> "NameTemplate":
+    from aireiter_async._media import NameTemplate  # noqa: PLC0415 - for downloads only
+
+    return NameTemplate(name)
 
 
 def _batch(

@@ -8,9 +8,9 @@ import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import define, evolve, frozen
@@ -20,11 +20,8 @@ from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
-from aireiter_async._client._downloading import Downloading
-from aireiter_async._client._local_media import embed_media
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
-from aireiter_async._media import NameTemplate, Saved, Sink, find_damaged, quote_name
 from aireiter_async._poll import Webhooks
 from aireiter_async._requests import SubmitRequest, as_request
 from aireiter_async._tasks import Task, TaskStatus
@@ -47,7 +44,11 @@ from aireiter_async.errors import (
 )
 from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
-from aireiter_async.stores import IdempotencyStore
+
+if TYPE_CHECKING:
+    from aireiter_async._client._downloading import Downloading
+    from aireiter_async._media import NameTemplate, Saved, Sink
+    from aireiter_async.stores import IdempotencyStore
 
 # Whether the service has the task is unknown.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
@@ -102,10 +103,10 @@ class Options:
     wait: bool
     ledger: Ledger | None = None
     timeout: float | None = None
-    download_to: Path | Sink | None = None
-    name: NameTemplate | Callable[[Any], str] | None = None
+    download_to: "Path | Sink | None" = None
+    name: "NameTemplate | Callable[[Any], str] | None" = None
     retry_failed: bool = False
-    idempotency: IdempotencyStore | None = None
+    idempotency: "IdempotencyStore | None" = None
     webhooks: Webhooks | None = None
     identify: Callable[[Any], str] | None = None
 
@@ -157,7 +158,6 @@ class Items:
         self._options = options
         self._client = options.client.with_options()  # its submits are halted separately
         self._api = api_of(self._client)
-        self._downloading = Downloading(self._api)
         self._journal = None if options.ledger is None else journal_of(options.ledger)
         self._budget = budget
         self._progress = progress
@@ -167,6 +167,12 @@ class Items:
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
+
+    @cached_property
+    def _downloading(self) -> "Downloading":
+        from aireiter_async._client._downloading import Downloading  # noqa: PLC0415 - not for all
+
+        return Downloading(self._api)
 
     async def prepare(self) -> None:
         """Check up front what would otherwise fail after credits were spent.
@@ -178,7 +184,7 @@ class Items:
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
             make = partial(directory.mkdir, parents=True, exist_ok=True)
-            await self._api.shared.files.threads.run(make)
+            await self._api.shared.threads.run(make)
         if ledger is not None and self._journal is not None:
             service = _service(self._api.settings.base_url)
             self._batch = await self._journal.begin(service, self.events)
@@ -206,12 +212,16 @@ class Items:
             try:
                 request = as_request(*made) if type(made) is tuple else as_request(made)
             except LocalMediaError as error:
+                from aireiter_async._client._local_media import (  # noqa: PLC0415 - not for all
+                    embed_media,
+                )
+
                 request = await embed_media(self._api, error.model)
             if self._options.identify is not None:
                 request = request.with_id(self._options.identify(value))
             item.request = request
             name = self._options.name
-            if isinstance(name, NameTemplate):
+            if name is not None and not callable(name):
                 name.check({*_name_fields(item), "out_task_id", "n"})
             # A request built from a models instance or a tuple has a fresh ID.
             unique = request is made or not request.generated
@@ -262,7 +272,7 @@ class Items:
         """Start the request, or resume from the state that an earlier run recorded."""
         request: SubmitRequest = item.request
         encode = request.encode_content
-        threads = self._api.shared.files.threads
+        threads = self._api.shared.threads
         content = await threads.run(encode) if request.large else encode()
         # The budget must not reject requests that are already recorded: with a limit, look the
         # request up before recording the intent.
@@ -328,7 +338,9 @@ class Items:
         place: Callable[[str], Any] = Path
         damaged: list[int] = []
         if isinstance(self._options.download_to, Path):
-            damaged = await self._api.shared.files.threads.run(find_damaged, files)
+            from aireiter_async._media import find_damaged  # noqa: PLC0415 - for downloads only
+
+            damaged = await self._api.shared.threads.run(find_damaged, files)
         elif self._options.download_to is not None:
             place = str  # what a sink returned
         if not damaged:
@@ -548,8 +560,10 @@ class Items:
         name = self._options.name
         if name is None:
             return None
-        if isinstance(name, NameTemplate):
+        if not callable(name):
             return name.fill(_name_fields(item))
+        from aireiter_async._media import quote_name  # noqa: PLC0415 - for downloads only
+
         return quote_name(_call(name, item.value))
 
 

@@ -228,7 +228,7 @@ class Api:
     async def load_models(self, model: str | None) -> None:
         """Import the catalogue in a thread, before *model* is looked up in it."""
         if model is not None and not models.loaded():  # pragma: no cover - in another process
-            await self.shared.files.threads.run(models.load)
+            await self.shared.threads.run(models.load)
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
         """Query a task over the policy's ``settle`` seconds; None if it was never found.

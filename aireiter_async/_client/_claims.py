@@ -168,7 +168,7 @@ class ClaimedSubmission(Submission):
         request = self._request
         try:
             encode = request.encode_content
-            threads = self._api.shared.files.threads
+            threads = self._api.shared.threads
             content = await threads.run(encode) if request.large else encode()
             self._claim.fingerprint = hashlib.sha256(content.encode()).hexdigest()
             self._settle_first = False  # claim before settling

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +12,11 @@ import attrs
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api
-from aireiter_async._client._claims import claimed_in
-from aireiter_async._client._downloading import Downloading
-from aireiter_async._client._local_media import embed_media
 from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
 from aireiter_async._client._submission import Submission
 from aireiter_async._client._waiting import OnUpdate, Watch
 from aireiter_async._log import start_logging
-from aireiter_async._media import Sink
 from aireiter_async._poll import PollPolicy, Webhooks, check_webhooks
 from aireiter_async._redact import hide
 from aireiter_async._requests import SubmitRequest, as_request, check_id
@@ -40,7 +37,9 @@ if TYPE_CHECKING:
     from aireiter_async._batch._budget import Budget
     from aireiter_async._batch._items import Request
     from aireiter_async._batch._progress import OnProgress
+    from aireiter_async._client._downloading import Downloading
     from aireiter_async._ledger import Ledger
+    from aireiter_async._media import Sink
     from aireiter_async.stores import IdempotencyStore
 
 T = TypeVar("T")
@@ -157,7 +156,6 @@ class AsyncClient:
     def _set_up(self, settings: Settings) -> None:
         self._settings = settings
         self._api = Api(self._shared, settings)
-        self._downloading = Downloading(self._api)
 
     async def __aenter__(self) -> Self:
         """Create the pool in the running event loop."""
@@ -182,12 +180,18 @@ class AsyncClient:
         """
         if self._owner:
             self._shared.clock.close()
-            self._shared.files.close()
+            self._shared.threads.close()
             await asyncio.shield(self._shared.transport.close())
 
     async def aclose(self) -> None:
         """Alias of `close`, for ``contextlib.aclosing``."""
         await self.close()
+
+    @cached_property
+    def _downloading(self) -> "Downloading":
+        from aireiter_async._client._downloading import Downloading  # noqa: PLC0415 - not for all
+
+        return Downloading(self._api)
 
     def __repr__(self) -> str:
         """Show the base URL, never the key."""
@@ -312,7 +316,7 @@ class AsyncClient:
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else claimed_in(idempotency)
+        make = Submission if idempotency is None else _claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
         running, dispatcher = submission.submit(), self._shared.events
         if dispatcher.listeners:
@@ -344,6 +348,10 @@ class AsyncClient:
                     metadata=metadata,
                 )
             except LocalMediaError as error:
+                from aireiter_async._client._local_media import (  # noqa: PLC0415 - not for all
+                    embed_media,
+                )
+
                 request, params = await embed_media(self._api, error.model), None
 
     async def run(  # noqa: PLR0913 - those of submit and of wait
@@ -395,7 +403,7 @@ class AsyncClient:
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else claimed_in(idempotency)
+        make = Submission if idempotency is None else _claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
         running = self._run(submission, request, limit, began, on_update, webhooks)
         dispatcher = self._shared.events
@@ -564,7 +572,7 @@ class AsyncClient:
     async def download(
         self,
         task_or_output: Task | Output,
-        to: Sink,
+        to: "Sink",
         *,
         name: str | Callable[[Output], str] | None = None,
     ) -> list[str]: ...
@@ -572,7 +580,7 @@ class AsyncClient:
     async def download(
         self,
         task_or_output: Task | Output,
-        to: str | PathLike[str] | Sink,
+        to: "str | PathLike[str] | Sink",
         *,
         name: str | Callable[[Output], str] | None = None,
     ) -> list[Path] | list[str]:
@@ -701,7 +709,7 @@ class AsyncClient:
         ledger: "Ledger | None" = None,
         max_credits: "float | Budget | None" = None,
         timeout: float | None = None,
-        download_to: str | PathLike[str] | Sink | None = None,
+        download_to: "str | PathLike[str] | Sink | None" = None,
         name: "str | Callable[[T], str] | None" = None,
         retry_failed: bool = False,
         idempotency: "IdempotencyStore | None" = None,
@@ -777,6 +785,12 @@ def take_share(client: AsyncClient, share: float) -> None:
     shared.set_limits(
         max(1, round(share * shared.max_concurrency)), None if rate is None else share * rate
     )
+
+
+def _claimed_in(store: "IdempotencyStore") -> Callable[..., Submission]:
+    from aireiter_async._client._claims import claimed_in  # noqa: PLC0415 - not for all
+
+    return claimed_in(store)
 
 
 def _as_task(task_or_id: Task | str) -> Task:

@@ -198,7 +198,7 @@ class Downloading:
             if not source.url:
                 return await self._store_content(source, _text(source.output), "text/plain", store)
             if is_data_url(source.url):
-                threads = self._api.shared.files.threads
+                threads = self._api.shared.threads
                 content_type, content = await threads.run(read_data_url, source.url)
                 return await self._store_content(source, content, content_type, store)
             target = Target("result", host_of(source.url), source.output.out_task_id)

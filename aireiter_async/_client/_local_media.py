@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
@@ -12,7 +12,9 @@ from aireiter_async._media import read_local
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Output
 from aireiter_async.errors import AireiterError
-from aireiter_async.models._media import LocalMedia
+
+if TYPE_CHECKING:
+    from aireiter_async.models._media import LocalMedia
 
 
 @frozen
@@ -45,7 +47,7 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
             references.append(await _refer(api, media.source))
         else:
             side = api.settings.max_image_side
-            references.append(await api.shared.files.threads.run(read_media, media, side))
+            references.append(await api.shared.threads.run(read_media, media, side))
     return with_references(model, references)
 
 
@@ -69,7 +71,7 @@ def with_references(model: Any, references: Sequence[Reference]) -> SubmitReques
     return SubmitRequest(model.model_name, params)
 
 
-def read_media(media: LocalMedia, max_side: int | None) -> Reference:
+def read_media(media: "LocalMedia", max_side: int | None) -> Reference:
     """Read a file or bytes; it blocks.
 
     Raises:

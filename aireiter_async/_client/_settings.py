@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from aireiter_async._arguments import check_number
-from aireiter_async._media import check_size
+from aireiter_async._arguments import check_number, check_size
 from aireiter_async._poll import PollPolicy
 from aireiter_async._redact import Secret, hide
 from aireiter_async._retry import RetryPolicy

@@ -4,20 +4,23 @@ import asyncio
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from functools import partial
-from typing import Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
 from aireiter_async import events
-from aireiter_async._media import Files, Owners
 from aireiter_async._poll import Durations
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import Target
 from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._threads import Threads
 from aireiter_async._throttle import Slots, Throttle
 from aireiter_async._transport import CLOSED, Transport
 from aireiter_async.errors import AireiterError
+
+if TYPE_CHECKING:
+    from aireiter_async._media import Files, Owners
 
 _MAX_DONE: Final = 10_000
 
@@ -104,13 +107,26 @@ class Shared:
         self.transport = transport
         self.clock = clock
         self.set_limits(max_concurrency, max_rate)
-        self.files = Files()
-        self.sink_names = Owners(16_384)
+        self.threads = Threads()
         self.counters = Counters()
         self.durations = Durations()
         self.events = events.Dispatcher()
         self.responsive: set[str] = set()  # the base URLs that have responded as the API
         self._done: OrderedDict[str, None] = OrderedDict()  # the IDs counted most recently
+
+    @cached_property
+    def files(self) -> "Files":
+        """Saves results in directories."""
+        from aireiter_async._media import Files  # noqa: PLC0415 - for downloads only
+
+        return Files(self.threads)
+
+    @cached_property
+    def sink_names(self) -> "Owners":
+        """The results that own the latest names in sinks."""
+        from aireiter_async._media import Owners  # noqa: PLC0415 - for downloads only
+
+        return Owners(16_384)
 
     def set_limits(self, max_concurrency: int, max_rate: float | None) -> None:
         """Set how much is in flight at once, and per second; before the first exchange."""

@@ -68,7 +68,7 @@ class Submission:
         _log.debug("submit %s at %s: %s", request.out_task_id, self._api.host, request.model)
         try:
             if request.large:
-                self._body = await self._api.shared.files.threads.run(request.encode)
+                self._body = await self._api.shared.threads.run(request.encode)
             else:
                 self._body = request.encode()
             task = None

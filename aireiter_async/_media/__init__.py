@@ -5,7 +5,6 @@ from aireiter_async._media._files import Files, Owners
 from aireiter_async._media._formats import file_type, is_data_url
 from aireiter_async._media._local import (
     can_convert,
-    check_size,
     data_url,
     read_local,
     thumbnail,
@@ -14,7 +13,6 @@ from aireiter_async._media._names import NameTemplate, quote_name, safe_stem, st
 from aireiter_async._media._results import EXPIRED, Result, open_result
 from aireiter_async._media._saved import Digest, Saved, find_damaged
 from aireiter_async._media._sink import Sink
-from aireiter_async._media._threads import Threads
 
 __all__ = [
     "EXPIRED",
@@ -25,9 +23,7 @@ __all__ = [
     "Result",
     "Saved",
     "Sink",
-    "Threads",
     "can_convert",
-    "check_size",
     "data_url",
     "file_type",
     "find_damaged",

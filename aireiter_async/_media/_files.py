@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from aireiter_async._media._saved import Digest
-from aireiter_async._media._threads import Threads
+from aireiter_async._threads import Threads
 
 if sys.platform == "win32":  # pragma: no cover
 
@@ -59,14 +59,18 @@ class Files:
     """Saves results in directories, for a client and its views.
 
     Args:
+        threads: Runs what blocks.
         link: Creates a hard link; fails if the name is taken.
         remembered: The maximum number of files whose results are remembered.
     """
 
     def __init__(
-        self, link: Callable[[Path, Path], None] = os.link, remembered: int = 4096
+        self,
+        threads: Threads,
+        link: Callable[[Path, Path], None] = os.link,
+        remembered: int = 4096,
     ) -> None:
-        self.threads = Threads()
+        self._threads = threads
         self._link = link
         self._lock = threading.Lock()
         self._owners = Owners(remembered)
@@ -74,10 +78,6 @@ class Files:
     def adopt(self, path: Path, owner: Hashable) -> None:
         """Note that the file at *path*, if there is one, is the result of *owner*."""
         self._owners.add(_key(path), owner)
-
-    def close(self) -> None:
-        """Accept no more work."""
-        self.threads.close()
 
     async def save(
         self,
@@ -114,10 +114,10 @@ class Files:
             async for chunk in chunks:
                 buffer += chunk
                 if len(buffer) >= _BLOCK:
-                    await self.threads.run(partial.write, bytes(buffer))
+                    await self._threads.run(partial.write, bytes(buffer))
                     buffer.clear()
             names = _names(folder, stem, suffix)
-            return await self.threads.run(
+            return await self._threads.run(
                 self._finish, partial, bytes(buffer), names, owner, replace=replace
             )
         finally:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from attrs import frozen
 
+from aireiter_async._arguments import check_size
 from aireiter_async._media._formats import HEAD, describe_page, file_type
 from aireiter_async._media._images import convert, format_name
 
@@ -77,22 +78,6 @@ def thumbnail(path: Path, max_side: int = 400) -> str | None:
 def can_convert() -> bool:
     """Return whether the extra ``images`` is installed."""
     return find_spec("PIL") is not None
-
-
-def check_size(max_side: object, quality: object = 84) -> None:
-    """Check the size and quality options of images.
-
-    Raises:
-        TypeError: One is not an int.
-        ValueError: One is out of range.
-    """
-    for name, value, most in (("max_side", max_side, 65_535), ("quality", quality, 95)):
-        if value is None and name == "max_side":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-        if not 1 <= value <= most:
-            raise ValueError(f"{name} must be 1 to {most}, got {value}")
 
 
 def read_local(

@@ -23,7 +23,8 @@ from aireiter_async import (
     SubmitRequest,
 )
 from aireiter_async._batch._prices import price_kind
-from aireiter_async._media import NameTemplate, Threads
+from aireiter_async._media import NameTemplate
+from aireiter_async._threads import Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import CommandError, UsageError, reason, usage
 from aireiter_async.cli._favourites import Favourites

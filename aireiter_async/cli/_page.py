@@ -11,7 +11,8 @@ from time import monotonic
 from typing import Any, Final
 
 from aireiter_async import Ledger, LedgerError
-from aireiter_async._media import Threads, can_convert, thumbnail
+from aireiter_async._media import can_convert, thumbnail
+from aireiter_async._threads import Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._output import Output

@@ -1,8 +1,7 @@
 """Look up models by name, variant and channel."""
 
 import re
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType
@@ -53,7 +52,7 @@ def _find(name: str) -> type["Model"]:
     models = load()
     if name in models:
         return models[name]
-    raise UnknownModelError(name, tuple(get_close_matches(str(name)[:64].lower(), models)))
+    raise UnknownModelError(name, tuple(_get_close_matches(str(name)[:64].lower(), models)))
 
 
 def build(model: str, params: Mapping[str, Any]) -> "Model":
@@ -83,6 +82,12 @@ def build(model: str, params: Mapping[str, Any]) -> "Model":
     return instance
 
 
+def _get_close_matches(word: str, known: Iterable[str], n: int = 3) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415 - for errors only
+
+    return get_close_matches(word, list(known), n)
+
+
 def _require_mapping(model: str, params: object) -> None:
     if not isinstance(params, Mapping):
         raise TypeError(f"the parameters of {model} must be a mapping, got {short(params)}")
@@ -90,7 +95,7 @@ def _require_mapping(model: str, params: object) -> None:
 
 def _unknown(name: object, known: Sequence[str]) -> Problem:
     shown = name if isinstance(name, str) and re.fullmatch(r"\w{1,60}", name) else short(name)
-    nearest = get_close_matches(shown.lower(), known, n=1)
+    nearest = _get_close_matches(shown.lower(), known, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
     return Problem(shown, f"is not a parameter of this model; {hint}")
 
