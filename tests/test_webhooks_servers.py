@@ -149,6 +149,8 @@ async def test_four_processes_share_a_url(
                 await asyncio.sleep(0.1)
             calls = [post(f"{base}/images?prompt=heron-{n}") for n in range(20)]
             results = await asyncio.gather(*calls)
+            while len(service.callbacks_sent) < 20:  # noqa: ASYNC110 - the service sends them
+                await asyncio.sleep(0.1)
             process.send_signal(signal.SIGTERM)
             await process.wait()
         assert {status for status, _ in results} == {200}
