@@ -17,10 +17,12 @@ from aireiter_async import (
     BudgetExceededError,
     Ledger,
     Outcome,
+    PollPolicy,
     RateLimitError,
     RetryPolicy,
     SubmitRequest,
     TaskFailedError,
+    TaskNotFoundError,
     models,
 )
 from aireiter_async._batch._budget import Budget
@@ -602,6 +604,50 @@ async def test_what_may_have_been_sent_is_looked_for_without_credits(
         assert spent(service) == 8
 
 
+@pytest.mark.parametrize("faults", [(), (Fault.html(502), Fault.html(502))])
+@pytest.mark.parametrize("sent", [(), (0,), (0, 1)])
+async def test_a_new_request_may_come_before_those_of_unknown_price(
+    service: FakeService,
+    connect: Connect,
+    tmp_path: Path,
+    sent: tuple[int, ...],
+    faults: tuple[Fault, ...],
+) -> None:
+    """What an earlier run may have sent is looked up first, in case it shows the price."""
+    client = connect(retry=ONCE)
+    service.price, service.used_id = 2.0, "charge"
+    requests = asked(8, "m")
+    await doubt(tmp_path / "run.db", client, requests[:2], *sent)
+    service.script("query", *faults)
+    async with Ledger(tmp_path / "run.db") as ledger:
+        batch = client.run_many(requests[::-1], ledger=ledger, max_credits=30, window=1)
+        outcomes = await collect(batch)
+    assert len({charge.out_task_id for charge in service.charges}) == len(service.charges)
+    if not faults:
+        assert kinds(outcomes) == [None] * 8
+        assert spent(service) == 16
+    else:
+        assert kinds(outcomes)[:6] == [BudgetExceededError] * 6
+        assert "price of a m task is unknown" in str(outcomes[0].error)
+
+
+async def test_an_accepted_task_that_is_gone_may_have_cost_something(
+    service: FakeService, connect: Connect, tmp_path: Path
+) -> None:
+    """Without an estimate its price is unknown, and so nothing else is sent."""
+    service.estimates = False
+    client = connect(retry=ONCE)
+    requests = asked(2, "m")
+    async with Ledger(tmp_path / "run.db") as ledger:
+        await collect(client.submit_many(requests[:1], ledger=ledger))
+    async with FakeService(api_key=service.api_key) as other:
+        client = connect(base_url=other.url, retry=ONCE, polling=PollPolicy(first=0, grace=0))
+        async with Ledger(tmp_path / "run.db", rebind=True) as ledger:
+            batch = client.run_many(requests[::-1], ledger=ledger, max_credits=9, window=1)
+            assert kinds(await collect(batch)) == [BudgetExceededError, TaskNotFoundError]
+        assert other.charges == []
+
+
 async def test_what_is_found_counts(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
@@ -629,7 +675,7 @@ async def test_what_cannot_be_looked_for_stays_in_doubt(
     """Without credits, a request is not said to cost nothing while that is unknown."""
     client = connect(retry=ONCE)
     (out_task_id,) = await doubt(tmp_path / "run.db", client, asked(1, "m"))
-    service.script("query", Fault.html(502))
+    service.script("query", *[Fault.html(502)] * 2)
     async with Ledger(tmp_path / "run.db") as ledger:
         (outcome,) = await collect(client.run_many(asked(1, "m"), ledger=ledger, max_credits=0))
         assert isinstance(outcome.error, AmbiguousSubmitError)

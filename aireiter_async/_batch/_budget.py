@@ -18,6 +18,7 @@ from attrs import frozen
 from aireiter_async import models
 from aireiter_async._batch._prices import price_kind
 from aireiter_async._requests import SubmitRequest
+from aireiter_async._tasks import Task
 from aireiter_async.errors import AireiterError, BudgetExceededError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _SLACK: Final = 1e-9  # share of the limit: sums of fractions are inexact
 _QUIET: Final = 10.0  # seconds
+_LOOKUPS: Final = 20  # tasks of a kind that are looked up to learn its price
+_UNCERTAIN: Final = frozenset({"intended", "uncertain"})  # the service may not have the task
+_OPEN: Final = _UNCERTAIN | {"submitted"}
 
 
 class Budget:
@@ -59,6 +63,7 @@ class Budget:
         self._open_uncounted = 0  # those with an open reservation
         self._waiting: dict[tuple[str, bool], deque[_Waiter]] = {}
         self._included: set[Path] = set()
+        self._absent: set[str] = set()  # IDs of earlier runs that the service does not have
         self._charged = 0.0  # known charges since this object was created
         self._losses = 0  # submits that may or may not have been charged
         self._pending = 0
@@ -82,22 +87,48 @@ class Budget:
     def __repr__(self) -> str:
         return f"<Budget: {self.committed:g} of {self._limit:g} credits>"
 
-    async def prepare(self, ledger: "Ledger | None") -> None:
-        """Include what earlier runs with a ledger have spent, once per ledger."""
+    async def prepare(self, ledger: "Ledger | None") -> "list[Unpriced]":
+        """Include what earlier runs with a ledger have spent, once per ledger.
+
+        Returns:
+            Tasks of earlier runs whose kind has no known price, so that no other task of unknown
+            price may be sent. Look them up, and pass the result to `learn_of`.
+        """
         if not models.loaded():
             await asyncio.to_thread(models.load)  # pragma: no cover - once per process
-        if ledger is not None and ledger.path not in self._included:
-            self._included.add(ledger.path)
-            async for row in ledger.rows():
-                self.include(row)
+        if ledger is None or ledger.path in self._included:
+            return []
+        self._included.add(ledger.path)
+        found: dict[str, list[Unpriced]] = {}
+        async for row in ledger.rows():
+            kind = self.include(row)
+            known = found.setdefault(kind, [])
+            if kind not in self._prices and row["state"] in _OPEN and len(known) < _LOOKUPS:
+                uncertain = row["state"] in _UNCERTAIN
+                known.append(Unpriced(row["out_task_id"], row["model"], kind, uncertain))
+        return [each for kind in found if kind not in self._prices for each in found[kind]]
 
-    def include(self, row: Mapping[str, Any]) -> None:
-        """Count a task of an earlier run, given as a row of `Ledger.rows`."""
+    def learn_of(self, unpriced: "Unpriced", task: Task | None) -> None:
+        """Learn from a task of an earlier run; None: the service has no such task."""
+        if task is not None:
+            self._learn(unpriced.kind, task.credits_used or task.estimated_credits)
+        elif unpriced.uncertain:
+            self._absent.add(unpriced.out_task_id)
+            self._count(unpriced.kind, -1)
+
+    def forget(self, out_task_id: str) -> bool:
+        """Return whether `learn_of` was told that there is no such task, and forget it."""
+        absent = out_task_id in self._absent
+        self._absent.discard(out_task_id)
+        return absent
+
+    def include(self, row: Mapping[str, Any]) -> str:
+        """Count a task of an earlier run, given as a row of `Ledger.rows`; return its kind."""
         kind = price_kind(row["model"], row["params"])
         estimate: float | None = row["estimated_credits"] or None
         if row["state"] in {"failed", "refused"}:
             self._learn(kind, estimate)
-            return
+            return kind
         cost: float | None = row["credits_used"]
         if cost is None:
             cost = estimate
@@ -106,6 +137,7 @@ class Budget:
         else:
             self._committed += cost
             self._learn(kind, cost)
+        return kind
 
     async def reserve(self, request: SubmitRequest, *, maybe_sent: bool = False) -> "Reservation":
         """Reserve the price of a task before it is submitted.
@@ -438,6 +470,23 @@ class NullReservation:
 
 
 NO_RESERVATION: Final = NullReservation()
+
+
+@frozen
+class Unpriced:
+    """A task of an earlier run, of a kind without a known price.
+
+    Attributes:
+        out_task_id: Its ID.
+        model: Its model.
+        kind: Its kind.
+        uncertain: Whether the service may not have it.
+    """
+
+    out_task_id: str
+    model: str
+    kind: str
+    uncertain: bool
 
 
 @frozen

@@ -4,6 +4,7 @@ With a ledger, the state that an earlier run recorded decides what remains to be
 done: nothing, waiting, or reconciling with the service first.
 """
 
+import asyncio
 import errno
 import json
 import sys
@@ -15,7 +16,13 @@ from urllib.parse import urlsplit
 
 from attrs import define, evolve, frozen
 
-from aireiter_async._batch._budget import NO_RESERVATION, Budget, NullReservation, Reservation
+from aireiter_async._batch._budget import (
+    NO_RESERVATION,
+    Budget,
+    NullReservation,
+    Reservation,
+    Unpriced,
+)
 from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
@@ -47,6 +54,7 @@ from aireiter_async.models._errors import LocalMediaError
 
 if TYPE_CHECKING:
     from aireiter_async._client._downloading import Downloading
+    from aireiter_async._client._local_media import Embedding
     from aireiter_async._media import NameTemplate, Saved, Sink
     from aireiter_async.stores import IdempotencyStore
 
@@ -125,6 +133,7 @@ class _Item:
         files: The saved files, as the ledger records them.
         reservation: Its share of the budget.
         error: Why it failed.
+        embedding: The outputs of earlier tasks in its request, if any.
     """
 
     index: int
@@ -136,6 +145,7 @@ class _Item:
     files: tuple[Mapping[str, Any], ...] = ()
     reservation: Reservation | NullReservation = NO_RESERVATION
     error: Exception | None = None
+    embedding: "Embedding | None" = None
 
 
 class Items:
@@ -189,7 +199,17 @@ class Items:
             service = _service(self._api.settings.base_url)
             self._batch = await self._journal.begin(service, self.events)
         if self._budget.limited:
-            await self._budget.prepare(ledger)
+            unpriced = await self._budget.prepare(ledger)
+            await asyncio.gather(*map(self._look_up, unpriced))
+
+    async def _look_up(self, unpriced: Unpriced) -> None:
+        """Tell the budget what the service knows of an earlier run's task: asking is free."""
+        task = Task(unpriced.out_task_id, TaskStatus.UNKNOWN, unpriced.model)
+        try:
+            found = await self._client.find(task)
+        except AireiterError:  # its price remains unknown
+            return
+        self._budget.learn_of(unpriced, found)
 
     def close(self) -> None:
         """Drop the batch's temporary records in the ledger."""
@@ -212,11 +232,7 @@ class Items:
             try:
                 request = as_request(*made) if type(made) is tuple else as_request(made)
             except LocalMediaError as error:
-                from aireiter_async._client._local_media import (  # noqa: PLC0415 - not for all
-                    embed_media,
-                )
-
-                request = await embed_media(self._api, error.model)
+                request = await self._embed(item, error.model)
             if self._options.identify is not None:
                 request = request.with_id(self._options.identify(value))
             item.request = request
@@ -248,6 +264,17 @@ class Items:
                 end(item.task, item.error or sys.exception())
         self._progress.move(item, "succeeded")
         return Success(index, value, item.request, item.task, paths, item.resumed, item.files)
+
+    async def _embed(self, item: _Item, model: Any) -> SubmitRequest:
+        """Return the request of a models instance with local media."""
+        from aireiter_async._client._local_media import (  # noqa: PLC0415 - not for all
+            read_media_of,
+        )
+
+        embedding = await read_media_of(self._api, model)
+        if embedding.refreshable:
+            item.embedding = embedding
+        return embedding.request()
 
     def _failure(self, item: _Item, error: Exception) -> Failure[Any]:
         item.error = error
@@ -378,9 +405,12 @@ class Items:
         """Reconcile with the service, then submit if the task is missing and the budget allows."""
         request = item.request
         if self._budget.limited:
+            absent = self._budget.forget(request.out_task_id)
             try:
-                await self._reserve(item, maybe_sent=True)
+                await self._reserve(item, maybe_sent=not absent)
             except BudgetExceededError:
+                if absent:
+                    raise
                 # The task may exist and be paid for, whatever the limit: querying is free.
                 wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
                 try:
@@ -423,6 +453,10 @@ class Items:
             if self._api.halted and not maybe_sent:  # else look it up, at least
                 raise self._not_submitted(item) from self.stopped
             while True:
+                if item.embedding is not None:  # only now: the URL of an output may expire
+                    fresh = await item.embedding.refresh(self._api)
+                    generated = item.request.generated
+                    item.request = fresh.with_id(item.request.out_task_id, generated=generated)
                 try:
                     task = await self._client.submit(
                         item.request,

@@ -41,14 +41,56 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
     Raises:
         ValueError: A medium cannot be read or sent.
     """
-    references: list[Reference] = []
-    for media in model.local_media():
-        if isinstance(media.source, Output):
-            references.append(await _refer(api, media.source))
-        else:
-            side = api.settings.max_image_side
-            references.append(await api.shared.threads.run(read_media, media, side))
-    return with_references(model, references)
+    embedding = await read_media_of(api, model)
+    return await embedding.refresh(api)
+
+
+async def read_media_of(api: Api, model: Any) -> "Embedding":
+    """Read the local files of a models instance, in a thread; ask nothing about outputs.
+
+    Raises:
+        ValueError: As in `embed_media`.
+    """
+    side, threads = api.settings.max_image_side, api.shared.threads
+    references = [
+        _refer(media.source, media.source.url or "")
+        if isinstance(media.source, Output)
+        else await threads.run(read_media, media, side)
+        for media in model.local_media()
+    ]
+    return Embedding(model, references)
+
+
+@frozen
+class Embedding:
+    """A models instance whose local media have become URLs.
+
+    Attributes:
+        model: The instance.
+        references: What replaces each of its local media.
+    """
+
+    model: Any
+    references: Sequence[Reference]
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether an output of an earlier task may have a fresh URL."""
+        return any(_is_known(media.source) for media in self.model.local_media())
+
+    def request(self) -> SubmitRequest:
+        """Return its request, with the URLs of outputs as they are known."""
+        return with_references(self.model, self.references)
+
+    async def refresh(self, api: Api) -> SubmitRequest:
+        """Return its request, with the URLs that outputs have now."""
+        references = [
+            _refer(media.source, await _fresh_url(api, media.source))
+            if _is_known(media.source)
+            else reference
+            for media, reference in zip(self.model.local_media(), self.references, strict=True)
+        ]
+        return with_references(self.model, references)
 
 
 def embed_files(model: Any, max_side: int | None) -> SubmitRequest:
@@ -92,9 +134,13 @@ def read_media(media: "LocalMedia", max_side: int | None) -> Reference:
     return Reference(found.url, found.identity, details)
 
 
-async def _refer(api: Api, output: Output) -> Reference:
-    """Return the URL of an output, and what identifies it."""
-    url = await _fresh_url(api, output)
+def _is_known(source: object) -> bool:
+    """Return whether *source* is an output whose task can be queried."""
+    return isinstance(source, Output) and source.out_task_id is not None
+
+
+def _refer(output: Output, url: str) -> Reference:
+    """Return the reference to an output, of which *url* is no part of the identity."""
     known = output.out_task_id
     return Reference(url, f"output:{known}:{output.number}" if known else url)
 
@@ -102,10 +148,8 @@ async def _refer(api: Api, output: Output) -> Reference:
 async def _fresh_url(api: Api, output: Output) -> str:
     """Return an output's current URL: the service fetches it after accepting the task."""
     known = output.url or ""
-    if output.out_task_id is None:
-        return known
     try:
-        task = await api.ask(output.out_task_id, None)
+        task = await api.ask(str(output.out_task_id), None)
     except AireiterError:  # the known URL may still work
         return known
     fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
