@@ -18,7 +18,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",
+    "sphinx_codeautolink",
     "sphinx_copybutton",
+    "links",
     "generated",
 ]
 exclude_patterns = ["_build"]
@@ -33,7 +35,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are documented in the class, once
-smartquotes = False  # -- begins an option
+smartquotes_action = "D"  # dashes, which napoleon writes as --
 default_role = "any"
 # Docstrings name parameters, attributes and Python's own things in single backquotes as well.
 suppress_warnings = ["ref.any"]
@@ -46,6 +48,14 @@ if os.environ.get("DOCS_ONLINE"):
         "aiohttp": ("https://docs.aiohttp.org/en/stable", None),
         "attrs": ("https://www.attrs.org/en/stable", None),
     }
+
+# The pages' Python blocks run in one session, with these names.
+codeautolink_global_preface = """
+import asyncio
+from aireiter_async import AsyncClient, models
+client = AsyncClient()
+"""
+codeautolink_concat_default = True
 
 html_theme = "furo"
 html_title = "aireiter_async"

@@ -78,6 +78,10 @@ def describe(cls: type[Model]) -> str:
     lines = [
         f"### {cls.MODEL}",
         "",
+        f"```{{py:class}} aireiter_async.models.{cls.__name__}",
+        ":no-typesetting:",
+        "```",
+        "",
         (inspect.getdoc(cls) or "").partition("\n")[0],
         f"[Documentation of the service]({cls.DOC}).",
         "",

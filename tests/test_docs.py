@@ -4,15 +4,18 @@ import ast
 import asyncio
 import inspect
 import logging
+import pkgutil
 import re
 import shlex
 from collections.abc import AsyncIterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 
+import aireiter_async
 from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._options import SubmitOptions
 from aireiter_async.testing import FakeService
@@ -99,3 +102,29 @@ def test_the_page_of_commands_is_complete(generated: Any) -> None:
         assert f"\n## aireiter {name}\n" in page
         for argument in generated.app[name].assemble_argument_collection(parse_docstring=True):
             assert argument.names == ("*",) or generated.option(argument) in page
+
+
+def test_the_api_reference_is_complete(generated: Any) -> None:
+    """Every public name has a directive, or its module is documented with its members."""
+    text = PAGES["api"] + generated.write_models()
+    directives = re.findall(
+        r"^(?:\.\. |```\{)(?:auto|py:)(\w+)(?:::|\}) aireiter_async\.?(\S*)((?:\n   .*)*)",
+        text,
+        re.MULTILINE,
+    )
+    documented = {name.rpartition(".")[2] for kind, name, _ in directives if kind != "module"}
+    modules = {name for kind, name, _ in directives if kind == "module"}
+    for kind, name, options in directives:
+        if kind == "module" and ":no-members:" not in options:
+            documented |= {*import_module(f"aireiter_async.{name}").__all__}
+    private = {"__main__", "cli", "report"}
+    public = [
+        module.name
+        for module in pkgutil.iter_modules(aireiter_async.__path__)
+        if not module.name.startswith("_") and module.name not in private
+    ]
+    assert modules == set(public)
+    for name in public:
+        names = getattr(import_module(f"aireiter_async.{name}"), "__all__")  # noqa: B009 - lazy
+        assert {*names} - documented == set()
+    assert {*aireiter_async.__all__} - documented - modules == {"__version__"}
