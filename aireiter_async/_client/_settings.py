@@ -70,19 +70,25 @@ def read_settings(  # noqa: PLR0913 - each is an option on its own
         raise TypeError(f"allow_http must be a bool, got {type(allow_http).__name__}")
     check_size(max_image_side)
     return Settings(
-        api_key=_read_key(api_key),
-        base_url=_read_base_url(base_url, allow_http=allow_http),
+        api_key=read_key(api_key),
+        base_url=read_base_url(base_url, allow_http=allow_http),
         timeout=check_number("timeout", timeout, above=0),
         connect_timeout=check_number("connect_timeout", connect_timeout, above=0),
         retry=retry,
         polling=polling,
-        user_agent=_read_user_agent(user_agent),
+        user_agent=read_user_agent(user_agent),
         allow_http=allow_http,
         max_image_side=max_image_side,
     )
 
 
-def _read_key(api_key: str | None) -> Secret:
+def read_key(api_key: str | None) -> Secret:
+    """Return the key: *api_key*, else the environment's.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is missing or cannot be a key; the error does not show it.
+    """
     key = hide(os.environ.get("AIREITER_API_KEY") if api_key is None else api_key)
     if key is None:
         raise ValueError(
@@ -102,7 +108,13 @@ def _read_key(api_key: str | None) -> Secret:
     return Secret(key)
 
 
-def _read_base_url(base_url: str | None, *, allow_http: bool) -> str:
+def read_base_url(base_url: str | None, *, allow_http: bool) -> str:
+    """Return the base URL without a trailing slash: *base_url*, the environment's or the default.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is not a URL that the key may be sent to.
+    """
     url = base_url
     if url is None:
         url = os.environ.get("AIREITER_BASE_URL") or DEFAULT_BASE_URL
@@ -136,7 +148,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _read_user_agent(user_agent: str | None) -> str:
+def read_user_agent(user_agent: str | None) -> str:
+    """Return the User-Agent: *user_agent*, or this package's own.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It cannot be sent.
+    """
     if user_agent is None:
         # The CDN rejects the default User-Agents of Python.
         return f"aireiter-async/{__version__} Python/{platform.python_version()}"

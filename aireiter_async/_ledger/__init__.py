@@ -1,7 +1,7 @@
 """Ledgers: the record of a batch in an SQLite file."""
 
 from aireiter_async._ledger._journal import Journal
-from aireiter_async._ledger._ledger import Ledger, journal_of
+from aireiter_async._ledger._ledger import Ledger, journal_of, verify
 from aireiter_async._ledger._store import Claim, Entry, LedgerState
 
-__all__ = ["Claim", "Entry", "Journal", "Ledger", "LedgerState", "journal_of"]
+__all__ = ["Claim", "Entry", "Journal", "Ledger", "LedgerState", "journal_of", "verify"]

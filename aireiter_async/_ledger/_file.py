@@ -145,6 +145,84 @@ else:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_RECORD: Final = struct.Struct("<4sQQI")  # magic, ledger, last, checksum
+_MAGIC: Final = b"ARLK"
+
+
+def _read_record(record: bytes, path: Path) -> tuple[int, int]:
+    """Return what the lock of *path* remembers: an ID of the ledger, and its last task."""
+    if not record:
+        return 0, 0
+    if record.startswith(b"SQLite"):
+        raise LedgerError(_OLD_FORMAT, str(path))
+    try:
+        magic, ledger, last, checksum = _RECORD.unpack(record)
+    except struct.error:
+        magic, ledger, last, checksum = b"", 0, 0, 0
+    if magic != _MAGIC or zlib.crc32(record[:-4]) != checksum:
+        raise LedgerError(f"{resolve(path).name}.lock is not a lock: delete it", str(path))
+    return ledger, last
+
+
+def _compare(remembered: tuple[int, int], salt: str, last: int, path: Path) -> None:
+    """Compare a lock's record with the ledger of *salt*, whose last task is *last*."""
+    lock = f"{resolve(path).name}.lock"
+    ledger, recorded = remembered
+    if recorded and ledger != zlib.crc32(salt.encode()):
+        raise LedgerError(
+            f"{lock} belongs to another ledger: delete it if this ledger is the right one",
+            str(path),
+        )
+    if last < recorded:
+        raise LedgerError(
+            f"the ledger has tasks up to number {last}, but {recorded} were recorded: it is "
+            "an old copy, or its -wal is missing. Restore the newest copy. Deleting "
+            f"{lock} overrides this check and may pay for the missing tasks again",
+            str(path),
+        )
+
+
+def read_lock(path: Path) -> tuple[int, int]:
+    """Return what the lock of *path* remembers, without taking it; zeros if there is none.
+
+    Raises:
+        LedgerError: The file is not a lock.
+    """
+    try:
+        record = Path(f"{resolve(path)}.lock").read_bytes()
+    except FileNotFoundError:
+        record = b""
+    return _read_record(record, path)
+
+
+def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, int]) -> bool:
+    """Check a ledger that is open for reading; return whether it has tables.
+
+    Args:
+        db: The ledger.
+        path: Its path.
+        remembered: What its lock remembered before it was opened.
+
+    Raises:
+        LedgerError: It is damaged, of another format, or has lost tasks.
+        sqlite3.Error: It cannot be read.
+    """
+    (application_id,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not (tables or application_id):
+        if remembered[1]:
+            raise _emptied(path)
+        return False
+    check_format(application_id, version, path)
+    (salt,) = db.execute("SELECT salt FROM batch").fetchone() or ("",)
+    _compare(remembered, salt, last_task(db), path)
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise corrupt_error(found.splitlines()[-1], path)
+    return True
+
+
 class Lock:
     """The lock beside a ledger, which also remembers the ledger's last task.
 
@@ -162,9 +240,6 @@ class Lock:
     Raises:
         LedgerError: Another process holds it, or the file is not a lock.
     """
-
-    _RECORD: Final = struct.Struct("<4sQQI")  # magic, ledger, last, checksum
-    _MAGIC: Final = b"ARLK"
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -201,17 +276,8 @@ class Lock:
                 time.sleep(_LOCK_WAIT)
         self.check()
         os.lseek(self._fd, 0, os.SEEK_SET)
-        record = os.read(self._fd, self._RECORD.size + 1)
-        if not record:
-            return
-        if record.startswith(b"SQLite"):
-            raise LedgerError(_OLD_FORMAT, str(self._path))
-        try:
-            magic, self._ledger, self.last, checksum = self._RECORD.unpack(record)
-        except struct.error:
-            magic = checksum = None
-        if magic != self._MAGIC or zlib.crc32(record[:-4]) != checksum:
-            raise LedgerError(f"{self._file.name} is not a lock: delete it", str(self._path))
+        record = os.read(self._fd, _RECORD.size + 1)
+        self._ledger, self.last = _read_record(record, self._path)
 
     def check(self) -> None:
         """Check that a second run would find the lock held.
@@ -236,25 +302,13 @@ class Lock:
         Raises:
             LedgerError: It is another ledger, or one that has lost tasks.
         """
-        lock, ledger = self._file.name, zlib.crc32(salt.encode())
-        if self.last and self._ledger != ledger:
-            raise LedgerError(
-                f"{lock} belongs to another ledger: delete it if this ledger is the right one",
-                str(self._path),
-            )
-        if last < self.last:
-            raise LedgerError(
-                f"the ledger has tasks up to number {last}, but {self.last} were recorded: it is "
-                "an old copy, or its -wal is missing. Restore the newest copy. Deleting "
-                f"{lock} overrides this check and may pay for the missing tasks again",
-                str(self._path),
-            )
-        self._ledger = ledger
+        _compare((self._ledger, self.last), salt, last, self._path)
+        self._ledger = zlib.crc32(salt.encode())
         self.remember(last)
 
     def remember(self, last: int) -> None:
         """Remember that the ledger's last task is number *last*."""
-        record = self._RECORD.pack(self._MAGIC, self._ledger, last, 0)[:-4]
+        record = _RECORD.pack(_MAGIC, self._ledger, last, 0)[:-4]
         os.lseek(self._fd, 0, os.SEEK_SET)
         record += zlib.crc32(record).to_bytes(4, "little")
         if os.write(self._fd, record) < len(record):

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from functools import partial
 from os import PathLike
@@ -12,7 +13,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from aireiter_async._ledger import _store
-from aireiter_async._ledger._file import check_format, corrupt_error, ledger_error, resolve
+from aireiter_async._ledger._file import (
+    check_contents,
+    check_format,
+    corrupt_error,
+    ledger_error,
+    read_lock,
+    resolve,
+)
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._store import Change, LedgerState
 from aireiter_async._tasks import Task
@@ -21,6 +29,7 @@ from aireiter_async.errors import AireiterError, LedgerError
 
 _PAGE: Final = 500  # rows read at once
 _ENDED: Final = frozenset({"completed", "failed", "downloaded"})
+_STEPS: Final = 1_000  # of SQLite's virtual machine, between two looks at the time
 
 
 class Ledger:
@@ -152,6 +161,43 @@ class Ledger:
 def journal_of(ledger: Ledger) -> Journal:
     """Return a ledger's journal, for batches; internal, hence not a method."""
     return ledger._journal  # noqa: SLF001
+
+
+def verify(
+    path: Path, seconds: float, *, now: Callable[[], float] = time.monotonic
+) -> dict[LedgerState, int] | None:
+    """Check a ledger completely, without changing it or taking its lock; blocks.
+
+    Args:
+        path: The file.
+        seconds: The longest time it may take.
+        now: Returns monotonic seconds.
+
+    Returns:
+        The number of tasks in each state; None if the time did not suffice.
+
+    Raises:
+        LedgerError: It is damaged, not a ledger, or has lost tasks.
+    """
+    end = now() + seconds
+    try:
+        remembered = read_lock(path)  # before the ledger, which may grow meanwhile
+        with closing(sqlite3.connect(f"{resolve(path).as_uri()}?mode=ro", uri=True)) as db:
+            db.set_progress_handler(lambda: now() > end, _STEPS)
+            if not check_contents(db, path, remembered):
+                return {}
+            last, read = 0, partial(_read_row, path=path)
+            while rows := _store.page(last, _PAGE, read)(db):
+                for last, row in rows:  # noqa: B007 - used for the next page
+                    if isinstance(row, LedgerError):
+                        raise row
+                if now() > end:
+                    return None
+            return _store.counts(db)
+    except (sqlite3.Error, OSError) as error:
+        if now() > end:
+            return None
+        raise ledger_error(error, path) from error
 
 
 def _read(path: Path, query: Change) -> Any:

@@ -56,6 +56,15 @@ class Proxies:
         return self._by_origin[origin]
 
 
+def find_proxy(url: str, proxy: str | None) -> Proxy | None:
+    """Return the proxy that requests for *url* use: *proxy*, else the environment's, if any.
+
+    Raises:
+        ValueError: *proxy* is not an http or https URL.
+    """
+    return Proxies(proxy, trust_env=True).find(URL(url))
+
+
 def _from_environment(origin: URL) -> Proxy | None:
     host = origin.raw_host or ""
     # On the proxy's machine, a loopback address would not be this machine.

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0: success; for a batch, all tasks succeeded.
-        1: the service or a task failed.
+        1: the service, a task or a check failed.
         2: invalid usage or input; nothing was sent.
         3: a batch was interrupted.
         4: a batch reached ``--max-credits``.

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from aireiter_async import __version__
 from aireiter_async.cli import _display
 from aireiter_async.cli._errors import UsageError
-from aireiter_async.cli._options import BatchOptions, Connection, SubmitOptions
+from aireiter_async.cli._options import BatchOptions, Connection, DoctorOptions, SubmitOptions
 from aireiter_async.cli._output import Output, OutputOptions
 from aireiter_async.cli._usage import describe_usage
 
@@ -42,6 +42,7 @@ _Output: TypeAlias = Annotated[
 ]
 _Submit: TypeAlias = Annotated[SubmitOptions, Parameter(name="*")]
 _Batch: TypeAlias = Annotated[BatchOptions, Parameter(name="*")]
+_Doctor: TypeAlias = Annotated[DoctorOptions, Parameter(name="*")]
 _Model: TypeAlias = Annotated[str, Parameter(name=("--model", "-m"), group="Arguments")]
 _Download: TypeAlias = Annotated[Path, Parameter(name=("--download", "-o"))]
 
@@ -50,6 +51,7 @@ _CONNECTION: Final = Connection()
 _OUTPUT: Final = OutputOptions()
 _SUBMIT: Final = SubmitOptions()
 _BATCH: Final = BatchOptions()
+_DOCTOR: Final = DoctorOptions()
 _HERE: Final = Path()
 
 _app = App(
@@ -59,9 +61,11 @@ _app = App(
 
     The API key is read from AIREITER_API_KEY. Without one, start with: aireiter demo
 
-    Exit status: 0 done, 1 the service or a task failed, 2 invalid usage or input, 3 a batch was
-    interrupted, 4 a batch reached --max-credits, 5 the account or this machine stopped a batch,
-    130 interrupted, 141 standard output was closed.
+    If something does not work: aireiter doctor
+
+    Exit status: 0 done, 1 the service, a task or a check failed, 2 invalid usage or input, 3 a
+    batch was interrupted, 4 a batch reached --max-credits, 5 the account or this machine stopped
+    a batch, 130 interrupted, 141 standard output was closed.
     """,
     version=f"aireiter_async {__version__}",
     default_parameter=Parameter(negative=(), show_default=False),
@@ -358,3 +362,31 @@ def balance(
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
     return Command(partial(_tasks.balance, connection, timeout=timeout), output)
+
+
+@_app.command(sort_key=10)
+def doctor(
+    *,
+    options: _Doctor = _DOCTOR,
+    connection: _Connection = _CONNECTION,
+    output: _Output = _OUTPUT,
+) -> Command:
+    """Find out why something does not work; costs nothing, unless --probe is used.
+
+    Example: aireiter doctor --download results --ledger prompts.csv.db
+
+    Experiment: aireiter doctor --probe nano_banana_v2 --max-credits 20 --yes
+
+    Checks the installation, the settings and where each comes from, DNS, TCP, TLS, the proxy,
+    whether the base URL is the API, the key, this machine's clock, the disk and the ledgers. The
+    output can be published as it is: it has no key, no password, no home directory and no prompt.
+    Exits with 1 if something is wrong.
+
+    Args:
+        options: What to check.
+        connection: The connection options.
+        output: The output options.
+    """
+    from aireiter_async.cli import _doctor  # noqa: PLC0415 - needs the network's modules
+
+    return Command(partial(_doctor.doctor, options, connection), output)

@@ -115,6 +115,41 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
     return grid
 
 
+_MARKS: Final = {
+    "ok": ("✓", "green"),
+    "warning": ("!", "bold yellow"),
+    "error": ("✗", "bold red"),
+    "skipped": ("-", "dim"),
+}
+
+
+def checks(rows: Iterable[tuple[str, str, str, str]]) -> View:
+    """Show the state, name, text and advice of checks: a mark each, and advice below the text."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for state, name, text, advice in rows:
+        mark, style = _MARKS[state]
+        grid.add_row(Text(mark, style), Text(clean(name)), Text(clean(text)))
+        if advice:
+            grid.add_row("", "", Text(f"-> {clean(advice)}", "bold"))
+    return grid
+
+
+def comparison(rows: Iterable[tuple[str, str, str, str]]) -> View:
+    """Show what was found next to what is assumed: rows of a state, a name and both texts."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid.add_column(no_wrap=True)
+    grid.add_column("fact", no_wrap=True, style="dim")
+    grid.add_column("found", overflow="fold", ratio=3, min_width=20)
+    grid.add_column("this client assumes", overflow="fold", ratio=2, min_width=20)
+    for state, *cells in rows:
+        mark, style = _MARKS[state]
+        grid.add_row(Text(mark, style), *(Text(clean(cell)) for cell in cells))
+    return grid
+
+
 def page(*parts: View) -> View:
     """Stack views, separated by empty lines."""
     shown: list[View] = []

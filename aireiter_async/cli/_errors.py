@@ -10,6 +10,8 @@ from aireiter_async import (
     AireiterError,
     AmbiguousSubmitError,
     APIError,
+    ConnectError,
+    ProtocolError,
     RequestTimeoutError,
     TaskFailedError,
     TaskTimeoutError,
@@ -143,6 +145,10 @@ def advice(error: Exception) -> str:
             text = recovery_hint(out_task_id)
         case RequestTimeoutError():  # --timeout is for the whole command
             text = "try again"
+        case ConnectError() | ProtocolError():
+            text = (
+                f"{with_options(error.advice) or 'try again'}; to find the cause: aireiter doctor"
+            )
         case AireiterError():
             text = with_options(error.advice)
         case UnknownModelError():

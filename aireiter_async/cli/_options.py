@@ -244,6 +244,27 @@ class BatchOptions:
             raise UsageError(f"--max-rate must be more than 0, got {self.max_rate:g}")
 
 
+@frozen(kw_only=True)
+class DoctorOptions:
+    """What the doctor checks.
+
+    Attributes:
+        download: The directory that results would be saved in; default: the current
+            directory.
+        ledger: A ledger to check; default: those in these directories.
+        probe: Find out what the service does not document, with one or two tasks of
+            this model, which are charged.
+        yes: With --probe, spend the credits without asking.
+        max_credits: With --probe, maximum credits to spend.
+    """
+
+    download: Annotated[Path | None, _DOWNLOAD] = None
+    ledger: Path | None = None
+    probe: str | None = None
+    yes: bool = False
+    max_credits: float | None = None
+
+
 def check_numbers(**numbers: float | None) -> None:
     """Check options that must be at least 0, or 1 if they are integers.
 

@@ -1,0 +1,482 @@
+"""The doctor's checks of the network: DNS, TCP, proxy, TLS, and what responds at the other end.
+
+DNS to TLS are checked step by step with asyncio's streams; the API is asked once, through the
+transport that every command uses.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from attrs import define, field
+
+from aireiter_async import (
+    AireiterError,
+    AuthenticationError,
+    Balance,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    _wire,
+)
+from aireiter_async._envelope import Reply
+from aireiter_async._redact import Redactor, Secret
+from aireiter_async._transport import Proxy, Stream, Transport
+from aireiter_async.cli._checks import PORTS, Check, Problem, Setup, State, in_thread
+from aireiter_async.cli._display import number
+from aireiter_async.cli._errors import advice, summarize, with_options
+
+# What the response to one request shows, in this order.
+RESPONSES: Final = ("HTTP", "CDN", "API", "account", "clock")
+
+_NO_KEY: Final = "no-key-was-set"  # sent instead: the rejection shows whether this is the API
+_PATHS: Final = {
+    "submit": ("POST", _wire.SUBMIT_PATH),
+    "query": ("POST", _wire.QUERY_PATH),
+    "balance": ("GET", _wire.BALANCE_PATH),
+}
+_MAX_ADDRESSES: Final = 4
+_DAY: Final = 86_400
+_UNITS: Final = {"days": _DAY, "hours": 3_600, "minutes": 60}
+_EXPIRES_SOON: Final = 14 * _DAY
+_CLOCK_WARNING: Final = 60
+_CLOCK_ERROR: Final = 3_600
+_FORBIDDEN: Final = 403
+_PROXY_AUTHENTICATION: Final = 407
+_SUCCESSES: Final = range(200, 300)
+# OpenSSL's X509_V_ERR_ codes.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+_OTHER_NAME: Final = frozenset({62, 64})
+
+
+class Caller:
+    """Sends single requests to the API, with neither retries nor polling.
+
+    Args:
+        setup: The settings, which must be usable.
+        transport: The connection pool.
+        seconds: The longest time a request may take.
+        connect: The longest time to connect.
+    """
+
+    def __init__(self, setup: Setup, transport: Transport, seconds: float, connect: float) -> None:
+        self.transport = transport
+        self.seconds = seconds
+        self._setup = setup
+        self._connect = connect
+
+    async def call(self, endpoint: str, body: bytes | None = None, key: str | None = None) -> Reply:
+        """Send a request and return the response, whatever it is.
+
+        Args:
+            endpoint: ``submit``, ``query`` or ``balance``.
+            body: JSON, or None.
+            key: Another key than the user's.
+
+        Raises:
+            AireiterError: There was no complete response.
+        """
+        method, path = _PATHS[endpoint]
+        headers = {
+            "Authorization": Secret(f"Bearer {key or self._setup.api_key or _NO_KEY}"),
+            "Accept": "application/json",
+            "User-Agent": self._setup.user_agent or "",
+            **({} if body is None else {"Content-Type": "application/json"}),
+        }
+        url = f"{self._setup.base_url}{path}"
+        return await self.transport.exchange(self._route(method, url, headers), body)
+
+    def result(self, url: str, headers: Mapping[str, str]) -> Stream:
+        """Request a result, without the key; an async context manager."""
+        sent = {"User-Agent": self._setup.user_agent or "", "Accept-Encoding": "identity"}
+        return self.transport.stream(self._route("GET", "", sent), url, headers)
+
+    def _route(self, method: str, url: str, headers: Mapping[str, str]) -> Any:
+        return self.transport.route(
+            method, url, headers=headers, timeout=self.seconds, connect_timeout=self._connect
+        )
+
+    def redact(self, text: str) -> str:
+        """Return a text from a response without the key, which a relay may have echoed."""
+        return str(Redactor(self._setup.api_key or "").redact(text))
+
+
+@asynccontextmanager
+async def calling(
+    setup: Setup, proxy: str | None, context: ssl.SSLContext, seconds: float
+) -> AsyncGenerator[Caller, None]:
+    """Open a connection pool with the user's settings."""
+    transport = Transport(None, proxy=proxy, ssl=context)
+    try:
+        yield Caller(setup, transport, 2 * seconds, seconds)
+    finally:
+        await transport.close()
+
+
+@define
+class _Line:
+    """A connection to the service that is made step by step, each within *seconds*.
+
+    Attributes:
+        base_url: The service.
+        proxy: The proxy on the way, if any.
+        context: Verifies certificates.
+        seconds: The longest time of each step.
+        resolve: Resolves a name.
+    """
+
+    base_url: str
+    proxy: Proxy | None
+    context: ssl.SSLContext
+    seconds: float
+    resolve: Callable[..., Any]
+    _addresses: list[tuple[Any, ...]] = field(factory=list[tuple[Any, ...]], init=False)
+    _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = field(
+        default=None, init=False
+    )
+
+    @property
+    def target(self) -> tuple[str, str, int]:
+        """The scheme, host and port of the service."""
+        return _place(self.base_url)
+
+    @property
+    def first(self) -> tuple[str, str, int]:
+        """The scheme, host and port to connect to."""
+        return self.target if self.proxy is None else _place(self.proxy.url)
+
+    async def look_up(self) -> str:
+        """Resolve the name."""
+        _, host, port = self.first
+        try:
+            call = partial(self.resolve, host, port, type=socket.SOCK_STREAM)
+            found = await in_thread(call, self.seconds)
+        except TimeoutError:
+            raise Problem(f"no answer for {host} in {self.seconds:g} s", self._dns_advice) from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise Problem(f"{host} cannot be resolved: {reason}", self._dns_advice) from error
+        addresses = [str(each[4][0]) for each in found]
+        self._addresses = found[:_MAX_ADDRESSES]
+        if addresses == [host]:
+            return f"{host} is an address"
+        return f"{host} is {', '.join(addresses)}"
+
+    @property
+    def _dns_advice(self) -> str:
+        if self.proxy is not None:
+            return "check the proxy's name"
+        return (
+            "check --base-url and the network's DNS; where a network does not resolve this name, "
+            "use another DNS server, --proxy, or --base-url of a relay"
+        )
+
+    async def connect(self) -> str:
+        """Connect to one of the addresses."""
+        what = "" if self.proxy is None else "the proxy "
+        began = time.monotonic()
+        ends = await asyncio.gather(*map(self._connect, self._addresses))
+        took = (time.monotonic() - began) * 1000
+        opened = [end for end in ends if isinstance(end, tuple)]
+        problems = [end for end in ends if isinstance(end, str)]
+        for _, writer in opened[1:]:
+            await _close(writer)
+        if not opened:
+            firewall = "check the network, the firewall and the port in --base-url"
+            hint = firewall if self.proxy is None else "check that the proxy is running"
+            raise Problem(f"cannot connect to {what}{'; '.join(problems)}", hint)
+        self._streams = opened[0]
+        host, port, *_ = opened[0][1].get_extra_info("peername")
+        text = f"connected to {what}{_pair(host, port)} in {took:.0f} ms"
+        if problems:
+            hint = "connecting may take longer: check the network's IPv6"
+            raise Problem(f"{text}, but not to {'; '.join(problems)}", hint, "warning")
+        return text
+
+    async def _connect(
+        self, found: tuple[Any, ...]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | str:
+        host, port, *_ = found[4]
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await asyncio.open_connection(host, port)
+        except TimeoutError:
+            return f"{_pair(host, port)}: no answer in {self.seconds:g} s"
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            return f"{_pair(host, port)}: {reason}"
+
+    async def tunnel(self) -> str:
+        """Have the proxy connect to the service."""
+        scheme, host, port = self.target
+        assert self.proxy is not None  # noqa: S101 - otherwise there is no such step
+        reader, writer = self._open
+        async with self._within("the proxy"):
+            if self.first[0] == "https":
+                await writer.start_tls(self.context, server_hostname=self.first[1])
+            if scheme == "http":
+                return "the proxy passes http:// on without one"
+            place = _pair(host, port)
+            headers = {"Host": place, **self.proxy.headers}
+            lines = [f"CONNECT {place} HTTP/1.1", *(f"{k}: {v!s}" for k, v in headers.items())]
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                raise Problem("the proxy closed the connection", _PROXY_ADVICE) from None
+        words = head.split(maxsplit=2)
+        status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        if status in _SUCCESSES:
+            return f"the proxy connected to {place}"
+        hint = _PROXY_ADVICE
+        if status == _PROXY_AUTHENTICATION:
+            hint = "put the user name and password into its URL: http://USER:PASSWORD@HOST:PORT"
+        what = f"HTTP {status}" if status else "a response that is not HTTP"
+        raise Problem(f"the proxy refuses to connect to {place}: {what}", hint)
+
+    async def secure(self) -> str:
+        """Shake hands, and verify the certificate."""
+        scheme, host, _ = self.target
+        if scheme == "http":
+            return "not used: the base URL is http://"
+        _, writer = self._open
+        async with self._within("the service"):
+            await writer.start_tls(self.context, server_hostname=host)
+        connection = writer.get_extra_info("ssl_object")
+        certificate = connection.getpeercert()
+        left = ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()
+        issuer = dict(pair for pairs in certificate["issuer"] for pair in pairs)
+        by = issuer.get("organizationName") or issuer.get("commonName") or "an unnamed authority"
+        days = int(left // _DAY)
+        text = f"{connection.version()}, certificate by {by}, valid for {days} more days"
+        if left < _EXPIRES_SOON:
+            hint = "tell whoever runs the service to renew it"
+            raise Problem(text, hint, "warning")
+        return text
+
+    @property
+    def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        assert self._streams is not None  # noqa: S101 - the steps are in order
+        return self._streams
+
+    @asynccontextmanager
+    async def _within(self, who: str) -> AsyncGenerator[None, None]:
+        """Limit a step, and turn its errors into Problems."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                yield
+        except TimeoutError:
+            hint = "check the network, the firewall and the port"
+            raise Problem(f"no answer from {who} in {self.seconds:g} s", hint) from None
+        except ssl.SSLCertVerificationError as error:
+            code, reason = error.verify_code, error.verify_message
+            text = f"the certificate of {who} is not valid: {reason}"
+            raise Problem(text, _certificate_advice(code)) from error
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            hint = "check that the port speaks TLS, and that nothing on the way blocks it"
+            raise Problem(f"the TLS handshake with {who} failed: {reason}", hint) from error
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            await _close(self._streams[1])
+
+
+_PROXY_ADVICE: Final = "ask whoever runs the proxy, or use another one with --proxy"
+
+
+def _certificate_advice(code: int) -> str:
+    if code == _EXPIRED:
+        return "if this machine's date is right, tell whoever runs the service to renew it"
+    if code == _NOT_YET_VALID:
+        return "check this machine's date"
+    if code in _OTHER_NAME:
+        return "check the host in --base-url: the certificate is for another one"
+    text = "a proxy, virus scanner or relay may have an authority of its own"
+    hint = "set SSL_CERT_FILE to a file with its certificate"
+    present = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    return f"{text}: {f'check {present[0]}, which is set' if present else hint}"
+
+
+def _place(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme]
+
+
+def _pair(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()  # TLS would wait for the other end
+    # Not wait_closed(), which never returns after a handshake that failed.
+    await asyncio.sleep(0)
+
+
+async def check_network(
+    setup: Setup,
+    caller: Caller,
+    context: ssl.SSLContext,
+    seconds: float,
+    resolve: Callable[..., Any] = socket.getaddrinfo,
+) -> list[Check]:
+    """Check the way to the service, and what responds there.
+
+    Args:
+        setup: The settings, which must be usable.
+        caller: Sends the request.
+        context: Verifies certificates.
+        seconds: The longest time of each step.
+        resolve: Resolves names.
+    """
+    line = _Line(setup.base_url or "", setup.proxy, context, seconds, resolve)
+    steps: dict[str, Callable[[], Awaitable[str]]] = {"DNS": line.look_up, "TCP": line.connect}
+    if setup.proxy is not None:
+        steps["tunnel"] = line.tunnel
+    steps["TLS"] = line.secure
+    checks: list[Check] = []
+    failed = ""
+    try:
+        for name, step in steps.items():
+            checks.append(skip(name, failed) if failed else await _run(name, step))
+            if checks[-1].state == "error":
+                failed = name
+    finally:
+        await line.close()
+    if failed:
+        return [*checks, *(skip(name, failed) for name in RESPONSES)]
+    return [*checks, *await _ask(setup, caller)]
+
+
+def skip(name: str, cause: str) -> Check:
+    """Return the check *name*, which could not be made because *cause* failed."""
+    return Check(name=name, state="skipped", text=f"skipped: depends on {cause}")
+
+
+async def _run(name: str, step: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(name=name, text=await step())
+    except Problem as problem:
+        return Check(name=name, state=problem.state, text=problem.text, advice=problem.advice)
+
+
+async def _ask(setup: Setup, caller: Caller) -> list[Check]:
+    """Ask for the balance, and judge the response."""
+    began = time.monotonic()
+    try:
+        reply = await caller.call("balance")
+    except AireiterError as error:
+        first, *rest = RESPONSES
+        text, hint = summarize(error), "check the network and the proxy, then try again"
+        checks = [Check(name=first, state="error", text=text, advice=hint)]
+        return checks + [skip(name, first) for name in rest]
+    return judge(setup, reply, time.monotonic() - began)
+
+
+def judge(setup: Setup, reply: Reply, took: float) -> list[Check]:
+    """Return what the response to a balance request shows: one check for each of `RESPONSES`.
+
+    Args:
+        setup: The settings that the request was sent with.
+        reply: The response.
+        took: Seconds from the request to the response.
+    """
+    try:
+        read: Balance | AireiterError = _wire.read_balance(reply)
+    except AireiterError as error:
+        read = error
+    kind = reply.headers.get("Content-Type", "no type").partition(";")[0]
+    server = reply.headers.get("Server", "unnamed")
+    text = f"HTTP {reply.status}, {kind}, in {took * 1000:.0f} ms; server: {server}"
+    cdn, api = _judge_cdn(reply), _judge_api(setup, read)
+    if cdn.state == "error":
+        api = skip("API", "CDN")
+    account = _judge_account(setup, read) if api.state != "error" and cdn.state == "ok" else None
+    return [
+        Check(name="HTTP", text=text),
+        cdn,
+        api,
+        account or skip("account", "CDN" if cdn.state == "error" else "API"),
+        _judge_clock(reply, took),
+    ]
+
+
+def _judge_cdn(reply: Reply) -> Check:
+    page = reply.body.lstrip()[:1] == b"<"
+    if page and (reply.status == _FORBIDDEN or "cf-mitigated" in reply.headers):
+        text = f"the CDN rejects this program: HTTP {reply.status} with a page"
+        hint = (
+            "try another --user-agent; if that does not help, it rejects this network: use another "
+            "one, or --proxy"
+        )
+        return Check(name="CDN", state="error", text=text, advice=hint)
+    return Check(name="CDN", text="does not reject this program")
+
+
+def _judge_api(setup: Setup, read: Balance | AireiterError) -> Check:
+    path = urlsplit(setup.base_url or "").path
+    match read:
+        case ProtocolError():
+            hint = with_options(read.advice) or "check --base-url"
+            if path.strip("/"):
+                hint = f"the client appends /api/openapi itself: drop {path} from the base URL"
+            text = f"{read.message} (HTTP {read.status})"
+            return Check(name="API", state="error", text=with_options(text), advice=hint)
+        case RateLimitError() | ServerError():
+            state: State = "warning" if isinstance(read, RateLimitError) else "error"
+            return Check(name="API", state=state, text=summarize(read), advice=advice(read))
+        case _:
+            return Check(name="API", text="the base URL is the API")
+
+
+def _judge_account(setup: Setup, read: Balance | AireiterError) -> Check:
+    if setup.api_key is None:
+        return skip("account", "API key")
+    match read:
+        case Balance():
+            free = sum(quota.remaining or 0 for quota in read.free_quotas)
+            text = f"the key is accepted; {number(read.credits)} credits"
+            if free:
+                text += f", {number(free)} free tasks"
+            if read.credits <= 0 and not free:
+                hint = "top up the account at https://aireiter.com"
+                return Check(name="account", state="warning", text=text, advice=hint)
+            return Check(name="account", text=text)
+        case RateLimitError():
+            return skip("account", "API")
+        case AuthenticationError():
+            text, hint = f"the key is not accepted: {summarize(read)}", advice(read)
+        case _:
+            text, hint = f"the balance was refused: {summarize(read)}", advice(read)
+    return Check(name="account", state="error", text=text, advice=hint)
+
+
+def _judge_clock(reply: Reply, took: float) -> Check:
+    """Compare this machine's clock with the response's, which has whole seconds."""
+    try:
+        there = parsedate_to_datetime(reply.headers["Date"]).timestamp()
+        there += float(reply.headers.get("Age", 0))  # a cached response
+    except (KeyError, ValueError, TypeError):
+        return Check(name="clock", state="skipped", text="skipped: the response has no Date")
+    offset = reply.received_at - took / 2 - (there + 0.5)
+    size = abs(offset)
+    if size < _CLOCK_WARNING:
+        return Check(name="clock", text="agrees with the service's within a minute")
+    unit = next((unit for unit in _UNITS if size >= 0.95 * _UNITS[unit]), "minutes")
+    shown = f"{size / _UNITS[unit]:.1f} {unit}"
+    return Check(
+        name="clock",
+        state="error" if size >= _CLOCK_ERROR else "warning",
+        text=f"this machine's is {shown} {'ahead of' if offset > 0 else 'behind'} the service's",
+        advice="set this machine's clock: certificates and signed URLs depend on it",
+    )
