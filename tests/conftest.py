@@ -34,8 +34,11 @@ AT_ONCE = PollPolicy(first=0, step=0, cap=0, grace=0)
 Answer = Callable[[bytes], bytes | tuple[bytes, ...]]
 
 # The default run is quick and repeatable; `nox -s soak` looks further.
-hypothesis.settings.register_profile("quick", max_examples=80, deadline=None, derandomize=True)
-hypothesis.settings.register_profile("soak", max_examples=1000, deadline=None)
+ANY_PACE = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("quick", ANY_PACE, max_examples=80, derandomize=True)
+hypothesis.settings.register_profile("soak", ANY_PACE, max_examples=1000)
 hypothesis.settings.load_profile("quick")
 
 

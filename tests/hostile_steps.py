@@ -10,6 +10,7 @@ import aireiter_async
 
 T = TypeVar("T")
 OnSuspend = Callable[[Any], None]
+OnResume = Callable[[], None]
 
 _OURS = str(Path(aireiter_async.__file__).parent)
 _MOST_STEPS = 500
@@ -18,14 +19,18 @@ _MOST_STEPS = 500
 class _Steps(Generic[T]):
     """Awaits a coroutine, and tells of each of its suspensions what it waits for."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend, on_resume: OnResume
+    ) -> None:
         self._coroutine = coroutine
         self._on_suspend = on_suspend
+        self._on_resume = on_resume
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Step the coroutine."""
         error: BaseException | None = None
         while True:
+            self._on_resume()
             try:
                 awaited = (
                     self._coroutine.send(None) if error is None else self._coroutine.throw(error)
@@ -41,9 +46,11 @@ class _Steps(Generic[T]):
                 error = thrown
 
 
-async def stepped(coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend) -> T:
+async def stepped(
+    coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend, on_resume: OnResume = lambda: None
+) -> T:
     """Await *coroutine*, and tell *on_suspend* of what it waits for each time that it does."""
-    return await _Steps(coroutine, on_suspend)
+    return await _Steps(coroutine, on_suspend, on_resume)
 
 
 class Blow:

@@ -1,6 +1,7 @@
 """A clock that only sleeping moves, and clients that live by it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -32,6 +33,19 @@ class Clock:
         self.slept.append(seconds)
         self.now += seconds
         return 0.0
+
+
+def leaping() -> Callable[[float], None]:
+    """Return a function that moves the clock of the running loop ahead by some seconds."""
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    tell = loop.time
+    setattr(loop, "time", lambda: tell() + ahead)  # noqa: B010 - a method, for mypy
+
+    def leap(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    return leap
 
 
 class ClientClock(_shared.Clock):

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
+from tests.hostile_time import leaping
+
 Script = Callable[["Peer", asyncio.StreamWriter], Awaitable[None]]
 
 # SO_LINGER on, for 0 seconds: closing then sends RST instead of FIN.
@@ -41,14 +43,12 @@ def drip(drop: bytes) -> Script:
     """Send *drop* over and over, once a second by the loop's clock, which nothing else moves."""
 
     async def script(peer: "Peer", writer: asyncio.StreamWriter) -> None:
-        loop, passed = asyncio.get_running_loop(), 0.0
-        tell = loop.time
-        setattr(loop, "time", lambda: tell() + passed)  # noqa: B010 - a method, for mypy
+        leap = leaping()
         while True:
             writer.write(drop)
             await writer.drain()
             peer.sent += len(drop)
-            passed += 1.0
+            leap(1.0)
             for _ in range(3):
                 await asyncio.sleep(0)
 

@@ -28,6 +28,7 @@ from aireiter_async import (
     models,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_time import Clock
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -241,24 +242,23 @@ async def test_bad_arguments_are_rejected_at_the_call(
 async def test_a_wide_window_needs_few_connections(
     service: FakeService, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A thousand tasks outstanding share a handful of connections."""
+    """Hundreds of outstanding tasks share a handful of connections."""
     caplog.set_level(logging.WARNING)
     client = connect(max_concurrency=8)
     service.durations = 60
     polling = PollPolicy(first=61, step=1, jitter=0)
-    batch = client.with_options(polling=polling).run_many(asked(1000), window=1000)
+    batch = client.with_options(polling=polling).run_many(asked(400), window=400)
     outcomes = await collect(batch)
     assert all(outcome.ok for outcome in outcomes)
     assert service.peak_connections <= 8
 
 
-async def test_a_service_with_a_pace_serves_the_whole_batch() -> None:
-    """With 64 slots and a limit of 400 per second all complete, none at the end of its attempts."""
-    polling = PollPolicy(first=0, step=0.05, grace=0)
-    async with (
-        FakeService(max_rate=400, burst=20, used_id="charge") as service,
-        AsyncClient(service.api_key, base_url=service.url, polling=polling) as client,
-    ):
+async def test_a_service_with_a_rate_limit_serves_the_whole_batch(
+    connect: Connect, clock: Clock
+) -> None:
+    """With 64 slots and a limit of 400 per second all complete, none with its last attempt."""
+    async with FakeService(max_rate=400, burst=20, used_id="charge", clock=clock) as service:
+        client = connect(api_key=service.api_key, base_url=service.url, retry=RetryPolicy())
         outcomes = await collect(client.submit_many(asked(600)))
         assert all(outcome.ok for outcome in outcomes)
         # Those of the first moment, when nothing was known: at most one for each slot and a few.

@@ -93,7 +93,7 @@ async def grown(path: Path, few: int, many: int) -> float:
     return (peaks[1] - peaks[0]) * 1024 / MEGABYTE
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [10_000, pytest.param(200_000, marks=pytest.mark.soak)])
 async def test_memory_does_not_grow_with_the_batch(tmp_path: Path, count: int) -> None:
     """A large batch with ledger and budget peaks within 10 MB of one of 2,000."""
     assert await grown(tmp_path, 2000, count) < 10

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from aireiter_async import (
     TaskStatus,
 )
 from aireiter_async.testing import FakeService, Fault
-from tests.hostile_time import Clock
+from tests.hostile_time import Clock, leaping
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -26,23 +27,29 @@ def request() -> SubmitRequest:
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
-async def test_a_thousand_submits_over_fifty_connections() -> None:
-    """1,000 submits at once open at most 50 connections, and no timeout fires for those that queue.
+def has_received(service: FakeService, submits: int) -> bool:
+    return service.counts["/api/openapi/submit"] == submits
 
-    Each answer takes 60 ms: the last ones wait in the queue for longer than the timeout.
-    """
-    late = {Fault.delay(0.06).on("submit"): 1.0}
+
+async def test_a_thousand_submits_over_fifty_connections(until: Until) -> None:
+    """The last of 1,000 submits queue for 20 minutes; their timeout of 100 s starts with a slot."""
+    leap = leaping()
+    late = {Fault.delay(60).on("submit"): 1.0}
     async with (
         FakeService(faults=late, record=False) as service,
         AsyncClient(
             service.api_key,
             base_url=service.url,
             max_concurrency=50,
-            timeout=1.0,
+            timeout=100,
             retry=RetryPolicy(attempts=1, resubmit=False),
         ) as client,
     ):
-        tasks = await asyncio.gather(*(client.submit(request()) for _ in range(1000)))
+        submits = [asyncio.create_task(client.submit(request())) for _ in range(1000)]
+        for arrived in range(50, 1001, 50):
+            await until(partial(has_received, service, arrived))
+            leap(60)
+        tasks = await asyncio.gather(*submits)
         assert {task.status for task in tasks} == {TaskStatus.PENDING}
         assert len({charge.out_task_id for charge in service.charges}) == 1000
         assert len(service.charges) == 1000

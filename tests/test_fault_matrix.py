@@ -108,7 +108,7 @@ async def test_a_fault_before_acceptance(
     assert (client.stats.submitted, client.stats.settled) == (1, found)
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "charge"])
+@pytest.mark.parametrize("used_id", ["charge", pytest.param("refuse", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("second", AFTER)
 @pytest.mark.parametrize("first", ["lost", "500", "429", "HTML 502"])
 async def test_two_faults_in_a_row(

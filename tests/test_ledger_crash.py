@@ -124,7 +124,7 @@ COPIES = {"checkpoint", "close"}
 
 
 @pytest.mark.parametrize("death", DEATHS)
-@pytest.mark.parametrize("times", [8, pytest.param(48, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [4, pytest.param(48, marks=pytest.mark.soak)])
 async def test_a_batch_that_dies_in_sqlite_is_finished_without_paying_twice(
     service: FakeService, client: AsyncClient, die: Die, tmp_path: Path, death: str, times: int
 ) -> None:
@@ -151,4 +151,4 @@ async def test_a_batch_that_dies_in_sqlite_is_finished_without_paying_twice(
         assert sorted(outcome.index for outcome in outcomes) == list(range(12))
         assert [outcome.error for outcome in outcomes] == [None] * 12
         assert len(service.charges) == 12, (death, after)
-    assert killed > len(afters) * 3 // 4
+    assert killed >= len(afters) * 3 // 4

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aireiter_async import _wire, models
@@ -433,7 +433,6 @@ def test_a_broken_reply_is_not_believed_against_its_own_words(text: str) -> None
 
 
 # Bytes that leave the status readable: any but those of JSON's syntax.
-FUZZ = settings(suppress_health_check=[HealthCheck.too_slow])
 VALUE_BYTES = sorted({*range(256)} - {*b'"\\{}[],:'})
 JUNK = st.lists(st.sampled_from(VALUE_BYTES), min_size=1, max_size=4).map(bytes)
 SPOTS = [TEXT.encode().index(part) + 2 for part in (b"a \xe7", b"order_1", b"2026", b"6:05:41")]
@@ -441,7 +440,6 @@ FIELDS = ["task_id", "created_at", "completed_at", "credits_used", "input", "ext
 
 
 @given(st.sampled_from(SPOTS), JUNK, st.booleans())
-@FUZZ
 def test_bytes_within_a_value_do_not_matter(spot: int, junk: bytes, replace: bool) -> None:  # noqa: FBT001
     body = TEXT.encode()
     mutated = body[:spot] + junk + body[spot + len(junk) * replace :]
@@ -453,7 +451,6 @@ def test_bytes_within_a_value_do_not_matter(spot: int, junk: bytes, replace: boo
     st.lists(st.tuples(st.integers(0, len(TEXT.encode()) - 1), st.binary(max_size=3)), max_size=3),
     st.integers(0, 3),
 )
-@FUZZ
 def test_any_bytes_give_a_task_or_an_error(cuts: list[tuple[int, bytes]], drop: int) -> None:
     body = TEXT.encode()
     for place, junk in cuts:
@@ -562,7 +559,6 @@ def test_any_bytes_make_a_value_or_one_of_our_errors(
     st.dictionaries(st.sampled_from(["ok", "success", "message", "error", "x"]), VALUES),
     HEADERS,
 )
-@FUZZ
 def test_any_fields_beside_the_results_do_not_matter(
     fields: dict[str, Any], envelope: dict[str, Any], headers: dict[str, str]
 ) -> None:
