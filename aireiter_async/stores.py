@@ -377,7 +377,7 @@ WITH gone AS (
     DELETE FROM aireiter_claims
     WHERE out_task_id = $1 AND owner = $2 AND NOT accepted AND NOT taken_over
 )
-UPDATE aireiter_claims SET expires_at = '-infinity'
+UPDATE aireiter_claims SET expires_at = 'epoch'
 WHERE out_task_id = $1 AND owner = $2 AND NOT accepted AND taken_over
 """
 _LARGEST_GROUP: Final = 256

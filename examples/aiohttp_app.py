@@ -84,4 +84,9 @@ def application() -> web.Application:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Generate images for users.")
     parser.add_argument("--port", type=int, default=8000)
-    web.run_app(application(), host="127.0.0.1", port=parser.parse_args().port)
+    web.run_app(
+        application(),
+        host="127.0.0.1",
+        port=parser.parse_args().port,
+        shutdown_timeout=5.0,  # connections without a request would be waited for as well
+    )

@@ -242,7 +242,7 @@ class Pool:
     ("change", "claim"),
     [
         ("DELETE FROM aireiter_claims", FREE),
-        ("UPDATE aireiter_claims SET expires_at = '-infinity'", EXPIRED),
+        ("UPDATE aireiter_claims SET expires_at = 'epoch'", EXPIRED),
     ],
 )
 async def test_a_claim_that_ends_meanwhile_is_granted(pool: Any, change: str, claim: Claim) -> None:
