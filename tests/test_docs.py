@@ -22,6 +22,7 @@ from aireiter_async.testing import FakeService
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+FOREIGN = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 GENERATED = {"models", "cli"}  # at each build
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -53,6 +54,18 @@ async def test_every_block_runs(page: str, client: AsyncClient, service: FakeSer
             await running
     ids = [charge.out_task_id for charge in service.charges]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.integrations
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if FOREIGN.search(text)])
+async def test_blocks_of_other_frameworks_run(
+    page: str, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks marked as ``py`` need more than the package: here they are executed on their own."""
+    pytest.importorskip("fastapi")
+    monkeypatch.setenv("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")
+    for block in FOREIGN.findall(PAGES[page]):
+        exec(compile(block, page, "exec"), {"client": client})  # noqa: S102 - our own
 
 
 def test_the_pages_have_blocks() -> None:

@@ -59,6 +59,8 @@ _app = App(
     help="""
     Images, videos, music and lyrics from the AIReiter API: one task, or many.
 
+    Example: aireiter run nano_banana_v2 prompt="a cat" -o results
+
     The API key is read from AIREITER_API_KEY. Without one, start with: aireiter demo
 
     If something does not work: aireiter doctor
