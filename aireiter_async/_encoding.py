@@ -18,6 +18,8 @@ LARGE: Final = 65_536  # characters; encoding more would block the event loop
 _MAX_DEPTH: Final = 200
 _MAX_PATH: Final = 80
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
+_LEAVE_OUT: Final = "leave it out where there is no value"
+_PANDAS_EMPTY: Final = frozenset({"NAType", "NaTType"})
 _MANY_BITS: Final = 2_000  # below this, any sys.get_int_max_str_digits() will do
 _DATA_URI: Final = re.compile(
     r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[^,;\s]*)*,", re.ASCII | re.IGNORECASE
@@ -112,6 +114,16 @@ def encode_mapping(name: str, mapping: Mapping[str, Any]) -> Encoded:
     return Encoded(None, _copy(values, name))
 
 
+def check_values(name: str, values: Any) -> None:
+    """Raise an error that names the first value that JSON cannot represent.
+
+    Raises:
+        TypeError: There is such a value.
+        ValueError: It is NaN, an infinity, a lone surrogate or itself.
+    """
+    _copy(values, name)
+
+
 def _measure(value: object) -> int:
     """Return a value's approximate length in characters, and check that its keys are str."""
     if isinstance(value, str):
@@ -142,9 +154,10 @@ def _copy(value: Any, path: str, depth: int = 0) -> Any:
         return [_copy(each, f"{path}[{i}]", depth + 1) for i, each in enumerate(value)]
     kind = type(value)
     shown = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    remedy = _LEAVE_OUT if kind.__name__ in _PANDAS_EMPTY else _remedy(value)
     raise TypeError(
         f"{_short(path)} must be a JSON value (str, int, float, bool, None, list or dict), "
-        f"got {shown}: {_remedy(value)}"
+        f"got {shown}: {remedy}"
     )
 
 
@@ -163,7 +176,8 @@ def _text(value: str, path: str) -> str:
 def _number(value: float, path: str) -> float:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{_short(path)} must be a finite number, got {value}")
+            remedy = f": {_LEAVE_OUT}" if math.isnan(value) else ""
+            raise ValueError(f"{_short(path)} must be a finite number, got {value}{remedy}")
     elif value.bit_length() > _MANY_BITS:
         digits = sys.get_int_max_str_digits()
         if digits and value.bit_length() > 3 * digits:

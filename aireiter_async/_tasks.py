@@ -5,7 +5,7 @@ kept in ``raw``.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -15,6 +15,10 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
 OutputKind = Literal["image", "video", "audio", "text", "file"]
+
+
+_LONGEST_REPR = 2_000  # characters: results within their URLs have millions
+_LONGEST_OUTPUTS = 50_000
 
 
 class TaskStatus(StrEnum):
@@ -29,6 +33,16 @@ class TaskStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     UNKNOWN = "unknown"
+
+
+def _short_repr(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_REPR else f"<{text[:100]}... {len(text):,} characters>"
+
+
+def _outputs_repr(outputs: Sequence[object]) -> str:
+    text = repr(outputs)
+    return text if len(text) <= _LONGEST_OUTPUTS else f"<{len(outputs)} outputs>"
 
 
 @frozen
@@ -50,12 +64,12 @@ class Output:
         raw: The output as the service sent it.
     """
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=_short_repr)
     kind: OutputKind = "file"
-    cover_url: str | None = None
-    title: str | None = None
-    text: str | None = None
-    metadata: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
+    cover_url: str | None = field(default=None, repr=_short_repr)
+    title: str | None = field(default=None, repr=_short_repr)
+    text: str | None = field(default=None, repr=_short_repr)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], hash=False, repr=_short_repr)
     out_task_id: str | None = None
     number: int = 1
     raw: Any = field(default=None, eq=False, repr=False)
@@ -71,8 +85,8 @@ class ErrorDetail:
         message: The service's text, possibly in two languages.
     """
 
-    code: str
-    message: str
+    code: str = field(repr=_short_repr)
+    message: str = field(repr=_short_repr)
 
 
 @frozen
@@ -100,7 +114,7 @@ class Task:
     credits_used: float | None = None
     created_at: datetime | None = None
     completed_at: datetime | None = None
-    outputs: tuple[Output, ...] = ()
+    outputs: tuple[Output, ...] = field(default=(), repr=_outputs_repr)
     error: ErrorDetail | None = None
     raw: Any = field(default=None, eq=False, repr=False)
 

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from attrs import frozen
 
+from aireiter_async._encoding import check_values
 from aireiter_async.errors import StoreError
 
 __all__ = ["Claim", "IdempotencyStore", "PostgresStore", "SQLiteStore", "stable_id"]
@@ -101,8 +102,9 @@ def stable_id(namespace: str, *parts: Any) -> str:
         text = json.dumps(
             [namespace, *parts], sort_keys=True, separators=(",", ":"), allow_nan=False
         )
-    except TypeError as error:
-        raise TypeError(f"the parts of a stable ID must be JSON values: {error}") from None
+    except (TypeError, ValueError) as error:
+        check_values("parts", parts)  # raises an error that names the part
+        raise type(error)(f"parts cannot be JSON: {error}") from error  # pragma: no cover
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

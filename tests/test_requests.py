@@ -138,6 +138,10 @@ def endless() -> dict[str, Any]:
     return values
 
 
+class NAType:
+    """Pandas' value of an empty cell, by name."""
+
+
 def nested(depth: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(depth):
@@ -150,6 +154,7 @@ NO_JSON: list[tuple[Any, type[Exception], str]] = [
     (Path("a.png"), TypeError, r".x must be .*, got pathlib\.\w+Path: pass text, a URL or"),
     ({1, 2}, TypeError, r".x must be .*, got set: use list\(\)"),
     ({"a": [1, 1j]}, TypeError, r".x.a\[1\] must be .*, got complex: convert it"),
+    ({"a": NAType()}, TypeError, ".x.a must be .*NAType: leave it out where there is no value"),
     ([{"size": Scalar()}], TypeError, r".x\[0\].size must be .*Scalar: use \.tolist\(\)"),
     (datetime.now(UTC), TypeError, r".x must be .* got datetime.datetime: use \.isoformat\(\)"),
     ((date.max,), TypeError, r".x\[0\] must be .*, got datetime.date: use \.isoformat\(\)"),
@@ -158,7 +163,7 @@ NO_JSON: list[tuple[Any, type[Exception], str]] = [
     ({1: "a", "1": "b"}, TypeError, r"the keys of params.x must be str, got 1 \(int\): use '1'"),
     ([{None: 1}], TypeError, r"the keys of params.x\[0\] must be str, got None \(NoneType\)"),
     ({"a b": {(): 1}}, TypeError, r"the keys of params.x\['a b'\] must be str, got \(\)"),
-    ([math.nan], ValueError, r".x\[0\] must be a finite number, got nan"),
+    ([math.nan], ValueError, r".x\[0\] must be a finite number, got nan: leave it out where"),
     ({"a": -math.inf}, ValueError, ".x.a must be a finite number, got -inf"),
     ("a\ud800", ValueError, r".x must be Unicode .* lone surrogate \('\\ud800'\) at index 1"),
     ({"\udfff": 1}, ValueError, r"the key '\\udfff' of params.x must be Unicode text"),

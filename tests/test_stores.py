@@ -410,11 +410,24 @@ def test_a_stable_id_depends_on_its_parts_and_on_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "kind"), [(object(), TypeError), ({1, 2}, TypeError), (float("nan"), ValueError)]
+    ("part", "kind", "message"),
+    [
+        (object(), TypeError, r"parts\[1\] must be a JSON value"),
+        ({1, 2}, TypeError, r"parts\[1\] .* got set: use list\(\)"),
+        ({"n": [float("nan")]}, ValueError, r"parts\[1\]\.n\[0\] .* got nan: leave it out where"),
+        ({(1, 2): 3}, TypeError, r"keys of parts\[1\] must be str"),
+    ],
 )
-def test_a_part_that_is_no_json_is_rejected(part: object, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="JSON"):
-        stable_id("shop", part)
+def test_a_part_that_is_no_json_is_rejected(
+    part: object, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        stable_id("shop", 17, part)
+
+
+def test_parts_whose_keys_cannot_be_sorted_are_rejected() -> None:
+    with pytest.raises(TypeError, match="must be str, got 1"):
+        stable_id("shop", {"a": 1, 1: 2})
 
 
 async def test_workers_that_race_for_an_object_claim_it_once() -> None:

@@ -152,9 +152,22 @@ def test_what_a_notebook_saves_is_small_and_inert() -> None:
     outputs += [Output("javascript:alert(1)", "image"), Output("data:image/png;base64,AA", "image")]
     outputs += [Output("https://h/" + "&" * 3_900, "image", title=hostile)] * 20
     text = html(*outputs, raw=raw)
-    assert len(text.encode()) < 200_000
+    task = Task("a", TaskStatus.COMPLETED, outputs=tuple(outputs))
+    # A notebook saves both.
+    assert len(text.encode()) + len(repr(task)) < 200_000
     assert "<script" not in text
     assert "javascript" not in text
     assert "image, 4.0 MB: save it with client.download" in text
     assert 'src="data:image/png;base64,AA"' in text
     assert " more outputs" in text
+
+
+def test_the_repr_of_a_result_is_short() -> None:
+    signed = f"https://h/a.png?signature={'a' * 1000}"
+    long = Output("data:image/png;base64," + "A" * 4_000_000, "image", text="la " * 1000)
+    assert signed in repr(Output(signed))
+    assert "url=<'data:image/png;base64,AAAA" in repr(long)
+    assert "AAA... 4,000,024 characters>, kind='image'" in repr(long)
+    task = Task("a", TaskStatus.COMPLETED, outputs=(long,) * 3)
+    assert len(repr(task)) < 2_000
+    assert "outputs=<1000 outputs>" in repr(attrs.evolve(task, outputs=(long,) * 1000))
