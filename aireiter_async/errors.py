@@ -221,7 +221,7 @@ class ServerError(APIError):
 
 @define(slots=False)
 class AmbiguousSubmitError(AireiterError):
-    """A submit may or may not have been accepted, and the service could not be asked.
+    """A submit may or may not have been accepted, and the service could not be queried.
 
     Submitting again under another ID could pay twice. ``find(out_task_id)`` looks the
     task up; ``submit(request, out_task_id=error.out_task_id, maybe_sent=True)`` does

@@ -33,8 +33,8 @@ _RESTARTS: Final = 0.2  # share of the runs in which the service restarts
 
 # Of 100 exchanges, 4 lose their response; of 100 files, 4 are cut or not sent.
 _LOSSES: Final = {
-    Fault.lost_answer(): 0.02,
-    Fault.lost_answer(accepted=True): 0.02,
+    Fault.lost_response(): 0.02,
+    Fault.lost_response(accepted=True): 0.02,
     Fault.reset().on("result"): 0.02,
     Fault.truncated().on("result"): 0.02,
 }

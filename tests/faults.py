@@ -54,7 +54,7 @@ def _late(**options: Any) -> Fault:
 
 
 AMBIGUOUS: Final[dict[str, Ambiguity]] = {
-    "lost": Ambiguity(Fault.lost_answer, Transport),
+    "lost": Ambiguity(Fault.lost_response, Transport),
     "reset": Ambiguity(Fault.reset, Transport),
     "truncated": Ambiguity(Fault.truncated, Transport),
     "hang": Ambiguity(Fault.hang, RequestTimeoutError, slow=True),

@@ -262,13 +262,13 @@ async def test_a_service_with_a_rate_limit_serves_the_whole_batch(
         outcomes = await collect(client.submit_many(asked(600)))
         assert all(outcome.ok for outcome in outcomes)
         # Those of the first moment, when nothing was known: at most one for each slot and a few.
-        assert service.refusals[429] == client.stats.rate_limited <= 64 + 30
+        assert service.rejections[429] == client.stats.rate_limited <= 64 + 30
         assert len(service.charges) == 600
         assert max(service.posts(request.out_task_id) for request in asked(600)) < 5
 
 
 @BOTH
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "return", "charge"])
 @pytest.mark.parametrize("limit", [None, 1000])
 async def test_two_batches_share_a_client_and_a_ledger(
     service: FakeService,

@@ -131,7 +131,7 @@ async def test_a_batch_is_cancelled_twice_anywhere(
             directory.mkdir()
             blow = Blows(step, gap, late=late)
             async with FakeService(used_id="charge") as service, connect(service) as client:
-                service.script("submit", Fault.ok(), Fault.lost_answer(accepted=True))
+                service.script("submit", Fault.ok(), Fault.lost_response(accepted=True))
                 with counting(blow):
                     running = stepped(consume(kind, client, directory, blow), blow)
                     blow.task = asyncio.create_task(running)
@@ -163,7 +163,7 @@ def test_a_batch_is_interrupted_anywhere(
                     return await stepped(consume("run_many", client, directory), blow)
 
         with serving(FakeService(used_id="charge")) as service:
-            service.script("submit", Fault.ok(), Fault.lost_answer(accepted=True))
+            service.script("submit", Fault.ok(), Fault.lost_response(accepted=True))
             try:
                 asyncio.run(main(service, directory, blow))
             except KeyboardInterrupt:

@@ -271,7 +271,7 @@ async def test_a_submit_that_is_found_after_an_outage_is_not_sent_again(
 ) -> None:
     """A response that was lost while the service broke down belongs to a task that is there."""
     service.used_id = "charge"
-    service.script("submit", Fault.ok(), Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.ok(), Fault.lost_response(accepted=True))
     service.script("query", Fault.ok(), *[Fault.server_error()] * 20)
     batch = client.run_many(asked(5), window=1)
     assert [outcome.ok async for outcome in batch] == [True] * 5

@@ -176,7 +176,7 @@ async def test_the_limit_holds_whatever_the_service_tells(
     """Case 15: responses are lost, and the price comes from estimates, charges or the balance."""
     service.price, service.estimates = 3.0, estimates
     client = connect(retry=ONCE)
-    service.script("submit", Fault.ok(), *[Fault.lost_answer(accepted=True)] * lost)
+    service.script("submit", Fault.ok(), *[Fault.lost_response(accepted=True)] * lost)
     service.script("query", *[Fault.html(502)] * lost)
     outcomes = await collect(many(client, asked(150, "m"), max_credits=12))
     assert spent(service) == 12
@@ -591,7 +591,7 @@ async def test_what_may_have_been_sent_is_looked_for_without_credits(
     service.price, service.used_id = 2.0, "charge"
     requests = asked(7, "m")
     ids = await doubt(tmp_path / "run.db", client, requests[:6], 0, 1, 2, 4)
-    service.visible_after_looks = 3
+    service.visible_after_polls = 3
     for _ in range(2):
         async with Ledger(tmp_path / "run.db") as ledger:
             outcomes = await collect(many(client, requests, ledger=ledger))
@@ -716,7 +716,7 @@ async def test_a_lost_response_does_not_open_the_limit(
     service: FakeService, client: AsyncClient, tmp_path: Path, many: Any
 ) -> None:
     """Tasks whose response was lost tell no estimate: they count like the others of their kind."""
-    service.price, lost = 2.0, Fault.lost_answer(accepted=True)
+    service.price, lost = 2.0, Fault.lost_response(accepted=True)
     service.script("submit", lost, Fault.ok(), lost, Fault.ok(), lost)
     async with Ledger(tmp_path / "run.db") as ledger:
         await collect(client.submit_many(asked(2, "m"), ledger=ledger))
@@ -742,7 +742,7 @@ async def test_what_is_in_doubt_counts(
 ) -> None:
     """A task that may have been accepted by an earlier run counts before it is looked for again."""
     service.price = 2.0
-    service.script("submit", *[Fault.lost_answer(accepted=True)] * 2)
+    service.script("submit", *[Fault.lost_response(accepted=True)] * 2)
     service.script("query", *[Fault.html(502)] * 10)
     requests = [SubmitRequest("m", {}, f"task-{n}") for n in range(6)]
     async with Ledger(tmp_path / "run.db") as ledger:

@@ -176,7 +176,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open())
     @rule(data=st.data(), charged=st.booleans())
     def lose(self, data: st.DataObject, *, charged: bool) -> None:
-        """The response is lost, and the service cannot be asked."""
+        """The response is lost, and the service cannot be queried."""
         job = data.draw(st.sampled_from(self.open()))
         assert job.reservation is not None
         assert job.row is not None

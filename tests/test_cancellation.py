@@ -53,7 +53,7 @@ class World:
         stats = self.client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
         assert list(self.directory.rglob("*.part")) == []
-        self.service.visible_after_looks = 0
+        self.service.visible_after_polls = 0
         self.service._plan._scripts["balance"].clear()
         # Every slot is free, and all of them at once.
         self.service.script("balance", *[Fault.hang()] * SLOTS)
@@ -85,15 +85,15 @@ async def submit(world: World) -> Task:
 
 async def submit_lost(world: World) -> Task:
     """Submit where the response is lost and the task becomes visible late."""
-    world.service.visible_after_looks = 2
-    world.service.script("submit", Fault.lost_answer(accepted=True))
+    world.service.visible_after_polls = 2
+    world.service.script("submit", Fault.lost_response(accepted=True))
     return await world.client.submit(world.request)
 
 
 async def submit_twice(world: World) -> Task:
     """Submit where the first POST did not arrive, and a poll fails in passing."""
     world.service.script("submit", Fault.reset(), Fault.no_data(accepted=True))
-    world.service.script("query", Fault.server_error(), Fault.ok(), Fault.lost_answer())
+    world.service.script("query", Fault.server_error(), Fault.ok(), Fault.lost_response())
     return await world.client.submit(world.request)
 
 
@@ -116,7 +116,7 @@ async def wait(world: World) -> Task:
     world.service.script(
         "query",
         Fault.task_status("processing"),
-        Fault.lost_answer(),
+        Fault.lost_response(),
         Fault.too_many_requests(0.001),
         Fault.truncated(),
     )
@@ -288,7 +288,7 @@ async def test_a_batch_is_cancelled_anywhere(
         async with world() as here:
             path = here.directory / f"{step}.db"
             requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(2)]
-            here.service.script("submit", Fault.ok(), Fault.lost_answer(accepted=True))
+            here.service.script("submit", Fault.ok(), Fault.lost_response(accepted=True))
             blow = Blow(step, late=late)
 
             async def consume(

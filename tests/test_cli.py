@@ -107,7 +107,7 @@ def test_a_prompt_is_text(served: FakeService, aireiter: Run, value: str) -> Non
 
 
 def test_a_lost_response_costs_one_post(served: FakeService, aireiter: Run) -> None:
-    served.script("submit", Fault.lost_answer(accepted=True))
+    served.script("submit", Fault.lost_response(accepted=True))
     assert aireiter("submit", *VIDEO, "--id", "mine").status == 0
     assert (served.posts("mine"), len(served.charges)) == (1, 1)
 
@@ -427,11 +427,11 @@ def test_the_key_is_in_no_output(
 
 
 def test_debug_logs_what_happens(served: FakeService, aireiter: Run) -> None:
-    served.script("submit", Fault.lost_answer(accepted=True))
+    served.script("submit", Fault.lost_response(accepted=True))
     ran = aireiter("submit", *VIDEO, "--id", "mine", "--debug")
     assert ran.status == 0
     assert "info: " in ran.err
-    served.script("submit", Fault.lost_answer(accepted=True))
+    served.script("submit", Fault.lost_response(accepted=True))
     assert aireiter("submit", *VIDEO, "--id", "other").err == "submitting task other\n"
 
 
@@ -461,12 +461,12 @@ def test_half_a_character_leaves_a_document_valid(served: FakeService, aireiter:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "return", "charge"])
 @pytest.mark.parametrize("verb", ["submit", "run"])
 def test_an_interrupted_submit_is_repeated_as_it_says(
     served: FakeService,
     aireiter: Run,
-    used_id: Literal["refuse", "return", "charge"],
+    used_id: Literal["reject", "return", "charge"],
     number: signal.Signals,
     verb: str,
 ) -> None:
@@ -566,7 +566,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(
                 return super().write(text)
             raise OSError(errno.ENOSPC, "full")
 
-    served.script("submit", Fault.lost_answer(accepted=True))
+    served.script("submit", Fault.lost_response(accepted=True))
     monkeypatch.setattr(sys, "stderr", Full())
     ran = aireiter("submit", *VIDEO, "--id", "mine", "--debug", "--json")
     assert (ran.status, ran.document["out_task_id"]) == (0, "mine")

@@ -102,20 +102,20 @@ async def test_the_facts_are_a_table(
 
 
 USED = {
-    "refuse": ("rejected: out_task_id already exists (code 400)", 1),
+    "reject": ("rejected: out_task_id already exists (code 400)", 1),
     "return": ("returned: the first task, without a second charge", 1),
     "charge": ("charged again: the ID has two tasks now", 2),
 }
 
 
 @pytest.mark.parametrize(
-    ("refusal_form", "estimates"), [("seen", True), ("http", False), ("envelope", "zero")]
+    ("rejection_form", "estimates"), [("seen", True), ("http", False), ("envelope", "zero")]
 )
 @pytest.mark.parametrize("used_id", USED)
 async def test_used_ids_are_told_apart(
-    service: FakeService, probe: Probing, used_id: Any, refusal_form: Any, estimates: Any
+    service: FakeService, probe: Probing, used_id: Any, rejection_form: Any, estimates: Any
 ) -> None:
-    service.used_id, service.refusal_form, service.estimates = used_id, refusal_form, estimates
+    service.used_id, service.rejection_form, service.estimates = used_id, rejection_form, estimates
     service.durations, service.price = 30.0, 2.5
     found = await probe()
     text, charges = USED[used_id]
@@ -142,7 +142,7 @@ async def test_used_ids_are_told_apart_in_each_envelope(
 
 
 FREE = {
-    "refuse": (True, "rejected: out_task_id already exists (code 400)"),
+    "reject": (True, "rejected: out_task_id already exists (code 400)"),
     "return": (True, "returned: the first task, by its created_at; the balance did not change"),
     "charge": (True, "accepted as another task, by its created_at; the balance did not change"),
 }
@@ -152,7 +152,7 @@ FREE = {
 async def test_free_tasks_are_told_apart_by_their_times(
     service: FakeService, probe: Probing, used_id: Any
 ) -> None:
-    service.used_id, service.price, service.visible_after_looks = used_id, 0.0, 1
+    service.used_id, service.price, service.visible_after_polls = used_id, 0.0, 1
     assert (await probe())["used ID"] == FREE[used_id]
 
 
@@ -196,7 +196,7 @@ async def test_tasks_that_are_charged_at_their_end_are_counted(
         (99.0, 0, False, "not found within 60 s"),
     ],
 )
-@pytest.mark.parametrize("used_id", ["refuse", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "charge"])
 async def test_the_delay_until_a_task_is_visible_is_found(
     service: FakeService,
     probe: Probing,
@@ -206,7 +206,7 @@ async def test_the_delay_until_a_task_is_visible_is_found(
     holds: bool,  # noqa: FBT001 - a parameter
     text: str,
 ) -> None:
-    service.used_id, service.visible_after, service.visible_after_looks = used_id, seconds, looks
+    service.used_id, service.visible_after, service.visible_after_polls = used_id, seconds, looks
     found = await probe()
     assert found["visible"] == (holds, text)
     assert found.ran.status == (not holds)
@@ -222,7 +222,7 @@ async def test_the_delay_until_a_task_is_visible_is_found(
 async def test_the_shapes_of_errors_are_shown(
     service: FakeService, probe: Probing, form: Any
 ) -> None:
-    service.refusal_form = form
+    service.rejection_form = form
     found = await probe()
     status = {"seen": 200, "http": 400, "envelope": 200}[form]
     reply = '{"statusCode":400,"message":"Invalid model","ok":false}'
@@ -281,11 +281,11 @@ async def test_other_ends_of_the_second_submit(
 async def test_a_lost_response_to_the_first_submit(
     service: FakeService, probe: Probing, *, accepted: bool
 ) -> None:
-    service.script("submit", Fault.ok(), Fault.lost_answer(accepted=accepted))
+    service.script("submit", Fault.ok(), Fault.lost_response(accepted=accepted))
     found = await probe()
     assert len(service.charges) == accepted
     if accepted:
-        assert found["used ID"] == (True, USED["refuse"][0])
+        assert found["used ID"] == (True, USED["reject"][0])
         return
     state, text = found.verdict
     assert (state, found.ran.status) == ("error", 1)
@@ -311,7 +311,7 @@ async def test_failures_of_single_requests_do_not_lose_the_facts(
     found = await probe()
     assert found["statuses"] == (False, "pending, odd, processing, completed")
     assert found["credits"] == (True, "estimated 1, credits_used 1")
-    assert found["used ID"] == (True, USED["refuse"][0])
+    assert found["used ID"] == (True, USED["reject"][0])
     assert found.verdict == ("error", "wrong assumptions: statuses")
 
 
@@ -320,7 +320,7 @@ async def test_a_task_that_fails_or_never_ends(service: FakeService, probe: Prob
     found = await probe()
     assert found["Range"] == (None, "not known: there is no file")
     assert found["credits"][0] is None
-    assert found["used ID"] == (True, USED["refuse"][0])
+    assert found["used ID"] == (True, USED["reject"][0])
     service.durations = 1e6
     found = await probe()
     assert found["expiry"] == (None, "not known: the task has not ended")
@@ -388,7 +388,7 @@ async def test_a_probe_without_credits_is_refused(
     assert (found.ran.status, service.charges, found.ran.document["probe"]) == (1, [], [])
     service.free_quotas = [{"model_key": MODEL, "remaining": 7}]
     await probe()
-    assert service.refusals[433] == 1  # it was tried
+    assert service.rejections[433] == 1  # it was tried
 
 
 async def test_a_wrong_key_skips_the_probe(service: FakeService, probe: Probing) -> None:

@@ -79,10 +79,10 @@ async def test_the_balance_is_read(
     assert service.counts == {BALANCE: 1}
 
 
-@pytest.mark.parametrize("form", ["seen", "http", "envelope"])
+@pytest.mark.parametrize("form", ["live", "http", "envelope"])
 async def test_a_bad_key_is_named(service: FakeService, connect: Connect, form: Any) -> None:
     """A key that the service rejects is an AuthenticationError, at once, on every endpoint."""
-    service.refusal_form = form
+    service.rejection_form = form
     client = connect(api_key="sk-wrong-0a1b2c3d")
     for call in (client.balance(), client.query("a"), client.submit(request()), client.wait("a")):
         with pytest.raises(AuthenticationError) as caught:
@@ -411,7 +411,7 @@ async def test_the_statistics_add_up(
     """After a known course of events each number is as expected."""
     service.price = 2.5
     assert client.stats == ClientStats()
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     task = await client.run(request())  # a submit, a look to settle it
     service.script("submit", Fault.too_many_requests(0), Fault.failed())
     with pytest.raises(TaskFailedError):
@@ -501,13 +501,13 @@ async def test_stats_tell_the_credits_by_model(service: FakeService, connect: Co
     assert sum(stats.used_by_model.values()) == stats.credits_used
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "return", "charge"])
 async def test_the_advice_after_a_lost_response_pays_once(
     service: FakeService, connect: Connect, used_id: Any
 ) -> None:
     """Who does what an AmbiguousSubmitError says gets the task, and pays nothing more."""
     service.used_id = used_id
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", Fault.reset())
     client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
     model = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9")
@@ -524,7 +524,7 @@ async def test_the_advice_after_a_lost_response_pays_once(
 
 async def test_an_error_says_what_it_quotes_once(service: FakeService, connect: Connect) -> None:
     """An error about another error repeats neither its task nor its advice."""
-    service.script("submit", Fault.lost_answer())
+    service.script("submit", Fault.lost_response())
     service.script("query", Fault.reset())
     client = connect(retry=RetryPolicy(attempts=1, base=0, settle=0))
     with pytest.raises(AmbiguousSubmitError) as lost:

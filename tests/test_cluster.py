@@ -286,7 +286,7 @@ for record in generate(
 async def test_partitions_that_run_again_and_overlap_are_charged_once(tmp_path: Path) -> None:
     """Two processes, each killed once and run again, have a third of their rows in common."""
     killer = Killer(100, 300)
-    losses = {Fault.lost_answer(): 0.02, Fault.lost_answer(accepted=True): 0.04}
+    losses = {Fault.lost_response(): 0.02, Fault.lost_response(accepted=True): 0.04}
     async with FakeService(used_id="charge", faults=losses, clock=killer) as service:
 
         async def work(first: int, last: int) -> list[dict[str, Any]]:

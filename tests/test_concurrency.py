@@ -158,7 +158,7 @@ async def test_the_rate_that_the_service_accepts_is_found(
         began = clock()
         await asyncio.gather(*(client.balance() for _ in range(300)))
         assert 13 < clock() - began < 60
-        assert service.refusals[429] < 150
+        assert service.rejections[429] < 150
         assert len(slept) > 20
 
 
@@ -168,7 +168,7 @@ async def test_a_rate_is_kept(service: FakeService, connect: Connect, slept: lis
     assert client.stats.rate == 2
     await asyncio.gather(*(client.balance() for _ in range(21)))
     assert sum(slept) == pytest.approx(10, rel=0.05)
-    assert service.refusals == {}
+    assert service.rejections == {}
 
 
 async def test_a_rate_is_not_for_results(

@@ -13,7 +13,7 @@ from aireiter_async.testing import FakeService, Fault
 from tests.example_programs import EXAMPLES, charged, end, start, wait_until
 from tests.hostile_time import Clock
 
-LOSSES = {Fault.lost_answer(): 0.02, Fault.lost_answer(accepted=True): 0.04}
+LOSSES = {Fault.lost_response(): 0.02, Fault.lost_response(accepted=True): 0.04}
 QUERY = "/api/openapi/query"
 CRAWLERS = [
     pytest.param(

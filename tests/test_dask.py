@@ -51,7 +51,7 @@ async def test_a_killed_worker_costs_nothing(
     rows = [{"prompt": f"a cat, number {n}"} for n in range(ROWS)]
     source, target = tmp_path / "rows.jsonl", tmp_path / "records.jsonl"
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    losses = {Fault.lost_answer(): 0.01, Fault.lost_answer(accepted=True): 0.02}
+    losses = {Fault.lost_response(): 0.01, Fault.lost_response(accepted=True): 0.02}
     killer = Killer(4 * ROWS)  # a task takes more than four reads
     async with FakeService(used_id="charge", faults=losses, clock=killer, record=False) as service:
         monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")

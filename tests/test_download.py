@@ -216,7 +216,7 @@ BAD_RESULTS: dict[str, tuple[Fault, type[Exception]]] = {
     ),
     "truncated": (Fault.truncated(), TransportError),
     "reset": (Fault.reset(), TransportError),
-    "lost answer": (Fault.lost_answer(), TransportError),
+    "lost answer": (Fault.lost_response(), TransportError),
     "HTML 200": (Fault.html(200), ProtocolError),
     "HTML in capitals": (
         Fault.reply(200, b"<HTML>", headers={"Content-Type": "Text/HTML; charset=x"}),

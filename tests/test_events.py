@@ -55,7 +55,7 @@ async def test_the_events_of_a_lost_submit(
     service: FakeService, client: AsyncClient, *, found: bool
 ) -> None:
     seen: list[events.Event] = []
-    service.script("submit", Fault.too_many_requests(0), Fault.lost_answer(accepted=found))
+    service.script("submit", Fault.too_many_requests(0), Fault.lost_response(accepted=found))
     client.subscribe(seen.append)
     task = await client.submit(request())
     [limited] = [event for event in seen if isinstance(event, events.RateLimited)]
@@ -103,7 +103,7 @@ async def test_a_ledger_reports_what_it_has_stored(
         again = [outcome async for outcome in other.run_many(requests, **options)]
     states = {outcome.request.out_task_id: outcome.ok for outcome in outcomes if outcome.request}
     assert {id_: seen[id_][-1] for id_ in seen} == {
-        id_: "downloaded" if ok else "refused" for id_, ok in states.items()
+        id_: "downloaded" if ok else "rejected" for id_, ok in states.items()
     }
     assert seen[outcomes[-1].task.out_task_id if outcomes[-1].task else ""] == [
         *["intended", "submitted", "completed", "downloaded"]
@@ -169,7 +169,7 @@ async def test_a_listener_that_raises_loses_no_task(
     client.subscribe(broken)
     client.subscribe(seen.append)
     if retry.attempts > 1:
-        service.script("submit", Fault.too_many_requests(0), Fault.lost_answer(accepted=True))
+        service.script("submit", Fault.too_many_requests(0), Fault.lost_response(accepted=True))
     task = await client.run(request())
     assert task.succeeded
     assert [charge.out_task_id for charge in service.charges] == [task.out_task_id]

@@ -35,7 +35,7 @@ Connect = Callable[..., AsyncClient]
 
 GRACIOUS = PollPolicy(first=0, step=0, cap=0, grace=60)
 QUICK = RetryPolicy(base=0, settle=0)
-USED_IDS = ["refuse", "return", "charge"]
+USED_IDS = ["reject", "return", "charge"]
 ENVELOPES = ["plain", "ok", "code", "list"]
 
 AFTER = {name: each.after for name, each in AMBIGUOUS.items()}
@@ -86,7 +86,7 @@ async def test_a_fault_after_acceptance(
     service: FakeService, connect: Connect, name: str, looks: int, used_id: Any
 ) -> None:
     """A task whose acceptance was not told is charged once, found at once or late."""
-    service.visible_after_looks = looks
+    service.visible_after_polls = looks
     service.script("submit", AFTER[name])
     client = connect(**patience(name))
     await submit(service, client, used_id)
@@ -108,7 +108,7 @@ async def test_a_fault_before_acceptance(
     assert (client.stats.submitted, client.stats.settled) == (1, found)
 
 
-@pytest.mark.parametrize("used_id", ["charge", pytest.param("refuse", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("used_id", ["charge", pytest.param("reject", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("second", AFTER)
 @pytest.mark.parametrize("first", ["lost", "500", "429", "HTML 502"])
 async def test_two_faults_in_a_row(
@@ -122,10 +122,10 @@ async def test_two_faults_in_a_row(
 @pytest.mark.parametrize(
     ("used_id", "looks"),
     [
-        *(("refuse", 5), ("return", 0), ("charge", 3)),  # 5: visible after the settling
+        *(("reject", 5), ("return", 0), ("charge", 3)),  # 5: visible after the settling
         *(
             pytest.param(*each, marks=pytest.mark.soak)
-            for each in [("refuse", 0), ("refuse", 3), ("return", 3), ("return", 5), ("charge", 0)]
+            for each in [("reject", 0), ("reject", 3), ("return", 3), ("return", 5), ("charge", 0)]
         ),
     ],
 )
@@ -136,7 +136,7 @@ async def test_three_faults_in_a_row(
 
     A refusal is the outcome only of what was not taken before, and nothing is charged then.
     """
-    service.used_id, service.visible_after_looks = used_id, looks
+    service.used_id, service.visible_after_polls = used_id, looks
     for names in product(KINDS, repeat=3):
         service.script("submit", *(KINDS[name] for name in names))
         request = SubmitRequest("veo3_1", {})
@@ -157,10 +157,10 @@ async def test_three_faults_in_a_row(
 async def test_two_faults_while_settling(
     service: FakeService, client: AsyncClient, used_id: str, stride: int
 ) -> None:
-    service.used_id, service.visible_after_looks = used_id, 1  # type: ignore[assignment]
+    service.used_id, service.visible_after_polls = used_id, 1  # type: ignore[assignment]
     pairs = list(product(QUICK_POLLS, repeat=2))
     for faults in pairs[USED_IDS.index(used_id) % stride :: stride]:  # together, all of them
-        service.script("submit", Fault.lost_answer(accepted=True))
+        service.script("submit", Fault.lost_response(accepted=True))
         service.script("query", *faults)
         await client.submit(SubmitRequest("veo3_1", {}))
         assert len(service.charges) == len(service.tasks) == service.counts["/api/openapi/submit"]
@@ -259,7 +259,7 @@ async def test_a_fault_while_settling(
     # where a used id is charged again, only looking for longer helps.
     if name == "not found" and times == 4 and used_id == "charge":
         times = 3
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", *[POLLS[name]] * times)
     await submit(service, connect(**patience(name)), used_id)
 
@@ -271,7 +271,7 @@ async def test_a_fault_while_polling(
     service: FakeService, connect: Connect, name: str, look: int, late: int
 ) -> None:
     """Looks that fail while a task is waited for do not end the wait."""
-    service.visible_after_looks = late
+    service.visible_after_polls = late
     running = Fault.task_status("processing")
     service.script("query", *[running] * look, POLLS[name], POLLS[name], running)
     await submit(service, connect(**patience(name), polling=GRACIOUS), "charge")
@@ -279,15 +279,15 @@ async def test_a_fault_while_polling(
 
 @pytest.mark.parametrize("used_id", USED_IDS)
 @pytest.mark.parametrize("envelope", ENVELOPES)
-@pytest.mark.parametrize("form", ["seen", "http", "envelope"])
+@pytest.mark.parametrize("form", ["live", "http", "envelope"])
 async def test_every_form_of_response(
     service: FakeService, connect: Connect, envelope: Any, form: Any, used_id: Any
 ) -> None:
     """In every documented envelope a task whose responses are lost is charged once."""
-    service.envelope, service.refusal_form = envelope, form
-    service.visible_after_looks = 2
+    service.envelope, service.rejection_form = envelope, form
+    service.visible_after_polls = 2
     service.script("submit", Fault.reset(), Fault.truncated(accepted=True))
-    service.script("query", Fault.ok(), Fault.lost_answer(), Fault.html(502))
+    service.script("query", Fault.ok(), Fault.lost_response(), Fault.html(502))
     await submit(service, connect(**patience()), used_id)
 
 
@@ -296,7 +296,7 @@ async def test_every_form_of_response(
 async def test_ambiguity_that_cannot_be_settled(
     service: FakeService, connect: Connect, name: str, used_id: Any
 ) -> None:
-    """Where the service cannot be asked either, the error says so, and running it again is safe."""
+    """If the service cannot be queried either, the error says so, and running it again is safe."""
     service.script("submit", AFTER[name])
     service.script("query", *[Fault.server_error()] * 5)  # as many as a look has attempts
     client = connect(**patience(name))
@@ -336,7 +336,7 @@ async def test_a_service_that_restarts_in_between(
         await client.balance()
         await service.close()
         await service.start()
-        service.script("submit", Fault.lost_answer(accepted=True))
+        service.script("submit", Fault.lost_response(accepted=True))
         request = SubmitRequest("veo3_1", {})
         service.used_id = used_id
         await client.run(request)

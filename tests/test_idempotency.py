@@ -35,7 +35,7 @@ from tests.hostile_time import Clock
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 QUERY = "/api/openapi/query"
-USED_IDS = ["refuse", "return", "charge"]
+USED_IDS = ["reject", "return", "charge"]
 ID = "order-17"
 CAT = SubmitRequest("nano_banana", {"prompt": "a cat"}, ID)
 DOG = SubmitRequest("nano_banana", {"prompt": "a dog"}, ID)
@@ -141,7 +141,7 @@ async def test_a_request_under_an_id_that_is_being_submitted_for_another_one_is_
         ([Fault.bad_request("no such thing")], InvalidRequestError),
         ([BAD_KEY], AuthenticationError),
         ([Fault.too_many_requests(121)], RateLimitError),
-        ([Fault.lost_answer(), Fault.bad_request("no such thing")], InvalidRequestError),
+        ([Fault.lost_response(), Fault.bad_request("no such thing")], InvalidRequestError),
     ],
 )
 async def test_a_rejected_request_releases_its_claim(
@@ -256,13 +256,13 @@ async def test_what_may_have_been_sent_without_a_claim_is_looked_up_after_the_cl
 async def test_an_accepted_id_is_looked_up_only(
     service: FakeService, client: AsyncClient, store: Store
 ) -> None:
-    """Even where the service no longer knows it, or cannot be asked."""
+    """Even where the service no longer knows it, or cannot be queried."""
     await store.claim(ID, fingerprint(CAT), owner="other", lease=LEASE)
     await store.release(ID, "other", accepted=True)
     with pytest.raises(AmbiguousSubmitError, match="it was not found"):
         await client.submit(CAT, idempotency=store)
     await service.close()
-    with pytest.raises(AmbiguousSubmitError, match="could not be asked") as caught:
+    with pytest.raises(AmbiguousSubmitError, match="could not be queried") as caught:
         await client.submit(CAT, idempotency=store)
     assert isinstance(caught.value.__cause__, ConnectError)
     assert service.posts(ID) == 0
@@ -271,7 +271,7 @@ async def test_an_accepted_id_is_looked_up_only(
 async def test_an_ambiguous_submit_leaves_its_claim(
     service: FakeService, client: AsyncClient, store: Store
 ) -> None:
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", BAD_KEY)
     with pytest.raises(AmbiguousSubmitError):
         await client.submit(CAT, idempotency=store)
@@ -286,8 +286,8 @@ async def test_a_rejection_after_a_lost_claim_is_settled(
 ) -> None:
     """The first attempt may have been accepted, whoever has claimed the ID since."""
     held, refused = Claim(held=True), Claim(held=False, remaining=1)
-    service.script("submit", Fault.lost_answer(accepted=True))
-    service.visible_after_looks = 6
+    service.script("submit", Fault.lost_response(accepted=True))
+    service.visible_after_polls = 6
     store = Scripted(held, refused, held)
     assert (await client.submit(CAT, idempotency=store)).out_task_id == ID
     assert len(service.charges) == 1
@@ -308,7 +308,7 @@ async def test_without_the_store_nothing_is_sent(
 async def test_without_the_store_an_ambiguous_submit_stays_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    service.script("submit", Fault.lost_answer())
+    service.script("submit", Fault.lost_response())
     with pytest.raises(AmbiguousSubmitError, match="the disk is full"):
         await client.submit(CAT, idempotency=Scripted(Claim(held=True)))
 
@@ -471,7 +471,7 @@ class Killer:
 
 @pytest.mark.parametrize(
     "used_id",
-    ["charge", *(pytest.param(each, marks=pytest.mark.soak) for each in ("refuse", "return"))],
+    ["charge", *(pytest.param(each, marks=pytest.mark.soak) for each in ("reject", "return"))],
 )
 async def test_ids_that_are_delivered_repeatedly_are_charged_once(
     tmp_path: Path, used_id: Any
@@ -482,7 +482,7 @@ async def test_ids_that_are_delivered_repeatedly_are_charged_once(
     deliveries = ids + draws.choices(ids, k=130)
     draws.shuffle(deliveries)
     killer, killed = Killer(150, 350, 600), 0
-    losses = {Fault.lost_answer(): 0.05, Fault.lost_answer(accepted=True): 0.1}
+    losses = {Fault.lost_response(): 0.05, Fault.lost_response(accepted=True): 0.1}
     async with FakeService(used_id=used_id, faults=losses, clock=killer) as service:
 
         async def work(number: int) -> list[str]:

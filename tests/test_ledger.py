@@ -203,12 +203,17 @@ async def test_states_follow_a_run(service: FakeService, client: AsyncClient, pa
         errors = [type(outcome.error) for outcome in outcomes]
         assert errors == [type(None), TaskFailedError, InvalidRequestError, TaskTimeoutError]
         assert await ledger.counts() == dict.fromkeys(
-            (LedgerState.COMPLETED, LedgerState.FAILED, LedgerState.REFUSED, LedgerState.SUBMITTED),
+            (
+                LedgerState.COMPLETED,
+                LedgerState.FAILED,
+                LedgerState.REJECTED,
+                LedgerState.SUBMITTED,
+            ),
             1,
         )
         assert await ledger.spent() == (2.0, 0)
         assert await ledger.costs() == [("nano_banana", 1.0, 0, 1.0), ("slow", 1.0, 0, 1.0)]
-        assert select(path) == ["completed", "failed", "refused", "submitted"]
+        assert select(path) == ["completed", "failed", "rejected", "submitted"]
         assert ledger.path == path
 
 
@@ -260,7 +265,7 @@ async def test_what_failed_while_nobody_looked_is_an_outcome(
     assert select(path) == ["failed"]
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "return", "charge"])
 @pytest.mark.parametrize("state", [LedgerState.INTENDED, LedgerState.UNCERTAIN])
 async def test_what_may_have_been_sent_is_looked_for_first(
     service: FakeService, client: AsyncClient, path: Path, used_id: Any, state: LedgerState
@@ -272,7 +277,7 @@ async def test_what_may_have_been_sent_is_looked_for_first(
             named = await record(ledger, request)
             if state is LedgerState.UNCERTAIN:
                 lost = AmbiguousSubmitError(named.out_task_id)
-                journal_of(ledger).refused(named.out_task_id, lost, state)
+                journal_of(ledger).rejected(named.out_task_id, lost, state)
             if position % 2:
                 await client.submit(named)
     assert select(path) == [state] * 6
@@ -287,8 +292,8 @@ async def test_a_response_that_was_lost_for_good_is_uncertain(
 ) -> None:
     """A submit that could not be settled is recorded as uncertain, and settled by the next run."""
     client = connect(retry=ONCE)
-    service.script("submit", Fault.lost_answer(accepted=True))
-    service.script("query", Fault.lost_answer())
+    service.script("submit", Fault.lost_response(accepted=True))
+    service.script("query", Fault.lost_response())
     (outcome,) = await run(client, path, [one("a")])
     assert isinstance(outcome.error, AmbiguousSubmitError)
     ((state, detail),) = select(path, "state, error")
@@ -320,7 +325,7 @@ async def test_rejected_and_failed_are_reported_and_retried_if_asked(
     assert sorted(select(path, "out_task_id, state, retried_as")) == [
         ("a", "failed", "a-2"),
         ("a-2", "completed", None),
-        ("b", "refused", "b-2"),
+        ("b", "rejected", "b-2"),
         ("b-2", "completed", None),
     ]
     again = await run(client, path, requests, retry_failed=True)
@@ -793,7 +798,7 @@ async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
         journal.accepted(Task("a", TaskStatus.PENDING, estimated_credits=3.0))
         journal.ended(Task("a", TaskStatus.COMPLETED, credits_used=2.0, raw={"x": 1}))
         journal.withdraw("b")
-        journal.refused("c", AmbiguousSubmitError("c"), LedgerState.UNCERTAIN)
+        journal.rejected("c", AmbiguousSubmitError("c"), LedgerState.UNCERTAIN)
         journal.accepted(Task("c", TaskStatus.PENDING))
         old, new, found = await claim(ledger, "a", "b", "c")
         assert old == Entry("a", b"x", LedgerState.COMPLETED, "m", 3.0, '{"x": 1}')

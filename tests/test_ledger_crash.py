@@ -15,7 +15,7 @@ from aireiter_async import AsyncClient, Ledger, SubmitRequest
 from aireiter_async.testing import FakeService
 from aireiter_async.testing._options import UsedId
 
-USED_ID: tuple[UsedId, ...] = ("refuse", "return", "charge")
+USED_ID: tuple[UsedId, ...] = ("reject", "return", "charge")
 
 # Forks a process for each line that it reads, which dies in the way that the line says.
 FORKING = """

@@ -249,7 +249,7 @@ async def test_a_task_that_the_service_lost_is_submitted_again_if_asked(
         assert await ledger.spent() == (2.0, 0)
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "return", "charge"])
+@pytest.mark.parametrize("used_id", ["reject", "return", "charge"])
 async def test_an_id_of_another_ledger_is_never_its_old_picture(
     service: FakeService, connect: Connect, tmp_path: Path, used_id: Any
 ) -> None:
@@ -295,7 +295,7 @@ async def test_a_rejection_for_a_used_id_is_remembered_as_one(
     await run(client, path, [request(("a", "a"))])
     with closing(sqlite3.connect(path)) as db:
         detail = '{"type": "IDInUseError", "code": 409, "message": "taken"}'
-        db.execute("UPDATE tasks SET state = 'refused', error = ?", (detail,))
+        db.execute("UPDATE tasks SET state = 'rejected', error = ?", (detail,))
         db.commit()
     (outcome,) = await run(client, path, [request(("a", "a"))])
     assert type(outcome.error) is IDInUseError

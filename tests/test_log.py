@@ -41,7 +41,7 @@ async def test_every_line_says_which_call_host_and_id(
 ) -> None:
     client = connect(retry=RetryPolicy(base=0, settle=0, attempts=3))
     for fault in (
-        *(Fault.lost_answer(accepted=True), Fault.too_many_requests(0), Fault.html(502)),
+        *(Fault.lost_response(accepted=True), Fault.too_many_requests(0), Fault.html(502)),
         *(Fault.broken_json(accepted=True), Fault.server_error(), Fault.reset()),
     ):
         service.script("submit", fault)
@@ -75,7 +75,7 @@ async def test_a_pause_of_a_batch_is_logged_with_its_host(
     batch = client.submit_many([request("1"), request("2")], ordered=True)
     assert (await anext(batch)).ok
     await batch.aclose()
-    service.script("submit", Fault.ok(), Fault.lost_answer())
+    service.script("submit", Fault.ok(), Fault.lost_response())
     service.script("query", *[Fault.reset()] * 3)
     assert [outcome.ok async for outcome in client.submit_many([request("3"), request("4")])]
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
@@ -121,7 +121,7 @@ from aireiter_async.testing import FakeService, Fault
 
 async def main():
     async with FakeService() as service, service.client() as client, service.client():
-        service.script("submit", Fault.lost_answer(accepted=True))
+        service.script("submit", Fault.lost_response(accepted=True))
         service.script("query", Fault.task_status("processing"))
         await client.run(SubmitRequest("veo3_1", {"prompt": "a kitten"}), out_task_id="mine")
         print(service.api_key)
@@ -189,7 +189,7 @@ def test_the_command_shows_the_log(
     level: str,
 ) -> None:
     monkeypatch.setenv("AIREITER_LOG", level)
-    served.script("submit", Fault.lost_answer(accepted=True))
+    served.script("submit", Fault.lost_response(accepted=True))
     ran = aireiter("submit", *VIDEO, "--id", "mine")
     if level == "warning":
         assert (ran.status, "AIREITER_LOG must be debug or info" in ran.err) == (2, True)

@@ -149,8 +149,8 @@ async def test_closing_tells_those_who_settle(
 ) -> None:
     """A submit that is being looked for ends in an AmbiguousSubmitError."""
     client = make()
-    service.visible_after_looks = 2
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.visible_after_polls = 2
+    service.script("submit", Fault.lost_response(accepted=True))
     tasks = begin(client.submit(request()))
     await until(lambda: service.counts["/api/openapi/query"] == 1 and not service.in_flight)
     [error] = await told(client, *tasks)

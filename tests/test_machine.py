@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 PRICE = 2.0
 OTHER_TASK = '{"statusCode":200,"data":{"out_task_id":"other","status":"pending"}}'
-BREAKS = [Fault.lost_answer, Fault.reset, Fault.truncated, Fault.no_data, Fault.server_error]
+BREAKS = [Fault.lost_response, Fault.reset, Fault.truncated, Fault.no_data, Fault.server_error]
 TAKEN = [
     *(make(accepted=True) for make in BREAKS),
     Fault.html(502, accepted=True),
@@ -66,7 +66,7 @@ ON_SUBMIT = st.one_of(
 )
 ON_QUERY = st.sampled_from(
     [
-        Fault.lost_answer(),
+        Fault.lost_response(),
         Fault.reset(),
         Fault.truncated(),
         Fault.html(200),
@@ -90,7 +90,7 @@ TROUBLE = st.fixed_dictionaries(
 # a task that settling finds is safe.
 LAGS = st.one_of(
     st.tuples(st.just("charge"), st.integers(0, 2)),
-    st.tuples(st.sampled_from(["refuse", "return"]), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["reject", "return"]), st.integers(0, 6)),
 )
 # A cancellation at that suspension; 0: none.
 STEPS = st.one_of(st.just(0), st.integers(1, 120))
@@ -159,15 +159,15 @@ class Machine(RuleBasedStateMachine):
         lag=LAGS,
         seconds=st.sampled_from([0.0, 3.0]),
         envelope=st.sampled_from(["plain", "ok", "code", "list"]),
-        form=st.sampled_from(["seen", "http", "envelope"]),
+        form=st.sampled_from(["live", "http", "envelope"]),
     )
     def change_the_service(
         self, lag: tuple[Any, int], seconds: float, envelope: Any, form: Any
     ) -> None:
         """Let the service behave in another way that is not ruled out."""
-        self.service.used_id, self.service.visible_after_looks = lag
+        self.service.used_id, self.service.visible_after_polls = lag
         self.service.visible_after = seconds
-        self.service.envelope, self.service.refusal_form = envelope, form
+        self.service.envelope, self.service.rejection_form = envelope, form
 
     @rule(trouble=TROUBLE, count=st.integers(1, 4), step=STEPS, late=st.booleans())
     def submit(self, trouble: Any, count: int, step: int, late: bool) -> None:  # noqa: FBT001
@@ -380,8 +380,8 @@ class Machine(RuleBasedStateMachine):
         """What the ledger says of a task is true."""
         for row in self.rows():
             task, state = self.service.tasks.get(row["out_task_id"]), row["state"]
-            assert task is None or state != "refused"
-            if state not in {"intended", "uncertain", "refused"}:
+            assert task is None or state != "rejected"
+            if state not in {"intended", "uncertain", "rejected"}:
                 assert task is not None
                 if state != "submitted":
                     assert bool(task.failure) == (state == "failed")
@@ -414,7 +414,7 @@ class Machine(RuleBasedStateMachine):
         """Without further faults everything completes, each charged once."""
         for script in self.service._plan._scripts.values():
             script.clear()
-        self.service.visible_after = self.service.visible_after_looks = 0
+        self.service.visible_after = self.service.visible_after_polls = 0
         for _ in range(2):  # what the service has let fail is submitted again, under a new id
             outcomes = self.play(self.consume())
         failed = {task.out_task_id for task in self.service.tasks.values() if task.failure}

@@ -33,7 +33,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 
 def misbehave(service: FakeService, count: int) -> None:
     """Lose responses to submits that were accepted, and let other requests fail."""
-    submits = [Fault.ok(), Fault.lost_answer(accepted=True), Fault.too_many_requests(0)]
+    submits = [Fault.ok(), Fault.lost_response(accepted=True), Fault.too_many_requests(0)]
     service.script("submit", *submits * (count // 3))
     service.script("query", *[Fault.ok(), Fault.server_error()] * (count // 6))
     service.script("result", *[Fault.ok(), Fault.truncated(), Fault.ok()] * (count // 3))

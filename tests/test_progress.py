@@ -211,7 +211,7 @@ async def test_the_values_add_up(
     kept: bool,
 ) -> None:
     service.price = 2.0
-    service.script("submit", Fault.failed(), Fault.bad_request("no"), Fault.lost_answer())
+    service.script("submit", Fault.failed(), Fault.bad_request("no"), Fault.lost_response())
     requests: list[Any] = [*asked(30), 7, None]
     for turn in range(3 if kept else 1):
         reports.clear()

@@ -55,8 +55,8 @@ async def test_opening_and_closing() -> None:
 async def churn(submits: int) -> tuple[int, int]:
     """Submit often, through faults and retries; return by how much memory and descriptors grew."""
     faults = {
-        Fault.lost_answer(): 0.01,
-        Fault.lost_answer(accepted=True): 0.01,
+        Fault.lost_response(): 0.01,
+        Fault.lost_response(accepted=True): 0.01,
         Fault.html(502): 0.01,
         Fault.too_many_requests(0): 0.0,
     }

@@ -33,7 +33,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 SUBMIT, QUERY = "/api/openapi/submit", "/api/openapi/query"
 SOON = 0.4  # seconds: a request arrives well before that
-USED = ["return", "refuse"]
+USED = ["return", "reject"]
 
 
 def request(**options: Any) -> SubmitRequest:
@@ -156,7 +156,7 @@ async def test_a_call_that_is_ended_names_the_task(
     elif when == "in flight":
         service.script("submit", Fault.hang(accepted=True))
     elif when == "settling":
-        service.script("submit", Fault.lost_answer())
+        service.script("submit", Fault.lost_response())
         service.script("query", Fault.hang())
     wanted = models.Seedance15Pro(prompt="a kitten", aspect_ratio="16:9")
 
@@ -231,7 +231,7 @@ async def test_a_model_name_and_its_params(
 
 async def test_find(service: FakeService, client: AsyncClient) -> None:
     task = await client.submit(request())
-    service.visible_after_looks = 2
+    service.visible_after_polls = 2
     found = await client.find(task)
     assert found is not None
     assert found.out_task_id == task.out_task_id
@@ -259,7 +259,7 @@ async def test_aclose_closes(client: AsyncClient) -> None:
         await client.balance()
 
 
-@pytest.mark.parametrize(("verb", "used_id"), [*product(["run"], USED), ("submit", "refuse")])
+@pytest.mark.parametrize(("verb", "used_id"), [*product(["run"], USED), ("submit", "reject")])
 async def test_an_id_of_an_earlier_request(
     service: FakeService, client: AsyncClient, verb: str, used_id: Any
 ) -> None:
@@ -283,7 +283,7 @@ async def test_an_id_of_a_task_that_still_runs(
     wanted = SubmitRequest(other[0], {"prompt": other[1]}, "1")
     with pytest.raises(IDInUseError, match="belongs to an earlier request"):
         await client.run(wanted)
-    service.script("submit", Fault.lost_answer())
+    service.script("submit", Fault.lost_response())
     with pytest.raises(IDInUseError):
         await client.submit(wanted)
     with pytest.raises(IDInUseError):
@@ -347,7 +347,7 @@ async def main(call):
         if "task" in call:
             task = await client.submit(request)
         elif "request" in call:
-            service.script("submit", Fault.lost_answer(accepted=True))
+            service.script("submit", Fault.lost_response(accepted=True))
         await eval(call)
 
 for call in sys.argv[1:]:

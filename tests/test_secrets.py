@@ -93,8 +93,9 @@ async def happen(client: AsyncClient, service: FakeService, directory: Path) -> 
     things += [task, await client.balance(), await client.query(task)]
     await attempt(client.download(task, directory))
     for fault in (
-        Fault.lost_answer(), Fault.reset(), Fault.truncated(), Fault.broken_json(), Fault.html(200),
-        Fault.html(403), Fault.html(502), Fault.server_error(), Fault.no_data(), Fault.hang(),
+        Fault.lost_response(), Fault.reset(), Fault.truncated(), Fault.broken_json(),
+        Fault.html(200), Fault.html(403), Fault.html(502), Fault.server_error(), Fault.no_data(),
+        Fault.hang(),
         Fault.redirect(), Fault.bad_request("no"), Fault.no_credits(), Fault.not_found(),
         Fault.too_many_requests(0), Fault.too_many_requests(500),
         Fault.reply(401, '{"error":{"code":401,"message":"bad key"}}'),
@@ -275,7 +276,7 @@ async def test_debugging_the_loop_tells_no_key(
     loop.set_debug(True)
     loop.slow_callback_duration = 0
     client = connect()
-    service.script("submit", Fault.lost_answer())
+    service.script("submit", Fault.lost_response())
     running = asyncio.create_task(client.submit(SubmitRequest("veo3_1", {})))
     shown = [repr(running)]
     await asyncio.sleep(0)

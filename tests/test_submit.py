@@ -45,7 +45,7 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 Listen = Callable[..., Awaitable[str]]
 
 SUBMIT, QUERY = "/api/openapi/submit", "/api/openapi/query"
-USED_IDS = ["refuse", "return", "charge"]
+USED_IDS = ["reject", "return", "charge"]
 
 
 def request(**options: Any) -> SubmitRequest:
@@ -64,13 +64,13 @@ def charged(service: FakeService) -> list[str]:
     return [charge.out_task_id for charge in service.charges]
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "return"])
+@pytest.mark.parametrize("used_id", ["reject", "return"])
 async def test_very_late_visibility_costs_no_second_charge(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
     """A task seen only after it was settled as lost is still one task: the ID is the same."""
-    service.used_id, service.visible_after_looks = used_id, 4
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.used_id, service.visible_after_polls = used_id, 4
+    service.script("submit", Fault.lost_response(accepted=True))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
     assert service.posts(task.out_task_id) == 2
@@ -79,8 +79,8 @@ async def test_very_late_visibility_costs_no_second_charge(
 async def test_where_a_used_id_is_charged_again_resubmitting_can_be_forbidden(
     service: FakeService, connect: Connect
 ) -> None:
-    service.used_id, service.visible_after_looks = "charge", 4
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.used_id, service.visible_after_polls = "charge", 4
+    service.script("submit", Fault.lost_response(accepted=True))
     wanted = request()
     client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
     with pytest.raises(AmbiguousSubmitError):
@@ -141,7 +141,7 @@ async def test_a_large_body_is_sent_twice_alike(
 ) -> None:
     """A data URI of 12 MB is sent without a warning, and again the same."""
     session, bodies = sent
-    service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
+    service.script("submit", Fault.lost_response(), Fault.too_many_requests(0))
     image = "data:image/png;base64," + "iVBORw0K" * (12 * 1024 * 1024 // 8)
     await connect(session=session).submit(SubmitRequest("veo3_1", {"image_url": image}))
     first, second, third = [body for path, body in bodies if path == SUBMIT]
@@ -166,11 +166,11 @@ async def test_the_body_is_fixed_before_the_first_attempt(
 
 
 async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: Connect) -> None:
-    """Where the service cannot be asked, the error has the ID and the cause, after one POST."""
-    service.script("submit", Fault.lost_answer(accepted=True))
+    """Where the service cannot be queried, the error has the ID and the cause, after one POST."""
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", Fault.server_error(), Fault.html(502), Fault.server_error(503))
     wanted = request()
-    with pytest.raises(AmbiguousSubmitError, match="could not be asked") as caught:
+    with pytest.raises(AmbiguousSubmitError, match="could not be queried") as caught:
         await connect(retry=RetryPolicy(base=0, settle=0, attempts=3)).submit(wanted)
     assert caught.value.out_task_id == wanted.out_task_id
     assert type(caught.value.__cause__) is TransportError
@@ -212,7 +212,7 @@ async def test_resubmitting_can_be_forbidden(
 
 async def test_forbidding_does_not_hinder_settling(service: FakeService, connect: Connect) -> None:
     """With resubmit=False an accepted task is found, and a refusal with a pace is still retried."""
-    service.script("submit", Fault.too_many_requests(0), Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.too_many_requests(0), Fault.lost_response(accepted=True))
     client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
@@ -224,9 +224,9 @@ async def test_a_rejection_after_ambiguity_is_not_believed(
     service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
 ) -> None:
     """A rejection that follows a lost response is settled first: the task had been accepted."""
-    service.visible_after_looks = 4
+    service.visible_after_polls = 4
     service.script(
-        "submit", Fault.lost_answer(accepted=True), refusal(code, in_envelope=in_envelope)
+        "submit", Fault.lost_response(accepted=True), refusal(code, in_envelope=in_envelope)
     )
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
@@ -256,7 +256,7 @@ async def test_a_settled_rejection_is_believed(
     in_envelope: bool,
 ) -> None:
     """A rejection that follows a lost response is raised once the task was not found either."""
-    service.script("submit", Fault.lost_answer(), refusal(code, in_envelope=in_envelope))
+    service.script("submit", Fault.lost_response(), refusal(code, in_envelope=in_envelope))
     wanted = request()
     with pytest.raises(kind) as caught:
         await client.submit(wanted)
@@ -271,8 +271,8 @@ async def test_a_rejection_after_ambiguity_that_cannot_be_settled_is_ambiguous(
 ) -> None:
     """A key that is rejected for good after a lost response leaves the submit ambiguous."""
     key = refusal(401, in_envelope=False)
-    service.visible_after_looks = 4
-    service.script("submit", Fault.lost_answer(accepted=True), key)
+    service.visible_after_polls = 4
+    service.script("submit", Fault.lost_response(accepted=True), key)
     service.script("query", *[Fault.ok()] * 4, key)
     with pytest.raises(AmbiguousSubmitError) as caught:
         await client.submit(request())
@@ -312,7 +312,7 @@ async def test_a_rejected_connection_after_ambiguity_adds_none() -> None:
 async def test_closed_while_it_is_queried_is_said() -> None:
     """A client that was closed could not ask for a lost submit: it is not that it was not found."""
     played = Played(TransportError("lost"), found=RuntimeError("it is closed"))
-    with pytest.raises(AmbiguousSubmitError, match=r"could not be asked \(it is closed\)"):
+    with pytest.raises(AmbiguousSubmitError, match=r"could not be queried \(it is closed\)"):
         await Submission(played, request()).submit()
 
 
@@ -320,7 +320,7 @@ async def test_a_pace_asked_for_after_ambiguity_is_kept(
     service: FakeService, client: AsyncClient
 ) -> None:
     """A 429 that follows a lost response is settled and then retried."""
-    service.script("submit", Fault.lost_answer(), Fault.too_many_requests(0))
+    service.script("submit", Fault.lost_response(), Fault.too_many_requests(0))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
     assert service.posts(task.out_task_id) == 3
@@ -442,7 +442,7 @@ async def test_too_long_a_pace_after_ambiguity_is_ambiguous(
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (Fault.lost_answer(), AmbiguousSubmitError),
+        (Fault.lost_response(), AmbiguousSubmitError),
         (Fault.server_error(), AmbiguousSubmitError),
         (Fault.no_data(), AmbiguousSubmitError),
         (Fault.too_many_requests(0), RateLimitError),
@@ -555,7 +555,7 @@ async def test_ambiguity_outlives_what_comes_after(
     """After a lost response, not even a rejected connection or a closed client makes it certain."""
     clock.held = True
     service.script("submit", Fault.html(502, accepted=True))
-    service.visible_after_looks = 4
+    service.visible_after_polls = 4
     wanted = request()
     running = asyncio.create_task(client.with_options(retry=RetryPolicy(settle=0)).submit(wanted))
     await until(lambda: client.stats.retries)
@@ -606,7 +606,7 @@ async def test_many_at_once_under_every_fault(connect: Connect, used_id: Any) ->
         assert client.stats.settled > 0
 
 
-@pytest.mark.parametrize("used_id", ["refuse", "return"])
+@pytest.mark.parametrize("used_id", ["reject", "return"])
 async def test_the_same_request_again_is_not_paid_again(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
@@ -648,7 +648,7 @@ async def test_what_may_have_been_sent_and_is_rejected_is_queried_again(
     """With maybe_sent a rejection is settled before it is believed."""
     wanted = request()
     await client.submit(wanted)
-    service.visible_after_looks = 4
+    service.visible_after_polls = 4
     task = await client.submit(wanted, maybe_sent=True)
     assert task.out_task_id == wanted.out_task_id
     assert (len(service.charges), service.posts(wanted.out_task_id)) == (1, 2)
@@ -763,7 +763,7 @@ async def test_retries_are_logged(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A retry and a settling are told to the package's logger, with the ID, at INFO."""
-    service.script("submit", Fault.lost_answer())
+    service.script("submit", Fault.lost_response())
     wanted = request()
     await client.submit(wanted)
     told = [

@@ -19,7 +19,7 @@ from tests.example_programs import EXAMPLES, charged, end, environment, start, w
 pytestmark = pytest.mark.integrations
 pytest.importorskip("taskiq_nats")
 
-LOSSES = {Fault.lost_answer(): 0.02, Fault.lost_answer(accepted=True): 0.04}
+LOSSES = {Fault.lost_response(): 0.02, Fault.lost_response(accepted=True): 0.04}
 JOBS = 40
 # The example's broker, and a log of what each delivery returned.
 WATCHED = """

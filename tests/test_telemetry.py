@@ -184,7 +184,7 @@ async def test_the_time_of_a_task_is_explained(
     """Queue, Retry-After, settling and polls: together they are what the call took."""
     client = connect(retry=SETTLING, max_rate=0.5, polling=PollPolicy(first=0, step=0, grace=0))
     recorded.instrument(client)
-    service.script("submit", Fault.too_many_requests(7), Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.too_many_requests(7), Fault.lost_response(accepted=True))
     service.script(
         "query", Fault.not_found(), Fault.task_status("processing"), Fault.server_error()
     )
@@ -421,7 +421,7 @@ async def test_http_spans_nest_under_ours(
     """With aiohttp's own instrumentation, whose headers go to the service only."""
     client = connect()
     instrumented.instrument(client)
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", Fault.task_status("processing"))
     task = await client.run(request())
     await client.download(task, tmp_path)
@@ -527,7 +527,10 @@ async def test_the_metrics(
     service.price = 2.5
     recorded.instrument(client)
     service.script(
-        "submit", Fault.too_many_requests(3), Fault.lost_answer(), Fault.lost_answer(accepted=True)
+        "submit",
+        Fault.too_many_requests(3),
+        Fault.lost_response(),
+        Fault.lost_response(accepted=True),
     )
     task = await client.run(request())
     service.script("query", Fault.failed())
@@ -699,7 +702,7 @@ async def test_a_query_is_no_call(
 
 async def test_a_rejected_id(service: FakeService, client: AsyncClient, recorded: Recorded) -> None:
     recorded.instrument(client)
-    service.used_id = "refuse"
+    service.used_id = "reject"
     await client.submit(request(), out_task_id="mine")
     with pytest.raises(IDInUseError):
         await client.submit(request("b"), out_task_id="mine")

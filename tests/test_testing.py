@@ -157,7 +157,7 @@ async def test_a_task_can_become_visible_late() -> None:
 
 
 async def test_a_task_can_become_visible_after_looks() -> None:
-    async with calling(visible_after_looks=2) as caller:
+    async with calling(visible_after_polls=2) as caller:
         await caller.submit("a")
         await caller.submit("b")
         seen = [await caller.status(name) for name in "aabaa"]
@@ -177,7 +177,7 @@ async def test_a_bad_key_is_rejected_as_documented(key: str | None) -> None:
         ):
             reply = await caller.call(method, path, headers=headers)
             assert (reply.status, reply.json) == (401, body)
-        assert caller.service.refusals[401] == 3
+        assert caller.service.rejections[401] == 3
 
 
 async def test_no_key_lets_any_in() -> None:
@@ -282,13 +282,15 @@ async def test_each_envelope_has_its_form(
 @pytest.mark.parametrize(
     ("form", "statuses", "codes"),
     [
-        ("seen", [200, 401, 429, 200], [400, 401, 429, 433]),
+        ("live", [200, 401, 429, 200], [400, 401, 429, 433]),
         ("http", [400, 401, 429, 433], [400, 401, 429, 433]),
         ("envelope", [200, 200, 200, 200], [400, 401, 429, 433]),
     ],
 )
 async def test_each_refusal_has_its_form(form: str, statuses: list[int], codes: list[int]) -> None:
-    async with calling(refusal_form=form, credits=0, max_rate=1, burst=3, clock=Clock()) as caller:
+    async with calling(
+        rejection_form=form, credits=0, max_rate=1, burst=3, clock=Clock()
+    ) as caller:
         replies = [
             await caller.submit(""),
             await caller.call("POST", QUERY, headers={}),
@@ -316,7 +318,7 @@ async def test_each_refusal_has_its_form(form: str, statuses: list[int], codes: 
     )
 
 
-@pytest.mark.parametrize(("used_id", "charges"), [("refuse", 1), ("return", 1), ("charge", 2)])
+@pytest.mark.parametrize(("used_id", "charges"), [("reject", 1), ("return", 1), ("charge", 2)])
 async def test_a_used_id_is_treated_as_chosen(used_id: str, charges: int) -> None:
     async with calling(used_id=used_id, price={"suno": 2.0}) as caller:
         first = (await caller.submit("a")).json
@@ -324,7 +326,7 @@ async def test_a_used_id_is_treated_as_chosen(used_id: str, charges: int) -> Non
         assert len(caller.service.charges) == charges
         assert caller.service.posts("a") == 2
         assert caller.service.tasks["a"].model == ("suno" if used_id == "charge" else "veo3_1")
-    if used_id == "refuse":
+    if used_id == "reject":
         assert second == {"statusCode": 400, "message": "out_task_id already exists", "ok": False}
     else:
         assert second["data"]["out_task_id"] == "a"
@@ -365,7 +367,7 @@ async def test_the_rate_is_a_token_bucket() -> None:
         codes += [(await caller.balance()).status for _ in range(2)]
         clock.now += 100
         codes += [(await caller.balance()).status for _ in range(4)]
-        assert caller.service.refusals == {429: 3}
+        assert caller.service.rejections == {429: 3}
     assert codes == [200, 200, 200, 429, 200, 429, 200, 200, 200, 429]
 
 
@@ -489,7 +491,7 @@ async def test_closing_while_clients_connect_leaves_nothing() -> None:
     ("name", "value"),
     [
         ("envelope", "other"),
-        ("refusal_form", "other"),
+        ("rejection_form", "other"),
         ("used_id", "Return"),
         ("estimates", "yes"),
         ("retry_after", 5),
@@ -499,7 +501,7 @@ async def test_closing_while_clients_connect_leaves_nothing() -> None:
         ("outputs", 1.5),
         ("spread", -1),
         ("visible_after", "1"),
-        ("visible_after_looks", -1),
+        ("visible_after_polls", -1),
         ("port", "80"),
         ("seed", None),
         ("credits", "1"),
@@ -526,4 +528,4 @@ def test_a_bad_option_is_rejected_when_it_is_assigned() -> None:
     service = FakeService()
     with pytest.raises(ValueError, match="'used_id' must be in"):
         service.used_id = "again"  # type: ignore[assignment]
-    assert service.used_id == "refuse"
+    assert service.used_id == "reject"

@@ -249,5 +249,5 @@ def test_the_program_has_the_options_of_the_class() -> None:
     assert (service.api_key, service.retry_after) == ("123456", "date")
     assert list(service.callbacks) == ["once", "never"]
     text = _parser().format_help()
-    assert "--visible-after-looks" in text
+    assert "--visible-after-polls" in text
     assert "The number of queries for a task that do not find it" in text

@@ -24,7 +24,7 @@ either = pytest.mark.parametrize("accepted", [False, True])
 @either
 async def test_a_response_is_lost(accepted: bool) -> None:  # noqa: FBT001 - a parameter of the test
     async with calling() as caller:
-        caller.service.script("submit", Fault.lost_answer(accepted=accepted))
+        caller.service.script("submit", Fault.lost_response(accepted=accepted))
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await caller.submit()
         assert len(caller.service.charges) == accepted
@@ -294,7 +294,7 @@ async def test_a_script_is_followed_in_order() -> None:
 
 async def test_a_fault_does_not_let_a_bad_request_in() -> None:
     async with calling(credits=0) as caller:
-        caller.service.script("submit", Fault.lost_answer(accepted=True))
+        caller.service.script("submit", Fault.lost_response(accepted=True))
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await caller.submit()
         assert caller.service.charges == []

@@ -188,7 +188,7 @@ async def test_a_rejection_to_be_asked_ends_it(
 
 async def test_not_found_is_a_lag_at_first(service: FakeService, connect: Connect) -> None:
     """A task that is not found for less than the grace is waited for."""
-    service.visible_after_looks = 3
+    service.visible_after_polls = 3
     policy = PollPolicy(first=1, step=1, growth=1, jitter=0, grace=3)
     task = await connect(polling=policy).run(request())
     assert task.status is TaskStatus.COMPLETED
@@ -558,10 +558,10 @@ async def test_tasks_that_ended_on_submit_are_counted(
     service: FakeService, client: AsyncClient
 ) -> None:
     service.price = 2.5
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     task = await client.run(request())
     assert task.status is TaskStatus.COMPLETED
-    service.script("submit", Fault.lost_answer(accepted=True))
+    service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", Fault.failed())
     with pytest.raises(TaskFailedError):
         await client.run(request())

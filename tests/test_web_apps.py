@@ -23,7 +23,7 @@ from aireiter_async.testing import FakeService, Fault
 from tests.test_examples import EXAMPLES, load
 
 QUERY = "/api/openapi/query"
-LOSSES = {Fault.lost_answer(): 0.01, Fault.lost_answer(accepted=True): 0.02}
+LOSSES = {Fault.lost_response(): 0.01, Fault.lost_response(accepted=True): 0.02}
 APPS = ["aiohttp", pytest.param("fastapi", marks=pytest.mark.integrations)]
 
 

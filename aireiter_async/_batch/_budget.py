@@ -126,7 +126,7 @@ class Budget:
         """Count a task of an earlier run, given as a row of `Ledger.rows`; return its kind."""
         kind = price_kind(row["model"], row["params"])
         estimate: float | None = row["estimated_credits"] or None
-        if row["state"] in {"failed", "refused"}:
+        if row["state"] in {"failed", "rejected"}:
             self._learn(kind, estimate)
             return kind
         cost: float | None = row["credits_used"]

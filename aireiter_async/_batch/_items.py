@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 # Whether the service has the task is unknown.
 _UNCERTAIN: Final = frozenset({LedgerState.INTENDED, LedgerState.UNCERTAIN})
-_RETRIABLE: Final = frozenset({LedgerState.REFUSED, LedgerState.FAILED})
+_RETRIABLE: Final = frozenset({LedgerState.REJECTED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 
 _FORBIDDEN: Final = 403
@@ -340,7 +340,7 @@ class Items:
 
     async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Finish a task that an earlier run submitted."""
-        if entry.state is LedgerState.REFUSED:
+        if entry.state is LedgerState.REJECTED:
             raise _restore_error(entry)
         item.task = task = _restore(entry, journal.path)
         if entry.state is LedgerState.FAILED:
@@ -378,7 +378,7 @@ class Items:
 
     async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
-        if entry.state is LedgerState.REFUSED:
+        if entry.state is LedgerState.REJECTED:
             try:
                 task = await self._client.query(entry.out_task_id)
             except TaskNotFoundError:
@@ -542,13 +542,13 @@ class Items:
             return
         out_task_id = item.request.out_task_id
         if isinstance(error, InvalidRequestError):
-            self._journal.refused(out_task_id, error, LedgerState.REFUSED)
+            self._journal.rejected(out_task_id, error, LedgerState.REJECTED)
         elif certain:
             # The account, the rate or the network is at fault, not the request: the next run
             # submits it as if it were new.
             self._journal.withdraw(out_task_id)
         else:
-            self._journal.refused(out_task_id, error, LedgerState.UNCERTAIN)
+            self._journal.rejected(out_task_id, error, LedgerState.UNCERTAIN)
 
     def _disown(self, item: _Item, error: IDInUseError) -> None:
         """Record that the accepted task is an earlier request's: this one was not charged."""

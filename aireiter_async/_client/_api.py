@@ -234,7 +234,7 @@ class Api:
         """Query a task over the policy's ``settle`` seconds; None if it was never found.
 
         Raises:
-            AireiterError: The service could not be asked.
+            AireiterError: The service could not be queried.
         """
         for seconds in self.settings.retry.settle_waits():
             if seconds:
@@ -250,7 +250,7 @@ class Api:
 
         Raises:
             TaskNotFoundError: The service knows no such task.
-            AireiterError: The service could not be asked, or rejected the query.
+            AireiterError: The service could not be queried, or rejected the query.
         """
         await self.load_models(model)
         target = Target("query", self.host, out_task_id)

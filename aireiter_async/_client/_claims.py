@@ -226,7 +226,7 @@ class ClaimedSubmission(Submission):
             return None
         except (AireiterError, RuntimeError) as error:
             reason = getattr(error, "summary", error)
-            text = "another call has claimed the ID, and the service could not be asked"
+            text = "another call has claimed the ID, and the service could not be queried"
             raise AmbiguousSubmitError(out_task_id, f"{text} ({reason})") from error
         if task is None:
             text = "the store says that the service has accepted it, but it was not found"

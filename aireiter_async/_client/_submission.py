@@ -185,7 +185,7 @@ class Submission:
             raise AmbiguousSubmitError(
                 out_task_id,
                 f"the outcome of the submit is unknown ({cause.summary}), "
-                f"and the service could not be asked ({_summary(error)})",
+                f"and the service could not be queried ({_summary(error)})",
             ) from cause
         if api.shared.events.listeners:
             seconds = api.shared.clock.now() - began

@@ -63,11 +63,11 @@ CREATE TABLE tasks (
     -- and for the second and later attempts of a request.
     occurrence INTEGER,
     -- intended: may have been sent. submitted: accepted. completed, failed: ended.
-    -- downloaded: completed, and the files are on disk. refused: definitely not accepted.
-    -- uncertain: the response was lost and the service could not be asked.
+    -- downloaded: completed, and the files are on disk. rejected: definitely not accepted.
+    -- uncertain: the response was lost and the service could not be queried.
     -- lost: accepted, but the service no longer knows it.
     state TEXT NOT NULL CHECK (state IN ('intended', 'submitted', 'completed', 'failed',
-        'refused', 'uncertain', 'downloaded', 'lost')),
+        'rejected', 'uncertain', 'downloaded', 'lost')),
     model TEXT NOT NULL,
     -- The request without its ID and callback_url, as JSON with sorted keys; data URIs as digests.
     -- Its local files are in "inputs", as {"param", "path", "size", "sha256"}.
@@ -77,7 +77,7 @@ CREATE TABLE tasks (
     credits_used REAL,
     -- The service's last reply about the task, as JSON.
     reply TEXT,
-    -- Why it was refused or is uncertain: {"type", "message", "code"} as JSON.
+    -- Why it was rejected or is uncertain: {"type", "message", "code"} as JSON.
     error TEXT,
     -- The files, as a JSON array of {"path", "size", "sha256"}.
     paths TEXT,

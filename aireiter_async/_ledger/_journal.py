@@ -219,7 +219,7 @@ class Journal:
         """Record the files of a completed task: path, size and SHA-256."""
         self._note(task.out_task_id, Update(LedgerState.DOWNLOADED, paths=json.dumps(files)))
 
-    def refused(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
+    def rejected(self, out_task_id: str, error: AireiterError, state: LedgerState) -> None:
         """Record why a request was rejected or is uncertain."""
         detail: dict[str, str | int] = {"type": type(error).__name__, "message": error.message}
         if isinstance(error, APIError):

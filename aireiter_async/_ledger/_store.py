@@ -47,7 +47,7 @@ class LedgerState(StrEnum):
     SUBMITTED = "submitted"
     COMPLETED = "completed"
     FAILED = "failed"
-    REFUSED = "refused"
+    REJECTED = "rejected"
     UNCERTAIN = "uncertain"
     DOWNLOADED = "downloaded"
     LOST = "lost"
@@ -349,7 +349,7 @@ def costs(db: sqlite3.Connection) -> list[tuple[str, float, int, float | None]]:
     return db.execute(
         "SELECT model, coalesce(sum(cost), 0.0), count(*) - count(cost), max(cost) FROM ("
         "SELECT model, coalesce(credits_used, nullif(estimated_credits, 0)) AS cost FROM tasks "
-        "WHERE state NOT IN ('failed', 'refused')) GROUP BY model"
+        "WHERE state NOT IN ('failed', 'rejected')) GROUP BY model"
     ).fetchall()
 
 

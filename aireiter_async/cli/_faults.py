@@ -20,8 +20,8 @@ _LIMITED: Final = "rate limits (429)"
 
 _FAULTS: Final[Mapping[_Endpoint, tuple[tuple[str, Fault], ...]]] = {
     "submit": (
-        (LOST, Fault.lost_answer(accepted=True)),
-        (_NOT_ACCEPTED, Fault.lost_answer()),
+        (LOST, Fault.lost_response(accepted=True)),
+        (_NOT_ACCEPTED, Fault.lost_response()),
         (LOST, Fault.reset(accepted=True)),
         (LOST, Fault.truncated(accepted=True)),
         (_NOT_ACCEPTED, Fault.server_error(503)),
@@ -32,7 +32,7 @@ _FAULTS: Final[Mapping[_Endpoint, tuple[tuple[str, Fault], ...]]] = {
         (LOST, Fault.broken_json(accepted=True)),
     ),
     "query": (
-        (_POLLS, Fault.lost_answer()),
+        (_POLLS, Fault.lost_response()),
         (_POLLS, Fault.server_error(500)),
         (_POLLS, Fault.html(502)),
         (_POLLS, Fault.broken_json()),

@@ -50,7 +50,7 @@ class Spec:
         arrays: The names of the parameters that may be arrays.
         adapted: The names of the fields that are not sent, or not always as they are.
         media: The media parameters.
-        usual: For each field, the exact type of the usual values, and what tells whether such a
+        usual: For each field, the exact type of the usual values, and a test of whether such a
             value is valid; None: all are.
         conflicts: Returns the problems between valid parameters; None: there are no rules.
         check: Returns all problems.

@@ -52,7 +52,7 @@ class Check:
         return check
 
     def usual(self) -> tuple[type, Callable[[Any], bool] | None]:
-        """Return the type of the usual values, and what tells whether one is valid."""
+        """Return the type of the usual values, and a test of whether one is valid."""
         if not self._array:
             exact, _, _ = _KINDS[self._kind]
             return exact, _every(self._limits)
@@ -67,7 +67,7 @@ class Check:
 
 
 def _every(limits: Sequence[Limit]) -> Callable[[Any], bool] | None:
-    """Return a function that tells whether a value is within all *limits*; None: all are."""
+    """Return a test of whether a value is within all *limits*; None: all are."""
     # Calling a method of a built-in type is much cheaper than calling one of ours.
     tests = [
         each.allowed.__contains__ if isinstance(each, OneOf) else each.allows for each in limits

@@ -32,7 +32,6 @@ _STATUSES: Final = {
     "completed": "succeeded",
     "downloaded": "succeeded",
     "failed": "failed",
-    "refused": "rejected",
     "rejected": "rejected",
     "uncertain": "uncertain",
 }

@@ -48,7 +48,7 @@ class FakeTask:
         accepted_at: The time of acceptance, on the service's clock.
         duration: Seconds on that clock from acceptance to its end.
         failure: The code and message of its error, if it will fail.
-        looks: How often it was queried.
+        polls: How often it was queried.
         number: Its position among all accepted tasks, from 1.
         params: Its parameters, None if the service does not record requests.
     """
@@ -59,7 +59,7 @@ class FakeTask:
     accepted_at: float
     duration: float
     failure: tuple[str, str] | None = None
-    looks: int = 0
+    polls: int = 0
     number: int = 1
     params: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
 
@@ -109,7 +109,7 @@ class Account:
         if options.check_models:
             self._check(model, params)
         used = self.tasks.get(out_task_id)
-        if used and options.used_id == "refuse":
+        if used and options.used_id == "reject":
             raise RejectionError(_replies.BAD_REQUEST, "out_task_id already exists")
         if used and options.used_id == "return":
             return self._submitted(used)
@@ -237,9 +237,9 @@ class Account:
 
     def _visible(self, task: FakeTask) -> bool:
         options = self._options
-        task.looks += 1
+        task.polls += 1
         late = options.clock() < task.accepted_at + options.visible_after
-        return not late and task.looks > options.visible_after_looks
+        return not late and task.polls > options.visible_after_polls
 
     def _price(self, model: str, params: Mapping[str, Any]) -> float:
         price = self._options.price

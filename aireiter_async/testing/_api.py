@@ -60,7 +60,7 @@ class Api:
         self.requests: list[RecordedRequest] = []
         self.leaks: list[RecordedRequest] = []
         self.counts: Counter[str] = Counter()
-        self.refusals: Counter[int] = Counter()
+        self.rejections: Counter[int] = Counter()
         self.posts: Counter[str] = Counter()
         self.in_flight = 0
         self.peak_in_flight = 0
@@ -110,7 +110,7 @@ class Api:
         if endpoint == "submit" and isinstance(out_task_id, str):
             self.posts[out_task_id] += 1
         if self._bucket and (wait := self._bucket.take()):
-            self.refusals[429] += 1
+            self.rejections[429] += 1
             return send(self._slow_down(wait))
         return await self._reply(request, endpoint, seen)
 
@@ -150,8 +150,8 @@ class Api:
         try:
             data = self._data(endpoint, seen, fault)
         except RejectionError as error:
-            self.refusals[error.reason.code] += 1
-            return _replies.rejection(error.reason, self._options.refusal_form, error.message)
+            self.rejections[error.reason.code] += 1
+            return _replies.rejection(error.reason, self._options.rejection_form, error.message)
         url = seen.fields.get("callback_url")
         if len(self._account.charges) > charges and isinstance(url, str):
             await self._callbacks.accepted(self._account.tasks[data["out_task_id"]], url)
@@ -179,7 +179,7 @@ class Api:
         form = self._options.retry_after
         # RFC 9110, 10.2.3: whole seconds; rounded up, so that obeying is never too early.
         seconds = float(math.ceil(wait)) if form else None
-        return _replies.too_many(self._options.refusal_form, seconds, form or "seconds")
+        return _replies.too_many(self._options.rejection_form, seconds, form or "seconds")
 
     def _file(self, path: str) -> Reply:
         number = self._account.number_of_file(path)

@@ -86,7 +86,7 @@ class Fault:
         return cls("pass")
 
     @classmethod
-    def lost_answer(cls, *, accepted: bool = False) -> Self:
+    def lost_response(cls, *, accepted: bool = False) -> Self:
         """Close the connection cleanly, without a reply."""
         return cls("close", accepted)
 

@@ -24,7 +24,7 @@ from aireiter_async.testing._replies import Envelope, RetryAfterForm, StatusForm
 
 API_KEY = "sk-fake-0123456789abcdef"
 
-UsedId = Literal["refuse", "return", "charge"]
+UsedId = Literal["reject", "return", "charge"]
 Estimates = Literal[True, False, "zero"]
 Callbacks = Literal["once", "early", "late", "twice", "never"]
 Price = float | Mapping[str, float] | Callable[[str, Mapping[str, Any]], float]
@@ -56,8 +56,8 @@ class Options:
         default=None, validator=optional(instance_of(SSLContext))
     )
     envelope: Envelope = attrs.field(default="ok", validator=in_(get_args(Envelope)))
-    refusal_form: StatusForm = attrs.field(default="seen", validator=in_(get_args(StatusForm)))
-    used_id: UsedId = attrs.field(default="refuse", validator=in_(get_args(UsedId)))
+    rejection_form: StatusForm = attrs.field(default="live", validator=in_(get_args(StatusForm)))
+    used_id: UsedId = attrs.field(default="reject", validator=in_(get_args(UsedId)))
     check_models: bool = False
     _credits: float = attrs.field(default=1_000_000.0, alias="credits", validator=_NUMBER)
     price: Price = attrs.field(default=1.0, validator=_PRICE)
@@ -68,7 +68,7 @@ class Options:
     spread: float = attrs.field(default=0.0, validator=_NOT_NEGATIVE)
     outputs: int = attrs.field(default=1, validator=_COUNT)
     visible_after: float = attrs.field(default=0.0, validator=_NOT_NEGATIVE)
-    visible_after_looks: int = attrs.field(default=0, validator=and_(instance_of(int), ge(0)))
+    visible_after_polls: int = attrs.field(default=0, validator=and_(instance_of(int), ge(0)))
     max_rate: float | None = attrs.field(default=None, validator=optional(and_(_NUMBER, gt(0))))
     burst: int | None = attrs.field(default=None, validator=optional(_COUNT))
     retry_after: RetryAfterForm | None = attrs.field(

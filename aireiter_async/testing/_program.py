@@ -20,7 +20,7 @@ from aireiter_async.testing._replies import Envelope, RetryAfterForm, StatusForm
 from aireiter_async.testing._service import FakeService
 
 _FAULTS: Mapping[str, Fault] = {
-    "lost": Fault.lost_answer(accepted=True),
+    "lost": Fault.lost_response(accepted=True),
     "reset": Fault.reset(accepted=True),
     "hang": Fault.hang(accepted=True),
     "delay": Fault.delay(1.0),
@@ -41,7 +41,7 @@ _FAULTS: Mapping[str, Fault] = {
 }
 _CHOICES: Mapping[str, Any] = {
     "envelope": Envelope,
-    "refusal_form": StatusForm,
+    "rejection_form": StatusForm,
     "used_id": UsedId,
     "retry_after": RetryAfterForm,
 }

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import attrs
 
 Envelope = Literal["plain", "ok", "code", "list"]
-StatusForm = Literal["seen", "http", "envelope"]
+StatusForm = Literal["live", "http", "envelope"]
 RetryAfterForm = Literal["seconds", "date"]
 
 # Built once: json.dumps with options creates an encoder for every call.
@@ -101,40 +101,40 @@ class Reason:
         message: The message in the documentation or of the live service.
         enveloped: The form of the body in an HTTP 200.
         bare: The form of the body if the HTTP status has the code.
-        seen_enveloped: Whether the live service has been seen to use an HTTP 200.
+        enveloped_live: Whether the live service has been seen to use an HTTP 200.
     """
 
     code: int
     message: str
     enveloped: _Shape
     bare: _Shape
-    seen_enveloped: bool
+    enveloped_live: bool
 
 
-BAD_REQUEST = Reason(400, "Invalid request parameters", _flat, _flat, seen_enveloped=True)
-UNKNOWN_TASK = Reason(400, "api task not found", _without_data, _without_data, seen_enveloped=True)
+BAD_REQUEST = Reason(400, "Invalid request parameters", _flat, _flat, enveloped_live=True)
+UNKNOWN_TASK = Reason(400, "api task not found", _without_data, _without_data, enveloped_live=True)
 BAD_KEY = Reason(
     401,
     "Authentication failed, please check your API key",
     _under_error,
     _under_error,
-    seen_enveloped=False,
+    enveloped_live=False,
 )
-BAD_BALANCE_KEY = Reason(401, "Unauthorized", _flat, _flat, seen_enveloped=False)
+BAD_BALANCE_KEY = Reason(401, "Unauthorized", _flat, _flat, enveloped_live=False)
 TOO_MANY = Reason(
     429,
     "Too many requests, please try again later",
     _flat,
     _typed("rate_limit_error"),
-    seen_enveloped=False,
+    enveloped_live=False,
 )
-NO_CREDITS = Reason(433, "not enough credits", _without_data, _under_error, seen_enveloped=True)
+NO_CREDITS = Reason(433, "not enough credits", _without_data, _under_error, enveloped_live=True)
 PAYMENT_REQUIRED = Reason(
     402,
     "Insufficient account balance, please recharge and try again",
     _without_data,
     _typed("payment_required"),
-    seen_enveloped=False,
+    enveloped_live=False,
 )
 
 
@@ -149,7 +149,7 @@ class RejectionError(Exception):
 
 def rejection(reason: Reason, form: StatusForm, message: str | None = None) -> Reply:
     """Return a rejection; *form* decides whether the HTTP status has the code as well."""
-    enveloped = reason.seen_enveloped if form == "seen" else form == "envelope"
+    enveloped = reason.enveloped_live if form == "live" else form == "envelope"
     shape = reason.enveloped if enveloped else reason.bare
     document = shape(reason.code, reason.message if message is None else message)
     return json_reply(document, 200 if enveloped else reason.code)

@@ -112,7 +112,7 @@ def _layer(index: int) -> dict[str, Any]:
         "z_index": index,
         "bounding_box": box,
         "name": f"Layer {index}" if index else None,
-        "description": "What stands in front" if index else None,
+        "description": "Foreground" if index else None,
     }
 
 

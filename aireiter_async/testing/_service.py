@@ -49,10 +49,10 @@ class FakeService(Options):
             ``data``, as seen live), ``"plain"`` (without ``ok``), ``"code"`` (the seedance2 pages:
             ``code`` is the string "200") or ``"list"`` (the gpt_image_2_official page: submit
             returns a list without out_task_id; the rest is plain).
-        refusal_form: The HTTP status of a rejection: ``"seen"`` as observed live (400 and 433 in a
+        rejection_form: The HTTP status of a rejection: ``"live"`` as observed (400 and 433 in a
             200, 401 and 429 as themselves), ``"http"`` always its own, ``"envelope"`` always
             200.
-        used_id: The result of a submit with a used ID, which is undocumented: ``"refuse"`` rejects
+        used_id: The result of a submit with a used ID, which is undocumented: ``"reject"`` rejects
             it with a 400, ``"return"`` returns the first task without a charge, ``"charge"``
             accepts and charges another task, which query returns from then on.
         check_models: Whether to reject models and parameters that are not as documented, as
@@ -71,7 +71,7 @@ class FakeService(Options):
         outputs: Results per task.
         visible_after: Seconds of *clock* after acceptance in which query does not find the task.
             Whether the live service lags is unknown.
-        visible_after_looks: The number of queries for a task that do not find it.
+        visible_after_polls: The number of queries for a task that do not find it.
         max_rate: Maximum API requests per second of *clock*, beyond which they are rejected with
             429; None for no limit. The live limits are undocumented.
         burst: Maximum requests at once; None for one second's worth.
@@ -103,7 +103,7 @@ class FakeService(Options):
     """Every callback that was attempted, in order."""
     counts: Counter[str] = attrs.field(init=False)
     """Requests per path; those for result files are counted under ``/upload``."""
-    refusals: Counter[int] = attrs.field(init=False)
+    rejections: Counter[int] = attrs.field(init=False)
     """Requests that the service itself rejected, per code, without faults."""
     _account: Account = attrs.field(init=False)
     _api: Api = attrs.field(init=False)
@@ -125,7 +125,7 @@ class FakeService(Options):
         self.requests = self._api.requests
         self.leaks = self._api.leaks
         self.counts = self._api.counts
-        self.refusals = self._api.refusals
+        self.rejections = self._api.rejections
 
     def __repr__(self) -> str:
         return (
