@@ -109,7 +109,7 @@ USED = {
 
 
 @pytest.mark.parametrize(
-    ("rejection_form", "estimates"), [("seen", True), ("http", False), ("envelope", "zero")]
+    ("rejection_form", "estimates"), [("live", True), ("http", False), ("envelope", "zero")]
 )
 @pytest.mark.parametrize("used_id", USED)
 async def test_used_ids_are_told_apart(
@@ -218,13 +218,13 @@ async def test_the_delay_until_a_task_is_visible_is_found(
         assert found["Range"] == (None, "not known: the task has not ended")
 
 
-@pytest.mark.parametrize("form", ["seen", "http", "envelope"])
+@pytest.mark.parametrize("form", ["live", "http", "envelope"])
 async def test_the_shapes_of_errors_are_shown(
     service: FakeService, probe: Probing, form: Any
 ) -> None:
     service.rejection_form = form
     found = await probe()
-    status = {"seen": 200, "http": 400, "envelope": 200}[form]
+    status = {"live": 200, "http": 400, "envelope": 200}[form]
     reply = '{"statusCode":400,"message":"Invalid model","ok":false}'
     assert found["400"] == (True, f"InvalidRequestError: HTTP {status} {reply}")
     assert found["401 on query"][1].startswith("AuthenticationError: HTTP ")
