@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -746,5 +747,12 @@ def test_versions_that_are_too_old_are_named() -> None:
     def version(name: str) -> str:
         return "3.9.9" if name == "aiohttp" else "99"
 
-    packages = check_versions(version)[1]
+    def requires(_name: str) -> list[str]:
+        return ["aiohttp>=3.14.1", "attrs>=24.2", "cattrs", 'Pillow>=100; extra == "images"']
+
+    def absent(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    packages = check_versions(version, requires)[1]
     assert (packages.state, packages.advice) == ("error", 'pip install "aiohttp>=3.14.1"')
+    assert check_versions(version, absent)[1].state == "ok"

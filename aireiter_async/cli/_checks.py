@@ -1,4 +1,4 @@
-"""The doctor's checks of this machine: versions, settings, the results' directory, ledgers.
+"""The doctor's checks of this machine: versions, the results' directory, ledgers.
 
 A check returns a `Check`, a value; ``_doctor`` renders them.
 """
@@ -17,23 +17,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import proxy_bypass
+from typing import IO, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from aireiter_async import LedgerError, __version__
-from aireiter_async._client._settings import (
-    DEFAULT_BASE_URL,
-    read_base_url,
-    read_key,
-    read_user_agent,
-)
-from aireiter_async._transport import Proxy, find_proxy, is_loopback
 from aireiter_async.cli._display import plural
-from aireiter_async.cli._errors import advice, summarize, with_options
-from aireiter_async.cli._options import Connection
+from aireiter_async.cli._errors import advice, summarize
 
 T = TypeVar("T")
 State: TypeAlias = Literal["ok", "warning", "error", "skipped"]
@@ -42,7 +32,6 @@ _PACKAGE: Final = "aireiter-async"
 _REQUIRED: Final = ("aiohttp", "attrs", "backoff", "cattrs", "cyclopts", "rich")
 _OPTIONAL: Final = ("Pillow", "pillow-heif", "asyncpg", "uvloop")
 _AT_LEAST: Final = re.compile(r"([\w.-]+)>=([\d.]+)")
-PORTS: Final = {"http": 80, "https": 443}
 _BLOCK: Final = bytes(64 * 1024)
 _LOW: Final = 100_000_000  # bytes
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -70,6 +59,11 @@ class Check:
     source: str = ""
 
 
+def skip(name: str, cause: str) -> Check:
+    """Return the check *name*, which could not be made because *cause* failed."""
+    return Check(name=name, state="skipped", text=f"skipped: depends on {cause}")
+
+
 class Problem(Exception):  # noqa: N818 - an outcome of a check, not a fault of it
     """What a check found to be wrong."""
 
@@ -78,31 +72,6 @@ class Problem(Exception):  # noqa: N818 - an outcome of a check, not a fault of 
         self.text = text
         self.advice = advice
         self.state: State = state
-
-
-@frozen(kw_only=True)
-class Setup:
-    """The settings as every command would use them; None where one is missing or invalid.
-
-    Attributes:
-        checks: One per setting.
-        base_url: The service.
-        api_key: The key.
-        user_agent: The User-Agent.
-        proxy: The proxy for the service, if any.
-        usable: Whether the service can be reached with them.
-    """
-
-    checks: tuple[Check, ...]
-    base_url: str | None
-    api_key: str | None = field(repr=False)
-    user_agent: str | None
-    proxy: Proxy | None
-
-    @property
-    def usable(self) -> bool:
-        names = {"base URL", "User-Agent", "proxy"}
-        return not any(each.name in names and each.state == "error" for each in self.checks)
 
 
 async def in_thread(function: Callable[[], T], seconds: float) -> T:
@@ -135,11 +104,15 @@ async def in_thread(function: Callable[[], T], seconds: float) -> T:
         return await future
 
 
-def check_versions(version: Callable[[str], str] = importlib.metadata.version) -> list[Check]:
+def check_versions(
+    version: Callable[[str], str] = importlib.metadata.version,
+    requires: Callable[[str], list[str] | None] = importlib.metadata.requires,
+) -> list[Check]:
     """Check the versions of Python and of the packages.
 
     Args:
         version: Returns the version of an installed package.
+        requires: Returns the requirements of an installed package.
     """
     system = f"{platform.system()} {platform.machine()}"
     python = f"{platform.python_version()} on {system}, {ssl.OPENSSL_VERSION}"
@@ -150,7 +123,8 @@ def check_versions(version: Callable[[str], str] = importlib.metadata.version) -
             found[name] = version(name)
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
     text = f"{_PACKAGE} {__version__}, {listed}"
-    old = [f"{name}>={least}" for name, least in _minimums() if _older(found.get(name), least)]
+    minimums = _minimums(requires)
+    old = [f"{name}>={least}" for name, least in minimums if _older(found.get(name), least)]
     if old:
         wanted = " ".join(f'"{each}"' for each in old)
         return [
@@ -169,10 +143,10 @@ def _check_python(text: str) -> Check:
     return Check(name="Python", text=f"{text}, SQLite {sqlite3.sqlite_version}")
 
 
-def _minimums() -> Iterator[tuple[str, str]]:
+def _minimums(requires: Callable[[str], list[str] | None]) -> Iterator[tuple[str, str]]:
     """Yield the names and lowest versions of the packages that are needed here."""
     with suppress(importlib.metadata.PackageNotFoundError):  # run from a copy of its source
-        matches = map(_AT_LEAST.match, importlib.metadata.requires(_PACKAGE) or ())
+        matches = map(_AT_LEAST.match, requires(_PACKAGE) or ())
         yield from ((each[1], each[2]) for each in matches if each and each[1] in _REQUIRED)
 
 
@@ -183,109 +157,6 @@ def _older(version: str | None, least: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-
-
-class _Setting(NamedTuple):
-    """One setting: its check, and its value if it is valid."""
-
-    check: Check
-    value: Any = None
-
-
-def read_setup(connection: Connection) -> Setup:
-    """Read the settings as the client does, each by itself."""
-    base_url = _base_url(connection)
-    key = _key(connection)
-    user_agent = _read(
-        "User-Agent",
-        "--user-agent" if connection.user_agent is not None else "default",
-        partial(read_user_agent, connection.user_agent),
-        str,
-    )
-    proxy = _proxy(connection, base_url.value)
-    return Setup(
-        checks=(base_url.check, key.check, user_agent.check, proxy.check),
-        base_url=base_url.value,
-        api_key=key.value,
-        user_agent=user_agent.value,
-        proxy=proxy.value,
-    )
-
-
-def _base_url(connection: Connection) -> _Setting:
-    variable = "AIREITER_BASE_URL"
-    source = _source("--base-url", connection.base_url, variable, required=False)
-    given = os.environ.get(variable) if connection.base_url is None else connection.base_url
-    try:
-        host = urlsplit(given or DEFAULT_BASE_URL).hostname
-    except ValueError:
-        host = None
-    if not host:  # not shown: it may well be the key, in the wrong place
-        text = f"{source} must be an absolute URL such as {DEFAULT_BASE_URL}"
-        return _Setting(Check(name="base URL", state="error", text=text, source=source))
-    read = partial(read_base_url, connection.base_url, allow_http=connection.allow_http)
-    return _read("base URL", source, read, str)
-
-
-def _key(connection: Connection) -> _Setting:
-    variable = "AIREITER_API_KEY"
-    source = _source("--api-key", connection.api_key, variable, required=True)
-    return _read("API key", source, partial(read_key, connection.api_key), lambda _: "set")
-
-
-def _source(option: str, given: str | None, variable: str, *, required: bool) -> str:
-    present = variable in os.environ if required else bool(os.environ.get(variable))
-    if given is not None:
-        return f"{option}, not {variable}" if present else option
-    if present:
-        return variable
-    return "" if required else "default"
-
-
-def _read(name: str, source: str, read: Callable[[], Any], show: Callable[[Any], str]) -> _Setting:
-    try:
-        value = read()
-    except ValueError as error:
-        text = with_options(str(error))
-        if source.isupper():  # a variable, which the library's message does not name
-            text = text.replace("--api-key", source).replace("--base-url", source)
-        what, _, hint = text.partition(": ")
-        return _Setting(Check(name=name, state="error", text=what, advice=hint, source=source))
-    return _Setting(Check(name=name, text=show(value), source=source), value)
-
-
-def _proxy(connection: Connection, base_url: str | None) -> _Setting:
-    url = base_url or DEFAULT_BASE_URL
-    parts = urlsplit(url)
-    scheme, host = parts.scheme, parts.hostname or ""
-    given = connection.proxy
-    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
-    present = [name for name in names if os.environ.get(name)]
-    if given is not None:
-        source = f"--proxy, not {present[0]}" if present else "--proxy"
-        show = partial(_shown_proxy)
-        return _read("proxy", source, partial(find_proxy, url, given), show)
-    proxy = find_proxy(url, None)
-    if proxy is not None:
-        source = present[0] if present else "the system's settings"
-        return _Setting(Check(name="proxy", text=_shown_proxy(proxy), source=source), proxy)
-    if not present:
-        return _Setting(Check(name="proxy", text="none", source="default"))
-    port = parts.port or PORTS[scheme]
-    if is_loopback(host):
-        text = f"none: {present[0]} does not apply to this machine"
-    elif proxy_bypass(host) or proxy_bypass(f"{host}:{port}"):
-        text = f"none: NO_PROXY excludes {host} from {present[0]}"
-    else:
-        text = f"none: {present[0]} is ignored, because it is not an http or https URL"
-        hint = f"set {present[0]} to an http:// or https:// URL; SOCKS is not supported"
-        check = Check(name="proxy", state="warning", text=text, advice=hint, source=present[0])
-        return _Setting(check)
-    return _Setting(Check(name="proxy", text=text, source=present[0]))
-
-
-def _shown_proxy(proxy: Proxy) -> str:
-    return f"{proxy.url} with a user name" if proxy.headers else proxy.url
 
 
 class Usage(Protocol):

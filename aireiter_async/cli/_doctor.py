@@ -1,7 +1,7 @@
 """The doctor command: say why something does not work, in a form that can be published.
 
-The checks are in ``_checks`` and ``_network``, the experiments of ``--probe`` in ``_probe``. Here
-they are put in order, scrubbed and shown.
+The checks are in ``_setup``, ``_checks``, ``_network`` and ``_responses``, the experiments of
+``--probe`` in ``_probe``. Here they are put in order, scrubbed and shown.
 """
 
 import os
@@ -30,13 +30,15 @@ from aireiter_async.cli._checks import (
     check_versions,
     find_ledgers,
     in_thread,
-    read_setup,
+    skip,
 )
 from aireiter_async.cli._errors import UsageError
-from aireiter_async.cli._network import RESPONSES, calling, check_network, skip
+from aireiter_async.cli._network import check_network
 from aireiter_async.cli._options import Connection, DoctorOptions, check_numbers
 from aireiter_async.cli._output import Output
 from aireiter_async.cli._probe import Clock, Fact, Probe
+from aireiter_async.cli._responses import RESPONSES, calling
+from aireiter_async.cli._setup import read_setup
 from aireiter_async.cli._signals import catching
 
 _SECONDS: Final = 10.0  # for each step

@@ -255,7 +255,8 @@ class DoctorOptions:
         probe: Find out what the service does not document, with one or two tasks of
             this model, which are charged.
         yes: With --probe, spend the credits without asking.
-        max_credits: With --probe, maximum credits to spend.
+        max_credits: With --probe, maximum credits to spend; only a first task of unknown
+            price can exceed it.
     """
 
     download: Annotated[Path | None, _DOWNLOAD] = None
