@@ -1,4 +1,4 @@
-"""Shared fixtures: a service, watched clients, a clock that only sleeping moves."""
+"""Shared fixtures: a service, checked clients, a clock that only sleeping moves."""
 
 import asyncio
 import contextlib
@@ -60,9 +60,9 @@ def pytest_collection_finish() -> None:
 
 
 def search(error: BaseException, key: str) -> list[str]:
-    """Return the lines of all that can be made of an error in which *key* shows."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    lines = "".join(told.format()).splitlines()
+    """Return each line of an error's tracebacks, texts and pickles that contains *key*."""
+    formatted = traceback.TracebackException.from_exception(error, capture_locals=True)
+    lines = "".join(formatted.format()).splitlines()
     chain: BaseException | None = error
     while chain is not None:
         lines += [repr(chain), str(chain)]
@@ -72,8 +72,8 @@ def search(error: BaseException, key: str) -> list[str]:
     return [line for line in lines if key in line]
 
 
-def look_at(error: BaseException, key: str) -> None:
-    """Fail unless an error is ours, or plain Python's, and does not tell the key."""
+def check_error(error: BaseException, key: str) -> None:
+    """Fail unless an error is the package's or a plain Python one, and does not show the key."""
     plain = ValueError | TypeError | RuntimeError | OSError | asyncio.CancelledError
     assert isinstance(error, AireiterError | plain)
     assert not type(error).__module__.startswith("aiohttp")
@@ -81,46 +81,39 @@ def look_at(error: BaseException, key: str) -> None:
 
 
 @contextlib.contextmanager
-def watching(key: str) -> Iterator[None]:
-    """Look at every error that passes."""
+def checking(key: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        look_at(error, key)
+        check_error(error, key)
         raise
 
 
-class WatchedClient(AsyncClient):
-    """A client whose errors are all looked at, and whose waits take no time."""
+class CheckedClient(AsyncClient):
+    """A client that checks each error it raises."""
 
     async def submit(self, *args: Any, **options: Any) -> Task:
-        """Submit, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().submit(*args, **options)
 
     async def query(self, *args: Any, **options: Any) -> Task:
-        """Query, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().query(*args, **options)
 
     async def wait(self, *args: Any, **options: Any) -> Task:
-        """Wait, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().wait(*args, **options)
 
     async def run(self, *args: Any, **options: Any) -> Task:
-        """Run, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().run(*args, **options)
 
     async def balance(self) -> Balance:
-        """Ask for the balance, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().balance()
 
     async def download(self, *args: Any, **options: Any) -> Any:
-        """Download, watched."""
-        with watching(self._settings.api_key):
+        with checking(self._settings.api_key):
             return await super().download(*args, **options)
 
 
@@ -154,9 +147,9 @@ def _calm(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 async def no_task_left() -> AsyncIterator[None]:
-    """Fail a coroutine test that leaves tasks behind or gives the loop cause to complain."""
+    """Fail a coroutine test that leaves tasks behind or errors that only the loop has seen."""
     complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told))
+    asyncio.get_running_loop().set_exception_handler(lambda _, error: complaints.append(error))
     yield
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert complaints == []
@@ -170,12 +163,12 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.fixture(params=["short", pytest.param("session", marks=pytest.mark.soak)])
 def path_in_soak(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test over the short path, and in a soak over the other one as well."""
+    """Run a test over the short path, and in the soak session over both."""
     return take_path(request.param, monkeypatch)
 
 
 def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have POSTs take *path*: the self-check of the short one fails for the other."""
+    """Make POSTs take *path*: for "session", the self-check of the short path fails."""
     if path == "session":
 
         async def fail(_limits: object) -> bool:
@@ -187,19 +180,18 @@ def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return the clock of the service and of the watched clients."""
     return Clock()
 
 
 @pytest.fixture
 def slept(clock: Clock) -> list[float]:
-    """Return the seconds that the watched clients have slept between looks and for their pace."""
+    """Return how long the clients have slept, in seconds: between polls and for their rate."""
     return clock.slept
 
 
 @pytest.fixture
 async def service(clock: Clock) -> AsyncIterator[FakeService]:
-    """Run a service without faults; its options may be assigned to."""
+    """Run a service without faults; tests may assign to its options."""
     async with FakeService(clock=clock) as service:
         yield service
 
@@ -208,11 +200,11 @@ async def service(clock: Clock) -> AsyncIterator[FakeService]:
 async def connect(
     service: FakeService, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Callable[..., AsyncClient]]:
-    """Make watched clients of the service: in the end each is idle, and no log holds a key."""
+    """Return a function that makes clients, which must be idle in the end; no log holds a key."""
     caplog.set_level(logging.DEBUG)
     clients: list[AsyncClient] = []
 
-    class Client(WatchedClient):
+    class Client(CheckedClient):
         @staticmethod
         def _new_clock() -> ClientClock:
             return ClientClock(clock)
@@ -241,19 +233,17 @@ async def connect(
 
 @pytest.fixture
 async def client(connect: Callable[..., AsyncClient]) -> AsyncClient:
-    """Make one watched client of the service."""
     return connect()
 
 
 @pytest.fixture
 def find_key() -> Callable[[BaseException, str], list[str]]:
-    """Return what searches an error, its chain and their frames for a key."""
     return search
 
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    """Return what lets the loop turn until a condition holds."""
+    """Return a function that lets the loop run until a condition holds."""
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(20):
@@ -264,9 +254,9 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 
 class Raw(asyncio.Protocol):
-    """A server that reads a request, or its beginning, and answers with any bytes.
+    """A server that reads a request, or its beginning, and answers with arbitrary bytes.
 
-    Pieces are sent apart; after a piece without bytes the connection stays open.
+    Pieces are sent separately; after an empty piece the connection stays open.
     """
 
     def __init__(self, answer: Answer, *, eager: bool) -> None:
@@ -275,12 +265,10 @@ class Raw(asyncio.Protocol):
         self._seen = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer once the request is complete, or at once."""
         self._seen += data
         head, _, body = self._seen.partition(b"\r\n\r\n")
         length = next(
@@ -298,7 +286,7 @@ class Raw(asyncio.Protocol):
         if pieces[1:] == (b"",):
             return
         if pieces[1:]:
-            # Apart, so that the client reads them apart.
+            # Later, so that the client reads them separately.
             asyncio.get_running_loop().call_later(0.01, self._send, pieces[1:])
         else:
             self._transport.close()
@@ -306,7 +294,7 @@ class Raw(asyncio.Protocol):
 
 @pytest.fixture
 async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
-    """Return what starts a server of raw bytes, with TLS if given a context, and gives its URL."""
+    """Return a function that starts a `Raw` server, with TLS if given a context: its URL."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
@@ -325,10 +313,7 @@ async def listen() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
-    """Run a service that the environment points to, and work in an empty directory.
-
-    Its options may be assigned to; its clock stands still.
-    """
+    """Run a service that the environment points to, with a stopped clock, in an empty directory."""
     with serving(FakeService(clock=Clock())) as service:
         monkeypatch.setenv("AIREITER_API_KEY", KEY)
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
@@ -340,7 +325,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServ
 def aireiter(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
-    """Return what runs the command in this process, with a client that polls without waits."""
+    """Return a function that runs the command in this process and polls without waiting."""
     polling = PollPolicy(first=0, step=0.001, cap=0.001)
     quick = functools.partial(AsyncClient, polling=polling, retry=QUICK)
     monkeypatch.setattr("aireiter_async.cli._options.AsyncClient", quick)

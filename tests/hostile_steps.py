@@ -1,4 +1,4 @@
-"""Cancel at the k-th suspension, for all k: what the tests of cancellation are driven by."""
+"""Cancel a call at its k-th suspension, for all k."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _MOST_STEPS = 500
 
 
 class _Steps(Generic[T]):
-    """Awaits a coroutine, and tells of each of its suspensions what it waits for."""
+    """Awaits a coroutine; calls *on_suspend* with what each of its suspensions waits for."""
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend, on_resume: OnResume
@@ -27,7 +27,6 @@ class _Steps(Generic[T]):
         self._on_resume = on_resume
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Step the coroutine."""
         error: BaseException | None = None
         while True:
             self._on_resume()
@@ -49,21 +48,21 @@ class _Steps(Generic[T]):
 async def stepped(
     coroutine: Coroutine[Any, Any, T], on_suspend: OnSuspend, on_resume: OnResume = lambda: None
 ) -> T:
-    """Await *coroutine*, and tell *on_suspend* of what it waits for each time that it does."""
+    """Await *coroutine*; call *on_suspend* with what each of its suspensions waits for."""
     return await _Steps(coroutine, on_suspend, on_resume)
 
 
 class Blow:
-    """Cancels a task at the *step*-th suspension that it is told of.
+    """Cancels a task at its *step*-th call.
 
     Args:
         step: From 1.
-        late: Cancel only once that which is waited for has come, but before the
-            task goes on: that is where things are lost. Else before it has.
+        late: Cancel after what is awaited has completed but before the task resumes,
+            which is where results are lost. Otherwise, cancel before it completes.
 
     Attributes:
         struck: Whether that step was reached.
-        made: The tasks that the package has made meanwhile, by what they run.
+        made: The tasks that the package has created since, with the file of their code.
     """
 
     def __init__(self, step: int, *, late: bool) -> None:
@@ -80,7 +79,7 @@ class Blow:
             return
         self.struck = True
         if self._late and asyncio.isfuture(awaited):
-            # It comes before the callback by which the task is woken.
+            # Called before the callback that wakes the task.
             awaited.add_done_callback(self._strike)
         else:
             asyncio.get_running_loop().call_soon(self._strike, None)
@@ -91,13 +90,7 @@ class Blow:
 
 
 class Death(Blow):
-    """Ends a batch as the death of its process would: all workers at once, the disk as it was then.
-
-    Args:
-        step: As for any blow.
-        late: As for any blow.
-        ledger: The batch's ledger.
-    """
+    """Ends a batch as SIGKILL would: all workers at once, the files as they are."""
 
     def __init__(self, step: int, *, late: bool, ledger: Path) -> None:
         super().__init__(step, late=late)
@@ -107,25 +100,25 @@ class Death(Blow):
     def _strike(self, done: object) -> None:
         self._kept = self._read()
         for file, task in self.made:
-            if "_ledger" not in file:  # closing it orderly changes only what is thrown away
+            if "_ledger" not in file:  # an orderly close changes only files that are restored
                 task.cancel()
         super()._strike(done)
 
     def _read(self) -> dict[Path, bytes]:
         while True:
             files = self._files()
-            with contextlib.suppress(FileNotFoundError):  # it is being closed: all over again
+            with contextlib.suppress(FileNotFoundError):  # it is being closed: start over
                 kept = {path: path.read_bytes() for path in files}
                 if files == self._files():  # pragma: no branch - hardly ever not
                     return kept
 
     def _files(self) -> list[Path]:
-        # The lock remembers how far the ledger was: it must not be newer than that.
+        # The lock records the last task in the ledger: it must not be newer than the ledger.
         files = [Path(f"{self._ledger}{end}") for end in (".lock", "", "-wal")]
         return [path for path in files if path.exists()]
 
     def bury(self) -> None:
-        """Put the disk back to what it was, if the blow has struck, once all tasks have ended."""
+        """Restore the files as they were at the blow, once all tasks have ended."""
         if self.struck:
             for path in self._files():
                 path.unlink()
@@ -136,7 +129,7 @@ class Death(Blow):
 async def cancel_at(call: Callable[[], Coroutine[Any, Any, Any]], step: int, *, late: bool) -> bool:
     """Cancel a call at its *step*-th suspension; return whether it got that far.
 
-    A cancellation must be seen as one, unless the call was done by then.
+    The call must then raise `CancelledError`, unless it has succeeded by then.
     """
     blow = Blow(step, late=late)
     task = blow.task = asyncio.create_task(stepped(call(), blow))
@@ -149,7 +142,7 @@ async def cancel_at(call: Callable[[], Coroutine[Any, Any, Any]], step: int, *, 
 
 @contextlib.contextmanager
 def counting(blow: Blow) -> Iterator[None]:
-    """Count the suspensions of all tasks that this package makes."""
+    """Count the suspensions of all tasks that the package creates."""
     loop = asyncio.get_running_loop()
 
     def factory(
@@ -159,7 +152,7 @@ def counting(blow: Blow) -> Iterator[None]:
         if code is not None and code.co_filename.startswith(_OURS):
             task = asyncio.Task(stepped(coroutine, blow), loop=loop, **options)
             blow.made.append((code.co_filename, task))
-            # Of a task that is cancelled before it begins, nothing else closes the coroutine.
+            # Nothing else closes the coroutine of a task that is cancelled before it starts.
             task.add_done_callback(lambda _: coroutine.close())
             return task
         return asyncio.Task(coroutine, loop=loop, **options)
@@ -172,10 +165,10 @@ def counting(blow: Blow) -> Iterator[None]:
 
 
 class Sweep:
-    """Counts up from 1, by *stride*, until a call has got through without being struck.
+    """Counts up from 1, by *stride*, until a call completes without being cancelled.
 
     Attributes:
-        struck: Whether the step last yielded was one of the call's.
+        struck: Whether the call reached the step that was yielded last.
     """
 
     def __init__(self, stride: int = 1) -> None:
@@ -183,7 +176,6 @@ class Sweep:
         self._stride = stride
 
     def __iter__(self) -> Iterator[int]:
-        """Yield steps."""
         step = 1 - self._stride
         while self.struck:
             step += self._stride

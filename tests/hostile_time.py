@@ -1,4 +1,4 @@
-"""A clock that only sleeping moves, and clients that live by it."""
+"""A clock that only sleeping moves, and clients that use it."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from aireiter_async._client import _shared
 
 @attrs.define(slots=False)
 class Clock:
-    """Time that passes by sleeping, and by nothing else.
+    """A clock that only sleeping moves.
 
     Attributes:
         slept: The seconds of each sleep.
-        held: Whether time stands still: no sleep ends, unless its client is closed.
+        held: Whether time has stopped: no sleep ends, unless its client is closed.
     """
 
     now: float = 1000.0
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
     def pass_by(self, seconds: float) -> float:
-        """Let time pass, and return for how many real seconds to sleep."""
+        """Advance, and return for how many real seconds to sleep."""
         if seconds <= 0:
             return 0.0
         self.slept.append(seconds)
@@ -66,7 +66,6 @@ class ClientClock(_shared.Clock):
 
 
 def clocked(clock: Clock, api_key: str | None, **options: Any) -> AsyncClient:
-    """Make a client that lives by *clock*."""
 
     class Client(AsyncClient):
         @staticmethod

@@ -1,4 +1,4 @@
-"""A server that does as it is told: any bytes in any pieces, then a close, a reset, or nothing."""
+"""A scripted server: any bytes in any pieces, then a close, a reset, or nothing."""
 
 import asyncio
 import contextlib
@@ -18,17 +18,15 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 def head(*lines: bytes, status: bytes = b"200 OK") -> bytes:
-    """Make the head of an answer."""
     return b"\r\n".join([b"HTTP/1.1 " + status, *lines]) + b"\r\n\r\n"
 
 
 def whole(body: bytes, *lines: bytes) -> bytes:
-    """Make an answer with a length."""
     return head(b"Content-Length: %d" % len(body), *lines) + body
 
 
 def piece(data: bytes) -> Script:
-    """Send *data*, and let the other side read it apart from what follows."""
+    """Send *data*, and let the other side read it separately from what follows."""
 
     async def script(_peer: "Peer", writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -59,10 +57,9 @@ class Peer:
     """A server of raw bytes; an async context manager.
 
     Attributes:
-        url: Where it is.
-        heard: What each request was.
+        heard: The requests.
         connections: How many there have been.
-        sent: What endless scripts have sent, in bytes.
+        sent: The number of bytes that endless scripts have sent.
     """
 
     def __init__(self) -> None:
@@ -82,17 +79,14 @@ class Peer:
         self.play(piece(data), keep=True)
 
     def forget(self) -> None:
-        """Forget what has not been played."""
         self._plays.clear()
 
     async def idle(self) -> None:
-        """Wait until there are no connections."""
         async with asyncio.timeout(20):
             while self._tasks:  # noqa: ASYNC110 - of the other side of a socket
                 await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
-        """Listen."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -103,7 +97,6 @@ class Peer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cut all connections."""
         self._server.close()
         while self._tasks:
             for task in self._tasks:
@@ -123,7 +116,7 @@ class Peer:
             keep = True
             while keep:
                 self.heard.append(await _request(reader))
-                # A connection on which nothing is to be said is closed.
+                # Without a script, the connection is closed.
                 scripts, keep, reset = self._plays.popleft() if self._plays else ((), False, False)
                 for script in scripts:
                     await script(self, writer)

@@ -258,7 +258,7 @@ async def test_a_client_that_never_connected_fails_at_once(connect: Connect) -> 
 async def test_a_request_that_breaks_the_service_is_its_own_failure(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """Where the service responses, a submit without a response does not hold up the others."""
+    """Where the service responds, a submit without a response does not hold up the others."""
     service.script("submit", Fault.ok(), *[Fault.server_error()] * 5)
     batch = client.run_many(asked(5), window=1)
     kinds = [type(outcome.error) async for outcome in batch]

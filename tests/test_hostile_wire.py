@@ -249,7 +249,7 @@ async def test_odd_responses(peer: Peer, client: AsyncClient, name: str) -> None
     for kept in (False, True):
         peer.play(*map(piece, ODD[name]), keep=kept)
         with pytest.raises(AireiterError):
-            await client.with_options(timeout=0.2 if kept else 1).query("a")
+            await client.with_options(timeout=0.1 if kept else 1).query("a")
         peer.forget()
         if not kept:
             await peer.idle()

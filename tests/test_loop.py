@@ -327,7 +327,7 @@ def test_a_client_forgotten_while_its_loop_rests_warns_once(
 
 
 class Keeping(asyncio.Protocol):
-    """A server that responses every request alike, and keeps its connections."""
+    """A server that answers every request alike, and keeps its connections."""
 
     BODY = b'{"statusCode":200,"data":{"status":"pending","credits":2.5}}'
 

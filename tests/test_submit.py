@@ -1,15 +1,13 @@
-"""Submit: exactly one task for one id, whatever happens to the answers."""
+"""Submit: exactly one task per ID, whatever happens to the responses."""
 
 import asyncio
 import json
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 
 from aireiter_async import (
     AireiterError,
@@ -46,29 +44,35 @@ Listen = Callable[..., Awaitable[str]]
 
 SUBMIT, QUERY = "/api/openapi/submit", "/api/openapi/query"
 USED_IDS = ["reject", "return", "charge"]
+REJECTIONS: dict[int, type[APIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    403: AuthenticationError,
+    404: InvalidRequestError,
+    422: InvalidRequestError,
+    433: InsufficientCreditsError,
+}
 
 
 def request(**options: Any) -> SubmitRequest:
-    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten, 小猫"}, **options)
 
 
 def refusal(code: int, *, in_envelope: bool) -> Fault:
-    """Refuse with *code*."""
     body = json.dumps({"error": {"code": code, "message": "no, 不"}})
     return Fault.reply(200 if in_envelope else code, body)
 
 
 def charged(service: FakeService) -> list[str]:
-    """Return the IDs of what was charged for."""
     return [charge.out_task_id for charge in service.charges]
 
 
 @pytest.mark.parametrize("used_id", ["reject", "return"])
-async def test_very_late_visibility_costs_no_second_charge(
+async def test_a_task_that_appears_late_is_charged_once(
     service: FakeService, client: AsyncClient, used_id: Any
 ) -> None:
-    """A task seen only after it was settled as lost is still one task: the ID is the same."""
+    """The second POST, after the ID was not found, has the same ID."""
     service.used_id, service.visible_after_polls = used_id, 4
     service.script("submit", Fault.lost_response(accepted=True))
     task = await client.submit(request())
@@ -165,8 +169,10 @@ async def test_the_body_is_fixed_before_the_first_attempt(
     assert bodies == [{"prompt": "first"}, {"prompt": "first"}]
 
 
-async def test_what_cannot_be_asked_is_ambiguous(service: FakeService, connect: Connect) -> None:
-    """Where the service cannot be queried, the error has the ID and the cause, after one POST."""
+async def test_a_submit_that_cannot_be_queried_is_ambiguous(
+    service: FakeService, connect: Connect
+) -> None:
+    """The error carries the ID and the cause, and there is no second POST."""
     service.script("submit", Fault.lost_response(accepted=True))
     service.script("query", Fault.server_error(), Fault.html(502), Fault.server_error(503))
     wanted = request()
@@ -211,7 +217,7 @@ async def test_resubmitting_can_be_forbidden(
 
 
 async def test_forbidding_does_not_hinder_settling(service: FakeService, connect: Connect) -> None:
-    """With resubmit=False an accepted task is found, and a refusal with a pace is still retried."""
+    """With resubmit=False an accepted task is found, and a 429 is still retried."""
     service.script("submit", Fault.too_many_requests(0), Fault.lost_response(accepted=True))
     client = connect(retry=RetryPolicy(base=0, settle=0, resubmit=False))
     task = await client.submit(request())
@@ -219,7 +225,7 @@ async def test_forbidding_does_not_hinder_settling(service: FakeService, connect
 
 
 @pytest.mark.parametrize("in_envelope", [False, True])
-@pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 422, 433])
+@pytest.mark.parametrize("code", REJECTIONS)
 async def test_a_rejection_after_ambiguity_is_not_believed(
     service: FakeService, client: AsyncClient, code: int, *, in_envelope: bool
 ) -> None:
@@ -235,18 +241,7 @@ async def test_a_rejection_after_ambiguity_is_not_believed(
 
 
 @pytest.mark.parametrize("in_envelope", [False, True])
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (400, InvalidRequestError),
-        (401, AuthenticationError),
-        (402, InsufficientCreditsError),
-        (403, AuthenticationError),
-        (404, InvalidRequestError),
-        (422, InvalidRequestError),
-        (433, InsufficientCreditsError),
-    ],
-)
+@pytest.mark.parametrize(("code", "kind"), REJECTIONS.items())
 async def test_a_settled_rejection_is_believed(
     service: FakeService,
     client: AsyncClient,
@@ -316,10 +311,9 @@ async def test_closed_while_it_is_queried_is_said() -> None:
         await Submission(played, request()).submit()
 
 
-async def test_a_pace_asked_for_after_ambiguity_is_kept(
+async def test_a_429_after_ambiguity_is_settled_and_retried(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A 429 that follows a lost response is settled and then retried."""
     service.script("submit", Fault.lost_response(), Fault.too_many_requests(0))
     task = await client.submit(request())
     assert charged(service) == [task.out_task_id]
@@ -327,18 +321,7 @@ async def test_a_pace_asked_for_after_ambiguity_is_kept(
 
 
 @pytest.mark.parametrize("in_envelope", [False, True])
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (400, InvalidRequestError),
-        (401, AuthenticationError),
-        (402, InsufficientCreditsError),
-        (403, AuthenticationError),
-        (404, InvalidRequestError),
-        (422, InvalidRequestError),
-        (433, InsufficientCreditsError),
-    ],
-)
+@pytest.mark.parametrize(("code", "kind"), REJECTIONS.items())
 async def test_a_rejection_for_good_costs_one_post(
     service: FakeService,
     client: AsyncClient,
@@ -383,7 +366,7 @@ async def test_ok_true_is_no_success(
 @pytest.mark.parametrize("in_envelope", [False, True])
 @pytest.mark.parametrize("code", [425, 429])
 @pytest.mark.parametrize("wait", [None, "0", "0.02", "Thu, 01 Jan 1970 00:00:00 GMT", "soon"])
-async def test_a_rejection_with_a_pace_is_retried(
+async def test_a_rate_limited_submit_is_retried(
     service: FakeService,
     client: AsyncClient,
     caplog: pytest.LogCaptureFixture,
@@ -392,7 +375,7 @@ async def test_a_rejection_with_a_pace_is_retried(
     *,
     in_envelope: bool,
 ) -> None:
-    """429 and 425, in HTTP or in the body, are sent again after the wait; nothing is asked."""
+    """429 and 425, as HTTP status or in the body, are retried after the wait, without a query."""
     body = json.dumps({"statusCode": code, "message": "slow down", "ok": False})
     headers = {} if wait is None else {"Retry-After": wait}
     service.script("submit", Fault.reply(200 if in_envelope else code, body, headers=headers))
@@ -403,20 +386,11 @@ async def test_a_rejection_with_a_pace_is_retried(
     assert f"retrying in {'0.02' if wait == '0.02' else '0.00'} s" in caplog.text
 
 
-async def test_a_429_from_the_cdn_is_a_rejection_with_a_pace(
-    service: FakeService, client: AsyncClient
-) -> None:
-    """An HTML page with HTTP 429 is no doubt: it was not accepted."""
-    service.script("submit", Fault.html(429))
-    await client.submit(request())
-    assert service.counts == {SUBMIT: 2}
-
-
 @pytest.mark.parametrize("in_envelope", [False, True])
-async def test_too_long_a_pace_is_raised_at_once(
+async def test_too_long_a_retry_after_is_raised_at_once(
     service: FakeService, client: AsyncClient, slept: list[float], *, in_envelope: bool
 ) -> None:
-    """A Retry-After beyond max_retry_after is raised with its seconds, and holds nobody up."""
+    """A Retry-After beyond max_retry_after is raised, and holds up no other call."""
     service.script("submit", Fault.too_many_requests(121, in_envelope=in_envelope))
     with pytest.raises(RateLimitError) as caught:
         await client.submit(request())
@@ -426,10 +400,10 @@ async def test_too_long_a_pace_is_raised_at_once(
     assert slept == []
 
 
-async def test_too_long_a_pace_after_ambiguity_is_ambiguous(
+async def test_too_long_a_retry_after_after_ambiguity_is_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:
-    """A CDN that is in trouble for hours leaves the submit ambiguous, with its cause."""
+    """A 503 of a CDN does not say that the task was not accepted."""
     service.script("submit", Fault.reply(503, "<html>", headers={"Retry-After": "7200"}))
     with pytest.raises(AmbiguousSubmitError) as caught:
         await client.submit(request())
@@ -452,7 +426,6 @@ async def test_too_long_a_pace_after_ambiguity_is_ambiguous(
 async def test_attempts_are_counted(
     service: FakeService, connect: Connect, attempts: int, fault: Fault, kind: type[AireiterError]
 ) -> None:
-    """A submit is sent as often as the policy says, and no more."""
     service.script("submit", *[fault] * 5)
     client = connect(retry=RetryPolicy(base=0, settle=0, attempts=attempts))
     wanted = request()
@@ -464,7 +437,6 @@ async def test_attempts_are_counted(
 
 
 async def test_a_rejected_connection_is_tried_again(service: FakeService, connect: Connect) -> None:
-    """Where nothing listens each attempt is made, then ConnectError says that nothing was sent."""
     await service.close()
     client = connect()
     wanted = request()
@@ -476,10 +448,9 @@ async def test_a_rejected_connection_is_tried_again(service: FakeService, connec
     assert (client.stats.requests, client.stats.retries) == (5, 4)
 
 
-async def test_a_service_that_comes_up_is_found(
+async def test_a_service_that_starts_between_attempts_gets_one_post(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """A submit succeeds when the service comes up between two attempts, with one POST."""
     await service.close()
     client = connect(retry=RetryPolicy(base=0, settle=0, attempts=100_000))
     running = asyncio.create_task(client.submit(request()))
@@ -491,46 +462,10 @@ async def test_a_service_that_comes_up_is_found(
 
 
 async def test_a_name_that_does_not_resolve_is_not_ambiguous(connect: Connect) -> None:
-    """A host without an address is a ConnectError."""
     client = connect(base_url="https://aireiter.invalid")
     with pytest.raises(ConnectError, match=r"aireiter\.invalid"):
         await client.submit(request())
     assert client.stats.requests == 5
-
-
-@pytest.fixture
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make the contexts of a server and of a client that trusts it."""
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
-
-
-async def test_a_certificate_that_is_not_trusted_is_not_ambiguous(
-    connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    """A certificate of an unknown authority is a ConnectError: the key did not leave."""
-    seen: list[bytes] = []
-    client = connect(base_url=await listen(seen.append, tls[0]))
-    with pytest.raises(ConnectError, match="certificate"):
-        await client.submit(request())
-    assert (client.stats.requests, seen) == (5, [])
-
-
-async def test_tls_is_spoken(
-    connect: Connect, listen: Listen, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    """Over TLS that a borrowed session trusts, a submit is like any other."""
-    body = b'{"statusCode":200,"data":{"status":"pending"}}'
-    url = await listen(
-        lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), tls[0]
-    )
-    connector = aiohttp.TCPConnector(ssl=tls[1])
-    async with aiohttp.ClientSession(connector=connector) as session:
-        task = await connect(base_url=url, session=session).submit(request())
-    assert task.status is TaskStatus.PENDING
 
 
 async def test_a_connection_that_takes_too_long_is_not_ambiguous(
@@ -689,8 +624,9 @@ async def test_cancelled_in_flight(
     assert (await client.submit(request())).status is TaskStatus.PENDING
 
 
-async def test_what_a_submit_can_override(service: FakeService, client: AsyncClient) -> None:
-    """Id, channel, callback and metadata given to submit are what is sent."""
+async def test_options_of_submit_override_the_request(
+    service: FakeService, client: AsyncClient
+) -> None:
     original = SubmitRequest("brand_new", {"prompt": "?"}, "first", "https://a.example/", {"a": 1})
     task = await client.submit(
         original,
@@ -743,7 +679,6 @@ async def test_bad_arguments_are_named_before_anything_is_sent(
     kind: type[Exception],
     match: str,
 ) -> None:
-    """An argument that cannot be is an error that names it, and no request is made."""
     with pytest.raises(kind, match=match):
         await client.submit(request(), **options)
     assert service.requests == []
@@ -753,7 +688,6 @@ async def test_bad_arguments_are_named_before_anything_is_sent(
 async def test_only_requests_are_submitted(
     service: FakeService, client: AsyncClient, wrong: Any
 ) -> None:
-    """What is neither a request nor a model is a TypeError."""
     with pytest.raises(TypeError, match="request must be a SubmitRequest"):
         await client.submit(wrong)
     assert service.requests == []
@@ -762,7 +696,7 @@ async def test_only_requests_are_submitted(
 async def test_retries_are_logged(
     service: FakeService, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A retry and a settling are told to the package's logger, with the ID, at INFO."""
+    """A retry and a settling are logged at INFO, with the ID."""
     service.script("submit", Fault.lost_response())
     wanted = request()
     await client.submit(wanted)

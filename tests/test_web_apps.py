@@ -46,7 +46,7 @@ class App:
         }
 
     async def start(self, workers: int = 1) -> None:
-        """Start it, and wait until it responses."""
+        """Start it, and wait until it responds."""
         command = (
             (str(EXAMPLES / "aiohttp_app.py"), "--port", str(self.port))
             if self.kind == "aiohttp"
