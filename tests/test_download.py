@@ -1029,4 +1029,4 @@ async def test_a_resumed_download_is_cancelled_anywhere(
         assert files(folder) in ([], ["a.gif"])
         assert client.stats.in_flight == 0
     assert (folder / "a.gif").read_bytes() == content
-    assert step > 20
+    assert step > 15  # some 20: pieces may arrive together

@@ -13,7 +13,6 @@ import pytest
 
 from aireiter_async import (
     AsyncClient,
-    PollPolicy,
     RetryPolicy,
     SQLiteStore,
     SubmitRequest,
@@ -143,13 +142,13 @@ def run(script: str, level: str) -> tuple[int, list[str], str]:
     return done.returncode, done.stderr.splitlines(), done.stdout.strip()
 
 
-@pytest.mark.parametrize("level", ["debug", "INFO", ""])
+@pytest.mark.parametrize("level", ["debug", "INFO"])
 def test_the_variable_shows_the_log(level: str) -> None:
     status, lines, key = run(BARE, level)
     assert (status, len(key) > 8) == (0, True)
     assert key not in "".join(lines)
     kinds = {line.split()[2] for line in lines}
-    assert kinds == {"debug": {"DEBUG", "INFO"}, "INFO": {"INFO"}, "": set()}[level]
+    assert kinds == {"debug": {"DEBUG", "INFO"}, "INFO": {"INFO"}}[level]
     for line in lines:
         time, name, message = re.fullmatch(r"(\S+ \S+) \w+ (\S+): (.*)", line).groups()  # type: ignore[union-attr]
         assert time.startswith("20")
@@ -204,13 +203,28 @@ def test_the_command_shows_the_log(
 def test_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIREITER_LOG", raising=False)
     assert read_level() is None
+    monkeypatch.setenv("AIREITER_LOG", "")
+    assert read_level() is None
     monkeypatch.setenv("AIREITER_LOG", " Debug ")
     assert read_level() == logging.DEBUG
 
 
-def test_the_handler_is_added_once(quiet: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_handler_is_added_once(
+    quiet: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("AIREITER_LOG", "info")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for _ in range(2):
-        AsyncClient("sk-test-0123", polling=PollPolicy())
-    assert len(quiet.handlers) == 1
+        AsyncClient("sk-test-0123")
+    logging.getLogger("aireiter_async.events").info("hello")
+    assert capsys.readouterr().err.endswith(" INFO aireiter_async.events: hello\n")
     assert quiet.level == logging.INFO
+
+
+def test_an_application_may_want_more(
+    quiet: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIREITER_LOG", "info")
+    quiet.setLevel(logging.DEBUG)
+    AsyncClient("sk-test-0123")
+    assert quiet.level == logging.DEBUG

@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
 from aireiter_async import (
     AireiterError,
@@ -25,6 +27,7 @@ from aireiter_async import (
     RetryPolicy,
     SubmitRequest,
     TransportError,
+    telemetry,
 )
 from aireiter_async.testing import FakeService, Fault
 
@@ -127,12 +130,15 @@ async def test_the_key_is_nowhere(
     log: io.StringIO,
     tmp_path: Path,
 ) -> None:
-    """After everything has happened the key is in no log, value, error, pickle, warning or file."""
+    """After everything has happened the key is in no log, span, value, error, pickle or file."""
     asyncio.get_running_loop().set_debug(True)
     key = str(service.api_key)
+    client, spans, provider = connect(retry=ONCE, timeout=0.2), io.StringIO(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=spans)))
+    telemetry.instrument(client, tracer_provider=provider)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        things = await happen(connect(retry=ONCE, timeout=0.2), service, tmp_path)
+        things = await happen(client, service, tmp_path)
     errors = [thing for thing in things if isinstance(thing, BaseException)]
     assert len(errors) > 70
     assert len({type(error) for error in errors}) >= 10
@@ -145,6 +151,8 @@ async def test_the_key_is_nowhere(
             assert key not in repr(copy.deepcopy(thing))
     assert "aireiter_async._client._submission INFO" in log.getvalue()
     assert key not in log.getvalue()
+    assert spans.getvalue().count("span_id") > 50
+    assert key not in spans.getvalue()
     assert [str(each.message) for each in told] == []
     assert service.leaks == []
 

@@ -5,8 +5,8 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing, contextmanager
@@ -109,7 +109,7 @@ async def _outcomes(
 
 
 @contextmanager
-def _observed(items: Items, progress: Progress) -> Iterator[Context | None]:
+def _observed(items: Items, progress: Progress) -> Generator[Context | None, None, None]:
     """Emit start and end of the batch, in a context for its workers.
 
     The context of whoever consumes the outcomes stays as it is: a listener that makes a span

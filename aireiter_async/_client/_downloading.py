@@ -224,9 +224,8 @@ class Downloading:
         shared.counters.bytes_downloaded += size
         if not isinstance(stored, Saved):  # it was read
             return
-        if _log.isEnabledFor(logging.DEBUG):
-            target = Target("result", host_of(source.url), out_task_id)
-            _log.debug("%s: saved as %s", target, without_queries(str(stored.place)))
+        target = Target("result", host_of(source.url), out_task_id)
+        _log.debug("%s: saved as %s", target, without_queries(str(stored.place)))
         if shared.events.listeners:
             shared.events.emit(events.ResultDownloaded(out_task_id, stored.place, size))
 

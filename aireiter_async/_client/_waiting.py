@@ -102,6 +102,7 @@ class Watch:
     async def __anext__(self) -> Task:
         if self._from_start and self.task.done:  # the settled submit found it ended
             self._api.shared.note_done(self.task)
+            self._log_status()
         if not self._reported:
             self._reported = True
             return self.task
@@ -297,13 +298,16 @@ class Watch:
 
     def _note_change(self, before: TaskStatus) -> None:
         task, dispatcher = self.task, self._api.shared.events
-        _log.debug("wait %s at %s: %s", task.out_task_id, self._api.host, task.status)
+        self._log_status()
         if task.status is TaskStatus.UNKNOWN:
             shown = without_queries(_short.repr(task.raw))  # it may repeat the task's input
             text = "wait %s at %s: the status is unknown: %s"
             _log.warning(text, task.out_task_id, self._api.host, shown)
         if dispatcher.listeners:
             dispatcher.emit(events.StatusChanged(task, before))
+
+    def _log_status(self) -> None:
+        _log.debug("wait %s at %s: %s", self.task.out_task_id, self._api.host, self.task.status)
 
     def _note_failure(self, error: AireiterError, pause: float) -> None:
         dispatcher = self._api.shared.events
