@@ -395,7 +395,7 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--keep-columns", "--unchecked"), "--keep-columns and --unchecked exclude each other"),
     (("promt",), "a parameter must be NAME=VALUE, got 'promt'"),
     (("--download", "/dev/null/x"), "--download: /dev/null/x cannot be created: Not a directory"),
-    (("--results", "/dev/null/x"), "--results cannot be written"),
+    (("--results", "/dev/null/x"), "--results: /dev/null/x cannot be written: Not a directory"),
     (("--results", "./f.jsonl"), "--results is the input file"),
     (("--results", "f.jsonl.db"), "--results is the ledger"),
     (("--ledger", "/dev/null/x"), "--ledger: "),
@@ -750,7 +750,7 @@ def test_a_table_that_cannot_be_written_sends_nothing(served: FakeService, run: 
     Path("full.csv").symlink_to("/dev/full")
     ran = run(write(3), "--results", "full.csv")
     assert (ran.status, served.requests) == (2, [])
-    assert f"--results cannot be written: {os.strerror(errno.ENOSPC)}" in ran.err
+    assert f"--results: full.csv cannot be written: {os.strerror(errno.ENOSPC)}" in ran.err
 
 
 def test_only_tasks_at_the_service_are_shown_as_running(served: FakeService, run: Run) -> None:

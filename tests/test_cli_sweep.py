@@ -330,7 +330,7 @@ def test_favourites_may_have_ids_of_the_caller(served: FakeService, aireiter: Ru
         ("a\nforeign\n", (), "--only: f.txt, line 1: p.csv.db has no task a; name the ledger of"),
         ("# none\n\n", (), "--only: f.txt has no IDs: mark favourites in the report first"),
         ("no id\n", (), "--only: f.txt, line 1: an ID has 1 to 64 characters of A-Z"),
-        (None, (), "--only cannot be read: "),
+        (None, (), "--only: f.txt cannot be read: No such file"),
         ("a\n", ("--ledger", "other.db"), "--only: there is no ledger other.db"),
         ("a\n", ("--ledger", "f.txt"), "--ledger: f.txt: "),
         ("{id}\n", ("resolution=2K",), "line 1: no request of p.csv is that of {id}; repeat"),

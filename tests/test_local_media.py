@@ -225,7 +225,7 @@ def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     assert data_url(JPEG)
     with pytest.raises(
-        ValueError, match=r"a JPEG needs Pillow: pip install 'aireiter-async\[images"
+        ValueError, match=r"shrinking a JPEG needs Pillow: pip install 'aireiter-async\[images"
     ):
         data_url(JPEG, max_side=99)
     with pytest.raises(ValueError, match="a HEIC needs Pillow and pillow-heif: pip install"):

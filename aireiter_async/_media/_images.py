@@ -49,9 +49,14 @@ def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> 
     except KeyError:
         raise ValueError(f"{name} cannot be converted: convert it to JPEG, PNG or WebP") from None
     except (ImportError, AttributeError):
+        needs = "Pillow and pillow-heif" if suffix == ".heic" else "Pillow"
+        verb, otherwise = (
+            ("converting", "convert it to JPEG, PNG or WebP")
+            if max_side is None
+            else ("shrinking", "shrink it yourself")
+        )
         raise ValueError(
-            f"converting a {name} needs Pillow{' and pillow-heif' if suffix == '.heic' else ''}: "
-            "pip install 'aireiter-async[images]', or convert it to JPEG, PNG or WebP"
+            f"{verb} a {name} needs {needs}: pip install 'aireiter-async[images]', or {otherwise}"
         ) from None
     try:
         with opener(io.BytesIO(content)) as image:

@@ -380,7 +380,7 @@ def _open_results(
                 file.write(table_line(map(mark_text, _header(columns))))
             file = _open_text(path, "a")
     except OSError as error:
-        raise UsageError(f"--results cannot be written: {reason(error)}") from error
+        raise UsageError(f"--results: {path} cannot be written: {reason(error)}") from error
     with file:
         yield partial(_write_cells if table else _write_object, file, columns, output)
 

@@ -128,7 +128,7 @@ def _read_ids(path: Path) -> Iterator[tuple[str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
-        raise UsageError(f"--only cannot be read: {reason(error)}") from error
+        raise UsageError(f"--only: {path} cannot be read: {reason(error)}") from error
     for number, line in enumerate(text.splitlines(), 1):
         out_task_id = line.strip()
         if not out_task_id or out_task_id.startswith("#"):
