@@ -310,4 +310,6 @@ def _emit(listeners: Iterable[Listener], event: Event) -> None:
         try:
             listener(event)
         except Exception:  # noqa: BLE001 - must not break the call
-            _log.exception("a listener failed on %s", type(event).__name__)
+            task = getattr(event, "task", None) or getattr(event, "call", event)
+            out_task_id = getattr(task, "out_task_id", None)
+            _log.exception("%s of task %s: a listener failed", type(event).__name__, out_task_id)

@@ -176,6 +176,9 @@ async def test_a_listener_that_raises_loses_no_task(
     errors = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert len(errors) == len(seen)
     assert {each.name for each in errors} == {"aireiter_async.events"}
+    assert [each.getMessage() for each in errors] == [
+        f"{name} of task {task.out_task_id}: a listener failed" for name in names(seen)
+    ]
 
 
 def test_a_coroutine_function_is_no_listener() -> None:

@@ -680,8 +680,12 @@ async def drive(running: Any) -> None:
     running.send(None)
 
 
-async def test_spans_that_are_not_sampled(client: AsyncClient, recorded: Recorded) -> None:
-    provider = TracerProvider(sampler=ALWAYS_OFF)
+@pytest.mark.parametrize(
+    "provider", [TracerProvider(sampler=ALWAYS_OFF), trace.NoOpTracerProvider()]
+)
+async def test_metrics_without_spans(
+    client: AsyncClient, recorded: Recorded, provider: trace.TracerProvider
+) -> None:
     telemetry.instrument(client, tracer_provider=provider, meter_provider=recorded.meter_provider)
     await client.run(request())
     assert recorded.spans == ()
