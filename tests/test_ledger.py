@@ -430,6 +430,19 @@ async def test_only_files_that_are_gone_or_damaged_are_downloaded_again(
     assert len([*results.iterdir()]) == 4
 
 
+async def test_files_are_saved_again_where_they_are_asked_for_now(
+    service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
+) -> None:
+    """A ledger remembers the last place of a file; the earlier ones are left alone."""
+    request = SubmitRequest("nano_banana", {"prompt": "a"}, "a")
+    for name, downloads in (("all", 1), ("best", 2), ("best", 2), ("../x/all", 3)):
+        directory = tmp_path / "x" / name
+        [outcome] = await run(client, path, [request], download_to=directory)
+        assert outcome.paths == (directory / outcome.paths[0].name,)
+        assert service.counts["/upload"] == downloads
+    assert service.counts[SUBMIT] == 1
+
+
 async def test_a_failed_download_is_an_outcome_and_tried_again(
     service: FakeService, connect: Connect, path: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from aireiter_async.report import build_page
+from aireiter_async.testing import FakeService
+from tests.command import Ran
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
@@ -205,17 +207,130 @@ def test_favourites_stay_with_their_ledger(browser: Any, show: Show, tmp_path: P
     assert texts(browser, "#count") == ["1 of 2 tasks"]
 
 
+def swept(number: int, **changes: Any) -> dict[str, Any]:
+    """Return a row of a sweep: prompts, four models, two sizes; two in forty have failed."""
+    ratio = ("16:9", "9:16")[number // 4 % 2]
+    params = {"prompt": f"a heron, take {number // 8:05}", "aspect_ratio": ratio, "n": 1}
+    state = "failed" if number % 40 in {5, 39} else "downloaded"
+    return row(number, params=params, state=state, credits_used=number % 4 + 0.5) | changes
+
+
+def sizes(browser: Any, selector: str) -> set[tuple[int, int]]:
+    """Return the sizes of elements, in pixels."""
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].map((each) =>"
+        "[Math.round(each.offsetWidth / 2), Math.round(each.offsetHeight / 2)].join())"
+    )
+    found = browser.execute_script(script, selector)
+    return {(int(width), int(height)) for width, height in (each.split(",") for each in found)}
+
+
 def test_prompts_are_compared_across_models(browser: Any, show: Show) -> None:
-    show([row(number) for number in range(40)])
+    show([swept(number) for number in range(80)])
     click(browser, "#compare")
     assert len(browser.find_elements("css selector", ".matrix thead th")) == 4
     assert len(browser.find_elements("css selector", ".matrix tbody tr")) == 10
-    assert len(browser.find_elements("css selector", ".matrix .card")) == 40
-    assert "mean 2.5 credits" in texts(browser, ".matrix thead th")[0]
-    set_value(browser, "columns", "prompt")
+    assert len(browser.find_elements("css selector", ".matrix .card")) == 80
+    assert len(sizes(browser, ".matrix .media")) == 1
+    options = texts(browser, "#columns option")
+    assert options == ["prompt (10)", "model (4)", "aspect_ratio (2)"]  # what varies
+    heads = texts(browser, ".matrix thead th")
+    assert [head.splitlines()[0] for head in heads] == [
+        *("gpt_4o", "krea_2_turbo", "nano_banana_v2", "seedream_v5_lite")
+    ]
+    # A failed task costs nothing: it is no part of the mean.
+    assert heads[3].splitlines()[1] == "mean 1.5 credits · median 7.5 s · 2 failed"
+    assert texts(browser, ".matrix .prompt")[:2] == [
+        "gpt_4o · aspect_ratio 16:9",
+        "gpt_4o · aspect_ratio 9:16",
+    ]
+    set_value(browser, "columns", "aspect_ratio")
     set_value(browser, "rows", "model")
-    assert len(browser.find_elements("css selector", ".matrix thead th")) == 10
+    assert len(browser.find_elements("css selector", ".matrix thead th")) == 2
     assert len(browser.find_elements("css selector", ".matrix tbody tr")) == 4
+    assert texts(browser, ".matrix .prompt")[0] == "aspect_ratio 9:16 · a heron, take 00000"
+
+
+def test_columns_and_rows_are_sorted_by_credits_and_duration(browser: Any, show: Show) -> None:
+    slow = START + timedelta(minutes=9)
+    show([swept(n, **({"completed_at": slow} if n // 8 == 7 else {})) for n in range(80)])
+    click(browser, "#compare")
+    set_value(browser, "sort", "credits")
+    heads = [head.splitlines()[0] for head in texts(browser, ".matrix thead th")]
+    assert heads == ["krea_2_turbo", "gpt_4o", "seedream_v5_lite", "nano_banana_v2"]
+    set_value(browser, "sort", "seconds")
+    assert texts(browser, ".matrix tbody th")[0] == "a heron, take 00007"
+
+
+def test_a_comparison_fits_every_window(browser: Any, show: Show) -> None:
+    """The header sticks where the table fits; else the table scrolls, and the prompts stick."""
+    show([swept(number) for number in range(80)])
+    click(browser, "#compare")
+    rects = (
+        "return ['thead th', 'tbody th'].map((name) => {"
+        "const rect = document.querySelector(`.matrix ${name}`).getBoundingClientRect();"
+        "return [rect.left, rect.top]})"
+    )
+    try:
+        browser.execute_script("scrollTo({top: 1500, behavior: 'instant'})")
+        (_, top), _ = browser.execute_script(rects)
+        assert 0 <= top < 100
+        browser.set_window_size(500, 900)
+        wide = "return document.documentElement.scrollWidth <= innerWidth"
+        WebDriverWait(browser, 10).until(lambda _: browser.execute_script(wide))
+        browser.execute_script("document.querySelector('.scroll').scrollTo(300, 0)")
+        _, (left, _) = browser.execute_script(rects)
+        assert 0 <= left < 50
+        assert len(sizes(browser, ".matrix .media")) == 1
+    finally:
+        browser.set_window_size(1600, 1000)
+
+
+def test_two_thousand_pictures_are_added_while_scrolling(
+    browser: Any, show: Show, tmp_path: Path
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    show([swept(n, paths=[tmp_path / f"{n % 20}.png"]) for n in range(2000)])
+    click(browser, "#compare")
+    cards = "return document.querySelectorAll('.matrix .card').length"
+    assert browser.execute_script(cards) < 1000
+    down = "scrollTo({top: document.body.scrollHeight, behavior: 'instant'})"
+
+    def all_there(_: Any) -> bool:
+        browser.execute_script(down)
+        return bool(browser.execute_script(cards) == 2000)
+
+    WebDriverWait(browser, 60).until(all_there)
+    pictures = "return document.querySelectorAll('.matrix img:not([loading=lazy])').length"
+    assert browser.execute_script(pictures) == 0
+
+
+def test_favourites_are_exported_for_the_command_line(
+    browser: Any, served: FakeService, aireiter: Callable[..., Ran], tmp_path: Path
+) -> None:
+    browser.get_log("browser")
+    (tmp_path / "p.txt").write_text("a fox\nan owl\n")
+    sweep = ("p.txt", "--each", "model=nano_banana_v2,seedream_v5_lite", "--repeat", "2")
+    assert aireiter("batch", *sweep, "--report", "-o", "out").status == 0
+    downloads = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", downloads)
+    browser.get((tmp_path / "out/p.txt.html").as_uri())
+    assert not browser.find_element("css selector", "#export").is_enabled()
+    click(browser, "#compare")
+    stars = browser.find_elements("css selector", ".matrix .star")
+    ids = [stars[n].get_attribute("data-star") for n in (1, 6)]
+    for number in (1, 4, 6, 4):
+        browser.execute_script("arguments[0].click()", stars[number])
+    assert texts(browser, "#export") == ["Export (2)"]
+    click(browser, "#export")
+    exported = tmp_path / "favourites.txt"
+    WebDriverWait(browser, 10).until(lambda _: exported.exists() and exported.stat().st_size)
+    assert sorted(exported.read_text().split()) == sorted(ids)
+    ran = aireiter("batch", *sweep, "--only", "favourites.txt", "-o", "best", "--json")
+    assert (ran.status, ran.document["requests"], len(served.charges)) == (0, 2, 8)
+    assert sorted(path.stem for path in (tmp_path / "best").iterdir()) == sorted(ids)
+    assert browser.get_log("browser") == []
 
 
 def test_the_keyboard_is_enough(browser: Any, show: Show) -> None:

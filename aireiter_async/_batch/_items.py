@@ -361,14 +361,21 @@ class Items:
         return await self._restore_files(item, json.loads(entry.paths or "[]"))
 
     async def _restore_files(self, item: _Item, files: Sequence[Mapping[str, Any]]) -> Paths:
-        """Return the files of an earlier run, after downloading missing or damaged ones again."""
+        """Return the files of an earlier run, after downloading missing or damaged ones again.
+
+        All are, if they are in another directory than now asked for.
+        """
         place: Callable[[str], Any] = Path
         damaged: list[int] = []
-        if isinstance(self._options.download_to, Path):
+        directory = self._options.download_to
+        if isinstance(directory, Path):
             from aireiter_async._media import find_damaged  # noqa: PLC0415 - for downloads only
 
-            damaged = await self._api.shared.threads.run(find_damaged, files)
-        elif self._options.download_to is not None:
+            found = await self._api.shared.threads.run(find_damaged, files, directory)
+            if found is None:
+                return await self._download(item, item.task)
+            damaged = found
+        elif directory is not None:
             place = str  # what a sink returned
         if not damaged:
             item.files = tuple(files)

@@ -1,6 +1,7 @@
 """Digests of saved files, and checks that files are intact."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,15 @@ class Saved:
         return {"path": str(self.place), "size": self.size, "sha256": self.sha256}
 
 
-def find_damaged(files: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the positions of recorded files that are missing or have changed; blocks."""
+def find_damaged(files: Sequence[Mapping[str, Any]], directory: Path) -> list[int] | None:
+    """Return the positions of recorded files that are missing or have changed; blocks.
+
+    Returns:
+        None if they were not saved in *directory*.
+    """
+    place = os.path.realpath(directory)
+    if any(os.path.realpath(Path(file["path"]).parent) != place for file in files):
+        return None
     return [position for position, file in enumerate(files) if not _is_intact(file)]
 
 
