@@ -156,6 +156,19 @@ async def test_a_task_that_takes_too_long_is_an_outcome(
     assert all(outcome.ok for outcome in await collect(client.run_many([])))
 
 
+async def test_the_timeout_of_a_task_begins_with_its_acceptance(
+    service: FakeService, connect: Connect
+) -> None:
+    """The last of the submits is queued for longer than that."""
+    service.durations = 50
+    policy = PollPolicy(first=30, step=30, growth=1, jitter=0)
+    client = connect(max_rate=0.1, polling=policy)
+    batch = client.run_many(asked(20), timeout=150)
+    began = client._shared.clock.now()
+    assert [outcome.ok for outcome in await collect(batch)] == [True] * 20
+    assert client._shared.clock.now() - began > 190
+
+
 @BOTH
 async def test_a_source_that_raises_is_heard(
     service: FakeService, client: AsyncClient, many: Any

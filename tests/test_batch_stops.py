@@ -1,7 +1,6 @@
 """Batches that stop submitting, or pause: the account, the disk, an outage, the budget."""
 
 import asyncio
-import errno
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +27,7 @@ from aireiter_async import (
 from aireiter_async._client import Clock
 from aireiter_async._ledger import journal_of
 from aireiter_async.testing import FakeService, Fault
+from tests.full_disk import full_disk
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -141,27 +141,22 @@ async def test_a_full_disk_stops_the_submitting(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
     """Once there is space, the same batch saves the rest, and pays for nothing twice."""
-    files = client._shared.files
-    save, room = files.save, 2
-
-    async def full(*args: Any, **options: Any) -> Path:
-        nonlocal room
-        room -= 1
-        if room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return await save(*args, **options)
-
-    files.save = full  # type: ignore[method-assign]
+    size = 500_000  # more than the ledger takes
+    large = Fault.reply(
+        200, b"\x89PNG\r\n\x1a\n" + bytes(size), headers={"Content-Type": "image/png"}
+    )
+    service.script("result", Fault.ok(), Fault.ok(), *[large] * 4)
     path, results = tmp_path / "run.db", tmp_path / "results"
     async with Ledger(path) as ledger:
         batch = client.run_many(asked(300), ledger=ledger, window=4, download_to=results)
-        outcomes = [outcome async for outcome in batch]
+        with full_disk(size):
+            outcomes = [outcome async for outcome in batch]
         assert isinstance(batch.stopped, DownloadError)
+        assert "File too large" in str(batch.stopped)
         assert sum(outcome.ok for outcome in outcomes) == 2
         assert len(service.charges) <= 2 + 4
         failed = [outcome for outcome in outcomes if isinstance(outcome.error, DownloadError)]
         assert all(outcome.task is not None and outcome.task.succeeded for outcome in failed)
-        files.save = save  # type: ignore[method-assign]
         batch = client.run_many(asked(30), ledger=ledger, download_to=results)
         assert [outcome.ok async for outcome in batch] == [True] * 30
     assert len(service.charges) == len(list(results.iterdir())) == 30

@@ -6,7 +6,6 @@ import functools
 import gzip
 import json
 import pickle
-import resource
 import threading
 import zlib
 from collections.abc import Awaitable, Callable
@@ -35,6 +34,7 @@ from aireiter_async import (
     TransportError,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.full_disk import full_disk
 from tests.hostile_steps import Sweep, cancel_at
 
 Connect = Callable[..., AsyncClient]
@@ -733,13 +733,8 @@ async def test_a_busy_default_executor_holds_up_no_download(
 
 async def test_a_full_disk_is_an_error_that_says_so(client: AsyncClient, tmp_path: Path) -> None:
     task = await finished(client)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(DownloadError, match="File too large") as caught:
-            await client.download(task, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(10), pytest.raises(DownloadError, match="File too large") as caught:
+        await client.download(task, tmp_path)
     assert isinstance(caught.value.__cause__, OSError)
     assert files(tmp_path) == []
     assert await client.download(task, tmp_path)

@@ -7,8 +7,8 @@ import re
 import resource
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -17,6 +17,7 @@ import pytest
 from aireiter_async import AireiterError, AsyncClient, Ledger, LedgerError, SubmitRequest
 from aireiter_async._ledger import _file, journal_of
 from aireiter_async.testing import FakeService
+from tests.full_disk import full_disk
 
 Connect = Callable[..., AsyncClient]
 Damage = Callable[[Path], object]
@@ -355,17 +356,6 @@ async def test_damage_that_shows_late_ends_the_batch(
         with pytest.raises(LedgerError, match=why):
             await ledger.__aexit__(None, None, None)
     assert len(service.charges) == COUNT
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let no file of this process grow over *size* bytes, as if the disk were full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 async def finish(client: AsyncClient, ledger: Ledger, requests: list[SubmitRequest]) -> int:

@@ -177,6 +177,25 @@ async def test_a_data_uri_is_known_by_its_digest(
     assert {row["prompt"] for row in rows} == {"p"}
 
 
+async def test_a_callback_url_is_neither_identity_nor_stored(
+    service: FakeService, client: AsyncClient, path: Path
+) -> None:
+    """It may hold a secret, and a new one must not pay again."""
+    for secret in ("first-secret", "second-secret"):
+        items = [
+            SubmitRequest(
+                "m", {"prompt": "p"}, out_task_id, f"https://example.com/done?token={secret}"
+            )
+            for out_task_id in (None, "mine")
+        ]
+        outcomes = await run(client, path, items)
+        assert [outcome.resumed for outcome in outcomes] == [secret == "second-secret"] * 2
+    assert len(service.charges) == 2
+    assert "first-secret" in str(service.requests[0].body)
+    for file in path.parent.iterdir():
+        assert b"-secret" not in file.read_bytes(), file
+
+
 async def test_two_files_share_a_ledger(
     service: FakeService, client: AsyncClient, path: Path
 ) -> None:

@@ -146,6 +146,13 @@ def test_the_metadata_is_not_needed() -> None:
     assert told.startswith(f"aireiter-async/{aireiter_async.__version__} Python/")
 
 
+def test_the_architecture_names_tests_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+\.py)`", text))
+    assert len(named) > 20
+    assert named <= {path.name for path in (ROOT / "tests").iterdir()}
+
+
 def test_the_architecture_names_the_layers_of_the_contract() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     (contract,) = PROJECT["tool"]["importlinter"]["contracts"]

@@ -324,6 +324,7 @@ async def test_a_large_body_is_encoded_in_a_thread(
 CALLS = [
     "client.run(request)",
     "client.query(task)",
+    "client.wait(task)",
     "client.submit(request)",  # whose response is lost: it is settled
     "client.submit('nano_banana_v2', {'prompt': 'a kitten'})",
 ]
@@ -348,21 +349,24 @@ async def main(call):
             task = await client.submit(request)
         elif "request" in call:
             service.script("submit", Fault.lost_response(accepted=True))
+        Finder.threads.clear()
         await eval(call)
 
 for call in sys.argv[1:]:
     if not os.fork():
         asyncio.run(main(call))
-        thread = Finder.threads["aireiter_async.models.images"]
-        print(thread is not threading.main_thread(), flush=True)
+        main_thread, threads = threading.main_thread(), Finder.threads
+        ours = [each for each in threads if each.startswith("aireiter_async.")]
+        assert "aireiter_async.models.images" in ours
+        print(*(each for each in ours if threads[each] is main_thread), flush=True)
         os._exit(0)
     os.wait()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_the_catalogue_is_not_imported_on_the_event_loop() -> None:
-    """It takes half a second, in which nothing else would happen."""
+def test_nothing_is_imported_on_the_event_loop() -> None:
+    """The catalogue alone takes a tenth of a second or more, in which nothing else would happen."""
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-c", IMPORTS, *CALLS],
         capture_output=True,
@@ -370,4 +374,4 @@ def test_the_catalogue_is_not_imported_on_the_event_loop() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["True"] * len(CALLS)
+    assert done.stdout.splitlines() == [""] * len(CALLS)
