@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from aireiter_async.testing import FakeService, Fault
 from tests.hostile_time import Clock
 
 Connect = Callable[..., AsyncClient]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 ROOT = Path(__file__).parent.parent
 SETTLING = RetryPolicy(base=0, settle=10)
@@ -250,14 +251,12 @@ async def test_a_task_that_outlasts_the_wait(
 
 
 async def test_cancelled_calls_end(
-    service: FakeService, client: AsyncClient, recorded: Recorded
+    service: FakeService, client: AsyncClient, recorded: Recorded, until: Until
 ) -> None:
     recorded.instrument(client)
     service.script("query", Fault.hang())
     running = asyncio.create_task(client.run(request()))
-    async with asyncio.timeout(20):
-        while not service.scripted("query") == 0:  # noqa: ASYNC110, SIM201 - as `until` does
-            await asyncio.sleep(0)
+    await until(lambda: not service.scripted("query"))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -346,7 +345,7 @@ async def test_the_spans_of_a_batch(
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("verb", ["run_many", "submit_many"])
 async def test_leaving_a_batch(
-    client: AsyncClient, recorded: Recorded, verb: str, *, closed: bool
+    client: AsyncClient, recorded: Recorded, until: Until, verb: str, *, closed: bool
 ) -> None:
     """All spans end, whether the batch is closed or the interpreter finds it abandoned."""
     recorded.instrument(client)
@@ -362,16 +361,54 @@ async def test_leaving_a_batch(
             await batch.aclose()
         del batch
         gc.collect()
-        async with asyncio.timeout(20):
-            while not recorded.named("aireiter.batch"):  # noqa: ASYNC110 - the loop closes it
-                await asyncio.sleep(0)
+        await until(lambda: recorded.named("aireiter.batch"))
     counts = Counter(span.name for span in recorded.spans)
-    attributes_ = recorded.attributes("aireiter.batch")
-    assert "error.type" not in attributes_
+    assert "error.type" not in recorded.attributes("aireiter.batch")
     inner = "aireiter.run" if verb == "run_many" else "aireiter.submit"
     assert recorded.tree()[f"aireiter.batch > {inner}"] == counts[inner]
     active = dict(recorded.metrics())["aireiter.calls.active"]
     assert {value for _, value in active} == {0}
+
+
+async def test_a_batch_through_faults(
+    connect: Connect, instrumented: Recorded, clock: Clock, tmp_path: Path
+) -> None:
+    """Spans, metrics and statistics agree, and every request has its place."""
+    faults = {
+        Fault.lost_response(accepted=True): 0.05,
+        Fault.lost_response(): 0.05,
+        Fault.server_error(): 0.05,
+        Fault.too_many_requests(1): 0.05,
+        Fault.html(502): 0.05,
+    }
+    async with FakeService(clock=clock, faults=faults, seed=7) as service:
+        client = connect(api_key=service.api_key, base_url=service.url)
+        instrumented.instrument(client)
+        requests = [request(f"{n}") for n in range(100)]
+        batch = client.run_many(requests, download_to=tmp_path, window=20)
+        outcomes = [outcome.ok async for outcome in batch]
+        stats, paths = client.stats, Counter(each.path for each in service.requests)
+    assert len(outcomes) == 100
+    succeeded = sum(outcomes)
+    tree, found = instrumented.tree(), instrumented.metrics()
+    assert tree["aireiter.batch > aireiter.run"] == 100
+    assert {name for name in tree if name.endswith(("POST", "GET"))} == {
+        *["aireiter.submit > POST", "aireiter.wait > POST", "aireiter.download > GET"]
+    }
+    posts = tree["aireiter.submit > POST"] + tree["aireiter.wait > POST"]
+    assert posts + tree["aireiter.download > GET"] == stats.requests == paths.total()
+    attributes_of = instrumented.attributes("aireiter.batch")
+    assert attributes_of["attempts"] + attributes_of["polls"] == stats.requests
+    assert attributes_of["batch.succeeded"] == succeeded
+    assert sum(value for _, value in found["aireiter.tasks"]) == stats.completed + stats.failed
+    assert found["aireiter.credits.used"] == [({"aireiter.model": "veo3_1"}, stats.credits_used)]
+    settled = {point["aireiter.found"]: value for point, value in found["aireiter.settles"]}
+    assert settled[True] == stats.settled > 0
+    retried = Counter[str]()
+    for point, value in found["aireiter.retries"]:
+        retried[point["aireiter.request"]] += int(value)
+    assert retried["submit"] > 10
+    assert {value for _, value in found["aireiter.calls.active"]} == {0}
 
 
 async def test_a_batch_that_stops(
@@ -400,14 +437,13 @@ async def test_a_batch_whose_source_raises(client: AsyncClient, recorded: Record
 
 
 async def test_a_cancelled_item(
-    service: FakeService, client: AsyncClient, recorded: Recorded
+    service: FakeService, client: AsyncClient, recorded: Recorded, until: Until
 ) -> None:
     recorded.instrument(client)
     service.script("query", *[Fault.hang()] * 2)
-    async with asyncio.timeout(20), aclosing(client.run_many([request(), request("b")])) as batch:
+    async with aclosing(client.run_many([request(), request("b")])) as batch:
         reading = asyncio.ensure_future(anext(batch))
-        while service.scripted("query"):  # noqa: ASYNC110 - as `until` does
-            await asyncio.sleep(0)
+        await until(lambda: not service.scripted("query"))
         reading.cancel()
         await asyncio.wait([reading])
     names = ("aireiter.run", "aireiter.wait")
@@ -619,14 +655,12 @@ async def test_the_end_of_an_instrumentation(
 
 
 async def test_closing_the_client_ends_its_spans(
-    service: FakeService, client: AsyncClient, recorded: Recorded
+    service: FakeService, client: AsyncClient, recorded: Recorded, until: Until
 ) -> None:
     recorded.instrument(client)
     service.script("query", Fault.hang())
     waiting = asyncio.create_task(client.wait("mine"))
-    async with asyncio.timeout(20):
-        while service.scripted("query"):  # noqa: ASYNC110 - as `until` does
-            await asyncio.sleep(0)
+    await until(lambda: not service.scripted("query"))
     await client.close()
     with pytest.raises(RuntimeError):
         await waiting
