@@ -34,7 +34,8 @@ def command_of(name: str) -> tuple[list[str], list[str]]:
     line = docstring.split("::\n\n", 1)[1].splitlines()[0]
     install, run = line.split(" && ")
     words = shlex.split(install)
-    assert words[:3] == ["pip", "install", "."]
+    assert words[:2] == ["pip", "install"]
+    assert words[2] in {".", ".[postgres]"}
     return words[3:], shlex.split(run)
 
 
