@@ -45,7 +45,7 @@ COLOURS = {
     "cyan": "#56d4dd",
     "white": "#f0f3f6",
 }
-WIDTH, HEIGHT = 1280, 1000  # of the browser, in pixels
+WIDTH, HEIGHT = 1280, 810  # of the browser, in pixels
 
 Line = tuple[tuple[str, str, bool], ...]  # runs of text, colour and boldness
 

@@ -198,8 +198,13 @@ def test_a_mistake_is_explained_in_one_line(
     assert aireiter(*argv) == Ran(2, "", f"aireiter: {message}\n")
 
 
-def test_a_missing_key_is_explained(aireiter: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["", None])
+def test_a_missing_key_is_explained(
+    aireiter: Run, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
     monkeypatch.delenv("AIREITER_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("AIREITER_API_KEY", key)
     assert aireiter("balance").err == (
         "aireiter: no API key: pass --api-key or set AIREITER_API_KEY; "
         "get a key at https://aireiter.com/keys\n"

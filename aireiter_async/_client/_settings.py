@@ -90,7 +90,7 @@ def read_key(api_key: str | None) -> Secret:
         ValueError: It is missing or cannot be a key; the error does not show it.
     """
     key = hide(os.environ.get("AIREITER_API_KEY") if api_key is None else api_key)
-    if key is None:
+    if not key and api_key is None:
         raise ValueError(
             "no API key: pass api_key or set AIREITER_API_KEY; "
             "get a key at https://aireiter.com/keys"
