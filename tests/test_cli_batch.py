@@ -797,7 +797,9 @@ def test_a_ledger_has_a_page(served: FakeService, run: Run, aireiter: Run) -> No
     assert (ran.status, ran.out) == (0, "report  out/f.jsonl.html\ntasks   2 tasks\n")
     text = Path("out/f.jsonl.html").read_text()
     assert [
-        each for each in ("rain 1", "aireiter batch f.jsonl --retry-failed") if each not in text
+        each
+        for each in ("rain 1", "aireiter batch f.jsonl [the same options] --retry-failed")
+        if each not in text
     ] == []
     ran = aireiter("report", "f.jsonl.db", "-o", "page.html", "--json")
     assert ran.document == {"report": "page.html", "tasks": 2}

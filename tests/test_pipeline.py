@@ -175,7 +175,7 @@ async def test_a_pipeline_that_is_killed_twenty_times_pays_once(
 ) -> None:
     """A second submit of an ID would be charged."""
     program: asyncio.subprocess.Process | None = None
-    limit, ends = 0.0, list[int]()
+    limit, ends, out = 0.0, list[int](), b""
 
     def clock() -> float:
         """Kill the program after so many requests, in whatever state its tasks are."""

@@ -4,14 +4,13 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from signal import default_int_handler
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, cast
 
-from attrs import define, field, frozen
+from attrs import define
 
 from aireiter_async import (
     AsyncClient,
@@ -26,41 +25,28 @@ from aireiter_async._batch._prices import price_kind
 from aireiter_async._media import NameTemplate
 from aireiter_async._threads import Threads
 from aireiter_async.cli import _display, _errors
-from aireiter_async.cli._errors import CommandError, UsageError, reason, usage
+from aireiter_async.cli._errors import CommandError, UsageError, usage
 from aireiter_async.cli._favourites import Favourites
 from aireiter_async.cli._input import detect, open_input
 from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
-from aireiter_async.cli._output import Output, encode
+from aireiter_async.cli._output import Output
 from aireiter_async.cli._page import keep_page
 from aireiter_async.cli._params import split_pairs
-from aireiter_async.cli._rows import Row, Rows, mark_text, table_line
+from aireiter_async.cli._results import open_results
+from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import (
-    RESULT_COLUMNS,
     Summary,
     batch_view,
     check_view,
     result_document,
 )
 from aireiter_async.cli._sweep import Sweep
+from aireiter_async.cli._validation import check_rows, check_size
 
-_SHOWN: Final = 20  # invalid rows that are listed
-_LARGE: Final = 10_000  # tasks of a sweep that must be confirmed
 _NAME_FIELDS: Final = ("index", "line", "prompt", "model", "out_task_id", "n")
 _RERUN: Final = "run the same command again"
-
-
-class InvalidRowsError(UsageError):
-    """A file has rows that cannot be submitted.
-
-    Attributes:
-        lines: The first of them, for programs.
-    """
-
-    def __init__(self, text: str, lines: list[dict[str, Any]]) -> None:
-        super().__init__(text)
-        self.lines = lines
 
 
 async def batch(
@@ -110,8 +96,10 @@ async def batch(
                     sweep=sweep,
                     favourites=favourites,
                 )
-                number = _check_size(rows, options)
-                checked = _check(rows, output, lenient=not (options.dry_run or options.estimate))
+                number = check_size(rows, options)
+                checked = check_rows(
+                    rows, output, lenient=not (options.dry_run or options.estimate)
+                )
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
@@ -134,7 +122,7 @@ async def batch(
             survey = _survey(rows, number, recorded, options)
             output.answer({**survey, "bought": bought}, check_view)
             return 0
-        write = stack.enter_context(_open_results(options.results, [*checked.columns], output))
+        write = stack.enter_context(open_results(options.results, [*checked.columns], output))
         source = Source(rows, checked.total, stop, Threads() if checked.files else None)
         if source.threads is not None:
             stack.callback(source.threads.close)
@@ -153,27 +141,6 @@ def _ledger_errors() -> Generator[None, None, None]:
 async def _read_ledger(ledger: Ledger) -> Known:
     with _ledger_errors():
         return await Known.read(ledger)
-
-
-def _check_size(rows: Rows, options: BatchOptions) -> int | None:
-    """Check the size of a sweep before its rows; return their number, None if it is no sweep.
-
-    Raises:
-        UsageError: It is large, would be run, and was not confirmed.
-    """
-    if not rows.sweep:
-        return None
-    count, tasks = rows.count()
-    free = rows.favourites is not None or (
-        (options.dry_run or options.estimate) and not options.buy_one
-    )
-    if tasks > _LARGE and not (options.yes or free):
-        of = _display.plural(count, "row")
-        raise UsageError(
-            f"--each and --repeat make {tasks:,} tasks of {of}; nothing was sent; "
-            "if you mean it, add --yes"
-        )
-    return count
 
 
 def _survey(
@@ -226,122 +193,6 @@ async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Kno
     return await _read_ledger(ledger), len(chosen)
 
 
-@frozen
-class _Checked:
-    """What the check of a file found.
-
-    Attributes:
-        total: The number of rows to run.
-        columns: The kept columns, in order.
-        files: Whether any row names a local file.
-    """
-
-    total: int
-    columns: Mapping[str, None]
-    files: bool
-
-
-def _check(rows: Rows, output: Output, *, lenient: bool) -> _Checked:
-    """Check all rows.
-
-    Args:
-        rows: The file.
-        output: Where invalid rows are listed.
-        lenient: Whether rows are run although others have local files that cannot be used.
-
-    Raises:
-        InvalidRowsError: A row is invalid, or with *lenient* all rows are unusable.
-    """
-    columns: dict[str, None] = {}
-    first: dict[str, int] = {}
-    models: set[str] = set()
-    invalid = _Invalid(rows)
-    valid = unusable = 0
-    files = False
-    for row in rows.read(output.note):
-        columns |= dict.fromkeys(row.columns)
-        repeated = None
-        if row.request is not None:
-            models.add(row.request.model)
-            files = files or bool(row.request.inputs)
-            repeated = _repeated_id(row.request, row.number, first)
-        error = repeated or row.error
-        if error is None:
-            valid += 1
-            continue
-        invalid.add(row.number, error)
-        unusable += row.unusable is not None and repeated is None
-    invalid.show(output)
-    if invalid.count > unusable or (unusable and not (lenient and valid)):
-        raise invalid.error()
-    _check_choice(rows, models, first)
-    if unusable:
-        what = _display.plural(unusable, "row")
-        output.note(f"{what} of {valid + unusable} will fail; the others are run")
-    elif not valid:
-        raise UsageError(f"{rows.name} has no requests")
-    return _Checked(valid + unusable, columns, files or unusable > 0)
-
-
-def _check_choice(rows: Rows, models: Collection[str], ids: Collection[str]) -> None:
-    """Check that the models have the axes, and that all favourites were found."""
-    if models and (unused := rows.sweep.unknown(models)):
-        names = ", ".join(sorted(models))
-        raise UsageError(f"--each {unused}: there is no such parameter of {names}")
-    if rows.favourites is not None:
-        rows.favourites.check(ids, rows.name)
-
-
-@define
-class _Invalid:
-    """The invalid rows of a file.
-
-    Attributes:
-        rows: The file.
-        count: Their number.
-    """
-
-    rows: Rows
-    count: int = 0
-    _first: dict[tuple[int, str], dict[str, Any]] = field(factory=dict, init=False)
-    _counts: Counter[tuple[int, str]] = field(factory=Counter, init=False)
-
-    def add(self, line: int, message: str) -> None:
-        """Add a row."""
-        self.count += 1
-        # In a sweep, one wrong value is wrong in every row.
-        key = 0 if self.rows.sweep else line, message
-        if key in self._first or len(self._first) < _SHOWN:
-            self._first.setdefault(key, {"line": line, "message": message})
-            self._counts[key] += 1
-
-    def show(self, output: Output) -> None:
-        """Print the first of them."""
-        for key, row in self._first.items():
-            more = self._counts[key] - 1
-            where = f"line {row['line']}{f' and {more} more' if more else ''}"
-            output.note(f"{self.rows.name}, {where}: {row['message']}")
-        rest = self.count - self._counts.total()
-        if rest:
-            output.note(f"and {rest} more")
-
-    def error(self) -> InvalidRowsError:
-        """Return the error."""
-        name = self.rows.name
-        if self.rows.sweep:
-            text = f"{name} makes {_display.plural(self.count, 'invalid request')} with --each"
-        else:
-            text = f"{name} has {_display.plural(self.count, 'invalid row')}"
-        return InvalidRowsError(f"{text}; nothing was sent", [*self._first.values()])
-
-
-def _repeated_id(request: SubmitRequest, number: int, first: dict[str, int]) -> str | None:
-    if request.generated:
-        return None
-    line = first.setdefault(request.out_task_id, number)
-    return None if line == number else f"out_task_id {request.out_task_id} is used in line {line}"
-
-
 def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
     """Return the ledger's path, after checking that no file would overwrite another."""
     if options.ledger is None and not regular and not options.dry_run:
@@ -362,60 +213,6 @@ def _check_name(options: BatchOptions, columns: Sequence[str]) -> None:
         raise UsageError("--name needs --download, the directory of the files")
     with usage():
         NameTemplate(options.name).check({*_NAME_FIELDS, *columns})
-
-
-@contextmanager
-def _open_results(
-    path: Path | None, columns: Sequence[str], output: Output
-) -> Generator[Callable[[Mapping[str, Any]], None], None, None]:
-    """Open the results; yields a function that writes one row."""
-    if path is None:
-        yield lambda _row: None
-        return
-    table = path.suffix.lower() == ".csv"
-    try:
-        file = _open_text(path, "w")
-        if table:
-            with file:  # closed, to detect write errors now
-                file.write(table_line(map(mark_text, _header(columns))))
-            file = _open_text(path, "a")
-    except OSError as error:
-        raise UsageError(f"--results: {path} cannot be written: {reason(error)}") from error
-    with file:
-        yield partial(_write_cells if table else _write_object, file, columns, output)
-
-
-def _open_text(path: Path, mode: str) -> TextIO:
-    return cast("TextIO", path.open(mode, encoding="utf-8", errors="backslashreplace", newline=""))
-
-
-def _header(columns: Sequence[str]) -> list[str]:
-    kept = [f"input_{name}" if name in RESULT_COLUMNS else name for name in columns]
-    return [*RESULT_COLUMNS, *kept]
-
-
-def _write_object(
-    file: TextIO, _columns: Sequence[str], output: Output, row: Mapping[str, Any]
-) -> None:
-    output.write(f"{encode(row, None)}\n", file)
-
-
-def _write_cells(
-    file: TextIO, columns: Sequence[str], output: Output, row: Mapping[str, Any]
-) -> None:
-    kept = row["columns"]
-    cells = [row[name] for name in RESULT_COLUMNS] + [kept.get(name) for name in columns]
-    output.write(table_line(map(_cell, cells)), file)
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case str():
-            return mark_text(value)
-        case None | int() | float():
-            return value
-        case _:
-            return encode(value, None)
 
 
 @define

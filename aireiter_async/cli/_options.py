@@ -154,7 +154,7 @@ class BatchOptions:
             comma: 'style="oil, warm",ink'
         each_where_known: Omit the parameter of --each for models that do not have it.
         repeat: Run each request, or each combination, this often.
-        yes: Run more than 10,000 tasks that --each and --repeat make of fewer rows.
+        yes: Confirm that --each and --repeat make more than 10,000 tasks.
         only: Run only the requests whose task IDs are in this file, one per line, as
             exported by the report page; the ledger must have these tasks.
         format: jsonl, json, csv, tsv or txt; default: by the file's name, then by
@@ -176,8 +176,8 @@ class BatchOptions:
         download: Save the results in this directory.
         name: The name of a row's files, without suffix; default: the task's ID.
             {index}, {line}, {prompt}, {model}, {out_task_id}, {n} (the output's
-            number) and kept columns, with a width or a maximum length, as in
-            {index:04}-{prompt:.30}.
+            number), kept columns and the names of --each, with a width or a maximum
+            length, as in {index:04}-{prompt:.30}.
         report: Write an HTML page of the ledger into the directory of the results, every
             10 seconds and at the end.
         concurrency: Maximum concurrent HTTP exchanges; default 64.

@@ -39,8 +39,9 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     if standalone and not can_convert():
         raise UsageError("--standalone needs Pillow: pip install 'aireiter-async[images]'")
     file = ledger.with_suffix("")  # by default, batch adds .db to the name of its file
-    known = file.is_file()
-    retry = f"aireiter batch {shlex.quote(str(file))} --retry-failed" if known else None
+    retry = None
+    if file.is_file():
+        retry = f"aireiter batch {shlex.quote(str(file))} [the same options] --retry-failed"
     try:
         document = await write_page(Ledger(ledger), page, retry, standalone=standalone)
     except LedgerError as error:

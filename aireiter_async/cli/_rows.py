@@ -214,7 +214,7 @@ class Rows:
     def _row(
         self, record: _Record, given: dict[str, Any], combination: dict[str, str], note: Note
     ) -> Row:
-        model = combination.get(MODEL, given.pop("model"))
+        model: Any = combination.get(MODEL, given.pop("model"))
         types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
         params: dict[str, Any] = given.pop("params", {})
         kept = {**record.kept}

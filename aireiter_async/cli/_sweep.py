@@ -84,7 +84,7 @@ class Sweep:
         Raises:
             UsageError: The model has no such parameter.
         """
-        types = parameter_types(model) if isinstance(model, str) else {}
+        types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
         found: dict[str, tuple[str, ...]] = {}
         for name, values in self.axes.items():
             if name == MODEL or (types and name not in types and self.where_known):
