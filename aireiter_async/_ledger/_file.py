@@ -66,8 +66,10 @@ CREATE TABLE tasks (
     -- downloaded: completed, and the files are on disk. rejected: definitely not accepted.
     -- uncertain: the response was lost and the service could not be queried.
     -- lost: accepted, but the service no longer knows it.
-    state TEXT NOT NULL CHECK (state IN ('intended', 'submitted', 'completed', 'failed',
-        'rejected', 'uncertain', 'downloaded', 'lost')),
+    -- Comparisons, since SQLite builds a table of what is IN (...) for each row that it writes.
+    state TEXT NOT NULL CHECK (state = 'intended' OR state = 'submitted' OR state = 'completed'
+        OR state = 'failed' OR state = 'rejected' OR state = 'uncertain' OR state = 'downloaded'
+        OR state = 'lost'),
     model TEXT NOT NULL,
     -- The request without its ID and callback_url, as JSON with sorted keys; data URIs as digests.
     -- Its local files are in "inputs", as {"param", "path", "size", "sha256"}.
