@@ -18,11 +18,10 @@ from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrument
 import aireiter_async
 from aireiter_async import AsyncClient, SubmitRequest, models
 from aireiter_async.cli._options import SubmitOptions
-from aireiter_async.testing import FakeService
+from aireiter_async.testing import FakeService, Fault
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
-FOREIGN = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 GENERATED = {"models", "cli"}  # at each build
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -56,16 +55,11 @@ async def test_every_block_runs(page: str, client: AsyncClient, service: FakeSer
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.integrations
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if FOREIGN.search(text)])
-async def test_blocks_of_other_frameworks_run(
-    page: str, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Blocks marked as ``py`` need more than the package: here they are executed on their own."""
-    pytest.importorskip("fastapi")
-    monkeypatch.setenv("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef")
-    for block in FOREIGN.findall(PAGES[page]):
-        exec(compile(block, page, "exec"), {"client": client})  # noqa: S102 - our own
+async def test_a_test_as_on_the_page_passes(client: AsyncClient, service: FakeService) -> None:
+    block = BLOCK.findall(PAGES["testing"])[-1]
+    names: dict[str, Any] = {"Fault": Fault}
+    exec(block, names)  # noqa: S102 - our own documentation
+    await names["test_a_lost_response_is_paid_for_once"](client, service)
 
 
 def test_the_pages_have_blocks() -> None:
