@@ -75,9 +75,9 @@ class RetryPolicy:
             retries: The number of retries so far.
             uniform: Returns a random number in [0, 1).
         """
-        asked = retry_after(error)
-        if asked is not None:
-            return asked + uniform() * self.base
+        seconds = retry_after(error)
+        if seconds is not None:
+            return seconds + uniform() * self.base
         return uniform() * min(self.cap, self.base * 2.0 ** min(retries, _DOUBLINGS))
 
     def settle_waits(self) -> Iterator[float]:
@@ -86,8 +86,8 @@ class RetryPolicy:
 
     def allows(self, error: Exception) -> bool:
         """Return whether the ``Retry-After`` of *error*, if any, is within `max_retry_after`."""
-        asked = retry_after(error)
-        return asked is None or asked <= self.max_retry_after
+        seconds = retry_after(error)
+        return seconds is None or seconds <= self.max_retry_after
 
 
 class FailureClass(Enum):
@@ -173,7 +173,7 @@ class Target:
 
 
 @define
-class Repetition:
+class RetryState:
     """State of a failing call: its retries so far, and the wait before the next attempt."""
 
     retry: "Retry"
@@ -181,7 +181,7 @@ class Repetition:
     retries: int = 0
     seconds: float = 0.0
 
-    def failed(self, error: AireiterError) -> None:
+    def note_failure(self, error: AireiterError) -> None:
         policy = self.retry.policy
         self.seconds = policy.wait(error, self.retries)
         self.retries += 1
@@ -249,7 +249,7 @@ class Retry:
         """Await ``attempt(*args)`` until it succeeds.
 
         Args:
-            target: What it is for.
+            target: The purpose and host of the request, for the log.
             attempt: Sends a request.
             *args: The arguments of *attempt*.
 
@@ -260,10 +260,10 @@ class Retry:
         try:
             return await attempt(*args)
         except AireiterError as error:
-            repetition = self.repetition(target, error)
-        return await repetition.run(attempt, *args)
+            retries = self.start(target, error)
+        return await retries.run(attempt, *args)
 
-    def repetition(self, target: Target, error: AireiterError) -> "Repetition":
+    def start(self, target: Target, error: AireiterError) -> RetryState:
         """Return the state for retrying an attempt that failed with *error*.
 
         Raises:
@@ -274,17 +274,15 @@ class Retry:
                 raise error
             finally:
                 del error  # its traceback holds this frame: a cycle
-        repetition = Repetition(self, target)
-        repetition.failed(error)
-        return repetition
+        state = RetryState(self, target)
+        state.note_failure(error)
+        return state
 
 
-async def _wait_and_try(
-    repetition: Repetition, attempt: Callable[..., Awaitable[R]], *args: Any
-) -> R:
-    await repetition.retry.sleep(repetition.seconds)
+async def _wait_and_try(state: RetryState, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
+    await state.retry.sleep(state.seconds)
     return await attempt(*args)
 
 
 def _note_failure(details: Any) -> None:
-    details["args"][0].failed(details["exception"])
+    details["args"][0].note_failure(details["exception"])  # of `_wait_and_try`

@@ -12,33 +12,115 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 # `benchmarks/rate.py` measures these against many kinds of services.
-_CUT: Final = 0.85  # share of the last good rate that a cut leaves
-_DEEPEST: Final = 0.4  # least share of the rate that stays good: few exchanges measure badly
+_CUT_TO: Final = 0.85  # share of the last good rate that a cut leaves
+_DEEPEST_CUT: Final = 0.4  # least share of the rate that stays good: few exchanges measure badly
 _CLEAN: Final = 0.95  # share of the rate at which rejections began that stays good
 _RECOVERY: Final = 2.4  # seconds from a cut back to the last good rate
-_SCALE: Final = (1.0 - _CUT) / _RECOVERY**3
-_FIRST: Final = 1.0  # requests per second, while nothing has been accepted
-_SLOWEST: Final = 0.2  # requests per second
-_UNBOUND: Final = 10_000.0  # requests per second at which a learned rate is dropped
-_SLOW: Final = 20.0  # requests per second: a rate below this grows more slowly
-_LATE: Final = 0.01  # seconds of lateness that are made up for: timers are that coarse
-_IDLE: Final = 1.0  # maximum seconds without traffic that count as traffic
+_SCALE: Final = (1.0 - _CUT_TO) / _RECOVERY**3
+_MIN_FIRST_RATE: Final = 1.0  # requests per second, while nothing has been accepted
+_MIN_RATE: Final = 0.2  # requests per second
+_UNLIMITED: Final = 10_000.0  # requests per second at which a learned rate is dropped
+_SLOW_RATE: Final = 20.0  # requests per second: a rate below this grows more slowly
+_MAX_LATENESS: Final = 0.01  # maximum seconds of lateness to catch up on: timers are that coarse
+_MAX_IDLE: Final = 1.0  # maximum seconds without traffic that count as traffic
 
 _SPAN: Final = 0.5  # seconds of exchanges that are judged together
-_FEW: Final = 10  # requests that are judged together at least
-_INSTANT: Final = 0.01  # minimum seconds that a rate is measured over
+_MIN_SAMPLE: Final = 10  # minimum requests that are judged together
+_MIN_MEASURED: Final = 0.01  # minimum seconds that a rate is measured over
 
-_ALWAYS: Final = 2  # tolerated rejections, besides these shares of the latest exchanges:
-_SHARE: Final = 0.15
-_SHARE_ABOVE: Final = 0.05  # at or above the last good rate
+_TOLERATED: Final = 2  # tolerated rejections, besides these shares of the latest exchanges:
+_TOLERATED_SHARE: Final = 0.15
+_TOLERATED_SHARE_ABOVE: Final = 0.05  # at or above the last good rate
 _BUSY_ABOVE: Final = 1.5  # times the learned busy share, at or above that rate
-_BUSIEST: Final = 0.15  # maximum learned busy share
+_MAX_BUSY_SHARE: Final = 0.15  # of the share that is learned
 
-_RUN: Final = 5  # consecutive rejections that pause all requests
+_PAUSING_RUN: Final = 5  # consecutive rejections that pause all requests
 _PAUSE: Final = 1.0  # seconds, without a Retry-After
-_LONGER: Final = 1.5  # factor for each rejection after a pause
+_PAUSE_GROWTH: Final = 1.5  # factor for each rejection after a pause
 _LONGEST_PAUSE: Final = 5.0
-_PROBE: Final = 0.25  # seconds between requests after a pause
+_PROBE_INTERVAL: Final = 0.25  # seconds between requests after a pause
+
+
+class Throttle:
+    """Admits a client's exchanges: one slot each, at the configured or learned rate.
+
+    Args:
+        max_concurrency: Maximum exchanges in flight, at least 1.
+        max_rate: Maximum requests per second, None for no limit.
+        clock: Returns monotonic seconds.
+        sleep: Sleeps for a number of seconds.
+
+    Attributes:
+        waiting: Callers that wait for a slot or for the rate.
+        in_flight: Callers that hold a slot.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        max_rate: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._slots = Slots(max_concurrency)
+        self._rate_lock = asyncio.Lock()
+        self._rate = AdaptiveRate(math.inf if max_rate is None else max_rate)
+        self._clock = clock
+        self._sleep = sleep
+        self.waiting = 0
+        self.in_flight = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Requests per second that are allowed now, None for no limit."""
+        rate = self._rate.rate
+        return None if rate == math.inf else rate
+
+    def try_acquire(self) -> float | None:
+        """Take a slot without waiting and return the time; None: call `acquire` instead."""
+        slots = self._slots
+        if self._rate.limited or not slots.free:
+            return None
+        slots.free -= 1  # `Slots.try_acquire` inlined
+        self.in_flight += 1
+        return self._clock()
+
+    async def acquire(self) -> float:
+        """Wait for a slot, in FIFO order, and for the rate; return the time."""
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+            if self._rate.limited:
+                self._slots.release()
+                await self._wait_for_rate()
+        finally:
+            self.waiting -= 1
+        self.in_flight += 1
+        return self._clock()
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        self._slots.release()
+
+    def accepted(self, sent_at: float) -> None:
+        """Record that a request sent at *sent_at* was not rejected for its rate."""
+        self._rate.accepted(sent_at, self._clock())
+
+    def rejected(self, sent_at: float, retry_after: float | None) -> None:
+        """Record that a request sent at *sent_at* was rejected for its rate."""
+        self._rate.rejected(sent_at, self._clock(), retry_after)
+
+    async def _wait_for_rate(self) -> None:
+        """Wait until the rate allows a request, then for a slot: no slot is held meanwhile."""
+        # One sleeper at a time, in order, so that each sees the current rate when it wakes.
+        async with self._rate_lock:
+            await self._slots.acquire()
+            while (delay := self._rate.delay(self._clock())) > 0:
+                self._slots.release()
+                await self._sleep(delay)
+                await self._slots.acquire()
+            self._rate.note_sent(self._clock())
 
 
 class Slots:
@@ -48,7 +130,7 @@ class Slots:
         number: The number of slots.
 
     Attributes:
-        free: How many are free; none is while anybody waits.
+        free: The number of free slots; 0 while callers wait.
     """
 
     def __init__(self, number: int) -> None:
@@ -66,8 +148,8 @@ class Slots:
         """Callers waiting for a slot."""
         return len(self._queue)
 
-    def take(self) -> bool:
-        """Take a slot if one is free; none is free while callers wait."""
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free."""
         if self.free:
             self.free -= 1
             return True
@@ -75,7 +157,7 @@ class Slots:
 
     async def acquire(self) -> None:
         """Wait for a slot and take it."""
-        if self.take():
+        if self.try_acquire():
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue[granted] = None
@@ -152,10 +234,10 @@ class AdaptiveRate:
 
     def note_sent(self, now: float) -> None:
         """Record that a request was sent."""
-        due = self._next_at if now - self._next_at <= _LATE else now
+        due = self._next_at if now - self._next_at <= _MAX_LATENESS else now
         self._next_at = due + 1.0 / self.rate
         if self._pause:
-            self._resume_at = now + _PROBE
+            self._resume_at = now + _PROBE_INTERVAL
 
     def accepted(self, sent_at: float, now: float) -> None:
         """Record that a request was not rejected for its rate, and let a learned rate grow."""
@@ -182,9 +264,9 @@ class AdaptiveRate:
             retry_after: Seconds; None or 0 if the service gave none.
         """
         self._run += 1
-        pausing = self._run >= _RUN and not self._pause
+        pausing = self._run >= _PAUSING_RUN and not self._pause
         if pausing or (self._pause and sent_at > self._paused_at):
-            self._pause = min(self._pause * _LONGER, _LONGEST_PAUSE) or _PAUSE
+            self._pause = min(self._pause * _PAUSE_GROWTH, _LONGEST_PAUSE) or _PAUSE
             self._paused_at = now
         if self._pause:
             self._resume_at = max(self._resume_at, now + (retry_after or self._pause))
@@ -196,12 +278,12 @@ class AdaptiveRate:
         latest.rejected += 1
         if latest.rejected == 1:
             # Only after a few acceptances: otherwise the rate was too high from the start.
-            self._clean = self._rate_at(now - sent_at) if latest.accepted >= _FEW else 0.0
+            self._clean = self._rate_at(now - sent_at) if latest.accepted >= _MIN_SAMPLE else 0.0
         if self._good <= self._learned < math.inf:
-            share = _SHARE_ABOVE + _BUSY_ABOVE * self._busy
+            share = _TOLERATED_SHARE_ABOVE + _BUSY_ABOVE * self._busy
         else:
-            share = _SHARE + self._busy
-        if pausing or latest.rejected > _ALWAYS + share * latest.total:
+            share = _TOLERATED_SHARE + self._busy
+        if pausing or latest.rejected > _TOLERATED + share * latest.total:
             self._cut(sent_at, now)
 
     def _cut(self, sent_at: float, now: float) -> None:
@@ -210,35 +292,35 @@ class AdaptiveRate:
             self._learn_busy()
         self._searching = self._learned == math.inf
         if self._searching:
-            self._good = max(_FIRST, measured)
+            self._good = max(_MIN_FIRST_RATE, measured)
         else:
             # A service without a burst allowance accepts only half of a slightly too fast stream:
             # what it accepted before is the better measure, unless it accepts nothing now.
             clean = 0.0 if self._pause else _CLEAN * self._clean
             rate = self.rate
-            self._good = max(_SLOWEST, min(rate, max(_DEEPEST * rate, measured, clean)))
-        self._learned = _CUT * self._good
+            self._good = max(_MIN_RATE, min(rate, max(_DEEPEST_CUT * rate, measured, clean)))
+        self._learned = _CUT_TO * self._good
         self.limited = True
         self._growth = 0.0
         self._cut_at = self._grown_at = now
-        self._latest.restart(max(_SPAN, _FEW / self._learned))
+        self._latest.restart(max(_SPAN, _MIN_SAMPLE / self._learned))
         if self._pause:
             self._latest.include_pause(now, self._resume_at)
 
     def _grow(self, now: float) -> None:
         # Time without traffic proves nothing: it does not count.
-        passed = min(now - self._grown_at, max(_IDLE, 1.0 / self.rate))
+        passed = min(now - self._grown_at, max(_MAX_IDLE, 1.0 / self.rate))
         self._grown_at = now
         below = self._learned < self._good
         if self._searching:
             self._learned *= math.exp2(passed)
         else:
-            self._growth += passed * math.sqrt(min(1.0, self._learned / _SLOW))
+            self._growth += passed * math.sqrt(min(1.0, self._learned / _SLOW_RATE))
             self._learned = self._rate_at(0.0)
         if below and self._learned >= self._good:
             self._learn_busy()
-            self._latest.restart(max(_SPAN, _FEW / self._learned))
-        if self._learned >= _UNBOUND:
+            self._latest.restart(max(_SPAN, _MIN_SAMPLE / self._learned))
+        if self._learned >= _UNLIMITED:
             self._learned = math.inf
             self._searching = True
             self.limited = self._ceiling != math.inf
@@ -252,9 +334,9 @@ class AdaptiveRate:
 
     def _learn_busy(self) -> None:
         latest = self._latest
-        if latest.total >= _FEW:
+        if latest.total >= _MIN_SAMPLE:
             share = latest.rejected / latest.total
-            self._busy = min(_BUSIEST, share, self._busy_before)
+            self._busy = min(_MAX_BUSY_SHARE, share, self._busy_before)
             self._busy_before = share
 
 
@@ -313,83 +395,4 @@ class _Exchanges:
         seconds = now - self._from_before
         if seconds < self._span / 2:  # the first responses arrive together: count their latency
             seconds = max(seconds, now - sent_at)
-        return self.accepted / max(seconds, _INSTANT)
-
-
-class Throttle:
-    """Admits a client's exchanges: one slot each, at the configured or learned rate.
-
-    Args:
-        max_concurrency: Maximum exchanges in flight, at least 1.
-        max_rate: Maximum requests per second, None for no limit.
-        clock: Returns monotonic seconds.
-        sleep: Sleeps for a number of seconds.
-    """
-
-    def __init__(
-        self,
-        max_concurrency: int,
-        max_rate: float | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._slots = Slots(max_concurrency)
-        self._rate_lock = asyncio.Lock()
-        self._rate = AdaptiveRate(math.inf if max_rate is None else max_rate)
-        self._clock = clock
-        self._sleep = sleep
-        self.waiting = 0
-        self.in_flight = 0
-
-    @property
-    def rate(self) -> float | None:
-        """Requests per second that are allowed now, None for no limit."""
-        rate = self._rate.rate
-        return None if rate == math.inf else rate
-
-    def enter(self) -> float | None:
-        """Take a slot without waiting and return the time; None: call `acquire` instead."""
-        slots = self._slots
-        if self._rate.limited or not slots.free:
-            return None
-        slots.free -= 1  # `Slots.take` inlined
-        self.in_flight += 1
-        return self._clock()
-
-    async def acquire(self) -> float:
-        """Wait for a slot, in FIFO order, and for the rate; return the time."""
-        self.waiting += 1
-        try:
-            await self._slots.acquire()
-            if self._rate.limited:
-                self._slots.release()
-                await self._wait_for_rate()
-        finally:
-            self.waiting -= 1
-        self.in_flight += 1
-        return self._clock()
-
-    def release(self) -> None:
-        """Release the slot."""
-        self.in_flight -= 1
-        self._slots.release()
-
-    def accepted(self, sent_at: float) -> None:
-        """Record that a request sent at *sent_at* was not rejected for its rate."""
-        self._rate.accepted(sent_at, self._clock())
-
-    def rejected(self, sent_at: float, retry_after: float | None) -> None:
-        """Record that a request sent at *sent_at* was rejected for its rate."""
-        self._rate.rejected(sent_at, self._clock(), retry_after)
-
-    async def _wait_for_rate(self) -> None:
-        """Wait until the rate allows a request, then for a slot: no slot is held meanwhile."""
-        # One sleeper at a time, in order, so that each sees the current rate when it wakes.
-        async with self._rate_lock:
-            await self._slots.acquire()
-            while (delay := self._rate.delay(self._clock())) > 0:
-                self._slots.release()
-                await self._sleep(delay)
-                await self._slots.acquire()
-            self._rate.note_sent(self._clock())
+        return self.accepted / max(seconds, _MIN_MEASURED)

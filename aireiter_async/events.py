@@ -263,7 +263,7 @@ class Dispatcher:
         """
         if iscoroutinefunction(listener):
             raise TypeError("listener must be a plain function, not a coroutine function")
-        entry = partial(listener)  # unequal to any other
+        entry = partial(listener)  # tells two subscriptions of one listener apart
         self.listeners = (*self.listeners, entry)
 
         def unsubscribe() -> None:
@@ -289,15 +289,15 @@ class Dispatcher:
 
     async def observe(
         self,
-        running: Awaitable[T],
+        call: Awaitable[T],
         kind: CallKind,
         out_task_id: str | None = None,
         model: str | None = None,
     ) -> T:
-        """Await *running*, and emit its start and end as a call."""
+        """Await *call*, and emit its start and end."""
         end = self.begin(kind, out_task_id, model)
         try:
-            result = await running
+            result = await call
         except BaseException as error:
             end(None, error)
             raise

@@ -233,7 +233,7 @@ class Ours:
         """Try as `AsyncClient` does."""
         throttle = self.throttle
         for attempt in range(self._policy.attempts):
-            sent_at = throttle.enter()
+            sent_at = throttle.try_acquire()
             if sent_at is None:
                 sent_at = await throttle.acquire()
             error = await service.exchange()

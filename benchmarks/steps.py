@@ -58,7 +58,7 @@ def awaited() -> dict[str, Callable[[], Awaitable[None]]]:
         pass
 
     async def slot() -> None:
-        sent_at = throttle.enter() or await throttle.acquire()
+        sent_at = throttle.try_acquire() or await throttle.acquire()
         throttle.release()
         throttle.accepted(sent_at)
 

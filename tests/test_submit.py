@@ -286,7 +286,7 @@ class Played(Api):
         self.queries = 0
 
     async def exchange(self, endpoint: Endpoint[Any], *_: Any, **_options: Any) -> Any:
-        if endpoint is self.query:
+        if endpoint is self.query_endpoint:
             self.queries += 1
             raise self.found
         end = self.ends.pop(0)

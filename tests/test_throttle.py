@@ -505,13 +505,13 @@ async def test_the_rate_is_shown() -> None:
 
 async def test_a_slot_is_entered_without_waiting_or_not_at_all() -> None:
     gate = Gate(1)
-    assert gate.throttle.enter() == gate.now
+    assert gate.throttle.try_acquire() == gate.now
     assert gate.throttle.in_flight == 1
-    assert gate.throttle.enter() is None
+    assert gate.throttle.try_acquire() is None
     gate.throttle.release()
     gate.reject(gate.now, 5.0)
-    assert gate.throttle.enter() is None
-    assert Gate(1, max_rate=1.0).throttle.enter() is None
+    assert gate.throttle.try_acquire() is None
+    assert Gate(1, max_rate=1.0).throttle.try_acquire() is None
 
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["slot", "rate"])

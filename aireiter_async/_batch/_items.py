@@ -26,8 +26,7 @@ from aireiter_async._batch._budget import (
 from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
-from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of
-from aireiter_async._conflicts import find_conflict
+from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of, check_owner
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._poll import Webhooks
 from aireiter_async._requests import SubmitRequest, as_request
@@ -64,7 +63,6 @@ _RETRIABLE: Final = frozenset({LedgerState.REJECTED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 
 _FORBIDDEN: Final = 403
-_CONFLICT: Final = 409
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _RECENT_IDS: Final = 10_000  # remembered by a batch without a ledger
 
@@ -485,7 +483,7 @@ class Items:
         if not self._options.wait:
             return ()
         # A generated ID cannot belong to another request.
-        verify = None if item.request.generated else partial(_verify, item.request)
+        verify = None if item.request.generated else partial(check_owner, item.request)
         return await self._finish(item, self._watch(item, task, from_start=True, verify=verify))
 
     def _watch(self, item: _Item, task: Task, **options: Any) -> Coroutine[Any, Any, Task]:
@@ -495,7 +493,7 @@ class Items:
             task,
             timeout=self._options.timeout,
             webhooks=self._options.webhooks,
-            called_back=item.request.callback_url is not None,
+            expects_callback=item.request.callback_url is not None,
             **options,
         )
         return watch.finish()
@@ -674,18 +672,6 @@ def _stops_batch(error: Exception) -> bool:
 
 def _summary(error: Exception | None) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)
-
-
-def _verify(request: SubmitRequest, task: Task) -> None:
-    """Check that the service shows *request* under its ID.
-
-    Raises:
-        IDInUseError: It shows an earlier request.
-    """
-    conflict = find_conflict(request, task)
-    if conflict is not None:
-        message = f"the ID belongs to an earlier request: {conflict}"
-        raise IDInUseError(_CONFLICT, message, None, request.out_task_id, _CONFLICT)
 
 
 def _belongs_to(task: Task, request: SubmitRequest) -> bool:

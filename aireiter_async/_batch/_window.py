@@ -129,7 +129,7 @@ class Window(Generic[T, R]):
         """Process one item after another; start the next worker with the first."""
         first = True
         while not self._exhausted:
-            if not self._room.take():
+            if not self._room.try_acquire():
                 await self._room.acquire()
             item = self._pull() if self._turn is None else await self._pull_in(self._turn)
             if self._exhausted:

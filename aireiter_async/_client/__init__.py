@@ -1,8 +1,18 @@
-"""One task done right: submit, query, wait, run, balance, download."""
+"""AsyncClient, and what batches use of it."""
 
 from aireiter_async._client._api import Api, SubmitsHaltedError
 from aireiter_async._client._client import AsyncClient, api_of, take_share
 from aireiter_async._client._shared import Clock
+from aireiter_async._client._submission import check_owner
 from aireiter_async._client._waiting import Watch
 
-__all__ = ["Api", "AsyncClient", "Clock", "SubmitsHaltedError", "Watch", "api_of", "take_share"]
+__all__ = [
+    "Api",
+    "AsyncClient",
+    "Clock",
+    "SubmitsHaltedError",
+    "Watch",
+    "api_of",
+    "check_owner",
+    "take_share",
+]

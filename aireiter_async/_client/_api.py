@@ -1,6 +1,6 @@
 """The endpoints: acquire a slot, exchange, read the response."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,19 +39,16 @@ class Endpoint(Generic[T]):
     read: Callable[..., T]
 
 
-class Claiming(Protocol):
-    """The permission to send the POST of a submit."""
+class SubmitState(Protocol):
+    """The part of a submit that its exchange reads and sets.
 
-    async def claim(self) -> None:
-        """Obtain the permission; if this raises, nothing is sent."""
-        ...
+    Attributes:
+        claim: Awaited right before the POST; if it raises, nothing is sent.
+        may_exist: Set to True right before the POST.
+    """
 
-
-class Sending(Protocol):
-    """A submit, marked just before its request leaves."""
-
+    claim: Callable[[], Awaitable[None]] | None
     may_exist: bool
-    claiming: Claiming | None
 
 
 class Api:
@@ -79,20 +76,20 @@ class Api:
         # Whether submits are blocked, because a batch has stopped.
         self.halted = False
         self._redactor = Redactor(settings.api_key)
-        self._has_responded = False
+        self._is_responsive = False  # of this view; `has_responded` covers all views
         headers = {
             "Authorization": Secret(f"Bearer {settings.api_key}"),
             "Accept": "application/json",
             "User-Agent": settings.user_agent,
         }
         json_headers = {**headers, "Content-Type": "application/json"}
-        self.submit = Endpoint[Task](
+        self.submit_endpoint = Endpoint[Task](
             "submit", self._route("POST", _wire.SUBMIT_PATH, json_headers), _wire.read_submit
         )
-        self.query = Endpoint[Task](
+        self.query_endpoint = Endpoint[Task](
             "query", self._route("POST", _wire.QUERY_PATH, json_headers), _wire.read_query
         )
-        self.balance = Endpoint[Balance](
+        self.balance_endpoint = Endpoint[Balance](
             "balance", self._route("GET", _wire.BALANCE_PATH, headers), _wire.read_balance
         )
         # Without the key: results are on other hosts than the API.
@@ -108,6 +105,136 @@ class Api:
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
         )
+
+    async def exchange(  # noqa: C901, PLR0912 - one path, top to bottom
+        self,
+        endpoint: Endpoint[T],
+        body: bytes | None = None,
+        out_task_id: str | None = None,
+        *args: Any,
+        submit: SubmitState | None = None,
+    ) -> T:
+        """Send one request once, and read the response.
+
+        Args:
+            endpoint: The endpoint.
+            body: JSON, or None.
+            out_task_id: The ID of the task concerned, attached to errors.
+            *args: Further arguments for the endpoint's reader.
+            submit: The submit, if it is one.
+
+        Raises:
+            AireiterError: No response arrived, or it reports an error.
+        """
+        shared = self.shared
+        throttle, dispatcher = shared.throttle, shared.events
+        queued_at: float | None = None
+        if dispatcher.listeners:
+            queued_at = shared.clock.now()
+            dispatcher.emit(events.RequestQueued(endpoint.kind, out_task_id))
+        sent_at = throttle.try_acquire()
+        if sent_at is None:
+            sent_at = await throttle.acquire()
+        reply = None
+        try:
+            try:
+                if self.halted and submit is not None:
+                    raise SubmitsHaltedError
+                if submit is not None:
+                    if submit.claim is not None:
+                        await submit.claim()
+                    submit.may_exist = True
+                shared.counters.requests += 1
+                if dispatcher.listeners:
+                    # None: the first listener was added while the request was queued.
+                    queued = 0.0 if queued_at is None else sent_at - queued_at
+                    dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id, queued))
+                reply = await shared.transport.exchange(endpoint.route, body)
+            finally:
+                throttle.release()
+            value = endpoint.read(reply, *args)
+            for form in self._redactor.forms:  # `Redactor.finds_key` inlined
+                if form in reply.body:
+                    value = self._redactor.redact(value)
+        except (TransportError, ProtocolError, APIError) as error:
+            if reply is not None and self._redactor.finds_key(reply):
+                self._redactor.redact_error(error)
+            if out_task_id is not None:
+                error.out_task_id = out_task_id
+            self._note_failure(error, endpoint, sent_at)
+            raise
+        throttle.accepted(sent_at)
+        if not self._is_responsive:
+            self._note_response()
+        return value
+
+    def _note_failure(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
+        """Count a failed exchange, and report it to the throttle."""
+        shared = self.shared
+        if isinstance(error, RateLimitError):
+            shared.counters.rate_limited += 1
+            seconds = error.retry_after
+            # This call raises instead of waiting that long, so others need not pause, either.
+            longest = self.settings.retry.max_retry_after
+            pause = None if seconds is not None and seconds > longest else seconds
+            shared.throttle.rejected(sent_at, pause)
+            if shared.events.listeners:
+                shared.events.emit(events.RateLimited(seconds, error.out_task_id))
+        elif isinstance(error, TaskNotFoundError):
+            shared.throttle.accepted(sent_at)
+            self._note_response()
+        elif isinstance(error, APIError) and failure_class(error) is FailureClass.REJECTED:
+            shared.throttle.accepted(sent_at)  # its rate was fine
+        elif isinstance(error, ProtocolError) and error.message == _wire.OTHER_TASK:
+            # A response was duplicated or lost: later ones may be off by one as well.
+            shared.transport.close_idle()
+        elif isinstance(error, TransportError) and endpoint is not self.submit_endpoint:
+            shared.transport.open()  # raises if the client was closed meanwhile
+
+    def _note_response(self) -> None:
+        self._is_responsive = True
+        self.shared.responsive.add(self.settings.base_url)
+
+    @property
+    def has_responded(self) -> bool:
+        """Whether the base URL has ever responded as the API."""
+        return self.settings.base_url in self.shared.responsive
+
+    async def load_models(self, model: str | None) -> None:
+        """Import the catalogue in a thread, before *model* is looked up in it."""
+        if model is not None and not models.loaded():  # pragma: no cover - in another process
+            await self.shared.threads.run(models.load)
+
+    async def find(self, out_task_id: str, model: str | None) -> Task | None:
+        """Query a task over the policy's ``settle`` seconds; None if it was never found.
+
+        Raises:
+            AireiterError: The service could not be queried.
+        """
+        for seconds in self.settings.retry.settle_waits():
+            if seconds:
+                await self.shared.clock.sleep(seconds)
+            try:
+                return await self.query(out_task_id, model)
+            except TaskNotFoundError:
+                continue
+        return None
+
+    async def query(self, out_task_id: str, model: str | None) -> Task:
+        """Query a task, with retries.
+
+        Raises:
+            TaskNotFoundError: The service knows no such task.
+            AireiterError: The service could not be queried, or rejected the query.
+        """
+        await self.load_models(model)
+        target = Target("query", self.host, out_task_id)
+        return await self.retry.call(target, self.query_once, out_task_id, model)
+
+    def query_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
+        body = _wire.encode_query(out_task_id)
+        # The second ID is the reader's.
+        return self.exchange(self.query_endpoint, body, out_task_id, out_task_id, model)
 
     @asynccontextmanager
     async def result(
@@ -131,132 +258,3 @@ class Api:
             raise
         finally:
             shared.downloads.release()
-
-    @property
-    def has_responded(self) -> bool:
-        """Whether the base URL has ever responded as the API."""
-        return self.settings.base_url in self.shared.responsive
-
-    async def exchange(  # noqa: C901, PLR0912 - one path, top to bottom
-        self,
-        endpoint: Endpoint[T],
-        body: bytes | None = None,
-        out_task_id: str | None = None,
-        *args: Any,
-        sending: Sending | None = None,
-    ) -> T:
-        """Send one request once, and read the response.
-
-        Args:
-            endpoint: The endpoint.
-            body: JSON, or None.
-            out_task_id: The ID of the task concerned, attached to errors.
-            *args: Further arguments for the endpoint's reader.
-            sending: The submit, if it is one.
-
-        Raises:
-            AireiterError: No response arrived, or it reports an error.
-        """
-        shared = self.shared
-        throttle, dispatcher = shared.throttle, shared.events
-        queued_at: float | None = None
-        if dispatcher.listeners:
-            queued_at = shared.clock.now()
-            dispatcher.emit(events.RequestQueued(endpoint.kind, out_task_id))
-        sent_at = throttle.enter()
-        if sent_at is None:
-            sent_at = await throttle.acquire()
-        reply = None
-        try:
-            try:
-                if self.halted and endpoint is self.submit:
-                    raise SubmitsHaltedError
-                if sending is not None:
-                    if sending.claiming is not None:
-                        await sending.claiming.claim()
-                    sending.may_exist = True
-                shared.counters.requests += 1
-                if dispatcher.listeners:
-                    queued = sent_at - (sent_at if queued_at is None else queued_at)
-                    dispatcher.emit(events.RequestSent(endpoint.kind, out_task_id, queued))
-                reply = await shared.transport.exchange(endpoint.route, body)
-            finally:
-                throttle.release()
-            value = endpoint.read(reply, *args)
-            for form in self._redactor.forms:
-                if form in reply.body:
-                    value = self._redactor.redact(value)
-        except (TransportError, ProtocolError, APIError) as error:
-            if reply is not None and self._redactor.finds_key(reply):
-                self._redactor.redact_error(error)
-            if out_task_id is not None:
-                error.out_task_id = out_task_id
-            self._note_failure(error, endpoint, sent_at)
-            raise
-        throttle.accepted(sent_at)
-        if not self._has_responded:
-            self._note_response()
-        return value
-
-    def _note_failure(self, error: AireiterError, endpoint: Endpoint[Any], sent_at: float) -> None:
-        """Count a failed exchange, and report it to the throttle."""
-        shared = self.shared
-        if isinstance(error, RateLimitError):
-            shared.counters.rate_limited += 1
-            asked = error.retry_after
-            # This call raises instead of waiting that long, so others need not pause, either.
-            longest = self.settings.retry.max_retry_after
-            pause = None if asked is not None and asked > longest else asked
-            shared.throttle.rejected(sent_at, pause)
-            if shared.events.listeners:
-                shared.events.emit(events.RateLimited(asked, error.out_task_id))
-        elif isinstance(error, TaskNotFoundError):
-            shared.throttle.accepted(sent_at)
-            self._note_response()
-        elif isinstance(error, APIError) and failure_class(error) is FailureClass.REJECTED:
-            shared.throttle.accepted(sent_at)  # its rate was fine
-        elif isinstance(error, ProtocolError) and error.message == _wire.OTHER_TASK:
-            # A response was duplicated or lost: later ones may be off by one as well.
-            shared.transport.close_idle()
-        elif isinstance(error, TransportError) and endpoint is not self.submit:
-            shared.transport.open()  # raises if the client was closed meanwhile
-
-    def _note_response(self) -> None:
-        self._has_responded = True
-        self.shared.responsive.add(self.settings.base_url)
-
-    async def load_models(self, model: str | None) -> None:
-        """Import the catalogue in a thread, before *model* is looked up in it."""
-        if model is not None and not models.loaded():  # pragma: no cover - in another process
-            await self.shared.threads.run(models.load)
-
-    async def find(self, out_task_id: str, model: str | None) -> Task | None:
-        """Query a task over the policy's ``settle`` seconds; None if it was never found.
-
-        Raises:
-            AireiterError: The service could not be queried.
-        """
-        for seconds in self.settings.retry.settle_waits():
-            if seconds:
-                await self.shared.clock.sleep(seconds)
-            try:
-                return await self.ask(out_task_id, model)
-            except TaskNotFoundError:
-                continue
-        return None
-
-    async def ask(self, out_task_id: str, model: str | None) -> Task:
-        """Query a task, with retries.
-
-        Raises:
-            TaskNotFoundError: The service knows no such task.
-            AireiterError: The service could not be queried, or rejected the query.
-        """
-        await self.load_models(model)
-        target = Target("query", self.host, out_task_id)
-        return await self.retry.call(target, self.ask_once, out_task_id, model)
-
-    def ask_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
-        """Query a task once."""
-        body = _wire.encode_query(out_task_id)
-        return self.exchange(self.query, body, out_task_id, out_task_id, model)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 
 from aireiter_async._client._api import Api
-from aireiter_async._client._submission import Submission, used_by_another
+from aireiter_async._client._submission import Submission, check_owner, id_in_use, summary_of
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task
 from aireiter_async.errors import (
@@ -58,8 +58,8 @@ class NotClaimedError(Exception):
 
 
 @define(eq=False, kw_only=True)
-class Claiming:
-    """The claim of one call on its ID.
+class IDClaim:
+    """One call's claim on its ID.
 
     Attributes:
         store: The store.
@@ -147,7 +147,7 @@ class ClaimedSubmission(Submission):
                 "pass it as out_task_id, for example stable_id(namespace, ...)"
             )
         retry = api.settings.retry
-        self.claiming = self._claim = Claiming(
+        self._id_claim = IDClaim(
             store=store,
             out_task_id=request.out_task_id,
             lease=api.settings.timeout + retry.max_retry_after,
@@ -156,6 +156,7 @@ class ClaimedSubmission(Submission):
             host=api.host,
             now=api.shared.clock.now,
         )
+        self.claim = self._id_claim.claim
 
     async def submit(self) -> Task:
         """Submit the request, or find its task if another call submits it.
@@ -170,16 +171,16 @@ class ClaimedSubmission(Submission):
             encode = request.encode_content
             threads = self._api.shared.threads
             content = await threads.run(encode) if request.large else encode()
-            self._claim.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+            self._id_claim.fingerprint = hashlib.sha256(content.encode()).hexdigest()
             self._settle_first = False  # claim before settling
             try:
                 task = await self._submit_or_find()
             except AmbiguousSubmitError:
                 raise
             except (AireiterError, RuntimeError):  # definitely not accepted
-                await self._claim.release(accepted=False)
+                await self._id_claim.release(accepted=False)
                 raise
-            await self._claim.release(accepted=True)
+            await self._id_claim.release(accepted=True)
         except asyncio.CancelledError as error:  # the claim is left to expire
             if not getattr(error, "__notes__", ()):
                 error.add_note(self._note())
@@ -199,7 +200,7 @@ class ClaimedSubmission(Submission):
                 self._settle_first = self.may_exist = True
                 continue
             if not claim.same_request:
-                raise used_by_another(self._request, "the store has it with other content")
+                raise id_in_use(self._request, "the store has it with other content")
             before, self.may_exist = self.may_exist, True  # another call may have sent it
             task = await self._find_claimed(claim, pause)
             if task is not None:
@@ -221,22 +222,20 @@ class ClaimedSubmission(Submission):
                 task = await api.find(out_task_id, request.model)
             else:
                 await api.shared.clock.sleep(min(pause, claim.remaining))
-                task = await api.ask(out_task_id, request.model)
+                task = await api.query(out_task_id, request.model)
         except TaskNotFoundError:
             return None
         except (AireiterError, RuntimeError) as error:
-            reason = getattr(error, "summary", error)
             text = "another call has claimed the ID, and the service could not be queried"
-            raise AmbiguousSubmitError(out_task_id, f"{text} ({reason})") from error
+            raise AmbiguousSubmitError(out_task_id, f"{text} ({summary_of(error)})") from error
         if task is None:
             text = "the store says that the service has accepted it, but it was not found"
             raise AmbiguousSubmitError(out_task_id, text)
-        self.verify(task)
+        check_owner(request, task)
         api.shared.note_accepted(request, task)
         return task
 
     def _store_error(self, cause: Any) -> AireiterError:
-        """Return the error for a store that cannot be used."""
         out_task_id = self._request.out_task_id
         if not self.may_exist:
             return StoreError(cause.summary, out_task_id)

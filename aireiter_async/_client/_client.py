@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from aireiter_async._arguments import check_count, check_number
 from aireiter_async._client._api import Api
 from aireiter_async._client._settings import Settings, read_settings
 from aireiter_async._client._shared import Clock, Shared
-from aireiter_async._client._submission import Submission
+from aireiter_async._client._submission import Submission, check_owner
 from aireiter_async._client._waiting import OnUpdate, Watch
 from aireiter_async._log import start_logging
 from aireiter_async._poll import PollPolicy, Webhooks, check_webhooks
@@ -229,7 +229,7 @@ class AsyncClient:
         unknown = sorted(options.keys() - _VIEW_OPTIONS)
         if unknown:
             known = ", ".join(sorted(_VIEW_OPTIONS))
-            raise TypeError(f"no such option: {', '.join(unknown)}; there are {known}")
+            raise TypeError(f"unknown option: {', '.join(unknown)}; the options are {known}")
         view = object.__new__(type(self))
         view._shared = self._shared
         view._owner = False
@@ -318,10 +318,10 @@ class AsyncClient:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else _claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
-        running, dispatcher = submission.submit(), self._shared.events
+        call, dispatcher = submission.submit(), self._shared.events
         if dispatcher.listeners:
-            running = dispatcher.observe(running, "submit", request.out_task_id, request.model)
-        return await running
+            call = dispatcher.observe(call, "submit", request.out_task_id, request.model)
+        return await call
 
     async def _make_request(
         self,
@@ -397,43 +397,44 @@ class AsyncClient:
             ValueError: An argument is out of range.
         """
         check_webhooks(webhooks)
-        limit = None if timeout is None else check_number("timeout", timeout)
-        began = self._shared.clock.now()
+        if timeout is not None:
+            check_number("timeout", timeout)
+        started = self._shared.clock.now()
         options = out_task_id, channel, callback_url, metadata
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
         make = Submission if idempotency is None else _claimed_in(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
-        running = self._run(submission, request, limit, began, on_update, webhooks)
+        call = self._run(submission, request, timeout, started, on_update, webhooks)
         dispatcher = self._shared.events
         if dispatcher.listeners:
-            running = dispatcher.observe(running, "run", request.out_task_id, request.model)
-        return await running
+            call = dispatcher.observe(call, "run", request.out_task_id, request.model)
+        return await call
 
     async def _run(
         self,
         submission: Submission,
         request: SubmitRequest,
-        limit: float | None,
-        began: float,
+        timeout: float | None,  # noqa: ASYNC109 - counted from *started*
+        started: float,
         on_update: OnUpdate | None,
         webhooks: Webhooks | None,
     ) -> Task:
-        running = submission.submit() if limit is None else submission.submit_within(limit)
+        call = submission.submit() if timeout is None else submission.submit_within(timeout)
         dispatcher = self._shared.events
         if dispatcher.listeners:
-            running = dispatcher.observe(running, "submit", request.out_task_id, request.model)
-        task = await running
-        left = None if limit is None else max(0.0, began + limit - self._shared.clock.now())
+            call = dispatcher.observe(call, "submit", request.out_task_id, request.model)
+        task = await call
+        left = None if timeout is None else max(0.0, started + timeout - self._shared.clock.now())
         watch = Watch(
             self._api,
             task,
             timeout=left,
             from_start=True,
-            verify=submission.verify,
+            verify=partial(check_owner, request),
             webhooks=webhooks,
-            called_back=request.callback_url is not None,
+            expects_callback=request.callback_url is not None,
         )
         return await watch.finish(on_update)
 
@@ -449,7 +450,7 @@ class AsyncClient:
             AireiterError: The service could not be queried, or rejected the request.
         """
         task = _as_task(task_or_id)
-        return await self._api.ask(task.out_task_id, task.model)
+        return await self._api.query(task.out_task_id, task.model)
 
     async def find(self, task_or_id: Task | str) -> Task | None:
         """Look up a task that may not exist, such as after an ambiguous submit.
@@ -507,8 +508,9 @@ class AsyncClient:
         """
         task = _as_task(task_or_id)
         check_webhooks(webhooks)
-        limit = None if timeout is None else check_number("timeout", timeout)
-        watch = Watch(self._api, task, timeout=limit, reported=True, webhooks=webhooks)
+        if timeout is not None:
+            check_number("timeout", timeout)
+        watch = Watch(self._api, task, timeout=timeout, reported=True, webhooks=webhooks)
         return await watch.finish(on_update)
 
     def watch(
@@ -535,8 +537,9 @@ class AsyncClient:
         """
         task = _as_task(task_or_id)
         check_webhooks(webhooks)
-        limit = None if timeout is None else check_number("timeout", timeout)
-        return Watch(self._api, task, timeout=limit, webhooks=webhooks)
+        if timeout is not None:
+            check_number("timeout", timeout)
+        return Watch(self._api, task, timeout=timeout, webhooks=webhooks)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call *listener* with every event of this client and its views.
@@ -557,7 +560,7 @@ class AsyncClient:
             AireiterError: The service could not be queried, or rejected the request.
         """
         api = self._api
-        return await api.retry.call(Target("balance", api.host), api.exchange, api.balance)
+        return await api.retry.call(Target("balance", api.host), api.exchange, api.balance_endpoint)
 
     @overload
     async def download(

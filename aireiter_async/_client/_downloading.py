@@ -252,7 +252,7 @@ class Downloading:
         if output.out_task_id is None or source.refreshed is not None:
             return False
         try:
-            task = await self._api.ask(output.out_task_id, source.model)
+            task = await self._api.query(output.out_task_id, source.model)
         except AireiterError as error:
             source.refreshed = f"the task could not be queried for a fresh URL ({error.summary})"
             return False

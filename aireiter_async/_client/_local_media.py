@@ -46,7 +46,7 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
 
 
 async def read_media_of(api: Api, model: Any) -> "Embedding":
-    """Read the local files of a models instance, in a thread; ask nothing about outputs.
+    """Read the local files of a models instance, in a thread; outputs are not queried.
 
     Raises:
         ValueError: As in `embed_media`.
@@ -67,7 +67,7 @@ class Embedding:
 
     Attributes:
         model: The instance.
-        references: What replaces each of its local media.
+        references: A reference for each of its local media.
     """
 
     model: Any
@@ -80,7 +80,7 @@ class Embedding:
 
     def request(self) -> SubmitRequest:
         """Return its request, with the URLs of outputs as they are known."""
-        return with_references(self.model, self.references)
+        return build_request(self.model, self.references)
 
     async def refresh(self, api: Api) -> SubmitRequest:
         """Return its request, with the URLs that outputs have now."""
@@ -90,7 +90,7 @@ class Embedding:
             else reference
             for media, reference in zip(self.model.local_media(), self.references, strict=True)
         ]
-        return with_references(self.model, references)
+        return build_request(self.model, references)
 
 
 def embed_files(model: Any, max_side: int | None) -> SubmitRequest:
@@ -99,10 +99,10 @@ def embed_files(model: Any, max_side: int | None) -> SubmitRequest:
     Raises:
         ValueError: As in `embed_media`.
     """
-    return with_references(model, [read_media(media, max_side) for media in model.local_media()])
+    return build_request(model, [read_media(media, max_side) for media in model.local_media()])
 
 
-def with_references(model: Any, references: Sequence[Reference]) -> SubmitRequest:
+def build_request(model: Any, references: Sequence[Reference]) -> SubmitRequest:
     """Return the request of *model* with a reference for each of its local media."""
     sent = [each.url for each in references]
     params: Any = evolve(
@@ -149,7 +149,7 @@ async def _fresh_url(api: Api, output: Output) -> str:
     """Return an output's current URL: the service fetches it after accepting the task."""
     known = output.url or ""
     try:
-        task = await api.ask(str(output.out_task_id), None)
+        task = await api.query(str(output.out_task_id), None)
     except AireiterError:  # the known URL may still work
         return known
     fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]

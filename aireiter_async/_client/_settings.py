@@ -31,6 +31,7 @@ class Settings:
         polling: The policy for polling tasks.
         user_agent: Sent with every request.
         allow_http: Whether the key may travel unencrypted.
+        max_image_side: Maximum pixels of the longer side of local images, None for no limit.
     """
 
     api_key: Secret

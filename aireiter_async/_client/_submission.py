@@ -8,11 +8,12 @@ ID that it accepted the first time.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
 from aireiter_async import events
-from aireiter_async._client._api import Api, Claiming
+from aireiter_async._client._api import Api
 from aireiter_async._conflicts import find_conflict
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._retry import FailureClass, Target, failure_class
@@ -43,10 +44,10 @@ class Submission:
 
     Attributes:
         may_exist: Whether the task may exist, as far as is known.
-        claiming: Its claim in an idempotency store, if there is one.
+        claim: Claims the ID in an idempotency store, if there is one.
     """
 
-    claiming: Claiming | None = None
+    claim: Callable[[], Awaitable[None]] | None = None
 
     def __init__(self, api: Api, request: SubmitRequest, *, maybe_sent: bool = False) -> None:
         self.may_exist = self._settle_first = maybe_sent
@@ -81,15 +82,15 @@ class Submission:
                     task = await self._attempt()
                 except AireiterError as error:
                     target = Target("submit", self._api.host, request.out_task_id)
-                    repetition = self._api.submit_retry.repetition(target, error)
+                    retries = self._api.submit_retry.start(target, error)
             if task is None:
-                task = await repetition.run(self._attempt)  # pyright: ignore[reportPossiblyUnboundVariable]
+                task = await retries.run(self._attempt)  # pyright: ignore[reportPossiblyUnboundVariable]
         except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
             if self._ambiguity is None or _is_conclusive(error):
                 raise
             raise AmbiguousSubmitError(
                 request.out_task_id,
-                f"no attempt was confirmed, and the task was not found ({_summary(error)})",
+                f"no attempt was confirmed, and the task was not found ({summary_of(error)})",
             ) from error
         except BaseException as error:
             error.add_note(self._note())
@@ -121,15 +122,15 @@ class Submission:
             raise TaskTimeoutError(task)
         return task
 
-    async def _find_once(self, what: str) -> Task:
+    async def _find_once(self, problem: str) -> Task:
         out_task_id, api = self._request.out_task_id, self._api
         try:
             async with asyncio.timeout(api.settings.timeout):
-                task = await api.ask_once(out_task_id, self._request.model)
+                task = await api.query_once(out_task_id, self._request.model)
         except (AireiterError, RuntimeError, TimeoutError) as error:
-            text = f"{what}, and the task was not found ({_summary(error)})"
+            text = f"{problem}, and the task was not found ({summary_of(error)})"
             raise AmbiguousSubmitError(out_task_id, text) from error
-        self.verify(task)
+        check_owner(self._request, task)
         api.shared.counters.settled += 1
         return task
 
@@ -137,7 +138,7 @@ class Submission:
         api, request = self._api, self._request
         try:
             task = await api.exchange(
-                api.submit, self._body, request.out_task_id, request, sending=self
+                api.submit_endpoint, self._body, request.out_task_id, request, submit=self
             )
         except AireiterError as error:
             failure = failure_class(error)
@@ -145,7 +146,7 @@ class Submission:
                 self._ambiguity = error
             elif self._ambiguity is None and not (
                 # With the ID claimed, the earlier request may be this very one.
-                self.claiming and isinstance(error, IDInUseError)
+                self.claim and isinstance(error, IDInUseError)
             ):
                 self.may_exist = False
                 raise
@@ -156,21 +157,8 @@ class Submission:
                 raise
             return found
         if task.status is not TaskStatus.PENDING:  # rare
-            self.verify(task, just_submitted=self._ambiguity is None)
+            check_owner(request, task, just_submitted=self._ambiguity is None)
         return task
-
-    def verify(self, task: Task, *, just_submitted: bool = False) -> None:
-        """Check that *task* belongs to this request, if the caller chose the ID.
-
-        Raises:
-            IDInUseError: The ID belongs to an earlier request.
-        """
-        request = self._request
-        if request.generated:
-            return
-        conflict = find_conflict(request, task, just_submitted=just_submitted)
-        if conflict is not None:
-            raise used_by_another(request, conflict)
 
     async def _settle(self, cause: AireiterError) -> Task | None:
         """Query the task over the ``settle`` seconds; None if it was never found."""
@@ -178,20 +166,20 @@ class Submission:
         reason = without_queries(cause.summary)
         text = "submit %s at %s: the outcome is ambiguous, querying the task: %s"
         _log.info(text, out_task_id, api.host, reason)
-        began = api.shared.clock.now()
+        started = api.shared.clock.now()
         try:
             task = await api.find(out_task_id, self._request.model)
         except (AireiterError, RuntimeError) as error:
             raise AmbiguousSubmitError(
                 out_task_id,
                 f"the outcome of the submit is unknown ({cause.summary}), "
-                f"and the service could not be queried ({_summary(error)})",
+                f"and the service could not be queried ({summary_of(error)})",
             ) from cause
         if api.shared.events.listeners:
-            seconds = api.shared.clock.now() - began
+            seconds = api.shared.clock.now() - started
             api.shared.events.emit(events.SubmitSettled(out_task_id, task, seconds))
         if task is not None:
-            self.verify(task)
+            check_owner(self._request, task)
             api.shared.counters.settled += 1
             return task
         if not api.settings.retry.resubmit:
@@ -209,9 +197,21 @@ class Submission:
         return f"task {out_task_id} was not submitted"
 
 
-def used_by_another(request: SubmitRequest, proof: str) -> IDInUseError:
-    """Return the error of a request whose ID another one has used."""
-    text = f"the ID belongs to an earlier request: {proof}"
+def check_owner(request: SubmitRequest, task: Task, *, just_submitted: bool = False) -> None:
+    """Check that *task* belongs to *request*, if the caller chose its ID.
+
+    Raises:
+        IDInUseError: The ID belongs to an earlier request.
+    """
+    if request.generated:
+        return
+    conflict = find_conflict(request, task, just_submitted=just_submitted)
+    if conflict is not None:
+        raise id_in_use(request, conflict)
+
+
+def id_in_use(request: SubmitRequest, reason: str) -> IDInUseError:
+    text = f"the ID belongs to an earlier request: {reason}"
     return IDInUseError(_CONFLICT, text, None, request.out_task_id, _CONFLICT)
 
 
@@ -223,5 +223,5 @@ def _is_conclusive(error: Exception) -> bool:
     )
 
 
-def _summary(error: Exception) -> str:
+def summary_of(error: Exception) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)

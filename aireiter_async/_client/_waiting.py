@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 OnUpdate: TypeAlias = Callable[[Task], Awaitable[None] | None]
 
 # The service rejects the query itself: polling again is pointless.
-_FINAL: Final = AuthenticationError | InsufficientCreditsError | InvalidRequestError
+_PERMANENT: Final = AuthenticationError | InsufficientCreditsError | InvalidRequestError
 # Failed polls after which a base URL that has never responded as the API is considered wrong.
 _MAX_FAILURES: Final = 5
 _SHORTEST_PAUSE: Final = 0.25  # seconds after a failed poll, and between those due to callbacks
@@ -60,7 +60,7 @@ class Watch:
         reported: Whether the caller already knows the task's status.
         verify: Raises if the task found is not the one that was submitted.
         webhooks: Announces callbacks, each of which causes one poll.
-        called_back: Whether a callback is expected, so that other polls may be sparse.
+        expects_callback: Whether a callback is expected, so that other polls may be sparse.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Watch:
         reported: bool = False,
         verify: Callable[[Task], None] | None = None,
         webhooks: Webhooks | None = None,
-        called_back: bool = True,
+        expects_callback: bool = True,
     ) -> None:
         self.task = task
         self._api = api
         self._webhooks = webhooks
-        self._sparse = called_back and webhooks is not None
-        self._announced = False  # by a callback, before the last poll
+        self._sparse = expects_callback and webhooks is not None
+        self._woken = False  # a callback caused the last poll
         self._reported = reported or _is_unseen(task) or self._is_empty()
         self._from_start = from_start
         self._verify = verify
-        self._began = api.shared.clock.now()
-        self._deadline = math.inf if timeout is None else self._began + timeout
-        self._age = 0.0 if from_start else _age(task)  # at that time
+        self._started_at = api.shared.clock.now()
+        self._deadline = math.inf if timeout is None else self._started_at + timeout
+        self._age = 0.0 if from_start else _age(task)  # at `_started_at`
         self._last_error: AireiterError | None = None
         self._failures = 0  # in a row
         self._blocked_until = -math.inf  # by the last Retry-After
@@ -93,8 +93,8 @@ class Watch:
         self._empty_since: float | None = None
         self._polls = 0
         self._polled_at = -math.inf
-        self._started = False
-        self._is_watched = True  # by the caller, to whom each item is a call
+        self._scheduled = False
+        self._in_finish = False  # `finish` is one call; else each item is one
 
     def __aiter__(self) -> Self:
         return self
@@ -108,14 +108,14 @@ class Watch:
             return self.task
         if self.task.done and not self._is_empty():
             raise StopAsyncIteration
-        running = self._next_change()
-        if self._is_watched and self._api.shared.events.listeners:
-            running = self._observe(running)
-        return await running
+        call = self._next_change()
+        if not self._in_finish and self._api.shared.events.listeners:
+            call = self._observe(call)
+        return await call
 
     async def _next_change(self) -> Task:
-        if not self._started:
-            self._started = True
+        if not self._scheduled:
+            self._scheduled = True
             await self._api.load_models(self.task.model)
             self._schedule(self._expect())
         while True:
@@ -133,13 +133,13 @@ class Watch:
             TaskFailedError: The task failed.
             AireiterError: As `__anext__`.
         """
-        self._is_watched = False
-        running = self._finish(on_update)
-        return self._observe(running) if self._api.shared.events.listeners else running
+        self._in_finish = True
+        call = self._finish(on_update)
+        return self._observe(call) if self._api.shared.events.listeners else call
 
-    def _observe(self, running: Coroutine[Any, Any, Task]) -> Coroutine[Any, Any, Task]:
+    def _observe(self, call: Coroutine[Any, Any, Task]) -> Coroutine[Any, Any, Task]:
         dispatcher, task = self._api.shared.events, self.task
-        return dispatcher.observe(running, "wait", task.out_task_id, task.model)
+        return dispatcher.observe(call, "wait", task.out_task_id, task.model)
 
     async def _finish(self, on_update: OnUpdate | None) -> Task:
         out_task_id = self.task.out_task_id
@@ -163,7 +163,7 @@ class Watch:
         """Restart the schedule from the expected duration."""
         now = self._api.shared.clock.now()
         self._learned = expected.learned
-        age = self._age + now - self._began
+        age = self._age + now - self._started_at
         self._waits = self._api.settings.polling.waits(expected, age, sparse=self._sparse)
         self._next_at = now + next(self._waits)
         self._interval = next(self._waits)
@@ -172,8 +172,9 @@ class Watch:
         """Sleep until the next poll is due, poll once, and return whether the task was seen."""
         api, clock = self._api, self._api.shared.clock
         if self._webhooks is not None:
-            await self._listen(self._webhooks)
+            await self._sleep_until_callback(self._webhooks)
         is_last = self._next_at >= self._deadline
+        # The rest, if a callback has moved the poll forward.
         await clock.sleep((self._deadline if is_last else self._next_at) - clock.now())
         if is_last and self._blocked_until > self._deadline:
             self._time_out()
@@ -184,36 +185,36 @@ class Watch:
         self._polled_at = clock.now()
         try:
             async with asyncio.timeout(None if limit == math.inf else limit):
-                seen = await api.ask_once(out_task_id, model)
+                seen = await api.query_once(out_task_id, model)
         except AireiterError as error:
-            self._failed(error, is_last=is_last)
+            self._handle_failure(error, is_last=is_last)
         except TimeoutError:
             text = "a poll got no response before the deadline"
-            self._failed(RequestTimeoutError(text, out_task_id), is_last=is_last)
+            self._handle_failure(RequestTimeoutError(text, out_task_id), is_last=is_last)
         else:
-            self._seen(_merge(seen, self.task), is_last=is_last)
+            self._handle_task(_merge(seen, self.task), is_last=is_last)
             return self._empty_since is None
         return False
 
-    async def _listen(self, webhooks: Webhooks) -> None:
+    async def _sleep_until_callback(self, webhooks: Webhooks) -> None:
         """Sleep until the next poll is due, or a callback calls for an earlier one.
 
-        Nothing listens between two sleeps: the receiver keeps what arrives then.
+        The receiver keeps callbacks that arrive between two sleeps.
         """
         clock = self._api.shared.clock
         called: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        end = webhooks.expect(self.task.out_task_id, partial(_announce, called))
+        end = webhooks.expect(self.task.out_task_id, partial(_wake, called))
         try:
             await clock.sleep(min(self._next_at, self._deadline) - clock.now(), called)
         finally:
             end()
-        self._announced = called.done() and called.result()
-        if self._announced:
+        self._woken = called.done() and called.result()
+        if self._woken:
             # However many callbacks arrive, and never before a Retry-After has passed.
             earliest = max(self._blocked_until, self._polled_at + _SHORTEST_PAUSE)
             self._next_at = min(self._next_at, earliest)
 
-    def _seen(self, task: Task, *, is_last: bool) -> None:
+    def _handle_task(self, task: Task, *, is_last: bool) -> None:
         """Record a successful poll and schedule the next."""
         if self._verify is not None:
             self._verify(task)
@@ -226,14 +227,14 @@ class Watch:
                 self._empty_since = now
                 self._waits = self._api.settings.polling.waits(_PUBLISHING)
             if is_last or now - self._empty_since >= self._api.settings.polling.publishing:
-                self._count(task)
+                self._note_done(task)
                 raise ResultMissingError(task)
             self._next_at = now + max(_SHORTEST_PAUSE, next(self._waits))
             return
         self._empty_since = None
         self.task = task
         if task.done:
-            self._count(task)
+            self._note_done(task)
         elif is_last:
             self._time_out()
         elif not self._learned and task.model is not None and (expected := self._expect()).learned:
@@ -243,7 +244,7 @@ class Watch:
         else:
             self._next_at, self._interval = now + self._interval, next(self._waits)
 
-    def _failed(self, error: AireiterError, *, is_last: bool) -> None:
+    def _handle_failure(self, error: AireiterError, *, is_last: bool) -> None:
         """Record a failed poll: raise a permanent error, else schedule the next poll."""
         clock, policy = self._api.shared.clock, self._api.settings.retry
         now, self._last_error = clock.now(), error
@@ -257,7 +258,7 @@ class Watch:
                 self._time_out()
             self._next_at, self._interval = now + self._interval, next(self._waits)
             return
-        if isinstance(error, _FINAL):
+        if isinstance(error, _PERMANENT):
             raise error
         reason = without_queries(error.summary)
         _log.info("wait %s at %s: a poll failed: %s", self.task.out_task_id, self._api.host, reason)
@@ -266,19 +267,18 @@ class Watch:
         self._failures += 1
         if self._failures >= _MAX_FAILURES and not self._api.has_responded:
             raise self._wrong_base_url(error)
-        asked = retry_after(error)
+        required = retry_after(error)
         pause = policy.wait(error, self._failures - 1)
-        if asked is None:
+        if required is None:
             pause = min(self._interval, max(_SHORTEST_PAUSE, pause))
         else:
-            self._blocked_until = now + asked
-            if asked > policy.max_retry_after and self._blocked_until <= self._deadline:
+            self._blocked_until = now + required
+            if required > policy.max_retry_after and self._blocked_until <= self._deadline:
                 raise error
         self._next_at = now + pause
-        self._note_failure(error, pause)
+        self._emit_retry(error, pause)
 
     def _time_out(self) -> NoReturn:
-        """Raise the error for the deadline."""
         error = self._last_error
         if isinstance(error, TaskNotFoundError) and _is_unseen(self.task):
             raise error  # never found, so it is not running
@@ -309,22 +309,22 @@ class Watch:
     def _log_status(self) -> None:
         _log.debug("wait %s at %s: %s", self.task.out_task_id, self._api.host, self.task.status)
 
-    def _note_failure(self, error: AireiterError, pause: float) -> None:
+    def _emit_retry(self, error: AireiterError, pause: float) -> None:
         dispatcher = self._api.shared.events
         if dispatcher.listeners:
             out_task_id = self.task.out_task_id
             dispatcher.emit(events.RequestRetried(error, pause, out_task_id, "query"))
 
-    def _count(self, task: Task) -> None:
+    def _note_done(self, task: Task) -> None:
         """Count a task that has ended, and learn how long it took."""
         self._api.shared.note_done(task)
         if task.status is not TaskStatus.COMPLETED or task.model is None:
             return
-        waited = self._api.shared.clock.now() - self._began
+        waited = self._api.shared.clock.now() - self._started_at
         by_service = None
         if task.created_at is not None and task.completed_at is not None:
             by_service = (task.completed_at - task.created_at).total_seconds()
-        elif self._learned and self._polls == 1 and not self._announced:
+        elif self._learned and self._polls == 1 and not self._woken:
             by_service = waited / 2  # it ended before its first poll, when is unknown: poll earlier
         self._api.shared.durations.observe(
             task.model, waited, by_service, from_start=self._from_start
@@ -335,7 +335,7 @@ class Watch:
         return self.task.status is TaskStatus.COMPLETED and not _has_results(self.task)
 
 
-def _announce(called: asyncio.Future[bool]) -> None:
+def _wake(called: asyncio.Future[bool]) -> None:
     if not called.done():
         called.set_result(True)
 
