@@ -103,6 +103,14 @@ def integrations(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "browser or integrations", *session.posargs)
 
 
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Run the example on Ray, which is too large for the other integrations."""
+    session.install(*group("ray"), EXTRAS)
+    tests = ("tests/test_ray.py", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "integrations", *tests)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation, with warnings as errors."""
