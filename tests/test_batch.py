@@ -321,16 +321,16 @@ async def test_two_batches_share_a_client(
 async def test_files_that_cannot_be_looked_at_are_saved_again(
     service: FakeService, client: AsyncClient, tmp_path: Path
 ) -> None:
-    path = tmp_path / "run.db"
+    path, results = tmp_path / "run.db", tmp_path / "results"
     for _ in range(2):
         async with Ledger(path) as ledger:
-            batch = client.run_many(asked(2), ledger=ledger, download_to=tmp_path / "results")
+            batch = client.run_many(asked(2), ledger=ledger, download_to=results)
             outcomes = await collect(batch)
         assert all(outcome.paths[0].exists() for outcome in outcomes)
         with closing(sqlite3.connect(path)) as db:
             db.execute(
                 "UPDATE tasks SET paths = ?",
-                (json.dumps([{"path": "x" * 5000, "size": 1, "sha256": ""}]),),
+                (json.dumps([{"path": f"{results}/{'x' * 5000}", "size": 1, "sha256": ""}]),),
             )
             db.commit()
     assert service.counts["/upload"] == 4

@@ -104,6 +104,10 @@ def test_malformed_axes_are_rejected(options: list[str], texts: list[str]) -> No
             "--each aspectratio: there is no such parameter of nano_banana_v2, seedream_v5_lite",
         ),
         (("-m", "suno", "--each-where-known"), "--each-where-known needs --each"),
+        (
+            (*each("image_url=@p.csv,@no.png"), "-m", "nano_banana_v2"),
+            "--each image_url: there is no file no.png",
+        ),
         (("-m", "suno", "--repeat", "0"), "--repeat must be at least 1, got 0"),
         (
             (*each(MODELS), "--repeat", "2501"),
@@ -248,6 +252,7 @@ def test_rows_of_json_and_of_text_are_multiplied(served: FakeService, aireiter: 
         ('{"model": "b", "params": {}}', "the row and --each model both set model"),
         ('{"params": {}, "out_task_id": "a"}', "out_task_id is for one task: remove it to use"),
         ('{"params": {"x": NaN}}', "NaN is not a JSON number"),
+        ('{"params": [1]}', "params must be an object, got [1]"),
     ],
 )
 def test_rows_that_cannot_be_multiplied(
@@ -262,6 +267,8 @@ def test_rows_that_cannot_be_multiplied(
 
 def test_models_of_rows_are_checked_for_the_axes(served: FakeService, aireiter: Run) -> None:
     Path("f.csv").write_text("model,prompt\nnano_banana_v2,x\nsuno,y\n")
+    ran = aireiter("batch", "f.csv", *each(MODELS))
+    assert "the column model of f.csv and --each model both set model: remove one" in ran.err
     ran = aireiter("batch", "f.csv", *each(SIZES))
     assert (ran.status, served.requests) == (2, [])
     assert "f.csv, line 3: --each aspect_ratio: suno has no such parameter" in ran.err

@@ -6,12 +6,13 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import product
+from pathlib import Path
 from typing import Any, Final, Self
 
 from attrs import field, frozen
 
 from aireiter_async.cli._errors import UsageError
-from aireiter_async.cli._params import parameter_types, parse_json
+from aireiter_async.cli._params import name_files, parameter_types, parse_json
 
 MODEL: Final = "model"
 _NO_AXES: Final = ("out_task_id", "callback_url", "metadata", "params")
@@ -34,6 +35,9 @@ class Sweep:
     where_known: bool = False
     checked: bool = True
     repeat: int = 1
+    _known: dict[Any, Mapping[str, tuple[str, ...]]] = field(
+        factory=dict[Any, Mapping[str, tuple[str, ...]]], init=False, eq=False
+    )
 
     @classmethod
     def read(cls, each: Iterable[str], **options: Any) -> Self:
@@ -78,14 +82,20 @@ class Sweep:
         for model in models:
             self.known(model)
 
-    def known(self, model: str | None) -> Mapping[str, tuple[str, ...]]:
+    def known(self, model: Any) -> Mapping[str, tuple[str, ...]]:
         """Return the axes other than the model, for rows of *model*.
 
         Raises:
-            UsageError: The model has no such parameter.
+            UsageError: The model has no such parameter, or a value is a file that is missing.
         """
-        types: Mapping[str, str] = parameter_types(model) if isinstance(model, str) else {}
-        found: dict[str, tuple[str, ...]] = {}
+        if not isinstance(model, str):  # reported with its row
+            return {}
+        if model not in self._known:
+            self._known[model] = dict(self._find_known(model))
+        return self._known[model]
+
+    def _find_known(self, model: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        types = parameter_types(model)
         for name, values in self.axes.items():
             if name == MODEL or (types and name not in types and self.where_known):
                 continue
@@ -96,8 +106,11 @@ class Sweep:
                     f"--each {name}: {model} has no such parameter; "
                     f"{hint}--each-where-known omits it for this model"
                 )
-            found[name] = values
-        return found
+            for value in values:
+                file = name_files(model, {name: value}, Path())[name]
+                if isinstance(file, Path) and not file.is_file():
+                    raise UsageError(f"--each {name}: there is no file {file}")
+            yield name, values
 
     def unknown(self, models: Collection[str]) -> str | None:
         """Return an axis that none of *models* has, if any."""
