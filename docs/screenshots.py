@@ -148,8 +148,8 @@ def texts(lines: Sequence[Line]) -> Iterator[str]:
             column += len(text)
 
 
-def photograph(page: Path) -> None:
-    """Take pictures of the report, in a light and a dark browser."""
+def photograph(page: Path, name: str, script: str = "") -> None:
+    """Take pictures of a report after *script* has run, in a light and a dark browser."""
     for scheme in ("light", "dark"):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
@@ -170,16 +170,19 @@ def photograph(page: Path) -> None:
                     "return pictures.slice(0, 12).every((each) => each.naturalWidth > 0)"
                 )
             )
-            driver.save_screenshot(str(IMAGES / f"report-{scheme}.png"))
+            driver.execute_script(script)
+            driver.save_screenshot(str(IMAGES / f"{name}-{scheme}.png"))
         finally:
             driver.quit()
 
 
-async def record_batch(directory: Path, env: dict[str, str]) -> list[Frame]:
-    """Record a batch of 500 prompts on a service whose tasks take a few seconds."""
+async def record_batch(
+    directory: Path, env: dict[str, str], prompts: Sequence[str], options: str
+) -> list[Frame]:
+    """Record a batch on a service whose tasks take a few seconds."""
     with (directory / "prompts.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["prompt"], *([f"a lighthouse, {n}"] for n in range(500))])
-    line = "batch prompts.csv -m nano_banana_v2 -o results --max-credits 5000 --report"
+        csv.writer(file).writerows([["prompt"], *([prompt] for prompt in prompts)])
+    line = f"batch prompts.csv {options} --report"
     async with FakeService(durations=3.0, spread=0.4, price=4.0) as service:
         access = {"AIREITER_API_KEY": service.api_key or "", "AIREITER_BASE_URL": service.url}
         return await asyncio.to_thread(
@@ -199,9 +202,16 @@ def main() -> None:
         directory = Path(name)
         demo = record(program("demo"), "aireiter demo", directory, env)
         (IMAGES / "demo.svg").write_text(animate(demo), encoding="utf-8")
-        photograph(directory / "aireiter-demo" / "run.html")
-        batch = asyncio.run(record_batch(directory, env))
+        photograph(directory / "aireiter-demo" / "run.html", "report")
+        prompts = [f"a lighthouse, {n}" for n in range(500)]
+        options = "-m nano_banana_v2 -o results --max-credits 5000"
+        batch = asyncio.run(record_batch(directory, env, prompts, options))
         (IMAGES / "batch.svg").write_text(animate(batch), encoding="utf-8")
+        prompts = ["a lighthouse in a storm", "a heron at dawn", "a red kite by the sea"]
+        options = "--each model=nano_banana_v2,seedream_v5_lite,flux_2_pro -o sweep --ledger s.db"
+        asyncio.run(record_batch(directory, env, prompts, options))
+        show = "document.getElementById('compare').click(); window.scrollTo(0, 300)"
+        photograph(directory / "sweep" / "s.html", "compare", show)
 
 
 if __name__ == "__main__":

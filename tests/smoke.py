@@ -19,6 +19,7 @@ import aireiter_async
 from aireiter_async import Ledger, data_url, models
 from aireiter_async.testing import FakeService
 
+SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")  # else some releases warn
 COMMAND = Path(sysconfig.get_path("scripts"), "aireiter")
 TEST = """
 import pytest
@@ -92,7 +93,7 @@ async def otel() -> None:
 
 async def plugin() -> None:
     Path("test_user.py").write_text(TEST)  # noqa: ASYNC240 - nothing else runs
-    assert "1 passed" in command(sys.executable, "-W", "error", "-m", "pytest", "-q")
+    assert "1 passed" in command(sys.executable, "-W", "error", "-m", "pytest", "-q", *SCOPE)
 
 
 CHECKS: dict[str, Callable[[], Coroutine[None, None, None]]] = {
