@@ -33,6 +33,7 @@ from aireiter_async import (
     models,
 )
 from aireiter_async.testing import FakeService, Fault
+from tests.hostile_time import skip_idle_time
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -203,9 +204,10 @@ async def test_a_borrowed_session_with_few_connections(
     service: FakeService, connect: Connect
 ) -> None:
     """What queues for a connection of a borrowed session's pool is not taken for one that fails."""
-    service.script("submit", Fault.delay(0.2, accepted=True))
+    skip_idle_time()
+    service.script("submit", Fault.delay(20, accepted=True))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
-        client = connect(session=session, connect_timeout=0.05)
+        client = connect(session=session, connect_timeout=5)
         await asyncio.gather(*(client.submit(request()) for _ in range(3)))
         assert client.stats.retries == 0
     assert len(service.charges) == 3

@@ -26,7 +26,7 @@ from aireiter_async import (
     models,
 )
 from aireiter_async.testing import FakeService, Fault
-from tests.hostile_time import Clock
+from tests.hostile_time import Clock, skip_idle_time
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -116,7 +116,8 @@ async def test_an_attempt_that_times_out_is_no_deadline(
     service: FakeService, connect: Connect
 ) -> None:
     service.script("submit", *[Fault.hang()] * 9)
-    client = connect(timeout=0.02, retry=RetryPolicy(attempts=2, base=0, settle=0))
+    skip_idle_time()
+    client = connect(timeout=20, retry=RetryPolicy(attempts=2, base=0, settle=0))
     with pytest.raises(AmbiguousSubmitError, match="no attempt was confirmed"):
         await client.run(request(), timeout=60)
 

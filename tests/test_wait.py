@@ -34,6 +34,7 @@ from aireiter_async import (
 from aireiter_async.testing import FakeService, Fault
 from tests.faults import AMBIGUOUS, PASSING
 from tests.hostile_steps import Sweep, cancel_at
+from tests.hostile_time import skip_idle_time
 
 Connect = Callable[..., AsyncClient]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -152,7 +153,8 @@ async def test_trouble_is_ridden_out(service: FakeService, client: AsyncClient, 
 
 async def test_a_poll_that_hangs_is_ridden_out(service: FakeService, connect: Connect) -> None:
     """A poll that is never answered is interrupted by the client's timeout and repeated."""
-    client = connect(timeout=0.2)
+    skip_idle_time()
+    client = connect(timeout=20)
     task = await client.submit(request())
     service.script("query", Fault.hang())
     assert (await client.wait(task)).status is TaskStatus.COMPLETED
@@ -286,11 +288,11 @@ async def test_a_poll_that_hangs_does_not_outlast_the_deadline(
 
 async def test_a_final_poll_that_hangs_is_the_end(service: FakeService, connect: Connect) -> None:
     """The last look has the client's timeout, and no more: then the task counts as alive."""
-    client = connect(timeout=0.1, polling=PollPolicy(first=0, step=LONG, cap=LONG))
+    client = connect(polling=PollPolicy(first=0, step=LONG, cap=LONG))
     task = await client.submit(request())
     service.script("query", Fault.hang(), Fault.hang())
     with pytest.raises(TaskTimeoutError) as caught:
-        await client.wait(task, timeout=0.05)
+        await client.with_options(timeout=0.1).wait(task, timeout=0.05)
     assert caught.value.task == task
     assert isinstance(caught.value.__cause__, RequestTimeoutError)
     assert service.counts[QUERY] == 2
