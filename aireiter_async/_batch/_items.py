@@ -52,7 +52,7 @@ from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
 
 if TYPE_CHECKING:
-    from aireiter_async._client._downloading import Downloading
+    from aireiter_async._client._downloading import Downloader
     from aireiter_async._client._local_media import Embedding
     from aireiter_async._media import NameTemplate, Saved, Sink
     from aireiter_async.stores import IdempotencyStore
@@ -177,10 +177,10 @@ class Items:
         self.stopped: Exception | None = None
 
     @cached_property
-    def _downloading(self) -> "Downloading":
-        from aireiter_async._client._downloading import Downloading  # noqa: PLC0415 - not for all
+    def _downloader(self) -> "Downloader":
+        from aireiter_async._client._downloading import Downloader  # noqa: PLC0415 - not for all
 
-        return Downloading(self._api)
+        return Downloader(self._api)
 
     async def prepare(self) -> None:
         """Check up front what would otherwise fail after credits were spent.
@@ -361,10 +361,10 @@ class Items:
     async def _restore_files(self, item: _Item, files: Sequence[Mapping[str, Any]]) -> Paths:
         """Return the files of an earlier run, after downloading missing or damaged ones again.
 
-        All are, if they are in another directory than now asked for.
+        If they are not in this run's directory, all are downloaded.
         """
         place: Callable[[str], Any] = Path
-        damaged: list[int] = []
+        positions: list[int] = []
         directory = self._options.download_to
         if isinstance(directory, Path):
             from aireiter_async._media import find_damaged  # noqa: PLC0415 - for downloads only
@@ -372,14 +372,14 @@ class Items:
             found = await self._api.shared.threads.run(find_damaged, files, directory)
             if found is None:
                 return await self._download(item, item.task)
-            damaged = found
+            positions = found
         elif directory is not None:
             place = str  # what a sink returned
-        if not damaged:
+        if not positions:
             item.files = tuple(files)
             return tuple(place(file["path"]) for file in files)
-        again = {position + 1: Path(files[position]["path"]) for position in damaged}
-        return await self._download(item, item.task, files, again)
+        numbered = {position + 1: Path(files[position]["path"]) for position in positions}
+        return await self._download(item, item.task, files, numbered)
 
     async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
@@ -573,19 +573,19 @@ class Items:
         item: _Item,
         task: Task,
         recorded: Sequence[Mapping[str, Any]] = (),
-        again: Mapping[int, Path] | None = None,
+        damaged: Mapping[int, Path] | None = None,
     ) -> Paths:
-        """Save a task's results, or only those numbered in *again*."""
+        """Save a task's results, or only those numbered in *damaged*."""
         directory = self._options.download_to
         if directory is None:
             return ()
         if item.stage != "outstanding":  # in this run
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
-        saved = iter(await self._downloading.download(task, directory, name, again))
+        saved = iter(await self._downloader.download(task, directory, name, damaged))
         places: list[Any] = [Path(file["path"]) for file in recorded]
         files = [*recorded]
-        for number in range(1, len(task.outputs) + 1) if again is None else sorted(again):
+        for number in range(1, len(task.outputs) + 1) if damaged is None else sorted(damaged):
             each: Saved = next(saved)
             places[number - 1 : number] = [each.place]
             files[number - 1 : number] = [each.to_dict()]

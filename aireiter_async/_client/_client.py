@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aireiter_async._batch._budget import Budget
     from aireiter_async._batch._items import Request
     from aireiter_async._batch._progress import OnProgress
-    from aireiter_async._client._downloading import Downloading
+    from aireiter_async._client._downloading import Downloader
     from aireiter_async._ledger import Ledger
     from aireiter_async._media import Sink
     from aireiter_async.stores import IdempotencyStore
@@ -188,10 +188,10 @@ class AsyncClient:
         await self.close()
 
     @cached_property
-    def _downloading(self) -> "Downloading":
-        from aireiter_async._client._downloading import Downloading  # noqa: PLC0415 - not for all
+    def _downloader(self) -> "Downloader":
+        from aireiter_async._client._downloading import Downloader  # noqa: PLC0415 - not for all
 
-        return Downloading(self._api)
+        return Downloader(self._api)
 
     def __repr__(self) -> str:
         """Show the base URL, never the key."""
@@ -614,7 +614,7 @@ class AsyncClient:
             TypeError: An argument is of the wrong type.
             ValueError: The task has not completed, or *name* is not a file name.
         """
-        saved = await self._downloading.download(task_or_output, to, name)
+        saved = await self._downloader.download(task_or_output, to, name)
         return [each.place for each in saved]
 
     async def read(self, output: Output) -> bytes:
@@ -624,7 +624,7 @@ class AsyncClient:
             DownloadError: It could not be read.
             TypeError: *output* is not an Output.
         """
-        return await self._downloading.read(output)
+        return await self._downloader.read(output)
 
     def budget(self, max_credits: float) -> "Budget":
         """Return a budget for several batches to share: pass it to each as *max_credits*.

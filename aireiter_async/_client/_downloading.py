@@ -48,8 +48,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# Stores content with a suffix and a content type.
-Store = Callable[[AsyncIterator[bytes], str, str], Awaitable[T]]
+# Writes chunks, given the suffix and the content type of the file.
+Writer = Callable[[AsyncIterator[bytes], str, str], Awaitable[T]]
 Name = str | Callable[[Output], str]
 
 _MAX_SHOWN: Final = 2_000  # characters of a URL in an error: data URLs may have megabytes
@@ -79,11 +79,12 @@ class _Source:
 
     @property
     def owner(self) -> Hashable:
+        """Identifies the result: a file or an object of another owner is never replaced."""
         output = self.output
         return (output.out_task_id, output.number) if output.out_task_id else output.url
 
 
-class Downloading:
+class Downloader:
     """Downloads results.
 
     Args:
@@ -98,16 +99,16 @@ class Downloading:
         task_or_output: Task | Output,
         to: object,
         name: Name | None,
-        again: Mapping[int, Path] | None = None,
+        damaged: Mapping[int, Path] | None = None,
     ) -> list[Saved]:
         """Save all outputs of a task, or one output.
 
         Args:
-            task_or_output: Which.
+            task_or_output: The task or output.
             to: A directory or a sink.
             name: The names of the files.
-            again: The numbers of the only outputs to save, with the files that they replace;
-                None: all.
+            damaged: The files to replace, by the number of their output: only these outputs are
+                saved. None saves all.
 
         Raises:
             DownloadError: A result could not be saved.
@@ -122,31 +123,33 @@ class Downloading:
         else:
             kind = type(task_or_output).__name__
             raise TypeError(f"task_or_output must be a Task or an Output, got {kind}")
-        place = as_destination(to)
+        destination = as_destination(to)
         model = None if task is None else task.model
         saves: list[Coroutine[Any, Any, Saved]] = []
         for output, stem in zip(outputs, _stems(outputs, task, name), strict=True):
             source = _Source(output, output.url or "", model)
-            if again is not None:
-                if output.number not in again:
+            if damaged is not None:
+                if output.number not in damaged:
                     continue
-                self._api.shared.files.adopt(again[output.number], source.owner)
-            if isinstance(place, Path):
+                self._api.shared.files.adopt(damaged[output.number], source.owner)
+            if isinstance(destination, Path):
                 # "a-1" is the first output of the task "a", and the only one of the task "a-1".
                 own = stem == output.out_task_id and name is None and not _NUMBERED.search(stem)
-                saves.append(self._store(source, self._to_folder(place, stem, source, own=own)))
+                saves.append(
+                    self._save(source, self._folder_writer(destination, stem, source, own=own))
+                )
             else:
-                saves.append(self._store(source, self._to_sink(place, stem, source)))
+                saves.append(self._save(source, self._sink_writer(destination, stem, source)))
         out_task_id = outputs[0].out_task_id
-        return await self._observed(_gather(saves), out_task_id, model)
+        return await self._observe(_gather(saves), out_task_id, model)
 
-    def _observed(
-        self, running: Coroutine[Any, Any, T], out_task_id: str | None, model: str | None
+    def _observe(
+        self, call: Coroutine[Any, Any, T], out_task_id: str | None, model: str | None
     ) -> Coroutine[Any, Any, T]:
         dispatcher = self._api.shared.events
         if not dispatcher.listeners:
-            return running
-        return dispatcher.observe(running, "download", out_task_id, model)
+            return call
+        return dispatcher.observe(call, "download", out_task_id, model)
 
     async def read(self, output: Output) -> bytes:
         """Return an output's content, or its text in UTF-8 if it has no URL.
@@ -161,10 +164,12 @@ class Downloading:
         async def join(chunks: AsyncIterator[bytes], _suffix: str, _content_type: str) -> bytes:
             return b"".join([chunk async for chunk in chunks])
 
-        running = self._store(_Source(output, output.url or ""), join)
-        return await self._observed(running, output.out_task_id, None)
+        call = self._save(_Source(output, output.url or ""), join)
+        return await self._observe(call, output.out_task_id, None)
 
-    def _to_folder(self, folder: Path, stem: str, source: _Source, *, own: bool) -> Store[Saved]:
+    def _folder_writer(
+        self, folder: Path, stem: str, source: _Source, *, own: bool
+    ) -> Writer[Saved]:
         files = self._api.shared.files
 
         async def save(chunks: AsyncIterator[bytes], suffix: str, _content_type: str) -> Saved:
@@ -175,14 +180,14 @@ class Downloading:
 
         return save
 
-    def _to_sink(self, sink: Sink, stem: str, source: _Source) -> Store[Saved]:
+    def _sink_writer(self, sink: Sink, stem: str, source: _Source) -> Writer[Saved]:
         owners = self._api.shared.sink_names
-        place = sink if isinstance(sink, Hashable) else id(sink)
+        key = sink if isinstance(sink, Hashable) else id(sink)
 
         async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> Saved:
             names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in itertools.count(1))
-            name = next(n for n in names if owners.find((place, n)) in {None, source.owner})
-            owners.add((place, name), source.owner)
+            name = next(n for n in names if owners.find((key, n)) in {None, source.owner})
+            owners.add((key, name), source.owner)
             digest = Digest()
             try:
                 async with aclosing(_measured(chunks, digest)) as measured:
@@ -193,58 +198,57 @@ class Downloading:
 
         return put
 
-    async def _store(self, source: _Source, store: Store[T]) -> T:
+    async def _save(self, source: _Source, write: Writer[T]) -> T:
         try:
             if not source.url:
-                return await self._store_content(source, _text(source.output), "text/plain", store)
+                return await self._save_content(source, _text(source.output), "text/plain", write)
             if is_data_url(source.url):
                 threads = self._api.shared.threads
                 content_type, content = await threads.run(read_data_url, source.url)
-                return await self._store_content(source, content, content_type, store)
+                return await self._save_content(source, content, content_type, write)
             target = Target("result", host_of(source.url), source.output.out_task_id)
-            return await self._api.retry.call(target, self._fetch, target, source, store)
+            return await self._api.retry.call(target, self._fetch, target, source, write)
         except (AireiterError, OSError, ValueError) as error:
-            raise _failed(source, error) from error
+            raise _download_error(source, error) from error
         except RuntimeError:
             self._api.shared.transport.open()  # raises if the client was closed meanwhile
             raise
 
-    async def _store_content(
-        self, source: _Source, content: bytes, content_type: str, store: Store[T]
+    async def _save_content(
+        self, source: _Source, content: bytes, content_type: str, write: Writer[T]
     ) -> T:
         if not content:
             raise ValueError("the result is empty")
         suffix, content_type = file_type(content_type, content, "")
-        stored = await store(_pieces(content), suffix, content_type)
-        self._note_stored(source, stored, len(content))
-        return stored
+        written = await write(_pieces(content), suffix, content_type)
+        self._note_saved(source, written, len(content))
+        return written
 
-    def _note_stored(self, source: _Source, stored: object, size: int) -> None:
+    def _note_saved(self, source: _Source, written: object, size: int) -> None:
         shared, out_task_id = self._api.shared, source.output.out_task_id
         shared.counters.bytes_downloaded += size
-        if not isinstance(stored, Saved):  # it was read
+        if not isinstance(written, Saved):  # it was read into memory
             return
         target = Target("result", host_of(source.url), out_task_id)
-        _log.debug("%s: saved as %s", target, without_queries(str(stored.place)))
+        _log.debug("%s: saved as %s", target, without_queries(str(written.place)))
         if shared.events.listeners:
-            shared.events.emit(events.ResultDownloaded(out_task_id, stored.place, size))
+            shared.events.emit(events.ResultDownloaded(out_task_id, written.place, size))
 
-    async def _fetch(self, target: Target, source: _Source, store: Store[T]) -> T:
+    async def _fetch(self, target: Target, source: _Source, write: Writer[T]) -> T:
         try:
-            return await self._fetch_once(target, source, store)
+            return await self._fetch_once(target, source, write)
         except ProtocolError as error:
             if error.status not in EXPIRED or not await self._refresh(source):
                 raise
-        return await self._fetch_once(target, source, store)
+        return await self._fetch_once(target, source, write)
 
-    async def _fetch_once(self, target: Target, source: _Source, store: Store[T]) -> T:
+    async def _fetch_once(self, target: Target, source: _Source, write: Writer[T]) -> T:
         api, url, kind = self._api, source.url, source.output.kind
-        stored: list[T] = []
         get = partial(api.result, target.out_task_id)
         async with open_result(get, api.retry, target, url, kind) as result:
-            await _store_result(result, store, stored)
-        self._note_stored(source, stored[0], result.length)
-        return stored[0]
+            written = await _write_result(result, write)
+        self._note_saved(source, written, result.length)
+        return written
 
     async def _refresh(self, source: _Source) -> bool:
         """Query a result's task for a fresh URL, once; return whether there is one."""
@@ -265,18 +269,18 @@ class Downloading:
         return True
 
 
-async def _store_result(result: Result, store: Store[T], stored: list[T]) -> None:
-    """Store a result; its own errors are raised even if a sink has wrapped or swallowed them."""
+async def _write_result(result: Result, write: Writer[T]) -> T:
+    """Write a result; its own errors are raised even if a sink has wrapped or swallowed them."""
     try:
         async with aclosing(result.chunks()) as chunks:
-            stored.append(await store(chunks, result.suffix, result.content_type))
+            written = await write(chunks, result.suffix, result.content_type)
     except Exception:
         if result.failure is None:
             raise
-    if result.failure is not None:
-        raise result.failure
-    if not result.complete:
-        raise OSError("the sink returned before it had read the whole result")
+    else:
+        if result.complete:
+            return written
+    raise result.failure or OSError("the sink returned before it had read the whole result")
 
 
 def as_destination(to: object) -> Path | Sink:
@@ -318,7 +322,7 @@ def _outputs(task: Task) -> list[Output]:
 def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> list[str]:
     """Return a unique name without suffix for each output."""
     if callable(name):
-        stems = [_given(name(output)) for output in outputs]
+        stems = [_checked_stem(name(output)) for output in outputs]
     elif name is not None:
         template = NameTemplate(name)
         stems = [template.stem(_values(output, task)) for output in outputs]
@@ -331,7 +335,7 @@ def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> l
     return [f"{stem}-{output.number}" for output, stem in zip(outputs, stems, strict=True)]
 
 
-def _given(name: object) -> str:
+def _checked_stem(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"the function name must return a str, got {type(name).__name__}")
     return safe_stem(name)
@@ -394,13 +398,13 @@ async def _gather(saves: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     return [end for end in ends if not isinstance(end, Exception)]
 
 
-def _failed(source: _Source, error: Exception) -> DownloadError:
+def _download_error(source: _Source, error: Exception) -> DownloadError:
     shown = source.url
     if len(shown) > _MAX_SHOWN:
         shown = f"{shown[:100]}... ({len(shown)} characters)"
     expired = isinstance(error, ProtocolError) and error.status in EXPIRED
-    what = f"the result could not be saved ({error})"
+    message = f"the result could not be saved ({error})"
     if isinstance(error, ProtocolError) and expired:
         tail = f", and {source.refreshed}" if source.refreshed else ""
-        what = f"the result's URL has expired (HTTP {error.status}){tail}"
-    return DownloadError(shown, what, source.output.out_task_id, expired=expired)
+        message = f"the result's URL has expired (HTTP {error.status}){tail}"
+    return DownloadError(shown, message, source.output.out_task_id, expired=expired)

@@ -35,8 +35,8 @@ from aireiter_async.errors import ConnectError
 
 CLOSED: Final = "this AsyncClient is closed: create a new one"
 
-_KEEPALIVE: Final = 12.0
-_DNS_TTL: Final = 300
+_KEEPALIVE: Final = 12.0  # seconds
+_DNS_TTL: Final = 300  # seconds
 # Bytes beyond which aiohttp wants a file object instead of bytes.
 _LARGE_BODY: Final = 1024 * 1024
 # Maximum bytes per read of a socket.
@@ -182,14 +182,14 @@ class Transport:
             timeout: Seconds for each exchange, and for each read of a stream.
             connect_timeout: Seconds for DNS, connect and TLS handshake.
         """
-        # A borrowed session may queue requests for a connection, and aiohttp's connect timeout
-        # includes that: use the one that limits the handshakes only.
         proxy = None
         with suppress(ValueError):  # an invalid URL fails when it is used
             if url:
                 place = URL(url)
                 self._resolver.add_service(place.raw_host or "")
                 proxy = self._find_proxy(place)
+        # A borrowed session may queue requests for a connection, and aiohttp's connect timeout
+        # includes that: use the one that limits the handshakes only.
         connect = {"sock_connect" if self._borrowed else "connect": min(connect_timeout, timeout)}
         return Route(
             method=method,
@@ -231,7 +231,7 @@ class Transport:
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._closed:
             raise RuntimeError(CLOSED)
-        if self._forked():
+        if self._is_forked():
             raise RuntimeError("this AsyncClient was used before a fork: create one per process")
         if self._loop is not None and self._loop is not loop:
             raise RuntimeError(
@@ -241,8 +241,8 @@ class Transport:
     async def close(self) -> None:
         """Abort what is in flight, and close the pool if it is owned; idempotent."""
         self._closed = True
-        if self._forked():
-            self._drop()
+        if self._is_forked():
+            self._close_now()
             return
         for deadlines in list(self._deadlines.values()):
             deadlines.close()
@@ -252,16 +252,16 @@ class Transport:
             await self._session.close()
         await self._resolver.close()
 
-    def _forked(self) -> bool:
+    def _is_forked(self) -> bool:
         """Return whether the sockets and the selector are shared with the parent process."""
         return self._process not in {0, os.getpid()}
 
-    def _drop(self) -> bool:
+    def _close_now(self) -> bool:
         """Close the pool without waiting for its connections, and return whether it was open."""
         connector = None if self._session is None else self._session.connector
         if self._borrowed or self._session is None or connector is None or connector.closed:
             return False
-        if self._forked() and isinstance(connector, _Connector):
+        if self._is_forked() and isinstance(connector, _Connector):
             connector.abandon()
         if self._leases is not None:  # pragma: no branch - none on the session path
             self._leases.close()
@@ -271,7 +271,7 @@ class Transport:
 
     def __del__(self) -> None:
         """Warn about a pool that was left open."""
-        if self._drop():
+        if self._close_now():
             warnings.warn(
                 "unclosed AsyncClient: use 'async with AsyncClient(...)' or 'await client.close()'",
                 ResourceWarning,
@@ -323,17 +323,19 @@ class Transport:
                 self._leases = None
                 leases.close()
         if prepared is None:
-            self._report(route, f"the session path: {reason}")
+            self._note_path(route, "session", reason)
             return await self._request(route, body)
-        self._report(route, "the short path")
+        self._note_path(route, "short")
         route.prepared = prepared
         return await leases.exchange(route, prepared, body)
 
-    def _report(self, route: Route, choice: str) -> None:
-        path = choice.split()[1]
+    def _note_path(self, route: Route, path: str, reason: str = "") -> None:
         if self.path != path:
             self.path = path
-            _log.debug("connect to %s: requests take %s", host_of(route.url), choice)
+            because = f": {reason}" if reason else ""
+            _log.debug(
+                "connect to %s: requests take the %s path%s", host_of(route.url), path, because
+            )
 
     def close_idle(self) -> None:
         """Close the idle connections, after one of them has responded to an earlier request."""
