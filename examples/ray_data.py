@@ -29,7 +29,7 @@ import ray
 from aireiter_async import AsyncClient, RetryPolicy, SQLiteStore
 from aireiter_async.cluster import generate
 
-_BLOCK = 100  # rows
+_BLOCK = 250  # rows
 
 
 def make_request(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -62,9 +62,9 @@ async def start(
     )
 
 
-async def end(process: asyncio.subprocess.Process) -> Ran:
+async def end(process: asyncio.subprocess.Process, seconds: float = 100) -> Ran:
     """Wait for the end of a program."""
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(seconds):
         out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
 

@@ -14,6 +14,7 @@ from tests.example_programs import EXAMPLES, charged, command_of, end, start
 # Not imported here: it starts threads.
 pytestmark = [
     pytest.mark.integrations,
+    pytest.mark.soak,  # for its time limit
     pytest.mark.skipif(find_spec("ray") is None, reason="needs ray[data]"),
 ]
 psutil = pytest.importorskip("psutil")
@@ -54,7 +55,7 @@ async def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
             EXAMPLE, source, target, "--timeout", "5", service=service, cwd=tmp_path
         )
         killer.program = program.pid
-        ran = await end(program)
+        ran = await end(program, 600)
         assert ran.status == 0, ran.err
         assert ran.out.endswith(f"{ROWS} rows, 0 failed\n")
         assert len(killer.killed) == 1
