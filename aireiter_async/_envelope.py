@@ -78,7 +78,7 @@ _MAX_DIGITS: Final = 9
 _MAX_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
 _MESSAGES: Final = ("message", "detail", "msg", "error_message", "error_msg", "title", "reason")
 _TITLE: Final = r"(?is)<(title|h1)\b[^>]*>(.*?)</\1"
-_SECONDS: Final = re.compile(r"\s*([+-]?[\d.]+(?:e\+?\d+)?)\s*s?(?:ec\w*)?\s*(?:,|$)", re.ASCII)
+_SECONDS: Final = r"(?a)\s*([+-]?[\d.]+(?:e\+?\d+)?)\s*s?(?:ec\w*)?\s*(?:,|$)"
 _CHECK_BASE_URL: Final = "check base_url"
 
 
@@ -208,7 +208,7 @@ def _retry_after(reply: Reply) -> float | None:
     value = reply.headers.get("Retry-After")
     if value is None:
         return None
-    found = _SECONDS.match(value)
+    found = re.match(_SECONDS, value)
     seconds = read_number(found[1]) if found else None
     if seconds is None:
         then, here = _read_date(value), _read_date(reply.headers.get("Date", ""))

@@ -300,7 +300,7 @@ def _rules(name: str, markers: Iterable[Marker]) -> Iterable[Crossing]:
 
 def _array(value: object) -> object:
     if value is None or isinstance(value, list | tuple):  # protocols are slow to check
-        return _tuple(value)
+        return _tuple(cast("object", value))
     alone = isinstance(value, str | bytes | Path | BinaryFile | MediaOutput)
     return (value,) if alone else _tuple(value)
 
