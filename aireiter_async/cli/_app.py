@@ -244,7 +244,7 @@ def batch(
 
     What it will cost: aireiter batch prompts.csv -m krea_2_turbo --estimate
 
-    A sweep: aireiter batch prompts.csv --each model=nano_banana_v2,krea_2_turbo --repeat 2
+    A sweep: aireiter batch prompts.csv --each model=krea_2_turbo,flux_2_pro
 
     Every row is checked before anything is sent: if one is invalid, nothing is. A row whose local
     file cannot be used fails alone. If a run is interrupted, even by kill -9, run the same command
