@@ -454,7 +454,7 @@ async def test_a_budget_is_left_while_the_balance_is_read() -> None:
         await asked_for.wait()
         reserving.cancel()
         await asyncio.wait([reserving])
-    budget.dismiss(one("m"))
+    budget.remove(one("m"))
     assert budget.committed == 0
 
 
@@ -484,7 +484,7 @@ async def test_rows_of_a_ledger_count() -> None:
     assert (await budget.reserve(one("other"))).credits == 9
     unlimited = Budget(None)
     unlimited.include_unknown(one())
-    assert unlimited.resume(one(), 3.0).unpriced is False
+    assert unlimited.reopen(one(), 3.0).unpriced is False
     assert (unlimited.max_credits, unlimited.committed) == (None, 0)
 
 

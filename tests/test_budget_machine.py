@@ -244,7 +244,7 @@ class BudgetMachine(RuleBasedStateMachine):
                 self.jobs.append(again)
             elif job.row["state"] == "submitted" and self.waits:
                 estimate = job.row["estimated_credits"]
-                again.reservation = self.budget.resume(job.request, estimate)
+                again.reservation = self.budget.reopen(job.request, estimate)
                 again.charged = True
                 self.jobs.append(again)
         self.turn()

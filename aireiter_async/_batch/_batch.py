@@ -97,7 +97,7 @@ class Batch(Generic[T]):
 async def _outcomes(
     items: Items, window: Window[Any, Outcome[T]], progress: Progress
 ) -> AsyncGenerator[Outcome[T], None]:
-    with _observed(items, progress) as context:
+    with _emitting(items, progress) as context:
         try:
             await items.prepare()
             async with aclosing(window.results(context)) as outcomes:
@@ -109,24 +109,24 @@ async def _outcomes(
 
 
 @contextmanager
-def _observed(items: Items, progress: Progress) -> Generator[Context | None, None, None]:
+def _emitting(items: Items, progress: Progress) -> Generator[Context | None, None, None]:
     """Emit start and end of the batch, in a context for its workers.
 
-    The context of whoever consumes the outcomes stays as it is: a listener that makes a span
-    current must not do so in the body of the consumer's loop.
+    The consumer's context is not changed: a listener that makes a span current must not do so in
+    the body of the consumer's loop.
     """
     if not items.events.listeners:
         yield None
         return
     context = copy_context()
-    end = context.run(items.events.begin, "batch")
+    emit_end = context.run(items.events.begin, "batch")
     try:
         yield context
     except BaseException as error:
         failure = None if isinstance(error, GeneratorExit) else error
-        context.run(end, progress.snapshot(), failure or items.stopped)
+        context.run(emit_end, progress.snapshot(), failure or items.stopped)
         raise
-    context.run(end, progress.snapshot(), items.stopped)
+    context.run(emit_end, progress.snapshot(), items.stopped)
 
 
 def submit_many(  # noqa: PLR0913 - the options of a batch
@@ -152,7 +152,7 @@ def submit_many(  # noqa: PLR0913 - the options of a batch
     )
     workers = _SUBMITS_PER_SLOT * client.max_concurrency
     size = _OUTCOMES_PER_SUBMIT * workers
-    return _batch(
+    return _make_batch(
         options, source, max_credits, on_progress, size=size, workers=workers, ordered=ordered
     )
 
@@ -199,7 +199,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     if window is None:
         window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
     size = check_count("window", window)
-    return _batch(
+    return _make_batch(
         options, source, max_credits, on_progress, size=size, workers=size, ordered=ordered
     )
 
@@ -210,7 +210,7 @@ def _template(name: str) -> "NameTemplate":
     return NameTemplate(name)
 
 
-def _batch(
+def _make_batch(
     options: Options,
     source: Source[T],
     max_credits: float | Budget | None,
@@ -226,11 +226,12 @@ def _batch(
     if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
     if options.ledger is not None and options.idempotency is not None:
-        raise ValueError("give a ledger or idempotency: each keeps a request from going out twice")
+        raise ValueError("pass either ledger or idempotency: each alone prevents double submits")
     if max_credits is not None and not isinstance(max_credits, Budget):
         max_credits = options.client.budget(max_credits)
     total = length_hint(source, -1)
 
+    # The window needs the items, and these need to stop the window.
     def fail(error: BaseException) -> None:
         window.fail(error)
 
@@ -240,6 +241,6 @@ def _batch(
     progress = Progress(None if total < 0 else total, on_progress, fail)
     items = Items(options, max_credits or Budget(None), progress, stop)
     window = Window[Any, Outcome[T]](
-        source, items.work, size=size, workers=workers, ordered=ordered
+        source, items.process, size=size, workers=workers, ordered=ordered
     )
     return Batch(items, window, progress)

@@ -24,8 +24,8 @@ from aireiter_async.errors import AireiterError, BudgetExceededError
 if TYPE_CHECKING:
     from aireiter_async._ledger import Ledger
 
-_SLACK: Final = 1e-9  # share of the limit: sums of fractions are inexact
-_QUIET: Final = 10.0  # seconds
+_SLACK: Final = 1e-9  # share of the limit, for rounding errors
+_QUIET: Final = 10.0  # maximum seconds to wait for the submits in progress
 _LOOKUPS: Final = 20  # tasks of a kind that are looked up to learn its price
 _UNCERTAIN: Final = frozenset({"intended", "uncertain"})  # the service may not have the task
 _OPEN: Final = _UNCERTAIN | {"submitted"}
@@ -65,7 +65,7 @@ class Budget:
         self._included: set[Path] = set()
         self._absent: set[str] = set()  # IDs of earlier runs that the service does not have
         self._charged = 0.0  # known charges since this object was created
-        self._losses = 0  # submits that may or may not have been charged
+        self._ambiguous = 0  # submits that may or may not have been charged
         self._pending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,7 +73,7 @@ class Budget:
 
     @property
     def max_credits(self) -> float | None:
-        """The limit."""
+        """The limit in credits, None if there is none."""
         return self._limit if self.limited else None
 
     @property
@@ -92,7 +92,7 @@ class Budget:
 
         Returns:
             Tasks of earlier runs whose kind has no known price, so that no other task of unknown
-            price may be sent. Look them up, and pass the result to `learn_of`.
+            price may be sent. Look them up, and pass the result to `learn_from`.
         """
         if not models.loaded():
             await asyncio.to_thread(models.load)  # pragma: no cover - once per process
@@ -108,7 +108,7 @@ class Budget:
                 known.append(Unpriced(row["out_task_id"], row["model"], kind, uncertain))
         return [each for kind in found if kind not in self._prices for each in found[kind]]
 
-    def learn_of(self, unpriced: "Unpriced", task: Task | None) -> None:
+    def learn_from(self, unpriced: "Unpriced", task: Task | None) -> None:
         """Learn from a task of an earlier run; None: the service has no such task."""
         if task is not None:
             self._learn(unpriced.kind, task.credits_used or task.estimated_credits)
@@ -116,8 +116,8 @@ class Budget:
             self._absent.add(unpriced.out_task_id)
             self._count(unpriced.kind, -1)
 
-    def forget(self, out_task_id: str) -> bool:
-        """Return whether `learn_of` was told that there is no such task, and forget it."""
+    def discard_absent(self, out_task_id: str) -> bool:
+        """Return whether `learn_from` found no such task, and forget that."""
         absent = out_task_id in self._absent
         self._absent.discard(out_task_id)
         return absent
@@ -175,7 +175,7 @@ class Budget:
         if self.limited:
             self._uncounted[price_kind(request.model, request.params)] += 1
 
-    def resume(
+    def reopen(
         self, request: SubmitRequest, credits_: float | None
     ) -> "Reservation | NullReservation":
         """Reopen the reservation of a task that is already counted, with or without a cost."""
@@ -188,7 +188,7 @@ class Budget:
             self._releasable += credits_
         return Reservation(self, price_kind(request.model, request.params), credits_)
 
-    def dismiss(self, request: SubmitRequest) -> None:
+    def remove(self, request: SubmitRequest) -> None:
         """Remove a task that was counted without a cost and does not exist."""
         self._count(price_kind(request.model, request.params), -1)
         self._admit()
@@ -288,7 +288,7 @@ class Budget:
         if not self._pending:
             self._idle.set()
         if charged is None:
-            self._losses += 1
+            self._ambiguous += 1
         else:
             self._charged += charged
 
@@ -337,7 +337,7 @@ class Budget:
             self._admit()
         if charged != self._charged or not math.isfinite(balance):
             return None  # a refund arrived in between
-        return _Reading(balance, charged, self._losses)
+        return _Reading(balance, charged, self._ambiguous)
 
     def _learn(self, kind: str, price: float | None) -> None:
         if price is not None and price > self._prices.get(kind, 0.0):
@@ -390,7 +390,7 @@ class Reservation:
         if self._budget is None:
             return
         if estimate:  # 0 is the estimate of a task that is charged afterwards
-            self._hold(self._budget, estimate)
+            self._set_credits(self._budget, estimate)
         if self._pending:
             self._pending = False
             # If the task may have been sent before, when it was charged is unknown.
@@ -403,20 +403,20 @@ class Reservation:
         if budget is None or before is None:
             return
         after = await budget.read_balance()
-        if after is None or self.credits is not None or after.losses != before.losses:
+        if after is None or self.credits is not None or after.ambiguous != before.ambiguous:
             return
-        # Without what other tasks have been charged meanwhile.
+        # Less the charges of other tasks meanwhile.
         cost = round(before.balance - after.balance - (after.charged - before.charged), 6)
         if cost > 0:  # 0 may mean that the balance lags behind
             self._measured = True
-            self._hold(budget, cost)
+            self._set_credits(budget, cost)
             self._share_price(budget)
 
     def finished(self, charge: float | None) -> None:
         """Record the charge of a completed task; None if the service reported none."""
         if self._budget is None or charge is None or (charge == 0 and self._measured):
             return
-        self._hold(self._budget, charge)
+        self._set_credits(self._budget, charge)
         self._share_price(self._budget)
 
     def released(self) -> None:
@@ -428,7 +428,7 @@ class Reservation:
             self._budget.stop(0.0)
         elif self.credits:
             self._budget.refund(self.credits)
-        self._hold(self._budget, 0.0)
+        self._set_credits(self._budget, 0.0)
 
     def close(self) -> None:
         """Close the reservation, keeping its amount; idempotent."""
@@ -438,7 +438,7 @@ class Reservation:
                 budget.stop(None)
             budget.close(self.credits)
 
-    def _hold(self, budget: Budget, credits_: float) -> None:
+    def _set_credits(self, budget: Budget, credits_: float) -> None:
         budget.change(self.kind, self.credits, credits_)
         self.credits = credits_
 
@@ -454,19 +454,19 @@ class NullReservation:
     unpriced = False
 
     def accepted(self, estimate: float | None) -> None:
-        """Do nothing."""
+        pass
 
     def finished(self, charge: float | None) -> None:
-        """Do nothing."""
+        pass
 
     def released(self) -> None:
-        """Do nothing."""
+        pass
 
     async def measure(self) -> None:
-        """Do nothing."""
+        pass
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
 
 NO_RESERVATION: Final = NullReservation()
@@ -501,4 +501,4 @@ class _Reading:
 
     balance: float
     charged: float
-    losses: int
+    ambiguous: int

@@ -70,21 +70,6 @@ Paths: TypeAlias = tuple[Any, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
 
 
-class _CallbackError(Exception):
-    """A callback has raised an exception for one item."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-def _call(callback: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return callback(value)
-    except Exception as error:
-        raise _CallbackError(error) from error
-
-
 @frozen(kw_only=True)
 class Options:
     """The options of a batch for its items.
@@ -194,27 +179,27 @@ class Items:
             make = partial(directory.mkdir, parents=True, exist_ok=True)
             await self._api.shared.threads.run(make)
         if ledger is not None and self._journal is not None:
-            service = _service(self._api.settings.base_url)
+            service = _service_key(self._api.settings.base_url)
             self._batch = await self._journal.begin(service, self.events)
         if self._budget.limited:
             unpriced = await self._budget.prepare(ledger)
-            await asyncio.gather(*map(self._look_up, unpriced))
+            await asyncio.gather(*map(self._learn_price, unpriced))
 
-    async def _look_up(self, unpriced: Unpriced) -> None:
-        """Tell the budget what the service knows of an earlier run's task: asking is free."""
+    async def _learn_price(self, unpriced: Unpriced) -> None:
+        """Learn a price from an earlier run's task: a query is free."""
         task = Task(unpriced.out_task_id, TaskStatus.UNKNOWN, unpriced.model)
         try:
             found = await self._client.find(task)
         except AireiterError:  # its price remains unknown
             return
-        self._budget.learn_of(unpriced, found)
+        self._budget.learn_from(unpriced, found)
 
     def close(self) -> None:
         """Drop the batch's temporary records in the ledger."""
         if self._journal is not None and self._batch:
             self._journal.end(self._batch)
 
-    async def work(self, index: int, value: Any) -> Outcome[Any]:
+    async def process(self, index: int, value: Any) -> Outcome[Any]:
         """Process one item. Failures of this item become its outcome's error.
 
         Raises:
@@ -222,8 +207,8 @@ class Items:
         """
         item = _Item(index, value)
         self._progress.add(item)
-        observed = self._options.wait and self.events.listeners
-        end = self.events.begin("run") if observed else None
+        is_observed = self._options.wait and self.events.listeners
+        emit_end = self.events.begin("run") if is_observed else None
         try:
             make = self._options.request
             made = value if make is None else _call(make, value)
@@ -246,7 +231,7 @@ class Items:
                 and self._options.identify is None
                 and self._recent.repeats(request.out_task_id)
             ):
-                raise _used_twice(request.out_task_id)
+                raise _repeated_id(request.out_task_id)
             else:
                 paths = await self._submit(item)
         except _CallbackError as error:
@@ -258,8 +243,8 @@ class Items:
             return self._failure(item, error)
         finally:
             item.reservation.close()
-            if end is not None:
-                end(item.task, item.error or sys.exception())
+            if emit_end is not None:
+                emit_end(item.task, item.error or sys.exception())
         self._progress.move(item, "succeeded")
         return Success(index, value, item.request, item.task, paths, item.resumed, item.files)
 
@@ -281,7 +266,7 @@ class Items:
         elif _stops_batch(error) and not self._api.halted:
             self._halt(error)
         unsent = isinstance(error, NotSubmittedError | BudgetExceededError) or (
-            item.task is None and (_concerns_account(error) or isinstance(error, ConnectError))
+            item.task is None and (_is_account_error(error) or isinstance(error, ConnectError))
         )
         self._progress.move(item, "not_submitted" if unsent else "failed")
         task = error.task if isinstance(error, TaskError) else item.task
@@ -305,7 +290,7 @@ class Items:
         claim = journal.identify(self._batch, request, content, unique=unique, recorded=not limited)
         await journal.claim(claim)
         if claim.repeated:
-            raise _used_twice(request.out_task_id)
+            raise _repeated_id(request.out_task_id)
         if claim.entry is None and limited:
             await self._reserve(item)
             claim.recorded = True
@@ -329,7 +314,7 @@ class Items:
             _release(item)  # another batch has recorded it meanwhile
             item.resumed = True
             if entry.state in _UNCERTAIN:
-                return await self._settle(item)
+                return await self._reconcile(item)
             if entry.state in _RETRIABLE and self._options.retry_failed:
                 return await self._retry(item, entry, journal)
             return await self._resume(item, entry, journal)
@@ -340,13 +325,13 @@ class Items:
         """Finish a task that an earlier run submitted."""
         if entry.state is LedgerState.REJECTED:
             raise _restore_error(entry)
-        item.task = task = _restore(entry, journal.path)
+        item.task = task = _restore_task(entry, journal.path)
         if entry.state is LedgerState.FAILED:
             raise TaskFailedError(task)
         if entry.state in _RUNNING:
             if not self._options.wait:
                 return ()
-            item.reservation = self._budget.resume(item.request, entry.estimated_credits)
+            item.reservation = self._budget.reopen(item.request, entry.estimated_credits)
             self._progress.move(item, "outstanding", estimated=task.estimated_credits)
             try:
                 return await self._finish(item, self._watch(item, task))
@@ -406,17 +391,17 @@ class Items:
         item.resumed, item.task = False, None
         return await self._send(item)
 
-    async def _settle(self, item: _Item) -> Paths:
+    async def _reconcile(self, item: _Item) -> Paths:
         """Reconcile with the service, then submit if the task is missing and the budget allows."""
         request = item.request
         if self._budget.limited:
-            absent = self._budget.forget(request.out_task_id)
+            absent = self._budget.discard_absent(request.out_task_id)
             try:
                 await self._reserve(item, maybe_sent=not absent)
             except BudgetExceededError:
                 if absent:
                     raise
-                # The task may exist and be paid for, whatever the limit: querying is free.
+                # The task may exist and be paid for already, and a query is free.
                 wanted = Task(request.out_task_id, TaskStatus.UNKNOWN, request.model)
                 try:
                     task = await self._client.find(wanted)
@@ -426,15 +411,15 @@ class Items:
                     )
                     raise AmbiguousSubmitError(request.out_task_id, message) from error
                 if task is None:
-                    self._budget.dismiss(request)
+                    self._budget.remove(request)
                     raise
                 return await self._adopt(item, task)
         return await self._send(item, maybe_sent=True)
 
     async def _adopt(self, item: _Item, task: Task) -> Paths:
         """Continue with a found task, which the budget counts without a price."""
-        item.reservation = self._budget.resume(item.request, None)
-        self._accepted(item, task)
+        item.reservation = self._budget.reopen(item.request, None)
+        self._note_accepted(item, task)
         if not self._options.wait:
             return ()
         return await self._finish(item, self._watch(item, task))
@@ -451,11 +436,11 @@ class Items:
 
     async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
         """Submit the request and, in `run_many`, wait for its task."""
-        if self._outage.waiting:
+        if self._outage.active:
             await self._outage.wait()
         self._progress.move(item, "submitting")
         try:
-            if self._api.halted and not maybe_sent:  # else look it up, at least
+            if self._api.halted and not maybe_sent:  # else it is at least queried
                 raise self._not_submitted(item) from self.stopped
             while True:
                 if item.embedding is not None:  # only now: the URL of an output may expire
@@ -473,11 +458,11 @@ class Items:
                     raise self._not_submitted(item) from self.stopped
                 except AireiterError as error:
                     maybe_sent = maybe_sent or isinstance(error, AmbiguousSubmitError)
-                    await self._wait_out(item, error)
+                    await self._wait_for_service(item, error)
         except AireiterError as error:
-            self._not_accepted(item, error)
+            self._note_not_accepted(item, error)
             raise
-        self._accepted(item, task)
+        self._note_accepted(item, task)
         if item.reservation.unpriced:
             await item.reservation.measure()
         if not self._options.wait:
@@ -487,7 +472,7 @@ class Items:
         return await self._finish(item, self._watch(item, task, from_start=True, verify=verify))
 
     def _watch(self, item: _Item, task: Task, **options: Any) -> Coroutine[Any, Any, Task]:
-        """Wait for the item's task, whose callbacks an earlier run may have asked for as well."""
+        """Wait for the item's task, which an earlier run may have submitted."""
         watch = Watch(
             self._api,
             task,
@@ -498,15 +483,16 @@ class Items:
         )
         return watch.finish()
 
-    async def _wait_out(self, item: _Item, error: AireiterError) -> None:
+    async def _wait_for_service(self, item: _Item, error: AireiterError) -> None:
         """Wait for the end of the outage that made a submit fail.
 
         Raises:
             AireiterError: *error*, if there is no outage or it does not end.
         """
-        if await self._outage.passes(error, partial(self._client.query, item.request.out_task_id)):
+        probe = partial(self._client.query, item.request.out_task_id)
+        if await self._outage.should_resubmit(error, probe):
             return
-        if self._outage.endless and not self._api.halted:
+        if self._outage.gave_up and not self._api.halted:
             self._halt(error)
         raise error
 
@@ -520,16 +506,16 @@ class Items:
             task = await running
         except TaskFailedError as error:
             item.reservation.released()
-            self._ended(item, error.task)
+            self._note_ended(item, error.task)
             raise
         except IDInUseError as error:
-            self._disown(item, error)
+            self._note_disowned(item, error)
             raise
         item.reservation.finished(task.credits_used)
-        self._ended(item, task)
+        self._note_ended(item, task)
         return await self._download(item, task)
 
-    def _accepted(self, item: _Item, task: Task) -> None:
+    def _note_accepted(self, item: _Item, task: Task) -> None:
         """Record that the service has accepted the task."""
         item.task = task
         item.reservation.accepted(task.estimated_credits)
@@ -538,7 +524,7 @@ class Items:
             self._journal.accepted(task)
         self._progress.move(item, "outstanding", estimated=task.estimated_credits)
 
-    def _not_accepted(self, item: _Item, error: AireiterError) -> None:
+    def _note_not_accepted(self, item: _Item, error: AireiterError) -> None:
         """Record a submit that ended without a task."""
         certain = not isinstance(error, AmbiguousSubmitError)
         if certain:
@@ -555,14 +541,14 @@ class Items:
         else:
             self._journal.rejected(out_task_id, error, LedgerState.UNCERTAIN)
 
-    def _disown(self, item: _Item, error: IDInUseError) -> None:
+    def _note_disowned(self, item: _Item, error: IDInUseError) -> None:
         """Record that the accepted task is an earlier request's: this one was not charged."""
         estimate = item.task.estimated_credits or 0.0
         self._progress.move(item, "outstanding", estimated=-estimate)
         item.task = None
-        self._not_accepted(item, error)
+        self._note_not_accepted(item, error)
 
-    def _ended(self, item: _Item, task: Task) -> None:
+    def _note_ended(self, item: _Item, task: Task) -> None:
         item.task = task
         self._progress.move(item, "outstanding", used=task.credits_used)
         if self._journal is not None:
@@ -606,6 +592,21 @@ class Items:
         return quote_name(_call(name, item.value))
 
 
+class _CallbackError(Exception):
+    """A callback has raised an exception for one item."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _call(callback: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return callback(value)
+    except Exception as error:
+        raise _CallbackError(error) from error
+
+
 def _name_fields(item: _Item) -> dict[str, Any]:
     """Return the values for an item's name template."""
     params = item.request.params
@@ -638,20 +639,20 @@ class _Recent:
         return False
 
 
-def _used_twice(out_task_id: str) -> ValueError:
+def _repeated_id(out_task_id: str) -> ValueError:
     return ValueError(
         f"out_task_id {out_task_id} is used twice in this batch: give each request its own ID"
     )
 
 
-def _service(base_url: str) -> str:
+def _service_key(base_url: str) -> str:
     """Return the normalised host, port and path of a URL."""
     url = urlsplit(base_url)
     port = url.port or (443 if url.scheme == "https" else 80)
     return f"{url.hostname}:{port}{url.path.rstrip('/')}"
 
 
-def _concerns_account(error: BaseException) -> bool:
+def _is_account_error(error: BaseException) -> bool:
     return isinstance(error, InsufficientCreditsError) or (
         # A 403 may come from a CDN and concern one request only.
         isinstance(error, AuthenticationError) and error.code != _FORBIDDEN
@@ -660,7 +661,7 @@ def _concerns_account(error: BaseException) -> bool:
 
 def _stops_batch(error: Exception) -> bool:
     """Return whether *error* concerns the account or the machine, and so all further items."""
-    if _concerns_account(error):
+    if _is_account_error(error):
         return True
     cause = error.__cause__
     return (
@@ -675,7 +676,7 @@ def _summary(error: Exception | None) -> str:
 
 
 def _belongs_to(task: Task, request: SubmitRequest) -> bool:
-    """Return whether the service echoes this model and these texts for a task."""
+    """Return whether the service's echo of the task has the request's model and texts."""
     raw: Any = task.raw
     given = raw.get("data", raw).get("input") if isinstance(raw, dict) else None
     if not isinstance(given, dict) or given.get("model") != request.model:
@@ -690,7 +691,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not value.startswith(("http:", "https:", "data:"))
 
 
-def _restore(entry: Entry, path: Path) -> Task:
+def _restore_task(entry: Entry, path: Path) -> Task:
     """Return the recorded task.
 
     Raises:

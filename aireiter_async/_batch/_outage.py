@@ -32,8 +32,8 @@ class Outage:
 
     Attributes:
         connected: Whether the service has ever accepted a task of this batch.
-        waiting: Whether it is down and being probed.
-        endless: Whether it was down for so long that the batch has given up.
+        active: Whether the service is down and being probed.
+        gave_up: Whether it was down for so long that the batch has given up.
     """
 
     def __init__(self, clock: Clock, host: str) -> None:
@@ -41,14 +41,16 @@ class Outage:
         self._host = host
         self._over = asyncio.Event()
         self.connected = False
-        self.waiting = False
-        self.endless = False
+        self.active = False
+        self.gave_up = False
 
     async def wait(self) -> None:
         """Wait until the service responds again, or the batch has given up."""
         await self._over.wait()
 
-    async def passes(self, error: AireiterError, probe: Callable[[], Awaitable[object]]) -> bool:
+    async def should_resubmit(
+        self, error: AireiterError, probe: Callable[[], Awaitable[object]]
+    ) -> bool:
         """Wait for the end of the outage that may have caused *error*.
 
         Args:
@@ -63,27 +65,27 @@ class Outage:
         if not unsent and not isinstance(error, AmbiguousSubmitError):
             return False
         if not self.connected:
-            self.endless = self.endless or unsent
+            self.gave_up = self.gave_up or unsent
             return False
-        if self.waiting:
+        if self.active:
             await self.wait()
-            return not self.endless
-        self.waiting = True
+            return not self.gave_up
+        self.active = True
         self._over.clear()
         try:
             return await self._probe(error, probe)
         finally:
-            self.waiting = False
+            self.active = False
             self._over.set()
 
     async def _probe(self, error: AireiterError, probe: Callable[[], Awaitable[object]]) -> bool:
-        began, pause = self._clock.now(), 0.0
+        started, pause = self._clock.now(), 0.0
         while True:
             try:
                 await probe()
             except (TransportError, ProtocolError, ServerError) as down:
-                if self._clock.now() - began >= _MAX_OUTAGE:
-                    self.endless = True
+                if self._clock.now() - started >= _MAX_OUTAGE:
+                    self.gave_up = True
                     return False
                 if not pause:
                     text = "batch at %s: paused, the service does not respond: %s"

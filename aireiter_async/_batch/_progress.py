@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
 from attrs import define, field, frozen
 
@@ -102,12 +102,12 @@ class Progress:
     fail: Callable[[BaseException], None]
     clock: Callable[[], float] = time.monotonic
     call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] = _call_later
-    _counts: dict[Stage, int] = field(factory=lambda: dict.fromkeys(_STAGES, 0), init=False)
+    _counts: dict[Stage, int] = field(factory=lambda: dict.fromkeys(get_args(Stage), 0), init=False)
     _credits_estimated: float = field(default=0.0, init=False)
     _credits_used: float = field(default=0.0, init=False)
     _idle: bool = field(init=False)  # there is a callback, and no report is due or running
     _stale: bool = field(default=False, init=False)  # changed while a report was running
-    _began: float = field(init=False)
+    _started_at: float = field(init=False)
     _reported: float = field(default=float("-inf"), init=False)
     _due: asyncio.TimerHandle | None = field(default=None, init=False)
     _running: asyncio.Task[None] | None = field(default=None, init=False)
@@ -115,7 +115,7 @@ class Progress:
 
     def __attrs_post_init__(self) -> None:
         self._idle = self.report is not None
-        self._began = self.clock()
+        self._started_at = self.clock()
 
     def add(self, item: _Item) -> None:
         """Count a new item, without a report."""
@@ -156,7 +156,7 @@ class Progress:
             counts["not_submitted"],
             self._credits_estimated,
             self._credits_used,
-            self.clock() - self._began,
+            self.clock() - self._started_at,
         )
 
     async def close(self) -> None:
@@ -226,16 +226,6 @@ class Progress:
     def _break(self, error: BaseException) -> None:
         self._broken = error
         self.fail(error)
-
-
-_STAGES: Final[tuple[Stage, ...]] = (
-    "preparing",
-    "submitting",
-    "outstanding",
-    "succeeded",
-    "failed",
-    "not_submitted",
-)
 
 
 async def _await(waiting: Awaitable[Any]) -> None:

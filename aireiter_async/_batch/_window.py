@@ -43,10 +43,10 @@ class Window(Generic[T, R]):
         ordered: bool,
     ) -> None:
         # An async generator must not be pulled concurrently; a plain iterable cannot be.
-        self._turn: asyncio.Lock | None = None
+        self._pull_lock: asyncio.Lock | None = None
         self._items: Any
         if isinstance(source, AsyncIterable):
-            self._items, self._turn = aiter(source), asyncio.Lock()
+            self._items, self._pull_lock = aiter(source), asyncio.Lock()
         elif isinstance(source, Iterable):
             self._items = iter(source)
         else:
@@ -131,7 +131,9 @@ class Window(Generic[T, R]):
         while not self._exhausted:
             if not self._room.try_acquire():
                 await self._room.acquire()
-            item = self._pull() if self._turn is None else await self._pull_in(self._turn)
+            item = (
+                self._pull() if self._pull_lock is None else await self._pull_async(self._pull_lock)
+            )
             if self._exhausted:
                 self._room.release()
                 return
@@ -154,9 +156,9 @@ class Window(Generic[T, R]):
                 self._exhausted, self._source_error = True, error
         return None
 
-    async def _pull_in(self, turn: asyncio.Lock) -> Any:
+    async def _pull_async(self, lock: asyncio.Lock) -> Any:
         """Return the next item of an async source, one worker at a time."""
-        async with turn:
+        async with lock:
             if self._exhausted:  # an exhausted source may block when pulled again
                 return None
             self._puller = puller = asyncio.current_task()
