@@ -939,6 +939,7 @@ def test_a_page_may_stand_alone(
     [
         (("missing.db",), "there is no ledger missing.db"),
         (("f.jsonl",), "f.jsonl is not a ledger"),
+        (("other.db",), "other.db: the file is a database, but not a ledger\n"),
         (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written: "),
     ],
 )
@@ -947,6 +948,8 @@ def test_a_page_that_cannot_be_made_is_bad_usage(
 ) -> None:
     del served
     assert run(write(1)).status == 0
+    with contextlib.closing(sqlite3.connect("other.db")) as other:
+        other.execute("create table notes (text)")
     ran = aireiter("report", *argv)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran
     assert error in ran.err

@@ -45,7 +45,7 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     try:
         document = await write_page(Ledger(ledger), page, retry, standalone=standalone)
     except LedgerError as error:
-        raise UsageError(_errors.describe(error)) from error
+        raise UsageError(_errors.summarize(error)) from error
     except OSError as error:
         raise UsageError(f"the report cannot be written: {_errors.reason(error)}") from error
     output.answer(document, _view)
