@@ -135,9 +135,11 @@ def test_a_wait_is_redrawn_on_a_terminal(terminal: Terminal) -> None:
 
 
 def test_tables_fit_the_terminal(terminal: Terminal) -> None:
-    view = _display.table(("name", "what"), [("a", "word " * 40)])
+    name = "a_name_of_22_characters"
+    view = _display.table(("name", "what"), [(name, "word " * 40)])
     text = _display.render(view, terminal.stream)
     assert len(text.splitlines()) > 3
+    assert name in text  # whole, to be copied
     assert "\x1b[1m" in text
 
 

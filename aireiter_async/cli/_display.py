@@ -106,10 +106,10 @@ def sums(rows: Iterable[tuple[str, str, str]]) -> View:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> View:
-    """Show rows below headers."""
+    """Show rows below headers; the first cell of each is a name, which stays whole."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for header in headers:
-        grid.add_column(header, overflow="fold")
+    for number, header in enumerate(headers):
+        grid.add_column(header, overflow="fold", no_wrap=number == 0)  # names can be copied
     for row in rows:
         grid.add_row(*(Text(clean(cell)) for cell in row))
     return grid
