@@ -73,15 +73,15 @@ async def write(path: Path, rows: int) -> None:
     """Write what a batch of *rows* accepted tasks leaves, without submitting it."""
     async with Ledger(path) as record:
         journal = journal_of(record)
-        claims = [
-            journal.identify(1, each, each.encode_content(), unique=False, recorded=True)
+        intents = [
+            journal.make_intent(1, each, each.encode_content(), unique=False, record=True)
             for each in requests(rows, counter())
         ]
     store = Store(path, "")
     for start in range(0, rows, _GROUP):
-        some = claims[start : start + _GROUP]
-        store.apply(Group(claims=some))
-        store.apply(Group(accepted={claim.out_task_id: 100.0 for claim in some}))
+        some = intents[start : start + _GROUP]
+        store.apply(Group(intents=some))
+        store.apply(Group(accepted={each.out_task_id: 100.0 for each in some}))
     store.close()
 
 

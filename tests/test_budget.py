@@ -568,9 +568,9 @@ async def doubt(
         journal = journal_of(ledger)
         for position, request in enumerate(requests):
             content = request.encode_content()
-            claim = journal.identify(1, request, content, unique=True, recorded=True)
-            await journal.claim(claim)
-            named = request.with_id(claim.out_task_id)
+            intent = journal.make_intent(1, request, content, unique=True, record=True)
+            await journal.record(intent)
+            named = request.with_id(intent.out_task_id)
             if position in sent:
                 await client.submit(named)
             ids.append(named.out_task_id)

@@ -35,7 +35,7 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async._client import _waiting
-from aireiter_async._ledger import Claim, Entry, _file, _journal, journal_of
+from aireiter_async._ledger import Entry, Intent, _file, _journal, journal_of
 from aireiter_async._ledger._store import Group, LedgerState, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
 
@@ -65,28 +65,28 @@ def one(out_task_id: str, prompt: str = "a kitten") -> SubmitRequest:
     return SubmitRequest("nano_banana", {"prompt": prompt}, out_task_id)
 
 
-def row(out_task_id: str) -> Claim:
-    """Make a claim of a request with an ID that the caller chose."""
-    return Claim(
+def row(out_task_id: str) -> Intent:
+    """Make the intent of a request with an ID that the caller chose."""
+    return Intent(
         1, out_task_id, generated=False, unique=False, content=b"x", model="m", request="{}"
     )
 
 
-async def claim(ledger: Ledger, *ids: str) -> list[Entry | None]:
+async def record_ids(ledger: Ledger, *ids: str) -> list[Entry | None]:
     """Record intents at once, and return the rows that were there already."""
-    claims = [row(out_task_id) for out_task_id in ids]
-    await asyncio.gather(*map(journal_of(ledger).claim, claims))
-    return [each.entry for each in claims]
+    intents = [row(out_task_id) for out_task_id in ids]
+    await asyncio.gather(*map(journal_of(ledger).record, intents))
+    return [each.entry for each in intents]
 
 
 async def record(ledger: Ledger, request: SubmitRequest) -> SubmitRequest:
     """Record the intent to submit a request, and return it with the ledger's ID."""
     journal = journal_of(ledger)
     content = request.encode_content()
-    claim = journal.identify(1, request, content, unique=True, recorded=True)
-    await journal.claim(claim)
-    assert claim.entry is None
-    return request.with_id(claim.out_task_id)
+    intent = journal.make_intent(1, request, content, unique=True, record=True)
+    await journal.record(intent)
+    assert intent.entry is None
+    return request.with_id(intent.out_task_id)
 
 
 def select(path: Path, columns: str = "state") -> list[Any]:
@@ -633,12 +633,12 @@ async def test_a_ledger_of_another_loop_is_rejected(path: Path) -> None:
 
     async def use(ledger: Ledger) -> None:
         with pytest.raises(RuntimeError, match="in another event loop, or before a fork"):
-            await claim(ledger, "b")
+            await record_ids(ledger, "b")
         with pytest.raises(RuntimeError, match="in another event loop, or before a fork"):
             await ledger.__aexit__(None, None, None)
 
     async with Ledger(path) as ledger:
-        await claim(ledger, "a")
+        await record_ids(ledger, "a")
         await asyncio.to_thread(asyncio.run, use(ledger))
         journal_of(ledger).accepted(Task("a", TaskStatus.PENDING))
     assert select(path) == ["submitted"]
@@ -731,14 +731,14 @@ async def test_a_file_size_limit_is_a_ledger_error(path: Path) -> None:
     program = """
 import asyncio, resource, sys
 from aireiter_async import Ledger, LedgerError
-from aireiter_async._ledger import Claim, journal_of
+from aireiter_async._ledger import Intent, journal_of
 
 async def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     async with Ledger(sys.argv[1]) as ledger:
         for n in range(10_000):
-            claim = Claim(1, str(n), False, True, b"", "m", "x" * 2000)
-            await journal_of(ledger).claim(claim)
+            intent = Intent(1, str(n), False, True, b"", "m", "x" * 2000)
+            await journal_of(ledger).record(intent)
 
 try:
     asyncio.run(main())
@@ -762,13 +762,13 @@ async def test_an_unexpected_error_breaks_the_ledger(path: Path) -> None:
         raise ZeroDivisionError("oh")
 
     ledger = await Ledger(path).__aenter__()
-    claim = asyncio.create_task(journal_of(ledger).claim(row("a")))
-    answer, gone = journal_of(ledger).ask(fail), journal_of(ledger).ask(fail)
+    recording = asyncio.create_task(journal_of(ledger).record(row("a")))
+    answer, gone = journal_of(ledger).schedule(fail), journal_of(ledger).schedule(fail)
     gone.cancel()
     with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
         await answer
     with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
-        await claim
+        await recording
     with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
         journal_of(ledger).accepted(Task("a", TaskStatus.PENDING))
     with pytest.raises(LedgerError, match="ZeroDivisionError: oh"):
@@ -776,7 +776,7 @@ async def test_an_unexpected_error_breaks_the_ledger(path: Path) -> None:
     assert select(path) == []
 
 
-async def test_many_claims_are_few_transactions(
+async def test_many_intents_are_few_transactions(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 intents recorded at once are made durable together."""
@@ -784,36 +784,36 @@ async def test_many_claims_are_few_transactions(
     apply = Store.apply
 
     def count(self: Store, group: Group) -> Any:
-        groups.append(len(group.claims))
+        groups.append(len(group.intents))
         return apply(self, group)
 
     monkeypatch.setattr(Store, "apply", count)
     async with Ledger(path) as ledger:
-        assert await claim(ledger, *map(str, range(200))) == [None] * 200
-        again = await claim(ledger, *map(str, range(100, 300)))
+        assert await record_ids(ledger, *map(str, range(200))) == [None] * 200
+        again = await record_ids(ledger, *map(str, range(100, 300)))
     assert [entry is None for entry in again] == [False] * 100 + [True] * 100
     assert sum(groups) == 400
     assert len(groups) <= 4
 
 
-async def test_one_id_claimed_twice_at_once_is_new_for_one(path: Path) -> None:
-    """Of two claims of an ID in one transaction the first is told that it is new."""
+async def test_one_id_recorded_twice_at_once_is_new_for_one(path: Path) -> None:
+    """Of intents for one ID in one transaction, only the first is new."""
     async with Ledger(path) as ledger:
-        found = await claim(ledger, "a", "a", "a")
+        found = await record_ids(ledger, "a", "a", "a")
         assert [entry and entry.state for entry in found] == [None, "intended", "intended"]
 
 
 async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
-    """A claim sees what was noted before it, and two changes of one row both count."""
+    """An intent sees earlier changes, and two changes of one row both count."""
     async with Ledger(path) as ledger:
-        await claim(ledger, "a", "b", "c")
+        await record_ids(ledger, "a", "b", "c")
         journal = journal_of(ledger)
         journal.accepted(Task("a", TaskStatus.PENDING, estimated_credits=3.0))
         journal.ended(Task("a", TaskStatus.COMPLETED, credits_used=2.0, raw={"x": 1}))
         journal.withdraw("b")
         journal.rejected("c", AmbiguousSubmitError("c"), LedgerState.UNCERTAIN)
         journal.accepted(Task("c", TaskStatus.PENDING))
-        old, new, found = await claim(ledger, "a", "b", "c")
+        old, new, found = await record_ids(ledger, "a", "b", "c")
         assert old == Entry("a", b"x", LedgerState.COMPLETED, "m", 3.0, '{"x": 1}')
         assert new is None
         assert found is not None
@@ -824,7 +824,7 @@ async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
 async def test_leaving_writes_what_is_waiting(path: Path) -> None:
     """Notes that nobody waits for are in the file when the ledger is closed."""
     async with Ledger(path) as ledger:
-        await claim(ledger, *map(str, range(100)))
+        await record_ids(ledger, *map(str, range(100)))
         for n in range(100):
             journal_of(ledger).accepted(Task(str(n), TaskStatus.PENDING))
     assert select(path) == ["submitted"] * 100
@@ -833,7 +833,7 @@ async def test_leaving_writes_what_is_waiting(path: Path) -> None:
 async def test_notes_made_while_closing_are_written(path: Path) -> None:
     """A note that comes while the ledger writes its last ones is written too, one later refused."""
     async with Ledger(path) as ledger:
-        await claim(ledger, "a", "b")
+        await record_ids(ledger, "a", "b")
         late = asyncio.create_task(ledger.counts())
         late.add_done_callback(lambda _: journal_of(ledger).accepted(Task("b", TaskStatus.PENDING)))
         await asyncio.sleep(0)
@@ -843,17 +843,19 @@ async def test_notes_made_while_closing_are_written(path: Path) -> None:
         journal_of(ledger).accepted(Task("a", TaskStatus.PENDING))
 
 
-async def test_a_cancelled_claim_is_still_recorded(path: Path) -> None:
-    """Who stops waiting for a claim neither breaks the ledger nor takes the intent back."""
+async def test_a_cancelled_intent_is_still_recorded(path: Path) -> None:
+    """Cancelling the wait for an intent neither breaks the ledger nor withdraws the intent."""
     async with Ledger(path) as ledger:
-        claims = [asyncio.create_task(journal_of(ledger).claim(row(str(n)))) for n in range(10)]
+        recordings = [
+            asyncio.create_task(journal_of(ledger).record(row(str(n)))) for n in range(10)
+        ]
         await asyncio.sleep(0)
         asking = asyncio.create_task(journal_of(ledger).find("0"))
         await asyncio.sleep(0)
         asking.cancel()
-        for each in claims[::2]:
+        for each in recordings[::2]:
             each.cancel()
-        found = await asyncio.gather(*claims, return_exceptions=True)
+        found = await asyncio.gather(*recordings, return_exceptions=True)
         assert [type(result) for result in found[::2]] == [asyncio.CancelledError] * 5
         assert found[1::2] == [None] * 5
     assert select(path) == ["intended"] * 10
@@ -891,9 +893,9 @@ async def test_a_cancelled_exit_closes_the_file_first(path: Path, until: Until, 
         go_on.wait(20)
 
     ledger = await Ledger(path).__aenter__()
-    await claim(ledger, "a")
+    await record_ids(ledger, "a")
     journal_of(ledger).accepted(Task("a", TaskStatus.PENDING))
-    stalled = journal_of(ledger).ask(stall)
+    stalled = journal_of(ledger).schedule(stall)
     leaving = asyncio.create_task(ledger.__aexit__(None, None, None))
     await until(started.is_set)
     for _ in range(times):
@@ -919,8 +921,8 @@ async def test_a_loop_that_ends_closes_the_file(path: Path, until: Until) -> Non
 
     async def main() -> None:
         ledger = await Ledger(path).__aenter__()
-        await claim(ledger, "a")
-        journal_of(ledger).ask(stall)
+        await record_ids(ledger, "a")
+        journal_of(ledger).schedule(stall)
         leaving = asyncio.create_task(ledger.__aexit__(None, None, None))
         await until(started.is_set)
         assert not leaving.done()
@@ -953,7 +955,7 @@ async def test_a_lock_never_remembers_more_than_there_is(
 ) -> None:
     """That the last task is withdrawn is told to the lock first: a kill in between is no alarm."""
     store = Store(path, "salt")
-    store.apply(Group(claims=[row("a"), row("b")]))
+    store.apply(Group(intents=[row("a"), row("b")]))
 
     def break_off(_self: object, last: int) -> None:
         assert last == 1
@@ -970,7 +972,7 @@ async def test_a_lock_never_remembers_more_than_there_is(
 async def test_a_cancelled_writer_hangs_nobody(path: Path) -> None:
     """When all tasks of a loop are cancelled, what was noted is still written on the way out."""
     ledger = await Ledger(path).__aenter__()
-    await claim(ledger, "a")
+    await record_ids(ledger, "a")
     journal_of(ledger).accepted(Task("a", TaskStatus.PENDING))
     committing = journal_of(ledger)._committing
     assert committing is not None
@@ -989,7 +991,7 @@ async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) 
         loop.call_soon_threadsafe(started.set)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
 
-    answer = journal_of(ledger).ask(stall)
+    answer = journal_of(ledger).schedule(stall)
     await started.wait()
     committing = journal_of(ledger)._committing
     assert committing is not None
@@ -1071,13 +1073,13 @@ async def test_the_clock_decides_nothing(
 async def test_an_id_is_held_by_one_batch_at_a_time(tmp_path: Path) -> None:
     async with Ledger(tmp_path / "run.db") as ledger:
         journal = journal_of(ledger)
-        assert await journal.hold("a") is False
-        waiters = [asyncio.create_task(journal.hold("a")) for _ in range(2)]
+        assert await journal.lock("a") is False
+        waiters = [asyncio.create_task(journal.lock("a")) for _ in range(2)]
         for _ in waiters:
             await asyncio.sleep(0)
             assert not any(waiter.done() for waiter in waiters)
-            journal.release("a")
+            journal.unlock("a")
             (done,), rest = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             assert done.result() is True
             waiters = list(rest)
-        journal.release("a")
+        journal.unlock("a")

@@ -287,19 +287,21 @@ class Items:
         # The budget must not reject requests that are already recorded: with a limit, look the
         # request up before recording the intent.
         limited = self._budget.limited
-        claim = journal.identify(self._batch, request, content, unique=unique, recorded=not limited)
-        await journal.claim(claim)
-        if claim.repeated:
+        intent = journal.make_intent(
+            self._batch, request, content, unique=unique, record=not limited
+        )
+        await journal.record(intent)
+        if intent.repeated:
             raise _repeated_id(request.out_task_id)
-        if claim.entry is None and limited:
+        if intent.entry is None and limited:
             await self._reserve(item)
-            claim.recorded = True
-            await journal.claim(claim)
-            if claim.entry is not None:  # another batch has recorded it meanwhile
+            intent.record = True
+            await journal.record(intent)
+            if intent.entry is not None:  # another batch has recorded it meanwhile
                 _release(item)  # before waiting for the other batch
-        entry = claim.entry
-        out_task_id = claim.out_task_id if entry is None else entry.out_task_id
-        waited = await journal.hold(out_task_id)
+        entry = intent.entry
+        out_task_id = intent.out_task_id if entry is None else entry.out_task_id
+        waited = await journal.lock(out_task_id)
         try:
             if waited:
                 entry = await journal.find(out_task_id)
@@ -319,7 +321,7 @@ class Items:
                 return await self._retry(item, entry, journal)
             return await self._resume(item, entry, journal)
         finally:
-            journal.release(out_task_id)
+            journal.unlock(out_task_id)
 
     async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
         """Finish a task that an earlier run submitted."""

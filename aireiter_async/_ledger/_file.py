@@ -32,7 +32,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_CANTOPEN: "it must be a file, in a directory that exists and is writable",
     sqlite3.SQLITE_CORRUPT: "replace it with an intact copy, with its -wal if it has one",
     sqlite3.SQLITE_FULL: "free some space",
-    sqlite3.SQLITE_IOERR: "check whether the disk is full or gone",
+    sqlite3.SQLITE_IOERR: "check whether the disk is full or was removed",
     sqlite3.SQLITE_NOTADB: "replace it with the ledger, or choose another file",
     sqlite3.SQLITE_READONLY: "it must be writable, and so must its directory",
 }
@@ -122,9 +122,9 @@ def ledger_error(error: BaseException, path: Path) -> LedgerError:
     return LedgerError(message, str(path))
 
 
-def corrupt_error(what: object, path: Path) -> LedgerError:
+def corrupt_error(reason: object, path: Path) -> LedgerError:
     """Return the error for a corrupt ledger."""
-    return LedgerError(f"it is damaged ({what}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
+    return LedgerError(f"it is damaged ({reason}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -209,19 +209,14 @@ def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, in
         LedgerError: It is damaged, of another format, or has lost tasks.
         sqlite3.Error: It cannot be read.
     """
-    (application_id,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not (tables or application_id):
+    if _is_new(db):
         if remembered[1]:
             raise _emptied(path)
         return False
-    check_format(application_id, version, path)
+    check_format(db, path)
     (salt,) = db.execute("SELECT salt FROM batch").fetchone() or ("",)
     _compare(remembered, salt, last_task(db), path)
-    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok":
-        raise corrupt_error(found.splitlines()[-1], path)
+    _check_integrity(db, path)
     return True
 
 
@@ -352,11 +347,16 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
         raise _emptied(path)  # SQLite would treat it as new and delete its -wal
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
-        if _is_empty(db, path):
+        if _is_new(db):
             if had_tasks:
                 raise _emptied(path)  # noqa: TRY301 - the file is open
-            _make(db, salt)
-        kept, last = _read(db, path)
+            _create(db, salt)
+        else:
+            check_format(db, path)
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            if pages <= _CHECKED_PAGES:
+                _check_integrity(db, path)
+        kept, last = _prepare(db, path)
         lock.compare(kept, last)
     except BaseException:
         db.close()
@@ -386,32 +386,20 @@ def _size(file: Path) -> int | None:
         return None
 
 
-def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether a file is empty rather than a ledger.
-
-    Raises:
-        LedgerError: It is neither.
-    """
+def _is_new(db: sqlite3.Connection) -> bool:
     (application_id,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not (tables or application_id):
-        return True
-    check_format(application_id, version, path)
-    (pages,) = db.execute("PRAGMA page_count").fetchone()
-    if pages <= _CHECKED_PAGES:
-        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise corrupt_error(found.splitlines()[-1], path)
-    return False
+    return not (tables or application_id)
 
 
-def check_format(application_id: int, version: int, path: Path) -> None:
+def check_format(db: sqlite3.Connection, path: Path) -> None:
     """Check that a database is a ledger of this release's format.
 
     Raises:
         LedgerError: It is not.
     """
+    (application_id,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if application_id != _APPLICATION_ID:
         raise LedgerError("the file is a database, but not a ledger", str(path))
     if version > _USER_VERSION:
@@ -424,7 +412,13 @@ def check_format(application_id: int, version: int, path: Path) -> None:
         raise LedgerError(_OLD_FORMAT, str(path))
 
 
-def _make(db: sqlite3.Connection, salt: str) -> None:
+def _check_integrity(db: sqlite3.Connection, path: Path) -> None:
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise corrupt_error(found.splitlines()[-1], path)
+
+
+def _create(db: sqlite3.Connection, salt: str) -> None:
     """Create a ledger without a -wal, so that the salt is in the file itself."""
     db.execute("PRAGMA synchronous = FULL")
     db.executescript(
@@ -435,7 +429,7 @@ def _make(db: sqlite3.Connection, salt: str) -> None:
     db.execute("COMMIT")
 
 
-def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
+def _prepare(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     """Prepare for writing, and return the salt and the number of the last task.
 
     Raises:
@@ -445,8 +439,8 @@ def _read(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
-    # What this run has read of its input: spills to disk, and ends with the connection. It needs
-    # no journal: after a failed transaction the ledger is not used any more.
+    # The input read by this run: spills to disk, and is deleted with the connection. It needs no
+    # journal: after a failed transaction, the ledger is no longer used.
     db.execute("PRAGMA temp.journal_mode = OFF")
     db.execute(
         "CREATE TEMP TABLE seen (key BLOB PRIMARY KEY, count INTEGER NOT NULL, "

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aireiter_async import events
 from aireiter_async._ledger import _store
 from aireiter_async._ledger._file import ledger_error
-from aireiter_async._ledger._store import Change, Claim, Entry, Group, LedgerState, Store, Update
+from aireiter_async._ledger._store import Change, Entry, Group, Intent, LedgerState, Store, Update
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.errors import AireiterError, APIError, LedgerError
@@ -39,16 +39,16 @@ class Journal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._next = Group()
-        self._claimed: list[asyncio.Future[None]] = []
+        self._recorded: list[asyncio.Future[None]] = []
         self._results: list[asyncio.Future[Any]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._held: dict[str, asyncio.Event | None] = {}
+        self._locked: dict[str, asyncio.Event | None] = {}
         self._batches = 0
         self._dispatchers: set[events.Dispatcher] = set()
         self.broken: LedgerError | None = None
 
     @property
-    def opened(self) -> bool:
+    def is_open(self) -> bool:
         return self._executor is not None
 
     async def open(self) -> None:
@@ -85,8 +85,8 @@ class Journal:
 
     async def _close(self) -> None:
         try:
-            while self._next or self._writing():
-                await asyncio.wait([self._schedule()])
+            while self._next or self._is_writing():
+                await asyncio.wait([self._start_writing()])
         finally:
             store, executor = self._store, self._executor
             self._store = self._executor = None
@@ -106,7 +106,7 @@ class Journal:
         Raises:
             LedgerError: The ledger belongs to another service.
         """
-        known = await self.ask(_store.bind(service, rebind=self._rebind))
+        known = await self.schedule(_store.bind(service, rebind=self._rebind))
         if known != service:
             raise LedgerError(
                 f"its tasks belong to {known}, not to {service}: use another ledger, or rebind "
@@ -120,38 +120,37 @@ class Journal:
     def end(self, batch: int) -> None:
         """Drop a batch's temporary records, if the ledger is still open."""
         if self._store is not None and self.broken is None:
-            self.ask(_store.forget(batch))
+            self.schedule(_store.forget(batch))
 
-    async def hold(self, out_task_id: str) -> bool:
-        """Lock an ID until `release`: batches that share a ledger may process the same one.
+    async def lock(self, out_task_id: str) -> bool:
+        """Lock an ID until `unlock`: batches that share a ledger may process the same one.
 
         Returns:
-            Whether it had to wait for another holder.
+            Whether it had to wait for another batch.
         """
         waited = False
-        while out_task_id in self._held:
+        while out_task_id in self._locked:
             waited = True
-            released = self._held[out_task_id]
+            released = self._locked[out_task_id]
             if released is None:  # an event is made for a waiter only
-                released = self._held[out_task_id] = asyncio.Event()
+                released = self._locked[out_task_id] = asyncio.Event()
             await released.wait()
-        self._held[out_task_id] = None
+        self._locked[out_task_id] = None
         return waited
 
-    def release(self, out_task_id: str) -> None:
-        """Unlock an ID that `hold` has locked."""
-        released = self._held.pop(out_task_id)
+    def unlock(self, out_task_id: str) -> None:
+        released = self._locked.pop(out_task_id)
         if released is not None:
             released.set()
 
-    def identify(
-        self, batch: int, request: SubmitRequest, content: str, *, unique: bool, recorded: bool
-    ) -> Claim:
-        """Return the claim for *request*, to pass to `claim`."""
+    def make_intent(
+        self, batch: int, request: SubmitRequest, content: str, *, unique: bool, record: bool
+    ) -> Intent:
+        """Return the intent to submit *request*, to pass to `record`."""
         kept = content
         if request.inputs:  # stored, but no part of the identity: files may be renamed
             kept = f'{content[:-1]},"inputs":{json.dumps(request.inputs)}}}'
-        return Claim(
+        return Intent(
             batch,
             request.out_task_id,
             request.generated,
@@ -159,34 +158,34 @@ class Journal:
             hashlib.sha256(content.encode()).digest()[:_DIGEST_BYTES],
             request.model,
             kept,
-            recorded,
+            record,
         )
 
-    async def claim(self, claim: Claim) -> None:
-        """Look up a request and, if *claim* says so, record the intent to submit it.
+    async def record(self, intent: Intent) -> None:
+        """Look up a request and, if `Intent.record` is set and it is new, record the intent.
 
-        On return, the intent is durable and *claim* holds the result.
+        On return, the intent is durable, and `Intent.entry` is the existing row, if any.
 
         Raises:
             LedgerError: The ID belongs to another request, or the file cannot be written.
         """
         self._check_loop()
-        claimed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._next.claims.append(claim)
-        self._claimed.append(claimed)
-        self._schedule()
-        await claimed
-        entry = claim.entry
-        if entry is not None and entry.content != claim.content:
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next.intents.append(intent)
+        self._recorded.append(recorded)
+        self._start_writing()
+        await recorded
+        entry = intent.entry
+        if entry is not None and entry.content != intent.content:
             raise LedgerError(
-                f"out_task_id {claim.out_task_id} belongs to another request in this ledger: "
+                f"out_task_id {intent.out_task_id} belongs to another request in this ledger: "
                 "give the changed request its own ID",
                 str(self.path),
             )
 
     async def find(self, out_task_id: str) -> Entry | None:
         """Return the current row of an ID, or of the task that replaced it."""
-        found: Entry | None = await self.ask(_store.find(out_task_id))
+        found: Entry | None = await self.schedule(_store.find(out_task_id))
         return found
 
     async def replace(self, out_task_id: str, state: LedgerState) -> str:
@@ -195,7 +194,7 @@ class Journal:
         Returns:
             The ID of the new task.
         """
-        again: str = await self.ask(_store.replace(out_task_id, state))
+        again: str = await self.schedule(_store.replace(out_task_id, state))
         return again
 
     def accepted(self, task: Task) -> None:
@@ -206,7 +205,7 @@ class Journal:
             self._note(out_task_id, Update(LedgerState.SUBMITTED, task.estimated_credits))
         else:
             group.accepted[out_task_id] = task.estimated_credits
-            self._schedule()
+            self._start_writing()
 
     def ended(self, task: Task) -> None:
         """Record the end of a task and the service's reply."""
@@ -228,15 +227,15 @@ class Journal:
 
     def withdraw(self, out_task_id: str) -> None:
         """Delete an intent that the service has definitely not accepted."""
-        self.ask(_store.withdraw(out_task_id))
+        self.schedule(_store.withdraw(out_task_id))
 
-    def ask(self, change: Change) -> "asyncio.Future[Any]":
+    def schedule(self, change: Change) -> "asyncio.Future[Any]":
         """Schedule a change; the future holds its result once it is durable."""
         self._check_loop()
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._next.changes.append(change)
         self._results.append(result)
-        self._schedule()
+        self._start_writing()
         return result
 
     def _check_loop(self) -> None:
@@ -254,12 +253,12 @@ class Journal:
         """Schedule a change without waiting for it; a failure breaks the ledger for later calls."""
         self._check_loop()
         self._next.updates.setdefault(out_task_id, []).append(update)
-        self._schedule()
+        self._start_writing()
 
-    def _writing(self) -> bool:
+    def _is_writing(self) -> bool:
         return self._committing is not None and not self._committing.done()
 
-    def _schedule(self) -> asyncio.Task[None]:
+    def _start_writing(self) -> asyncio.Task[None]:
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit())
         return self._committing
@@ -270,17 +269,17 @@ class Journal:
         assert store is not None  # noqa: S101 - `_close` waits for this task first
         while self._next:
             await asyncio.sleep(_GATHER)
-            group, claimed, results = self._next, self._claimed, self._results
-            self._next, self._claimed, self._results = Group(), [], []
+            group, recorded, results = self._next, self._recorded, self._results
+            self._next, self._recorded, self._results = Group(), [], []
             try:
                 values = await loop.run_in_executor(self._executor, store.apply, group)
             except BaseException as error:  # every waiter must be woken
-                self._break(error, (*claimed, *results, *self._claimed, *self._results))
+                self._break(error, (*recorded, *results, *self._recorded, *self._results))
                 if not isinstance(error, Exception):
                     raise
             else:
                 _emit(self._dispatchers, group)
-                for each in claimed:
+                for each in recorded:
                     if not each.done():
                         each.set_result(None)
                 for future, value in zip(results, values, strict=True):
@@ -289,7 +288,7 @@ class Journal:
 
     def _break(self, error: BaseException, waiting: Iterable["asyncio.Future[Any]"]) -> None:
         """Fail all pending and future changes."""
-        self._next, self._claimed, self._results = Group(), [], []
+        self._next, self._recorded, self._results = Group(), [], []
         if not isinstance(error, LedgerError):
             cause, error = error, ledger_error(error, self.path)
             error.__cause__ = cause
@@ -314,6 +313,6 @@ def _states(group: Group) -> Iterator[tuple[str, LedgerState]]:
     for out_task_id, updates in group.updates.items():
         for update in updates:
             yield out_task_id, update.state
-    for claim in group.claims:
-        if claim.recorded and claim.entry is None and not claim.repeated:
-            yield claim.out_task_id, LedgerState.INTENDED
+    for intent in group.intents:
+        if intent.record and intent.entry is None and not intent.repeated:
+            yield intent.out_task_id, LedgerState.INTENDED

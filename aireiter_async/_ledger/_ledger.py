@@ -29,7 +29,7 @@ from aireiter_async.errors import AireiterError, LedgerError
 
 _PAGE: Final = 500  # rows read at once
 _ENDED: Final = frozenset({"completed", "failed", "downloaded"})
-_STEPS: Final = 1_000  # of SQLite's virtual machine, between two looks at the time
+_STEPS: Final = 1_000  # of SQLite's virtual machine, between two checks of the time
 
 
 class Ledger:
@@ -106,7 +106,7 @@ class Ledger:
         Raises:
             LedgerError: The file cannot be read.
         """
-        found: dict[LedgerState, int] = await self._ask(_store.counts)
+        found: dict[LedgerState, int] = await self._query(_store.counts)
         return found
 
     async def spent(self) -> tuple[float, int]:
@@ -115,7 +115,7 @@ class Ledger:
         Raises:
             LedgerError: The file cannot be read.
         """
-        found: tuple[float, int] = await self._ask(_store.spent)
+        found: tuple[float, int] = await self._query(_store.spent)
         return found
 
     async def costs(self) -> list[tuple[str, float, int, float | None]]:
@@ -129,7 +129,7 @@ class Ledger:
         Raises:
             LedgerError: The file cannot be read.
         """
-        found: list[tuple[str, float, int, float | None]] = await self._ask(_store.costs)
+        found: list[tuple[str, float, int, float | None]] = await self._query(_store.costs)
         return found
 
     async def rows(self) -> AsyncIterator[dict[str, Any]]:
@@ -146,15 +146,15 @@ class Ledger:
             LedgerError: The file cannot be read.
         """
         last, read = 0, partial(_read_row, path=self._path)
-        while rows := await self._ask(_store.page(last, _PAGE, read)):
+        while rows := await self._query(_store.page(last, _PAGE, read)):
             for last, row in rows:  # noqa: B007 - used for the next page
                 if isinstance(row, LedgerError):
                     raise row
                 yield row
 
-    async def _ask(self, query: Change) -> Any:
-        if self._journal.opened:
-            return await self._journal.ask(query)
+    async def _query(self, query: Change) -> Any:
+        if self._journal.is_open:
+            return await self._journal.schedule(query)
         return await asyncio.to_thread(_read, self._path, query)
 
 
@@ -204,9 +204,7 @@ def _read(path: Path, query: Change) -> Any:
     """Run a query on a ledger that another process may be using."""
     try:
         with closing(sqlite3.connect(f"{resolve(path).as_uri()}?mode=ro", uri=True)) as db:
-            (application_id,) = db.execute("PRAGMA application_id").fetchone()
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            check_format(application_id, version, path)
+            check_format(db, path)
             return query(db)
     except sqlite3.Error as error:
         raise ledger_error(error, path) from error

@@ -69,8 +69,8 @@ class Entry:
 
 
 @define
-class Claim:
-    """A request of a batch, to be recorded before its submit.
+class Intent:
+    """The intent to submit a request, recorded before its submit.
 
     Attributes:
         batch: The number of the batch, within which occurrences and IDs are counted.
@@ -80,7 +80,7 @@ class Claim:
         content: The digest of the request.
         model: Its model.
         request: The request as JSON.
-        recorded: Whether to record it now, or only to look it up.
+        record: Whether to record it now, or only to look the request up.
         counted: Whether `occurrence` and `repeated` are known.
         occurrence: The occurrence number of this content, if the ID is generated.
         entry: The existing row, or None.
@@ -94,7 +94,7 @@ class Claim:
     content: bytes
     model: str
     request: str
-    recorded: bool = True
+    record: bool = True
     counted: bool = False
     occurrence: int | None = None
     entry: Entry | None = None
@@ -115,22 +115,22 @@ class Update:
 
 @define
 class Group:
-    """Changes written together: acceptances, updates, other changes, then claims.
+    """Changes written together: acceptances, updates, other changes, then intents.
 
     Attributes:
-        claims: Requests to look up and, if new, record.
+        intents: Requests to look up and, if new, record.
         accepted: Estimates of accepted tasks, by ID.
         updates: Other updates by ID, in order.
         changes: Everything else.
     """
 
-    claims: list[Claim] = field(factory=list)
+    intents: list[Intent] = field(factory=list)
     accepted: dict[str, float | None] = field(factory=dict)
     updates: dict[str, list[Update]] = field(factory=dict)
     changes: list[Change] = field(factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.claims or self.accepted or self.updates or self.changes)
+        return bool(self.intents or self.accepted or self.updates or self.changes)
 
 
 class Store:
@@ -167,7 +167,7 @@ class Store:
     def apply(self, group: Group) -> list[Any]:
         """Write all changes of *group* in one transaction, durable on return.
 
-        The claims are completed in place.
+        The intents are completed in place.
 
         Returns:
             The results of `Group.changes`.
@@ -183,8 +183,8 @@ class Store:
                 _update(db, group.updates)
                 results = [change(db) for change in group.changes]
                 last = last_task(db) if group.changes else self._last
-                if group.claims:
-                    self._claim(group.claims, last)
+                if group.intents:
+                    self._record(group.intents, last)
                     last = last_task(db)
                 # The lock must never be ahead of the ledger, nor behind what was sent.
                 if last < self._last:
@@ -204,32 +204,32 @@ class Store:
         self._check_identity()
         return results
 
-    def _claim(self, claims: Sequence[Claim], last: int) -> None:
+    def _record(self, intents: Sequence[Intent], last: int) -> None:
         """Record new requests, and look up the others; nearly always, all are new."""
         db, now = self._db, timestamp()
         self._turn += 1
-        _count(db, [claim for claim in claims if not claim.counted], self._turn)
+        _count(db, [each for each in intents if not each.counted], self._turn)
         rows = []
-        for number, claim in enumerate(claims, last + 1):
-            if claim.repeated or not claim.recorded:
+        for number, intent in enumerate(intents, last + 1):
+            if intent.repeated or not intent.record:
                 continue
-            if claim.generated:
+            if intent.generated:
                 # Ascending IDs with a common prefix keep index writes local: random ones take
                 # three times as long to record. The digest prevents a ledger that has lost
                 # its last tasks from reusing an ID for another request.
-                claim.out_task_id = f"{self._salt}-{number:08d}-{claim.content.hex()[:16]}"
-            rows.append(_row(claim, number, now))
-        if _insert(db, rows) == len(claims):
+                intent.out_task_id = f"{self._salt}-{number:08d}-{intent.content.hex()[:16]}"
+            rows.append(_row(intent, number, now))
+        if _insert(db, rows) == len(intents):
             return
         new: set[int] = set()
-        for claim in claims:
-            if claim.repeated:
+        for intent in intents:
+            if intent.repeated:
                 continue
-            number, entry = _find(db, claim)
-            if claim.recorded and number > last and number not in new:
+            number, entry = _find(db, intent)
+            if intent.record and number > last and number not in new:
                 new.add(number)
             else:
-                claim.entry = entry
+                intent.entry = entry
 
     def _check_identity(self) -> None:
         """Check that the next run will find what was written, and that no second run can write.
@@ -372,7 +372,7 @@ def _key(batch: int, key: bytes) -> bytes:
     return batch.to_bytes(4, "big") + key
 
 
-def _count(db: sqlite3.Connection, claims: Sequence[Claim], turn: int) -> None:
+def _count(db: sqlite3.Connection, intents: Sequence[Intent], turn: int) -> None:
     """Number the occurrences of each content, and find the IDs that come again.
 
     Nearly always nothing has come before. So everything is counted as if that were true, and
@@ -380,11 +380,11 @@ def _count(db: sqlite3.Connection, claims: Sequence[Claim], turn: int) -> None:
 
     Args:
         db: The open ledger.
-        claims: Those to count.
-        turn: A number that grows with each call: tells what was recorded by this one.
+        intents: Those to count.
+        turn: A number that grows with each call, to tell its rows from earlier ones.
     """
     first: dict[bytes, int] = {}
-    _number(claims, first)
+    _number(intents, first)
     if _remember(db, first, turn, "IGNORE") == len(first):
         return
     known: dict[bytes, int] = {}
@@ -396,23 +396,23 @@ def _count(db: sqlite3.Connection, claims: Sequence[Claim], turn: int) -> None:
         )
         known.update(found)
     seen = {**dict.fromkeys(first, 0), **known}
-    _number(claims, seen)
+    _number(intents, seen)
     changed = {key: n for key, n in seen.items() if key in known or n != first[key]}
     _remember(db, changed, turn, "REPLACE")
 
 
-def _number(claims: Sequence[Claim], seen: dict[bytes, int]) -> None:
-    """Number *claims*, given how often each key was seen, and count them there."""
-    for claim in claims:
-        prefix = claim.batch.to_bytes(4, "big")
-        if claim.unique:
-            key = prefix + claim.out_task_id.encode()
-            claim.repeated = seen.get(key, 0) > 0
+def _number(intents: Sequence[Intent], seen: dict[bytes, int]) -> None:
+    """Number *intents*, given how often each key was seen, and count them there."""
+    for intent in intents:
+        prefix = intent.batch.to_bytes(4, "big")
+        if intent.unique:
+            key = prefix + intent.out_task_id.encode()
+            intent.repeated = seen.get(key, 0) > 0
             seen[key] = 1
-        if claim.generated and not claim.repeated:
-            key = prefix + b"\0" + claim.content  # no ID begins like this
-            claim.occurrence = seen[key] = seen.get(key, 0) + 1
-        claim.counted = True
+        if intent.generated and not intent.repeated:
+            key = prefix + b"\0" + intent.content  # no ID begins like this
+            intent.occurrence = seen[key] = seen.get(key, 0) + 1
+        intent.counted = True
 
 
 def _remember(db: sqlite3.Connection, seen: dict[bytes, int], turn: int, conflict: str) -> int:
@@ -423,15 +423,15 @@ def _remember(db: sqlite3.Connection, seen: dict[bytes, int], turn: int, conflic
     return db.total_changes - before
 
 
-def _row(claim: Claim, number: int, now: str) -> Row:
+def _row(intent: Intent, number: int, now: str) -> Row:
     return (
         number,
-        claim.out_task_id,
-        claim.content,
-        claim.occurrence,
+        intent.out_task_id,
+        intent.content,
+        intent.occurrence,
         LedgerState.INTENDED.value,
-        claim.model,
-        claim.request,
+        intent.model,
+        intent.request,
         now,
         now,
     )
@@ -445,12 +445,12 @@ def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     return db.total_changes - before
 
 
-def _find(db: sqlite3.Connection, claim: Claim) -> tuple[int, Entry | None]:
-    """Return the number of a claim's row, or 0, and its last attempt."""
-    if claim.occurrence is None:
-        found = _follow(db, "out_task_id = ?", (claim.out_task_id,))
+def _find(db: sqlite3.Connection, intent: Intent) -> tuple[int, Entry | None]:
+    """Return the number of an intent's row, or 0, and its last attempt."""
+    if intent.occurrence is None:
+        found = _follow(db, "out_task_id = ?", (intent.out_task_id,))
     else:
-        found = _follow(db, "content = ? AND occurrence = ?", (claim.content, claim.occurrence))
+        found = _follow(db, "content = ? AND occurrence = ?", (intent.content, intent.occurrence))
     return found or (0, None)
 
 
