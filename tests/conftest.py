@@ -10,7 +10,6 @@ import logging
 import pickle
 import signal
 import ssl
-import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from aireiter_async import AireiterError, AsyncClient, Balance, PollPolicy, RetryPolicy, Task
 from aireiter_async._transport import _leases
@@ -126,11 +126,11 @@ class Watchdog:
     def __init__(self) -> None:
         self._armed = (0.0, 0.0)
 
-    def watch(self, longest: float) -> None:
+    def watch(self, longest: float, stderr: int) -> None:
         now = time.monotonic()
         seconds, since = self._armed
         if seconds != longest or now - since > longest / 10:
-            faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__ or 2)
+            faulthandler.dump_traceback_later(longest, exit=True, file=stderr)
             self._armed = longest, now
 
 
@@ -140,7 +140,8 @@ WATCHDOG = pytest.StashKey[Watchdog]()
 @pytest.fixture(autouse=True)
 def _calm(request: pytest.FixtureRequest) -> None:
     soak = request.node.get_closest_marker("soak")
-    request.config.stash[WATCHDOG].watch(10 * LONGEST if soak else LONGEST)
+    stash = request.config.stash
+    stash[WATCHDOG].watch(10 * LONGEST if soak else LONGEST, stash[fault_handler_stderr_fd_key])
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("no_task_left")
 
