@@ -74,6 +74,19 @@ async def take(products: Products) -> AsyncIterator[dict[str, Any]]:
         yield product
 
 
+async def end(crawler: ParselCrawler, crawling: "asyncio.Task[None]", products: Products) -> None:
+    """End a crawl early: handlers wait for room, and Crawlee waits for them."""
+
+    async def make_room() -> None:
+        while True:
+            await products.get()
+
+    crawler.stop()
+    making = asyncio.create_task(make_room())
+    await asyncio.wait([crawling])
+    making.cancel()
+
+
 async def generate(
     url: str, options: argparse.Namespace, ledger: Path, out: TextIO
 ) -> tuple[int, int]:
@@ -81,12 +94,8 @@ async def generate(
     found = failed = 0
     products: Products = asyncio.Queue(maxsize=8)
     crawler = make_crawler(products)
-    async with (
-        AsyncClient(timeout=options.timeout) as client,
-        Ledger(ledger) as record,
-        asyncio.TaskGroup() as group,
-    ):
-        group.create_task(crawl(crawler, url, products))
+    async with AsyncClient(timeout=options.timeout) as client, Ledger(ledger) as record:
+        crawling = asyncio.create_task(crawl(crawler, url, products))
         batch = client.run_many(
             take(products),
             request=make_request,
@@ -94,18 +103,19 @@ async def generate(
             window=options.max_items,
             download_to=options.pictures,
         )
-        async with batch:
-            async for outcome in batch:
-                pictures = [str(path) for path in outcome.paths] if outcome.ok else []
-                error = None if outcome.ok else str(outcome.error)
-                row = {**outcome.item, "pictures": pictures, "error": error}
-                out.write(f"{json.dumps(row)}\n")
-                found, failed = found + 1, failed + (not outcome.ok)
-        if batch.stopped is not None:  # the account has a problem
-            print(f"the crawl ends: {batch.stopped}", file=sys.stderr)
-            crawler.stop()
-            async for _ in take(products):  # handlers may be waiting for room
-                found, failed = found + 1, failed + 1
+        try:
+            async with batch:
+                async for outcome in batch:
+                    pictures = [str(path) for path in outcome.paths] if outcome.ok else []
+                    error = None if outcome.ok else str(outcome.error)
+                    row = {**outcome.item, "pictures": pictures, "error": error}
+                    out.write(f"{json.dumps(row)}\n")
+                    found, failed = found + 1, failed + (not outcome.ok)
+        finally:
+            await end(crawler, crawling, products)
+        if batch.stopped is not None:  # by a problem with the account
+            print(f"the crawl ended: {batch.stopped}", file=sys.stderr)
+        await crawling
     return found, failed
 
 

@@ -13,6 +13,7 @@ for those that it had not paid for. Keep ``claims.db`` for that.
 
 import argparse
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -27,6 +28,8 @@ from scrapy.http import Response, TextResponse
 
 from aireiter_async import AsyncClient, RetryPolicy, SQLiteStore, stable_id
 from aireiter_async.errors import AireiterError, AuthenticationError, InsufficientCreditsError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class PicturePipeline:
@@ -44,6 +47,7 @@ class PicturePipeline:
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
         self.in_progress = 0
+        self.stopping: asyncio.Future[None] | None = None
         self.max_items = crawler.settings.getint("AIREITER_MAX_ITEMS", 100)
 
     @classmethod
@@ -77,8 +81,9 @@ class PicturePipeline:
         except AireiterError as error:
             fields["pictures"], fields["error"] = [], str(error)
             self.crawler.stats.inc_value("aireiter/failed")
-            if isinstance(error, AuthenticationError | InsufficientCreditsError):
-                self._stop_crawl(str(error))
+            problem = isinstance(error, AuthenticationError | InsufficientCreditsError)
+            if problem and self.stopping is None:  # of the account: it concerns all items
+                self.stopping = asyncio.ensure_future(self._stop_crawl(str(error)))
         finally:
             self._pause_crawl(-1)
         return item
@@ -97,19 +102,23 @@ class PicturePipeline:
     def _pause_crawl(self, change: int) -> None:
         """Request no further pages while there are enough items: a page is faster than a task."""
         self.in_progress += change
-        engine = self.crawler.engine
-        assert engine is not None  # noqa: S101 - it runs the pipeline
         if self.in_progress >= self.max_items:
-            engine.pause()
-        else:
-            engine.unpause()
+            self.engine.pause()
+        elif self.stopping is None:
+            self.engine.unpause()
 
-    def _stop_crawl(self, reason: str) -> None:
-        """End the crawl: a problem with the account concerns all items."""
-        self.crawler.spider.logger.error("the crawl ends: %s", reason)
-        engine = self.crawler.engine
-        assert engine is not None  # noqa: S101 - it runs the pipeline
-        self.closing = asyncio.ensure_future(engine.close_spider_async(reason="aireiter"))
+    async def _stop_crawl(self, reason: str) -> None:
+        """End the crawl after the items in progress, for which Scrapy does not always wait."""
+        _LOGGER.error("the crawl ends: %s", reason)
+        self.engine.pause()
+        while not self.engine.scraper.slot.is_idle():  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.1)
+        await self.engine.close_spider_async(reason="aireiter")
+
+    @property
+    def engine(self) -> Any:
+        """Scrapy's engine."""
+        return self.crawler.engine
 
 
 class ShopSpider(Spider):
