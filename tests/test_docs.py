@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from PIL import Image
 
 import aireiter_async
 from aireiter_async import AsyncClient, SubmitRequest, models
@@ -31,6 +32,7 @@ async def client(
     service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[AsyncClient]:
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48), "teal").save("photo.jpg")  # pages send it
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
     logger = logging.getLogger("aireiter_async")
