@@ -15,7 +15,7 @@ def check_number(name: str, value: object, *, above: float | None = None) -> flo
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     allowed = "at least 0" if above is None else f"more than {above:g}"
-    enough = value >= 0 if above is None else value > above  # which NaN never is
+    enough = value >= 0 if above is None else value > above  # False for NaN
     if not enough or value > sys.float_info.max:
         raise ValueError(f"{name} must be a finite number, {allowed}, got {reprlib.repr(value)}")
     return value

@@ -75,6 +75,7 @@ _TAKEN: Final = (
     r"|重复|已存在|已经存在|已使用|已被|占用"
 )
 _MAX_DIGITS: Final = 9
+_NUMBERS: Final = frozenset({int, float, str})
 _MAX_TEXT: Final = 10_000  # characters of a message: an error is shown, logged and pickled
 _MESSAGES: Final = ("message", "detail", "msg", "error_message", "error_msg", "title", "reason")
 _TITLE: Final = r"(?is)<(title|h1)\b[^>]*>(.*?)</\1"
@@ -244,7 +245,7 @@ def _not_an_envelope(reply: Reply) -> AireiterError:
     if status in _REDIRECTS:
         where = reply.headers.get("Location", "nowhere")
         return protocol_error(f"the response redirects to {where!r}", reply, "set base_url to it")
-    what = "the response is HTML" if page else "the response is not a JSON object"
+    message = "the response is HTML" if page else "the response is not a JSON object"
     if status in _SERVER_ERRORS:
         cause, advice = "the service or the CDN in front of it is failing", "try again later"
     elif status == _FORBIDDEN:
@@ -253,13 +254,13 @@ def _not_an_envelope(reply: Reply) -> AireiterError:
     elif page or status in _REJECTIONS:
         cause, advice = "base_url is probably wrong", _CHECK_BASE_URL
     else:
-        return protocol_error(what, reply)
-    return protocol_error(f"{what}: {cause}", reply, advice)
+        return protocol_error(message, reply)
+    return protocol_error(f"{message}: {cause}", reply, advice)
 
 
-def protocol_error(what: str, reply: Reply, advice: str = "") -> ProtocolError:
+def protocol_error(message: str, reply: Reply, advice: str = "") -> ProtocolError:
     retry_after = _retry_after(reply)
-    return ProtocolError(what, reply.status, _excerpt(reply), retry_after, advice=advice)
+    return ProtocolError(message, reply.status, _excerpt(reply), retry_after, advice=advice)
 
 
 def _excerpt(reply: Reply) -> str:
@@ -274,11 +275,8 @@ def read_text(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
-_NUMBERS: Final = frozenset({int, float, str})
-
-
 def read_number(value: Any) -> float | None:
-    if type(value) not in _NUMBERS:  # which True is not
+    if type(value) not in _NUMBERS:  # unlike isinstance, this excludes bool
         return None
     try:
         number = float(value)

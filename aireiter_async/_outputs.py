@@ -15,7 +15,7 @@ from aireiter_async import models
 from aireiter_async._tasks import Output, OutputKind
 
 _KINDS: Final[Mapping[str, OutputKind]] = {"video": "video", "audio": "audio", "file": "file"}
-_PLACES: Final = (*_KINDS, "url")
+_FIELDS: Final = (*_KINDS, "url")
 _SUFFIXES: Final[Mapping[str, OutputKind]] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".svg"), "image"),
     **dict.fromkeys((".mp4", ".mov", ".webm", ".m4v"), "video"),
@@ -29,7 +29,6 @@ _MEDIA: Final[Mapping[str, OutputKind]] = {
     "data:text": "text",
 }
 _MAX_URL: Final = 65_536  # characters: urllib caches the URLs that it parses
-
 
 # Where adapters and relays put results beside or instead of ``output``, and the field of an item
 # that such a URL belongs in.
@@ -59,13 +58,13 @@ def find_outputs(
     if outputs:
         return outputs
     cover = next((data[name] for name in _COVERS if _text(data.get(name))), None)
-    for name, place in _ELSEWHERE.items():
+    for name, field in _ELSEWHERE.items():
         values = data.get(name)
         if not values:
             continue
         if not isinstance(values, Mapping):
             values = [
-                {place: value} | ({"url": cover} if place != "url" else {})
+                {field: value} | ({"url": cover} if field != "url" else {})
                 if isinstance(value, str)
                 else value
                 for value in (values if isinstance(values, list) else [values])
@@ -96,10 +95,10 @@ def read_outputs(
     items = output if isinstance(output, list) else [output]
     items = [each for item in items for each in _split(item)]
     known = models.MODELS.get(model) if model else None
-    place = known.OUTPUT if known else None
+    field = known.OUTPUT if known else None
     medium = known.MEDIUM if known else None
     outputs = (
-        Output(**_read_output(item, place, medium), out_task_id=out_task_id, number=number)
+        Output(**_read_output(item, field, medium), out_task_id=out_task_id, number=number)
         for number, item in enumerate(items, 1)
     )
     return tuple(output for output in outputs if output.url or output.text)
@@ -108,27 +107,27 @@ def read_outputs(
 def _split(item: Any) -> list[Any]:
     """Split an item with a list of URLs into one item per URL."""
     if isinstance(item, Mapping):
-        place = next((place for place in _PLACES if item.get(place)), None)
-        if place is not None and isinstance(item[place], list):
-            return [{**item, place: value} for value in item[place]]
+        field = next((field for field in _FIELDS if item.get(field)), None)
+        if field is not None and isinstance(item[field], list):
+            return [{**item, field: value} for value in item[field]]
     return [item]
 
 
-def _read_output(item: Any, place: str | None, medium: OutputKind | None) -> dict[str, Any]:
+def _read_output(item: Any, field: str | None, medium: OutputKind | None) -> dict[str, Any]:
     if isinstance(item, str):
         return {"url": item.strip() and item, "kind": _kind_of_url(item, medium), "raw": item}
     if not isinstance(item, Mapping):
         return {}
-    found = next((key for key in (place, *_KINDS) if key and _text(item.get(key))), None)
+    found = next((key for key in (field, *_KINDS) if key and _text(item.get(key))), None)
     media, cover = _text(item.get("url")), None
     title, text = _text(item.get("title")), _text(item.get("text"))
     kind: OutputKind
     if found is not None and found in _KINDS:
         media, cover = item[found], media
         kind = _KINDS[found]
-    elif media is not None and place != "text":
+    elif media is not None and field != "text":
         kind = _kind_of_url(media, medium)
-        if kind == "image" and place in _KINDS:  # only the cover of a song or a video
+        if kind == "image" and field in _KINDS:  # only the cover of a song or a video
             media, cover = None, media
     else:
         media, cover = None, media

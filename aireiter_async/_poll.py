@@ -15,15 +15,16 @@ from aireiter_async._arguments import at_least_one, not_negative, not_negative_o
 _GUESSES: Final[Mapping[str, float]] = {"image": 2.0, "video": 8.0, "audio": 3.0, "text": 1.0}
 _GUESS: Final = 2.0
 _GUESS_GROWTH: Final = 2.0
+# Of the learned duration: the time to the first poll, and the first step.
 _LEARNED_SHARE: Final = 0.85
-# With webhooks, the first poll comes when the callback is late, and further ones are rare.
-_OVERDUE_SHARE: Final = 1.5
-_SPARSER: Final = 4.0
 _STEP_SHARE: Final = 0.08
-_SHORTEST_STEP: Final = 0.25
-_WEIGHT: Final = 0.2
+_SHORTEST_STEP: Final = 0.25  # seconds
+# With webhooks, the first poll comes when the callback is late, and further ones are rare.
+_OVERDUE_SHARE: Final = 1.5  # of the learned duration
+_SPARSER: Final = 4.0  # factor of all other times
+_WEIGHT: Final = 0.2  # of a new duration in the moving average
 _MAX_MODELS: Final = 1000
-_PUBLISHING: Final = 6.0
+_PUBLISHING: Final = 6.0  # times `PollPolicy.grace`
 
 
 @frozen
@@ -116,7 +117,7 @@ class PollPolicy:
 
 
 class Webhooks(Protocol):
-    """Announces callbacks: what `webhooks=` takes. `webhooks.Receiver` is one."""
+    """Announces callbacks; `webhooks.Receiver` implements it."""
 
     def expect(self, out_task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call *wake*, in the running event loop, when a callback about a task arrives.

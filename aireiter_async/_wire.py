@@ -32,11 +32,39 @@ QUERY_PATH: Final = "/api/openapi/query"
 BALANCE_PATH: Final = "/api/openapi/balance"
 
 _OK: Final = 200
-_NAMED: Final = re.compile(rb'"out_task_id"\s*:\s*"([\w-]{1,64})"')
+_IDS: Final = re.compile(rb'"out_task_id"\s*:\s*"([\w-]{1,64})"')
 OTHER_TASK: Final = "the response is about another task"
 
-encode_submit: Final = SubmitRequest.encode
-encode_content: Final = SubmitRequest.encode_content
+_STATUSES: Final[Mapping[str, TaskStatus]] = {
+    **{status.value: status for status in TaskStatus if status is not TaskStatus.UNKNOWN},
+    "submitted": TaskStatus.PENDING,
+}
+# Words of other services and of relays, matched case-insensitively.
+_SYNONYMS: Final[Mapping[str, TaskStatus]] = {
+    **_STATUSES,
+    **dict.fromkeys(
+        ("complete", "success", "succeed", "succeeded", "successful", "done", "finished"),
+        TaskStatus.COMPLETED,
+    ),
+    **dict.fromkeys(
+        (
+            *("fail", "failure", "error", "errored", "rejected", "aborted", "terminated"),
+            *("cancel", "canceled", "cancelled", "expired", "timeout", "timed_out", "timedout"),
+        ),
+        TaskStatus.FAILED,
+    ),
+}
+_ENDS: Final = (TaskStatus.COMPLETED, TaskStatus.FAILED)
+_STATUS_TYPES: Final = frozenset({str, int, float})
+_REASONS: Final = ("error_message", "fail_reason", "failure_reason", "reason", "message")
+_SALVAGED: Final = (
+    *("statusCode", "out_task_id", "status", "created_at", "completed_at", "credits_used"),
+    *("output", "error", "video", "cover", "images"),
+)
+_MESSAGES: Final = ("message", "detail", "msg", "error_message", "reason")
+# Times at the limits of the calendar are placeholders, and break conversion between time zones.
+_FIRST_YEAR: Final = 1971
+_LAST_YEAR: Final = 9998
 
 
 def encode_query(out_task_id: str) -> bytes:
@@ -49,7 +77,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
 
     Args:
         reply: The response.
-        request: What was submitted.
+        request: The submitted request.
 
     Returns:
         The accepted task.
@@ -122,7 +150,7 @@ def _read_state(
 
 
 def _names_another(data: dict[str, Any], out_task_id: str) -> bool:
-    """Return whether *data* has the ID of another task; what cannot be an ID hides no task."""
+    """Return whether *data* has the ID of another task; a malformed ID does not count."""
     given = data.get("out_task_id")
     return type(given) in (str, int) and str(given) != out_task_id and is_id(str(given))
 
@@ -141,7 +169,7 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
         if isinstance(data, str):
             data = decode_leniently(data.encode(), {})
         candidates += [(payload, data), (payload, payload)]
-    if "status" in found and set(_NAMED.findall(reply.body)) <= {out_task_id.encode()}:
+    if "status" in found and set(_IDS.findall(reply.body)) <= {out_task_id.encode()}:
         candidates.append(({"statusCode": _OK, "data": found}, found))
     for whole, data in candidates if read_code(code) in (_OK, None) else ():
         try:
@@ -203,7 +231,7 @@ def platform_id(task: Task) -> str | None:
 def _read_task(
     payload: dict[str, Any], data: dict[str, Any], out_task_id: str, model: str | None
 ) -> Task:
-    """Read what is readable: a missing or malformed field never loses a paid task."""
+    """Read each field leniently: a missing or malformed one never loses a paid task."""
     # Absent fields are skipped: most responses are to submits or about running tasks.
     get = data.get
     word, given, ended_at = get("status"), get("error"), get("completed_at")
@@ -235,34 +263,6 @@ def _read_task(
     )
 
 
-_STATUSES: Final[Mapping[str, TaskStatus]] = {
-    **{status.value: status for status in TaskStatus if status is not TaskStatus.UNKNOWN},
-    "submitted": TaskStatus.PENDING,
-}
-# Words of other services and of relays, matched case-insensitively.
-_SYNONYMS: Final[Mapping[str, TaskStatus]] = {
-    **_STATUSES,
-    **dict.fromkeys(
-        ("complete", "success", "succeed", "succeeded", "successful", "done", "finished"),
-        TaskStatus.COMPLETED,
-    ),
-    **dict.fromkeys(
-        (
-            *("fail", "failure", "error", "errored", "rejected", "aborted", "terminated"),
-            *("cancel", "canceled", "cancelled", "expired", "timeout", "timed_out", "timedout"),
-        ),
-        TaskStatus.FAILED,
-    ),
-}
-_ENDS: Final = (TaskStatus.COMPLETED, TaskStatus.FAILED)
-_STATUS_TYPES: Final = frozenset({str, int, float})
-_REASONS: Final = ("error_message", "fail_reason", "failure_reason", "reason", "message")
-_SALVAGED: Final = (
-    *("statusCode", "out_task_id", "status", "created_at", "completed_at", "credits_used"),
-    *("output", "error", "video", "cover", "images"),
-)
-
-
 def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskStatus:
     """Return the status for an undocumented *word*, inferred from other fields if unknown."""
     status = _SYNONYMS.get(word.strip().casefold()) if isinstance(word, str) else None
@@ -273,11 +273,6 @@ def _infer_status(word: Any, error: ErrorDetail | None, *, ended: bool) -> TaskS
     if ended:
         return TaskStatus.COMPLETED
     return TaskStatus.PENDING if word is None else TaskStatus.UNKNOWN
-
-
-# Times at the limits of the calendar are placeholders, and break conversion between time zones.
-_FIRST_YEAR: Final = 1971
-_LAST_YEAR: Final = 9998
 
 
 def _read_time(value: Any) -> datetime | None:
@@ -295,6 +290,3 @@ def _read_error(value: Any) -> ErrorDetail:
         message = next((value[name] for name in _MESSAGES if value.get(name)), None)
         return ErrorDetail(read_text(value.get("code")), read_text(message))
     return ErrorDetail("", read_text(value))
-
-
-_MESSAGES: Final = ("message", "detail", "msg", "error_message", "reason")

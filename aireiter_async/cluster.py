@@ -152,9 +152,8 @@ class _Worker:
     _thread: threading.Thread = field(init=False)
     _task: "asyncio.Task[Any]" = field(init=False)
     _ended: bool = field(default=False, init=False)
-    # The rows waiting for each task, and the records of ended tasks.
-    _waiting: dict[str, list[Any]] = field(factory=dict, init=False)
-    _done: dict[str, dict[str, Any]] = field(factory=dict, init=False)
+    _waiting: dict[str, list[Any]] = field(factory=dict, init=False)  # rows, by their task's ID
+    _done: dict[str, dict[str, Any]] = field(factory=dict, init=False)  # the latest records, by ID
 
     def __attrs_post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="aireiter-cluster", daemon=True)
@@ -217,7 +216,7 @@ class _Worker:
             if hasattr(store, "__aenter__"):
                 store = await stack.enter_async_context(store)
             size = job.window or max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
-            source = await stack.enter_async_context(aclosing(self._unique()))
+            source = await stack.enter_async_context(aclosing(self._unique_items()))
             batch = _batch.run_many(
                 client,
                 source,
@@ -231,19 +230,19 @@ class _Worker:
             async with batch:
                 async for outcome in batch:
                     error = None if outcome.ok else outcome.error
-                    self._add(
+                    self._put_records(
                         outcome.item, outcome.task, outcome.paths if outcome.ok else (), error
                     )
             # Rows left over after a problem with the account.
-            async for row in self._rest():
+            async for row in self._incoming_rows():
                 self._records.put(_record(row, error=batch.stopped))
 
     def _request(self, item: _Item) -> Request:
         return self.job.request(item.row)
 
-    async def _unique(self) -> AsyncGenerator[_Item, None]:
+    async def _unique_items(self) -> AsyncGenerator[_Item, None]:
         """Yield the first of each group of equal rows."""
-        async for row in self._rest():
+        async for row in self._incoming_rows():
             try:
                 out_task_id = stable_id(self.job.namespace, row)
             except (TypeError, ValueError) as error:
@@ -257,7 +256,7 @@ class _Worker:
                 self._waiting[out_task_id] = [row]
                 yield _Item(out_task_id, row)
 
-    async def _rest(self) -> AsyncGenerator[Any, None]:
+    async def _incoming_rows(self) -> AsyncGenerator[Any, None]:
         while not self._ended:
             row = await self._rows.get()
             if row is _END:
@@ -265,10 +264,10 @@ class _Worker:
             else:
                 yield row
 
-    def _add(
+    def _put_records(
         self, item: _Item, task: Task | None, paths: tuple[Any, ...], error: Exception | None
     ) -> None:
-        """Emit the record of a task for each of the rows waiting for it."""
+        """Put the record of a task for each of the rows that wait for it."""
         record = _record(item.row, item.out_task_id, task, paths, error)
         for row in self._waiting.pop(item.out_task_id):
             self._records.put({**record, "row": row})

@@ -55,11 +55,11 @@ class ObstoreSink:
         path = f"{self.prefix}{name}"
         feed = _Feed(chunks)
         try:
-            await feed.give(put_async, path, self.store, {"Content-Type": content_type})
+            await feed.upload(put_async, path, self.store, {"Content-Type": content_type})
         except NotImplementedError:
-            if feed.began:
+            if feed.started:
                 raise
-            await feed.give(put_async, path, self.store, None)
+            await feed.upload(put_async, path, self.store, None)
         return path
 
 
@@ -70,9 +70,9 @@ class _Feed:
         self._chunks = chunks
         self._reader: asyncio.Task[Any] | None = None
         self._stopped = False
-        self.began = False
+        self.started = False
 
-    async def give(
+    async def upload(
         self, put: Callable[..., Awaitable[object]], path: str, store: Any, attributes: Any
     ) -> None:
         """Upload the chunks; if cancelled, wait until the upload is aborted."""
@@ -93,12 +93,12 @@ class _Feed:
         return self
 
     async def __anext__(self) -> bytes:
-        self.began = True
+        self.started = True
         self._reader = asyncio.current_task()
         try:
             if not self._stopped:
                 return await anext(self._chunks)
-        except asyncio.CancelledError:  # by `give`: only an error aborts the upload
+        except asyncio.CancelledError:  # by `upload`: only an error aborts the upload
             pass
         finally:
             self._reader = None

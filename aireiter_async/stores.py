@@ -229,22 +229,22 @@ class SQLiteStore:
         """
 
         def job(db: sqlite3.Connection) -> None:
-            mine = (out_task_id, owner)
+            held = (out_task_id, owner)
             if accepted:
                 db.execute(
-                    "UPDATE claims SET accepted = 1 WHERE out_task_id = ? AND owner = ?", mine
+                    "UPDATE claims SET accepted = 1 WHERE out_task_id = ? AND owner = ?", held
                 )
                 return
             db.execute(
                 "DELETE FROM claims WHERE out_task_id = ? AND owner = ? "
                 "AND NOT accepted AND NOT taken_over",
-                mine,
+                held,
             )
             # After a takeover, the first owner's request may still have arrived.
             db.execute(
                 "UPDATE claims SET expires_at = 0 WHERE out_task_id = ? AND owner = ? "
                 "AND NOT accepted",
-                mine,
+                held,
             )
 
         await self._run(job)
@@ -374,7 +374,7 @@ SELECT out_task_id, fingerprint, owner, accepted,
 FROM aireiter_claims WHERE out_task_id = ANY($1::text[])
 """
 _ACCEPT: Final = "UPDATE aireiter_claims SET accepted = true WHERE out_task_id = $1 AND owner = $2"
-_FORGET: Final = """
+_RELEASE: Final = """
 WITH gone AS (
     DELETE FROM aireiter_claims
     WHERE out_task_id = $1 AND owner = $2 AND NOT accepted AND NOT taken_over
@@ -441,7 +441,7 @@ class PostgresStore:
         Raises:
             StoreError: The database cannot be used; the claim expires with its lease.
         """
-        await self._execute(_ACCEPT if accepted else _FORGET, out_task_id, owner)
+        await self._execute(_ACCEPT if accepted else _RELEASE, out_task_id, owner)
 
     async def _send(self) -> None:
         while self._queue:
@@ -484,7 +484,7 @@ class PostgresStore:
                 )
                 for row in await connection.fetch(_CLAIM, *map(list, columns)):
                     claim = Claim(held=True, taken_over=row["taken_over"])
-                    _settle(group.pop(row["out_task_id"]), claim)
+                    _set_result(group.pop(row["out_task_id"]), claim)
                 if not group:
                     return
                 # A claim released between the two statements is retried.
@@ -497,7 +497,7 @@ class PostgresStore:
                         accepted=row["accepted"],
                     )
                     if claim.accepted or not claim.same_request or claim.remaining > 0:
-                        _settle(group.pop(waiter.out_task_id), claim)
+                        _set_result(group.pop(waiter.out_task_id), claim)
 
     async def _execute(self, query: str, *args: Any) -> None:
         try:
@@ -507,7 +507,7 @@ class PostgresStore:
             raise _store_error(error) from error
 
 
-def _settle(waiter: _PendingClaim, claim: Claim) -> None:
+def _set_result(waiter: _PendingClaim, claim: Claim) -> None:
     if not waiter.result.done():
         waiter.result.set_result(claim)
 

@@ -9,7 +9,7 @@ from aireiter_async import SubmitRequest, models
 from aireiter_async._envelope import Reply
 from aireiter_async._throttle import Throttle
 from aireiter_async._transport._deadlines import Deadlines
-from aireiter_async._wire import encode_content, encode_submit, read_query, read_submit
+from aireiter_async._wire import read_query, read_submit
 from benchmarks.clients._run import MODEL, PARAMS
 from benchmarks.replies import REPLIES
 
@@ -42,8 +42,8 @@ def plain() -> dict[str, Callable[[], object]]:
     return {
         "make a SubmitRequest": lambda: SubmitRequest(MODEL, PARAMS),
         "make and check a models instance": lambda: models.Seedance15Pro(**PARAMS),
-        "assemble the body": lambda: encode_submit(request),
-        "encode the content, for the ledger": lambda: encode_content(request),
+        "assemble the body": request.encode,
+        "encode the content, for the ledger": request.encode_content,
         "read the response to a submit": lambda: read_submit(_ACCEPTED, request),
         "`json.loads` of it, for comparison": lambda: json.loads(text),
         "read a completed task": lambda: read_query(_COMPLETED, _ID, MODEL),

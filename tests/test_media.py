@@ -31,7 +31,7 @@ from aireiter_async._media import (
     safe_stem,
     stem_of_url,
 )
-from aireiter_async._media._encodings import decoder
+from aireiter_async._media._encodings import make_decoder
 from aireiter_async._media._files import create
 from aireiter_async._media._formats import describe_page, is_web_url
 from aireiter_async._threads import Threads
@@ -837,7 +837,7 @@ PACKED = {
 def test_a_packed_body_is_unpacked(encoding: str, size: int) -> None:
     """However it is cut, and it is complete with its last byte only."""
     packed = PACKED[encoding]
-    unpacking = decoder(encoding)
+    unpacking = make_decoder(encoding)
     assert unpacking is not None
     assert not unpacking.complete
     content = bytearray()
@@ -847,7 +847,7 @@ def test_a_packed_body_is_unpacked(encoding: str, size: int) -> None:
             content += unpacking.decode(b"")
     assert content == PLAIN
     assert unpacking.complete
-    short = decoder(encoding)
+    short = make_decoder(encoding)
     assert short is not None
     short.decode(packed.rstrip(b"\0")[:-1])
     assert not short.complete
@@ -855,7 +855,7 @@ def test_a_packed_body_is_unpacked(encoding: str, size: int) -> None:
 
 @pytest.mark.parametrize("encoding", PACKED)
 def test_a_damaged_body_is_a_value_error(encoding: str) -> None:
-    unpacking = decoder(encoding)
+    unpacking = make_decoder(encoding)
     assert unpacking is not None
     with pytest.raises(ValueError, match="the result is damaged"):
         unpacking.decode(b"\xff" * 100)
@@ -865,7 +865,7 @@ def test_brotli_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("brotli", "brotlicffi"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=r"compressed with brotli: install Brotli 1\.2"):
-        decoder("br")
+        make_decoder("br")
 
 
 def test_an_old_brotli_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -873,14 +873,14 @@ def test_an_old_brotli_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brotli, "Decompressor", object)
     monkeypatch.setitem(sys.modules, "brotlicffi", None)
     with pytest.raises(ValueError, match=r"install Brotli 1\.2"):
-        decoder("br")
+        make_decoder("br")
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
 def test_a_bomb_is_unpacked_in_pieces(encoding: str) -> None:
     bomb = bytes(100_000_000)
     packed = brotli.compress(bomb, quality=1) if encoding == "br" else gzip.compress(bomb, 1)
-    unpacking = decoder(encoding)
+    unpacking = make_decoder(encoding)
     assert unpacking is not None
     size = len(unpacking.decode(packed[:1024]))
     assert 0 < size < 2_000_000
@@ -896,13 +896,13 @@ def test_a_bomb_is_unpacked_in_pieces(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity"])
 def test_a_body_that_is_not_packed(encoding: str) -> None:
-    assert decoder(encoding) is None
+    assert make_decoder(encoding) is None
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "x" * 100])
 def test_an_unknown_encoding_is_named(encoding: str) -> None:
     with pytest.raises(ValueError, match=f"encoded with '{encoding[:40]}'"):
-        decoder(encoding)
+        make_decoder(encoding)
 
 
 @pytest.mark.parametrize(

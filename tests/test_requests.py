@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aireiter_async import SubmitRequest, _wire, models
+from aireiter_async import SubmitRequest, models
 from aireiter_async._encoding import LARGE
 from aireiter_async._requests import as_request, check_id
 from aireiter_async.models import InvalidParamsError
@@ -43,7 +43,7 @@ class Colour(enum.StrEnum):
 
 
 def sent(request: SubmitRequest) -> Any:
-    return json.loads(_wire.encode_submit(request))
+    return json.loads(request.encode())
 
 
 # IDs -----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_request_keeps_what_it_was_given(*, large: bool) -> None:
     seen["o"]["seed"] = 3
     assert request.params == request.metadata == given
     assert sent(request)["params"] == sent(request)["metadata"] == given
-    assert json.loads(_wire.encode_content(request))["params"] == given
+    assert json.loads(request.encode_content())["params"] == given
     assert request.large is large
 
 
@@ -247,7 +247,7 @@ def test_requests_are_values(value: SubmitRequest) -> None:
         value.with_id(ID),
     )
     assert {value, *twins} == {value}
-    assert {_wire.encode_submit(each) for each in twins} == {_wire.encode_submit(value)}
+    assert {each.encode() for each in twins} == {value.encode()}
     others = (
         attrs.evolve(value, params={}) if value.model == "m" else value.with_id("other"),
         attrs.evolve(value, metadata={"b": 1}),
@@ -263,7 +263,7 @@ def test_the_order_of_keys_makes_no_difference() -> None:
     first = SubmitRequest("m", {"a": 1, "b": {"d": 1, "c": 2}}, ID)
     second = SubmitRequest("m", {"b": {"c": 2, "d": 1}, "a": 1}, ID)
     assert first == second
-    assert _wire.encode_submit(first) == _wire.encode_submit(second)
+    assert first.encode() == second.encode()
 
 
 def test_a_repr_shows_what_was_given_and_no_picture() -> None:
@@ -302,7 +302,7 @@ def test_the_documented_request_leaves_as_documented() -> None:
         "resolution": "720p",
     }
     model = models.Seedance15Pro(**params)  # type: ignore[arg-type]
-    body = _wire.encode_submit(SubmitRequest("seedance_1_5_pro", model, "my_task_123456"))
+    body = SubmitRequest("seedance_1_5_pro", model, "my_task_123456").encode()
     expected = {"model": "seedance_1_5_pro", "params": params, "out_task_id": "my_task_123456"}
     assert json.loads(body) == expected
     assert b": " not in body
@@ -314,7 +314,7 @@ def test_the_bytes_of_a_request_are_always_the_same() -> None:
         '{"model":"m\xe9","out_task_id":"kitten-1",'
         '"params":{"a":[1.5,null,true],"b":"猫","c":{"z":1}}}'
     )
-    assert [_wire.encode_submit(request) for _ in range(3)] == [expected.encode()] * 3
+    assert [request.encode() for _ in range(3)] == [expected.encode()] * 3
 
 
 @pytest.mark.parametrize("callback_url", [None, "https://example.com/done", "http://localhost:1"])
@@ -337,7 +337,7 @@ def test_the_content_is_canonical_and_holds_no_secret() -> None:
         "m", {"b": {"c": 2, "d": 1}, "a": 1}, ID, "https://h/secret", {"x": "\xe9"}
     )
     expected = '{"metadata":{"x":"\xe9"},"model":"m","params":{"a":1,"b":{"c":2,"d":1}}}'
-    assert _wire.encode_content(first) == _wire.encode_content(second) == expected
+    assert first.encode_content() == second.encode_content() == expected
 
 
 @pytest.mark.parametrize("size", [8, LARGE])
@@ -349,7 +349,7 @@ def test_the_content_has_digests_in_place_of_media(size: int) -> None:
             f"data:text/plain;charset=utf-8;x,{letter}",
         ]
         params = {"prompt": "data: a chart, in blue", "n": 1, "o": {"images": pictures}}
-        return _wire.encode_content(SubmitRequest("m", params, metadata={"x": pictures}))
+        return SubmitRequest("m", params, metadata={"x": pictures}).encode_content()
 
     assert content("A") == content("A") != content("B")
     params = json.loads(content("A"))["params"]

@@ -5,14 +5,14 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-_PIECE: Final = 65_536  # bytes that are unpacked at once
+_PIECE: Final = 65_536  # maximum bytes that one call decodes to
 
 
 class Decoder(Protocol):
     """Decodes a body incrementally."""
 
     pending: bool
-    """Whether there may be more content of the same data: decode nothing to get it."""
+    """Whether the same data may yield more content: decode ``b""`` to get it."""
 
     def decode(self, data: bytes) -> bytes:
         """Return *data* decoded.
@@ -31,7 +31,7 @@ class Decoder(Protocol):
 class _Zlib:
     """Gzip of any number of members (RFC 1952), or deflate with or without its zlib header."""
 
-    pending = False  # it expands a thousandfold at most
+    pending = False  # not bounded: zlib expands a thousandfold at most
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -72,7 +72,7 @@ class _Brotli:
 
     def decode(self, data: bytes) -> bytes:
         try:
-            # A hundred bytes may be gigabytes.
+            # A hundred bytes may expand to gigabytes.
             content: bytes = self._decompressor.process(data, output_buffer_limit=_PIECE)
         except self._module.error as error:
             raise ValueError(f"the result is damaged: {error}") from error
@@ -103,7 +103,7 @@ _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
 }
 
 
-def decoder(content_encoding: str) -> Decoder | None:
+def make_decoder(content_encoding: str) -> Decoder | None:
     """Return a decoder for a body, or None if it is not encoded.
 
     Raises:

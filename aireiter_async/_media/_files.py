@@ -59,7 +59,7 @@ class Files:
     """Saves results in directories, for a client and its views.
 
     Args:
-        threads: Runs what blocks.
+        threads: Runs the blocking calls.
         link: Creates a hard link; fails if the name is taken.
         remembered: The maximum number of files whose results are remembered.
     """
@@ -136,16 +136,16 @@ class Files:
         partial.sync()
         target = next(names)
         with self._lock:
-            while not self._take(partial.path, target, owner, replace=replace):
+            while not self._move(partial.path, target, owner, replace=replace):
                 target, replace = next(names), False
             self.adopt(target, owner)
         partial.finished = True
         _sync_folder(target.parent)
         return target
 
-    def _take(self, partial: Path, target: Path, owner: Hashable, *, replace: bool) -> bool:
+    def _move(self, partial: Path, target: Path, owner: Hashable, *, replace: bool) -> bool:
         """Move a complete file to its name, unless another result owns that."""
-        if self._claim(partial, target):
+        if self._move_if_free(partial, target):
             return True
         known = self._owners.find(_key(target))
         own = replace or _same_content(partial, target) if known is None else known == owner
@@ -154,8 +154,8 @@ class Files:
         partial.replace(target)
         return True
 
-    def _claim(self, partial: Path, target: Path) -> bool:
-        """Move a complete file to a name that is free; return whether it was."""
+    def _move_if_free(self, partial: Path, target: Path) -> bool:
+        """Move a complete file to a name unless that is taken; return whether it was moved."""
         try:
             self._link(partial, target)
         except FileExistsError:

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from aireiter_async._envelope import Reply, protocol_error
-from aireiter_async._media._encodings import Decoder, decoder
+from aireiter_async._media._encodings import Decoder, make_decoder
 from aireiter_async._media._formats import HEAD, describe_page, file_type, is_web_url
 from aireiter_async._retry import Retry, Target
 from aireiter_async.errors import AireiterError, ProtocolError, TransportError
@@ -94,7 +94,7 @@ class Result:
         self._url = url
         self._stack = stack
         self._chunks: AsyncGenerator[bytes]
-        self._next = b""
+        self._unread = b""
         self._decoder: Decoder | None = None
         self._validator: str | None = None
         self._received = 0
@@ -110,7 +110,7 @@ class Result:
         headers = response.headers
         if response.status != HTTPStatus.OK:
             raise await self._rejection(response)
-        self._decoder = decoder(headers.get("Content-Encoding", ""))
+        self._decoder = make_decoder(headers.get("Content-Encoding", ""))
         if self._decoder is None:
             self._validator = _strong_validator(headers)
             length = headers.get("Content-Length", "")
@@ -122,8 +122,8 @@ class Result:
         label = headers.get("Content-Type", "")
         if page := describe_page(label, self._head, self._url, kind):
             wanted = "result" if kind == "file" else kind
-            what = f"the result's host sent {page} instead of the {wanted}"
-            raise protocol_error(what, _reply(response, self._head))
+            message = f"the result's host sent {page} instead of the {wanted}"
+            raise protocol_error(message, _reply(response, self._head))
         self.suffix, self.content_type = file_type(label, self._head, self._url)
 
     async def chunks(self) -> AsyncGenerator[bytes]:
@@ -147,10 +147,10 @@ class Result:
         """Return the next piece of the content, empty at its end."""
         while True:
             if self._decoder is not None and self._decoder.pending:
-                if content := self._unpack(self._decoder, b""):
+                if content := self._decode(self._decoder, b""):
                     return content
                 continue  # pragma: no cover - a decoder may keep what it was given
-            encoded, self._next = self._next, b""
+            encoded, self._unread = self._unread, b""
             try:
                 encoded = encoded or await anext(self._chunks, b"")
                 if not encoded and self._total is not None and self._received < self._total:
@@ -158,14 +158,14 @@ class Result:
             except TransportError as error:
                 await self._resume(error)
                 continue
-            if self._decoder is not None:  # little at a time: it may expand a thousandfold
-                encoded, self._next = encoded[:_DECODED_AT_ONCE], encoded[_DECODED_AT_ONCE:]
+            if self._decoder is not None:  # in small pieces, which may expand a thousandfold
+                encoded, self._unread = encoded[:_DECODED_AT_ONCE], encoded[_DECODED_AT_ONCE:]
             self._received += len(encoded)
             if self._decoder is None:
                 return encoded
             if not encoded and not self._decoder.complete:
                 raise TransportError("the compressed result ends early")
-            content = self._unpack(self._decoder, encoded)
+            content = self._decode(self._decoder, encoded)
             if content or not encoded:
                 return content
 
@@ -190,17 +190,17 @@ class Result:
             if response.status in _RETRIED or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise await self._rejection(response)
             partial = response.status == HTTPStatus.PARTIAL_CONTENT
-            if not partial or not self._fits(response.headers, validator):
+            if not partial or not self._continues(response.headers, validator):
                 return False
-            self._next = await anext(self._chunks, b"")
-            if not self._next:
+            self._unread = await anext(self._chunks, b"")
+            if not self._unread:
                 raise TransportError("the host sent nothing more")
         except AireiterError as error:
             await self._close(error)
             raise
         return True
 
-    def _fits(self, headers: Mapping[str, str], validator: str) -> bool:
+    def _continues(self, headers: Mapping[str, str], validator: str) -> bool:
         """Return whether a partial response continues what was received."""
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None or int(found[1]) != self._received:
@@ -234,9 +234,9 @@ class Result:
         )
 
     @staticmethod
-    def _unpack(packing: Decoder, data: bytes) -> bytes:
+    def _decode(decoder: Decoder, data: bytes) -> bytes:
         try:
-            return packing.decode(data)
+            return decoder.decode(data)
         except ValueError as error:
             raise TransportError(str(error)) from error
 

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from attrs import define, field
 
-MOST_TASKS: Final = 20_000  # a browser filters this many within 200 ms
+MOST_TASKS: Final = 20_000  # a browser filters these within 200 ms
 _MOST_BINS: Final = 60
+# Seconds per bin of the chart.
 _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 _LONGEST_TEXT: Final = 20_000  # characters of lyrics
 _KINDS: Final = {
@@ -87,24 +88,25 @@ def build_page(
     failures: deque[dict[str, Any]] = deque(maxlen=MOST_TASKS)
     attempts: dict[str, int] = {}
     for row in rows:
-        task, ended = _read(row, directory, thumbnail)
-        tried = attempts.pop(task["id"], 1)
-        task["attempts"] = tried
+        task, ended = _read_row(row, directory, thumbnail)
+        task["attempts"] = attempts.pop(task["id"], 1)
         if row.get("retried_as"):  # the task that replaces it has its own row
-            attempts[row["retried_as"]] = tried + 1
+            attempts[row["retried_as"]] = task["attempts"] + 1
             continue
         totals.count(task, ended)
+        # Failures are kept when newer tasks push them out.
         if len(newest) == MOST_TASKS and newest[0]["status"] in _BAD:
             failures.append(newest[0])
         newest.append(task)
     tasks = [*failures, *newest]
+    width, chart = _bins(totals)
     data = {
         "title": title,
         "subtitle": _subtitle(totals),
         "ledger": ledger,
         "sums": _sums(totals),
-        "bin": (steps := _bins(totals))[0],
-        "chart": steps[1],
+        "bin": width,
+        "chart": chart,
         "retry": retry,
         "omitted": totals.tasks - len(tasks),
         "tasks": tasks,
@@ -138,7 +140,7 @@ def _element(template: str, tag: str) -> str:
     return template[start : template.index(f"</{tag}>", start)]
 
 
-def _read(
+def _read_row(
     row: Mapping[str, Any], directory: Path, thumbnail: Thumbnail | None
 ) -> tuple[dict[str, Any], float | None]:
     created, completed = _seconds(row.get("created_at")), _seconds(row.get("completed_at"))
@@ -258,7 +260,7 @@ def _bins(totals: _Totals) -> tuple[int, list[tuple[float, int, int, float]]]:
         found[3] += credits_used
     spent = 0.0
     chart: list[tuple[float, int, int, float]] = []
-    for moment, good, bad_ones, credits_used in bins:
+    for moment, succeeded, failed, credits_used in bins:
         spent += credits_used
-        chart.append((moment, int(good), int(bad_ones), spent))
+        chart.append((moment, int(succeeded), int(failed), spent))
     return width, chart

@@ -71,18 +71,18 @@ class Api:
         rate = options.max_rate
         self._bucket = _TokenBucket(rate, options.burst, options.clock) if rate else None
 
-    async def api(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle_api(self, request: web.BaseRequest) -> web.StreamResponse:
         """Reply on the API's host."""
         if request.path.startswith(_results.FOLDER):
-            return await self.results(request)
+            return await self.handle_result(request)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         try:
-            return await self._api(request)
+            return await self._route(request)
         finally:
             self.in_flight -= 1
 
-    async def results(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle_result(self, request: web.BaseRequest) -> web.StreamResponse:
         """Reply on the results' host, which must never see a key."""
         seen = await self._read(request)
         self.counts[_results.FOLDER.rstrip("/")] += 1
@@ -94,9 +94,9 @@ class Api:
             return send(_replies.page(403))
         if seen.method != "GET" or not seen.path.startswith(_results.FOLDER):
             return send(_replies.page(200))
-        return await self._reply(request, "result", seen)
+        return await self._respond(request, "result", seen)
 
-    async def _api(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         if (request.method, request.path) == ("GET", _CHARGES):  # for tests, not part of the API
             return send(_replies.json_reply(self._account.summary()))
         seen = await self._read(request)
@@ -111,8 +111,8 @@ class Api:
             self.posts[out_task_id] += 1
         if self._bucket and (wait := self._bucket.take()):
             self.rejections[429] += 1
-            return send(self._slow_down(wait))
-        return await self._reply(request, endpoint, seen)
+            return send(self._too_many(wait))
+        return await self._respond(request, endpoint, seen)
 
     async def _read(self, request: web.BaseRequest) -> RecordedRequest:
         # Not request.read(), which rejects bodies larger than a megabyte.
@@ -127,7 +127,7 @@ class Api:
             self.requests.append(seen)
         return seen
 
-    async def _reply(
+    async def _respond(
         self, request: web.BaseRequest, endpoint: Endpoint, seen: RecordedRequest
     ) -> web.StreamResponse:
         fault = self._plan.next(endpoint)
@@ -175,7 +175,7 @@ class Api:
             case _:
                 return self._account.balance()
 
-    def _slow_down(self, wait: float) -> Reply:
+    def _too_many(self, wait: float) -> Reply:
         form = self._options.retry_after
         # RFC 9110, 10.2.3: whole seconds; rounded up, so that obeying is never too early.
         seconds = float(math.ceil(wait)) if form else None

@@ -21,11 +21,11 @@ _Kind = Literal[
 
 _SECONDS: Any = and_(instance_of((int, float)), ge(0))
 
-# These let the service handle the request, and change only its reply.
+# The service handles the request; only its reply changes.
 _PASSING = frozenset({"pass", "delay", "drip", "task_status", "failed"})
-_BY_CHANCE: tuple[Endpoint, ...] = ("submit", "query", "balance")
-# Kinds that only make sense on some endpoints: (at random, in a script).
-_NATURAL: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
+_RANDOM: tuple[Endpoint, ...] = ("submit", "query", "balance")
+# Kinds that only occur on some endpoints: (at random, in a script).
+_RESTRICTED: dict[str, tuple[tuple[Endpoint, ...], tuple[Endpoint, ...]]] = {
     "failed": (("submit",), ("submit", "query")),
     "task_status": (("query",), ("submit", "query")),
 }
@@ -241,15 +241,15 @@ class Fault:
     def check(self, endpoint: Endpoint) -> None:
         """Raise ValueError unless the fault can occur on *endpoint*."""
         _check_endpoint(endpoint)
-        possible = _NATURAL[self.kind][1] if self.kind in _NATURAL else ENDPOINTS
+        possible = _RESTRICTED[self.kind][1] if self.kind in _RESTRICTED else ENDPOINTS
         if endpoint not in possible or self.only not in {None, endpoint}:
             raise ValueError(f"{self.kind!r} cannot occur on {endpoint!r}")
 
-    def by_chance_on(self, endpoint: Endpoint) -> bool:
+    def may_occur_at_random(self, endpoint: Endpoint) -> bool:
         """Return whether the fault may occur at random on *endpoint*."""
         if self.only is not None:
             return self.only == endpoint
-        return endpoint in (_NATURAL[self.kind][0] if self.kind in _NATURAL else _BY_CHANCE)
+        return endpoint in (_RESTRICTED[self.kind][0] if self.kind in _RESTRICTED else _RANDOM)
 
     def needs_reply(self, endpoint: Endpoint) -> bool:
         """Return whether the service handles the request despite the fault."""
@@ -267,7 +267,9 @@ class FaultPlan:
         self._scripts: dict[Endpoint, deque[Fault]] = {name: deque() for name in ENDPOINTS}
         self._chances: dict[Endpoint, list[tuple[Fault, float]]] = {}
         for endpoint in ENDPOINTS:
-            rows = [(fault, p) for fault, p in chances.items() if fault.by_chance_on(endpoint)]
+            rows = [
+                (fault, p) for fault, p in chances.items() if fault.may_occur_at_random(endpoint)
+            ]
             if any(p < 0 for _, p in rows) or sum(p for _, p in rows) > 1:
                 raise ValueError(f"the probabilities of faults on {endpoint} must be in 0 to 1")
             self._chances[endpoint] = rows

@@ -118,8 +118,8 @@ class FakeService(Options):
         self._plan = FaultPlan(self.faults, self.seed)
         self._callbacks = Callbacks(self, self._account.describe)
         self._api = Api(self, self._account, self._plan, self._callbacks)
-        self._site = Site(self._api.api)
-        self._results = Site(self._api.results)
+        self._site = Site(self._api.handle_api)
+        self._results = Site(self._api.handle_result)
         self.charges = self._account.charges
         self.callbacks_sent = self._callbacks.attempted
         self.requests = self._api.requests
