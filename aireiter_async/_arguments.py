@@ -51,35 +51,32 @@ def check_size(max_side: object, quality: object = 84) -> None:
             raise ValueError(f"{name} must be 1 to {most}, got {value}")
 
 
+# Validators of attrs fields.
+
+
 def not_negative(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds a number of at least 0."""
     check_number(attribute.name, value)
 
 
 def not_negative_or_none(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds a number of at least 0, or None."""
     if value is not None:
         check_number(attribute.name, value)
 
 
 def at_least_one(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds a number of at least 1."""
     if check_number(attribute.name, value) < 1:
         raise ValueError(f"{attribute.name} must be at least 1, got {value!r}")
 
 
 def flag(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be a bool, got {type(value).__name__}")
 
 
 def count(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds a whole number of at least 1."""
     check_count(attribute.name, value)
 
 
 def share(_instance: object, attribute: Any, value: object) -> None:
-    """Validate an attrs field that holds a number from 0 to 1."""
     if check_number(attribute.name, value) > 1:
         raise ValueError(f"{attribute.name} must be from 0 to 1, got {value!r}")

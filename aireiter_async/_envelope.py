@@ -103,12 +103,7 @@ _short.maxstring = _short.maxother = _EXCERPT
 def open_envelope(
     reply: Reply, *, errors: Mapping[int, type[APIError]]
 ) -> tuple[dict[str, Any], Any]:
-    """Return the whole envelope and the data in it, or raise the error it reports.
-
-    Args:
-        reply: The response.
-        errors: The error class for each code.
-    """
+    """Return the whole envelope and the data in it, or raise the error it reports."""
     payload = decode(reply.body, reply.headers)
     if not isinstance(payload, dict):
         raise _not_an_envelope(reply)

@@ -247,19 +247,10 @@ def as_request(
     callback_url: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> SubmitRequest:
-    """Make a request from the arguments of `submit`.
-
-    Args:
-        request: A request, a models instance, or a model's name. The params of a
-            name in the catalogue are validated; other names are passed through.
-        params: The params for a model's name; only valid with one.
-        out_task_id: Overrides the request's own, as do the next three.
-        channel: The model's channel.
-        callback_url: URL that the service calls when the task ends.
-        metadata: Echoed back by the service.
+    """Make a request from the arguments of `AsyncClient.submit`.
 
     Raises:
-        TypeError: *request* is none of these, or already has params.
+        TypeError: An argument is of the wrong type, or *request* already has params.
         ValueError: The model has no such *channel*, an ID is malformed, or the
             params are not as documented.
     """

@@ -248,11 +248,6 @@ class Retry:
     async def call(self, target: Target, attempt: Callable[..., Awaitable[R]], *args: Any) -> R:
         """Await ``attempt(*args)`` until it succeeds.
 
-        Args:
-            target: The purpose and host of the request, for the log.
-            attempt: Sends a request.
-            *args: The arguments of *attempt*.
-
         Raises:
             AireiterError: The first final error, or that of the last attempt. Other
                 exceptions, such as cancellation, propagate immediately.

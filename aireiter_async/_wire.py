@@ -75,13 +75,6 @@ def encode_query(out_task_id: str) -> bytes:
 def read_submit(reply: Reply, request: SubmitRequest) -> Task:
     """Read the response to a submit.
 
-    Args:
-        reply: The response.
-        request: The submitted request.
-
-    Returns:
-        The accepted task.
-
     Raises:
         APIError: The service rejected the request.
         ProtocolError: The response is not the API's, or names no accepted task:
@@ -107,12 +100,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
 
 
 def read_query(reply: Reply, out_task_id: str, model: str | None) -> Task:
-    """Read the response to a query.
-
-    Args:
-        reply: The response.
-        out_task_id: The queried ID.
-        model: The task's model, None if unknown: the response does not name it.
+    """Read the response to a query, which does not name the *model*.
 
     Raises:
         TaskNotFoundError: The service knows no such task.

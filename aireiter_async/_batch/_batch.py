@@ -90,7 +90,7 @@ class Batch(Generic[T]):
         return self._items.stopped
 
     def stop(self) -> None:
-        """Pull nothing more from the source; finish and yield what was pulled."""
+        """Pull nothing more from the source; finish and yield the items already pulled."""
         self._window.stop()
 
 

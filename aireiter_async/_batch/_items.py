@@ -72,20 +72,10 @@ Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
 
 @frozen(kw_only=True)
 class Options:
-    """The options of a batch for its items.
+    """The options of a batch for its items, validated; see `AsyncClient.run_many`.
 
     Attributes:
-        client: Submits, waits and downloads.
-        request: Returns the request for an item; None if items are requests.
         wait: Whether to wait for tasks, or only submit them.
-        ledger: The ledger that records the batch.
-        timeout: Seconds to wait for each task from its acceptance, None for no limit.
-        download_to: Where to save results, if anywhere.
-        name: A template or function for the names of files; None: the task's ID.
-        retry_failed: Whether to submit tasks that failed or were rejected in an earlier
-            run again, under new IDs.
-        idempotency: The store in which each request's ID is claimed.
-        webhooks: Announces callbacks about the tasks.
         identify: Returns the ID for an item's request, if not None.
     """
 
@@ -108,9 +98,8 @@ class _Item:
 
     Attributes:
         index: Its position in the source.
-        value: What the source yielded.
+        value: The source's item.
         request: The request as submitted.
-        stage: Its stage.
         task: The task as last seen.
         resumed: Whether the ledger already had the task.
         files: The saved files, as the ledger records them.

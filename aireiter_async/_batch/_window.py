@@ -104,7 +104,7 @@ class Window(Generic[T, R]):
         self._wake.set()
 
     def stop(self) -> None:
-        """Pull nothing more; finish what was pulled."""
+        """Pull nothing more; finish the items already pulled."""
         self._exhausted = True
         if self._puller is not None:  # otherwise a source that blocks would block the batch
             self._puller.cancel()

@@ -54,14 +54,11 @@ class SubmitState(Protocol):
 class Api:
     """The endpoints, with the settings of one view.
 
-    Args:
-        shared: The pool and the throttle.
-        settings: The key, the base URL, the timeouts and the policies.
-
     Attributes:
-        host: The base URL's host.
-        retry: Retries exchanges after transient failures.
+        host: The base URL's host, for the log.
+        retry: Retries everything but submits.
         submit_retry: Retries submits.
+        halted: Whether submits are blocked, because a batch has stopped.
     """
 
     def __init__(self, shared: Shared, settings: Settings) -> None:
@@ -73,7 +70,6 @@ class Api:
         self.submit_retry = Retry(
             settings.retry, sleep=sleep, on_retry=on_retry, transient=may_submit_again
         )
-        # Whether submits are blocked, because a batch has stopped.
         self.halted = False
         self._redactor = Redactor(settings.api_key)
         self._is_responsive = False  # of this view; `has_responded` covers all views
@@ -114,17 +110,10 @@ class Api:
         *args: Any,
         submit: SubmitState | None = None,
     ) -> T:
-        """Send one request once, and read the response.
-
-        Args:
-            endpoint: The endpoint.
-            body: JSON, or None.
-            out_task_id: The ID of the task concerned, attached to errors.
-            *args: Further arguments for the endpoint's reader.
-            submit: The submit, if it is one.
+        """Send one request once, and read the response with ``endpoint.read(reply, *args)``.
 
         Raises:
-            AireiterError: No response arrived, or it reports an error.
+            AireiterError: No response arrived, or it reports an error; with *out_task_id*.
         """
         shared = self.shared
         throttle, dispatcher = shared.throttle, shared.events

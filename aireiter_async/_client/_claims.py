@@ -62,14 +62,11 @@ class IDClaim:
     """One call's claim on its ID.
 
     Attributes:
-        store: The store.
-        out_task_id: The ID.
         lease: Seconds for which a claim holds.
         settle: Seconds that a lookup of the ID takes.
         maybe_sent: Whether the ID may have been sent without a claim.
         host: The service's host, for the log.
         now: Returns monotonic seconds.
-        owner: The claimant.
         fingerprint: The digest of the request.
         held: Whether the last claim was granted.
     """
@@ -109,7 +106,6 @@ class IDClaim:
             raise NotClaimedError(claim)
 
     async def release(self, *, accepted: bool) -> None:
-        """End the claim, if there is one."""
         if not self.held:
             return
         try:
@@ -121,12 +117,6 @@ class IDClaim:
 
 class ClaimedSubmission(Submission):
     """One submit whose ID is claimed before each POST.
-
-    Args:
-        store: The store.
-        api: The endpoints.
-        request: The request.
-        maybe_sent: Whether it may have been sent without a claim.
 
     Raises:
         ValueError: The ID was generated, so no other process can know it.

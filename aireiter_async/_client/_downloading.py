@@ -85,12 +85,6 @@ class _Source:
 
 
 class Downloader:
-    """Downloads results.
-
-    Args:
-        api: Streams results, and queries tasks for fresh URLs.
-    """
-
     def __init__(self, api: Api) -> None:
         self._api = api
 

@@ -20,19 +20,7 @@ DEFAULT_BASE_URL: Final = "https://aireiter.com"
 
 @frozen(kw_only=True)
 class Settings:
-    """The options of one view of a client.
-
-    Attributes:
-        api_key: The key, hidden from every repr.
-        base_url: The base URL, without a trailing slash.
-        timeout: Seconds per attempt, counted from acquiring a slot.
-        connect_timeout: Seconds for DNS, connect and TLS handshake.
-        retry: The policy for transient failures.
-        polling: The policy for polling tasks.
-        user_agent: Sent with every request.
-        allow_http: Whether the key may travel unencrypted.
-        max_image_side: Maximum pixels of the longer side of local images, None for no limit.
-    """
+    """The validated options of one view of a client; see `AsyncClient`."""
 
     api_key: Secret
     base_url: str
@@ -57,12 +45,7 @@ def read_settings(  # noqa: PLR0913 - each is an option on its own
     allow_http: bool,
     max_image_side: int | None,
 ) -> Settings:
-    """Validate a client's options, with defaults from the environment.
-
-    Raises:
-        TypeError: An option is of the wrong type.
-        ValueError: An option is missing or out of range.
-    """
+    """Validate a client's options, with defaults from the environment."""
     if not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry must be a RetryPolicy, got {type(retry).__name__}")
     if not isinstance(polling, PollPolicy):
@@ -84,12 +67,7 @@ def read_settings(  # noqa: PLR0913 - each is an option on its own
 
 
 def read_key(api_key: str | None) -> Secret:
-    """Return the key: *api_key*, else the environment's.
-
-    Raises:
-        TypeError: It is not a str.
-        ValueError: It is missing or cannot be a key; the error does not show it.
-    """
+    """Return *api_key*, else the environment's; errors do not show it."""
     key = hide(os.environ.get("AIREITER_API_KEY") if api_key is None else api_key)
     if not key and api_key is None:
         raise ValueError(
@@ -110,12 +88,7 @@ def read_key(api_key: str | None) -> Secret:
 
 
 def read_base_url(base_url: str | None, *, allow_http: bool) -> str:
-    """Return the base URL without a trailing slash: *base_url*, the environment's or the default.
-
-    Raises:
-        TypeError: It is not a str.
-        ValueError: It is not a URL that the key may be sent to.
-    """
+    """Return *base_url*, the environment's or the default, without a trailing slash."""
     url = base_url
     if url is None:
         url = os.environ.get("AIREITER_BASE_URL") or DEFAULT_BASE_URL
@@ -150,12 +123,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_user_agent(user_agent: str | None) -> str:
-    """Return the User-Agent: *user_agent*, or this package's own.
-
-    Raises:
-        TypeError: It is not a str.
-        ValueError: It cannot be sent.
-    """
     if user_agent is None:
         # The CDN rejects the default User-Agents of Python.
         return f"aireiter-async/{__version__} Python/{platform.python_version()}"

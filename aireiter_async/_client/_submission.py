@@ -39,8 +39,8 @@ class Submission:
     Args:
         api: The endpoints.
         request: The request.
-        maybe_sent: Whether an earlier call may have sent it and lost the response:
-            its ID is then queried first.
+        maybe_sent: Whether to query the ID first: an earlier call may have sent it and
+            lost the response.
 
     Attributes:
         may_exist: Whether the task may exist, as far as is known.

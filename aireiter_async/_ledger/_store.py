@@ -74,11 +74,9 @@ class Intent:
 
     Attributes:
         batch: The number of the batch, within which occurrences and IDs are counted.
-        out_task_id: Its ID. A generated one is replaced by the ledger's.
-        generated: Whether the ID was generated.
+        out_task_id: Its ID; if *generated*, it is replaced by the ledger's.
         unique: Whether the ID must not have been used in the batch.
         content: The digest of the request.
-        model: Its model.
         request: The request as JSON.
         record: Whether to record it now, or only to look the request up.
         counted: Whether `occurrence` and `repeated` are known.

@@ -49,14 +49,7 @@ Open = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[Response]]
 async def open_result(
     open_url: Open, retry: Retry, target: Target, url: str, kind: str
 ) -> AsyncIterator["Result"]:
-    """Open the result at *url* and read enough of it to identify its type.
-
-    Args:
-        open_url: Sends a GET with headers.
-        retry: The policy for resuming broken connections.
-        target: What the request is for.
-        url: The result's URL.
-        kind: The expected kind of output.
+    """Open the result at *url*, of the expected *kind*, and read enough to identify its type.
 
     Raises:
         ProtocolError: The host sent something else.

@@ -282,10 +282,6 @@ class Transport:
     def exchange(self, route: Route, body: bytes | None) -> Coroutine[Any, Any, Reply]:
         """Send one request and read the whole response; redirects are not followed.
 
-        Args:
-            route: The target and settings.
-            body: JSON, or None.
-
         Raises:
             ConnectError: Nothing was sent.
             RequestTimeoutError: The response was not complete in time.
