@@ -2,13 +2,16 @@
 
 ::
 
-    export AIREITER_API_KEY=...
-    python examples/aiohttp_app.py
+    pip install . && python examples/aiohttp_app.py
+
+Then, in another terminal::
+
     curl -H 'X-User: ada' --json '{"key": "1", "prompt": "a heron"}' http://127.0.0.1:8000/images
     curl -H 'X-User: ada' http://127.0.0.1:8000/images/1
     curl -H 'X-User: ada' -N http://127.0.0.1:8000/images/1/events
 
-POST stores the job and answers at once. The header stands in for your authentication.
+POST stores the job and answers at once. The header stands in for your authentication. Without
+``AIREITER_API_KEY``, it has a fake service of its own, and forgets its jobs in the end.
 """
 
 import argparse

@@ -2,11 +2,15 @@
 
 ::
 
-    pip install "dask[distributed]"
+    pip install . "dask[distributed]" && python examples/dask_cluster.py
+
+This generates 200 images on your own machine. With a key and a file, each row of which needs a
+``prompt``::
+
     export AIREITER_API_KEY=...
     python examples/dask_cluster.py catalogue.jsonl images.jsonl
 
-Each row needs a ``prompt``. If a worker dies, Dask runs its partitions again, and so does this
+If a worker dies, Dask runs its partitions again, and so does this
 program if it is started again: every row is paid for once, as long as ``claims.db`` is kept. On
 several machines, use `PostgresStore` in place of the file, and the scheduler's address in place of
 `LocalCluster`.
@@ -19,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import demo
 from distributed import Client, LocalCluster, as_completed
 
 from aireiter_async import AsyncClient, RetryPolicy, SQLiteStore
@@ -56,28 +61,31 @@ def generate_partition(
 def main() -> int:
     """Generate for each row, and return whether any failed."""
     parser = argparse.ArgumentParser(description="Generate an image for each row, on Dask.")
-    parser.add_argument("rows", type=Path, help="JSON Lines, each with a prompt")
-    parser.add_argument("records", type=Path, help="where the records go, as JSON Lines")
-    parser.add_argument("--claims", default="claims.db", help="who has submitted what")
+    parser.add_argument("rows", type=Path, nargs="?", help="JSON Lines, each with a prompt")
+    parser.add_argument("records", type=Path, nargs="?", default=Path("images.jsonl"))
+    parser.add_argument("--claims", type=Path, help="who has submitted what; default: claims.db")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=60, help="seconds per request")
     options = parser.parse_args()
-    with options.rows.open(encoding="utf-8") as lines:
-        rows = list(map(json.loads, lines))
-    partition = partial(
-        generate_partition,
-        claims=str(Path(options.claims).resolve()),
-        timeout=options.timeout,
-        workers=options.workers,
-    )
+    if options.rows is None:
+        rows = [{"prompt": f"a heron, number {n}"} for n in range(200)]
+    else:
+        rows = list(map(json.loads, options.rows.read_text(encoding="utf-8").splitlines()))
     failed = 0
     with (
+        demo.environment() as state,
         LocalCluster(
             n_workers=options.workers, threads_per_worker=1, dashboard_address=None
         ) as cluster,
         Client(cluster) as dask,
         options.records.open("w", encoding="utf-8") as out,
     ):
+        partition = partial(
+            generate_partition,
+            claims=str((options.claims or state / "claims.db").resolve()),
+            timeout=options.timeout,
+            workers=options.workers,
+        )
         parts = [rows[first : first + _PARTITION] for first in range(0, len(rows), _PARTITION)]
         futures = dask.map(partition, parts, pure=False)
         for _, records in as_completed(futures, with_results=True):

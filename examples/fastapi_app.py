@@ -2,14 +2,16 @@
 
 ::
 
-    pip install fastapi uvicorn
-    export AIREITER_API_KEY=...
-    uvicorn --app-dir examples fastapi_app:app
+    pip install . fastapi uvicorn && uvicorn --app-dir examples fastapi_app:app
+
+Then, in another terminal::
+
     curl -H 'X-User: ada' --json '{"key": "1", "prompt": "a heron"}' http://127.0.0.1:8000/images
     curl -H 'X-User: ada' http://127.0.0.1:8000/images/1
     curl -H 'X-User: ada' -N http://127.0.0.1:8000/images/1/events
 
-POST stores the job and answers at once. The header stands in for your authentication.
+POST stores the job and answers at once. The header stands in for your authentication. Without
+``AIREITER_API_KEY``, each process has a fake service of its own, and forgets its jobs in the end.
 """
 
 import asyncio

@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
+import demo
+
 from aireiter_async import AsyncClient, RetryPolicy, SQLiteStore, Task, models, stable_id
 from aireiter_async.errors import (
     AireiterError,
@@ -48,17 +50,21 @@ class Jobs:
     """The jobs, one client for all of them, and the tasks that work on those of this process."""
 
     def __init__(self) -> None:
-        self.client = AsyncClient(timeout=TIMEOUT, retry=RetryPolicy(max_retry_after=TIMEOUT))
-        self.store = SQLiteStore("claims.db")
         self.stopping = asyncio.Event()
         self._worker = secrets.token_hex(8)
         self._working: dict[str, asyncio.Task[None]] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self.client)
-        await self._stack.enter_async_context(self.store)
-        self._db = sqlite3.connect("jobs.db", timeout=30, isolation_level=None)
+        directory = self._stack.enter_context(demo.environment())  # the current one, with a key
+        retry = RetryPolicy(max_retry_after=TIMEOUT)
+        client, store = (
+            AsyncClient(timeout=TIMEOUT, retry=retry),
+            SQLiteStore(directory / "claims.db"),
+        )
+        self.client = await self._stack.enter_async_context(client)
+        self.store = await self._stack.enter_async_context(store)
+        self._db = sqlite3.connect(directory / "jobs.db", timeout=30, isolation_level=None)
         self._stack.callback(self._db.close)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(_SCHEMA)

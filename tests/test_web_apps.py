@@ -242,6 +242,7 @@ async def test_a_stream_where_nothing_happens_has_comments(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
+    monkeypatch.syspath_prepend(EXAMPLES)
     module = load("jobs")
     assert module.HEARTBEAT <= 15
     module.HEARTBEAT = 0.01  # type: ignore[attr-defined]
