@@ -34,7 +34,7 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async._batch import Failure
-from aireiter_async._ledger._file import Lock
+from aireiter_async._ledger._lock import Lock
 from aireiter_async.cli import _signals
 from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError

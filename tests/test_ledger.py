@@ -35,7 +35,7 @@ from aireiter_async import (
     TaskTimeoutError,
 )
 from aireiter_async._client import _waiting
-from aireiter_async._ledger import Entry, Intent, _file, _journal, journal_of
+from aireiter_async._ledger import Entry, Intent, _file, _journal, _lock, journal_of
 from aireiter_async._ledger._store import Group, LedgerState, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
 
@@ -516,9 +516,9 @@ TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: Path(f"{path}.lock").mkdir(),
         "run.db.lock: Is a directory",
     ),
-    "a locked ledger": (lambda path: held.append(_file.Lock(path)), "another batch"),
+    "a locked ledger": (lambda path: held.append(_lock.Lock(path)), "another batch"),
 }
-held: list[_file.Lock] = []
+held: list[_lock.Lock] = []
 
 
 def content(path: Path) -> bytes | None:
@@ -942,7 +942,7 @@ async def test_a_lock_that_breaks_ends_the_batch(
         raise OSError("no space")
 
     ledger = await Ledger(path).__aenter__()
-    monkeypatch.setattr(_file.Lock, "remember", fail)
+    monkeypatch.setattr(_lock.Lock, "remember", fail)
     with pytest.raises(LedgerError, match="OSError: no space"):
         _ = [outcome async for outcome in client.run_many(lines(3), ledger=ledger)]
     with pytest.raises(LedgerError, match="OSError: no space"):
@@ -962,7 +962,7 @@ async def test_a_lock_never_remembers_more_than_there_is(
         raise sqlite3.OperationalError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_file.Lock, "remember", break_off)
+        patch.setattr(_lock.Lock, "remember", break_off)
         with pytest.raises(LedgerError, match="killed"):
             store.apply(Group(changes=[withdraw("b")]))
     store.close()

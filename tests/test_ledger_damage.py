@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from aireiter_async import AireiterError, AsyncClient, Ledger, LedgerError, SubmitRequest
-from aireiter_async._ledger import _file, journal_of
+from aireiter_async._ledger import _file, _lock, journal_of
 from aireiter_async.testing import FakeService
 from tests.full_disk import full_disk
 
@@ -270,7 +270,7 @@ async def test_a_reply_that_is_illegible_costs_its_line_only(
 async def test_the_advice_about_a_lock_helps(world: World, path: Path) -> None:
     """Where a ledger belongs to another lock, it continues once the lock was deleted."""
     copy(world.clean, path)
-    other = _file.Lock(path.with_name("other.db"))
+    other = _lock.Lock(path.with_name("other.db"))
     other.compare("another salt", 3)
     other.close()
     shutil.copy(beside(path.with_name("other.db"), ".lock"), beside(path, ".lock"))

@@ -145,7 +145,7 @@ class Items:
         self._progress = progress
         self._stop = stop
         self._outage = Outage(self._api.shared.clock, self._api.host)
-        self._recent = _Recent()
+        self._recent_ids = _RecentIDs()
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
@@ -218,7 +218,7 @@ class Items:
             elif (
                 unique
                 and self._options.identify is None
-                and self._recent.repeats(request.out_task_id)
+                and self._recent_ids.repeats(request.out_task_id)
             ):
                 raise _repeated_id(request.out_task_id)
             else:
@@ -302,7 +302,7 @@ class Items:
                 item.request = request.with_id(out_task_id, generated=request.generated)
             if entry is None:
                 return await self._send(item)
-            _release(item)  # another batch has recorded it meanwhile
+            _release(item)  # a reservation, if another batch has recorded it meanwhile
             item.resumed = True
             if entry.state in _UNCERTAIN:
                 return await self._reconcile(item)
@@ -451,7 +451,7 @@ class Items:
                     maybe_sent = maybe_sent or isinstance(error, AmbiguousSubmitError)
                     await self._wait_for_service(item, error)
         except AireiterError as error:
-            self._note_not_accepted(item, error)
+            self._note_submit_failure(item, error)
             raise
         self._note_accepted(item, task)
         if item.reservation.unpriced:
@@ -491,16 +491,16 @@ class Items:
         message = f"the batch has stopped: {_summary(self.stopped)}"
         return NotSubmittedError(message, item.request.out_task_id)
 
-    async def _finish(self, item: _Item, running: Awaitable[Task]) -> Paths:
+    async def _finish(self, item: _Item, wait: Awaitable[Task]) -> Paths:
         """Await the completed task, record it, and save its results."""
         try:
-            task = await running
+            task = await wait
         except TaskFailedError as error:
             item.reservation.released()
             self._note_ended(item, error.task)
             raise
         except IDInUseError as error:
-            self._note_disowned(item, error)
+            self._note_id_in_use(item, error)
             raise
         item.reservation.finished(task.credits_used)
         self._note_ended(item, task)
@@ -515,7 +515,7 @@ class Items:
             self._journal.accepted(task)
         self._progress.move(item, "outstanding", estimated=task.estimated_credits)
 
-    def _note_not_accepted(self, item: _Item, error: AireiterError) -> None:
+    def _note_submit_failure(self, item: _Item, error: AireiterError) -> None:
         """Record a submit that ended without a task."""
         certain = not isinstance(error, AmbiguousSubmitError)
         if certain:
@@ -532,12 +532,12 @@ class Items:
         else:
             self._journal.rejected(out_task_id, error, LedgerState.UNCERTAIN)
 
-    def _note_disowned(self, item: _Item, error: IDInUseError) -> None:
+    def _note_id_in_use(self, item: _Item, error: IDInUseError) -> None:
         """Record that the accepted task is an earlier request's: this one was not charged."""
         estimate = item.task.estimated_credits or 0.0
         self._progress.move(item, "outstanding", estimated=-estimate)
         item.task = None
-        self._note_not_accepted(item, error)
+        self._note_submit_failure(item, error)
 
     def _note_ended(self, item: _Item, task: Task) -> None:
         item.task = task
@@ -556,20 +556,21 @@ class Items:
         directory = self._options.download_to
         if directory is None:
             return ()
-        if item.stage != "outstanding":  # in this run
+        if item.stage != "outstanding":  # the task ended in an earlier run
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
         saved = iter(await self._downloader.download(task, directory, name, damaged))
-        places: list[Any] = [Path(file["path"]) for file in recorded]
+        paths: list[Any] = [Path(file["path"]) for file in recorded]
         files = [*recorded]
         for number in range(1, len(task.outputs) + 1) if damaged is None else sorted(damaged):
             each: Saved = next(saved)
-            places[number - 1 : number] = [each.place]
+            # Replaces a damaged file, else appends.
+            paths[number - 1 : number] = [each.place]
             files[number - 1 : number] = [each.to_dict()]
         item.files = tuple(files)
         if self._journal is not None:
             self._journal.downloaded(task, files)
-        return tuple(places)
+        return tuple(paths)
 
     def _file_name(self, item: _Item) -> str | None:
         """Return the name template for an item's files."""
@@ -613,7 +614,7 @@ def _release(item: _Item) -> None:
     item.reservation = NO_RESERVATION
 
 
-class _Recent:
+class _RecentIDs:
     """The latest IDs of a batch without a ledger, to detect repeated ones."""
 
     def __init__(self) -> None:

@@ -127,9 +127,9 @@ class Api:
         reply = None
         try:
             try:
-                if self.halted and submit is not None:
-                    raise SubmitsHaltedError
                 if submit is not None:
+                    if self.halted:
+                        raise SubmitsHaltedError
                     if submit.claim is not None:
                         await submit.claim()
                     submit.may_exist = True

@@ -1,21 +1,16 @@
-"""The ledger's file: schema, lock, opening and errors.
+"""The ledger's file: its schema, and the checks on opening it.
 
 A ledger that has lost tasks is worse than none: the tasks would be treated as new and paid
 for again. An existing file is therefore validated before use.
 """
 
-import errno
-import os
 import sqlite3
-import struct
-import sys
-import time
-import zlib
 from datetime import UTC, datetime
-from os.path import samestat
 from pathlib import Path
 from typing import Final
 
+from aireiter_async._ledger._errors import OLD_FORMAT, corrupt_error, emptied_error
+from aireiter_async._ledger._lock import Lock, compare_lock, resolve
 from aireiter_async.errors import LedgerError
 
 _APPLICATION_ID: Final = 0x41524C47  # "ARLG"
@@ -25,22 +20,6 @@ _OLDEST_SQLITE: Final = (3, 33)
 # Ledgers up to this many 4 KiB pages are checked completely: 50,000 tasks, 0.1 seconds.
 _CHECKED_PAGES: Final = 4096
 _HEADER: Final = 100  # bytes; SQLite may treat a shorter file as new
-_LOCK_ATTEMPTS: Final = 5
-_LOCK_WAIT: Final = 0.05  # seconds between two attempts
-_ADVICE: Final = {
-    sqlite3.SQLITE_BUSY: "another program is writing to it",
-    sqlite3.SQLITE_CANTOPEN: "it must be a file, in a directory that exists and is writable",
-    sqlite3.SQLITE_CORRUPT: "replace it with an intact copy, with its -wal if it has one",
-    sqlite3.SQLITE_FULL: "free some space",
-    sqlite3.SQLITE_IOERR: "check whether the disk is full or was removed",
-    sqlite3.SQLITE_NOTADB: "replace it with the ledger, or choose another file",
-    sqlite3.SQLITE_READONLY: "it must be writable, and so must its directory",
-}
-_OLD_FORMAT: Final = (
-    "its format is older than this release: it identifies requests by their position in the "
-    "input, so resuming it could pay for them again; finish it with the version that created it, "
-    "or start a new ledger"
-)
 
 # Users query it, too: ``sqlite3 run.db "select state, count(*) from tasks group by state"``.
 _SCHEMA: Final = """
@@ -95,230 +74,6 @@ CREATE INDEX retries ON tasks (retried_as) WHERE retried_as IS NOT NULL;
 """
 
 
-def timestamp() -> str:
-    """Return the current time in the format of the columns."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def last_task(db: sqlite3.Connection) -> int:
-    """Return the number of the last task, 0 if there is none."""
-    last: int
-    (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
-    return last
-
-
-def resolve(path: Path) -> Path:
-    """Return the canonical path of a file."""
-    return Path(os.path.realpath(path))
-
-
-def ledger_error(error: BaseException, path: Path) -> LedgerError:
-    """Return a `LedgerError` for *error*, with advice."""
-    if isinstance(error, sqlite3.Error):
-        advice = _ADVICE.get(_code(error))
-        message = f"{error} (SQLite){f': {advice}' if advice else ''}"
-    else:
-        message = f"{type(error).__name__}: {error}"
-    return LedgerError(message, str(path))
-
-
-def corrupt_error(reason: object, path: Path) -> LedgerError:
-    """Return the error for a corrupt ledger."""
-    return LedgerError(f"it is damaged ({reason}): {_ADVICE[sqlite3.SQLITE_CORRUPT]}", str(path))
-
-
-def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary error code, or 0 for an error raised by Python's module itself."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-if sys.platform == "win32":  # pragma: no cover - msvcrt
-    import msvcrt
-
-    def _lock_file(fd: int) -> None:
-        os.lseek(fd, 1 << 30, os.SEEK_SET)  # beyond the record: such locks are mandatory
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock_file(fd: int) -> None:
-        # Unlike SQLite's own locks, this one survives if the same process opens and closes the
-        # file, such as to copy it.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-_RECORD: Final = struct.Struct("<4sQQI")  # magic, ledger, last, checksum
-_MAGIC: Final = b"ARLK"
-
-
-def _read_record(record: bytes, path: Path) -> tuple[int, int]:
-    """Return what the lock of *path* remembers: an ID of the ledger, and its last task."""
-    if not record:
-        return 0, 0
-    if record.startswith(b"SQLite"):
-        raise LedgerError(_OLD_FORMAT, str(path))
-    try:
-        magic, ledger, last, checksum = _RECORD.unpack(record)
-    except struct.error:
-        magic, ledger, last, checksum = b"", 0, 0, 0
-    if magic != _MAGIC or zlib.crc32(record[:-4]) != checksum:
-        raise LedgerError(f"{resolve(path).name}.lock is not a lock: delete it", str(path))
-    return ledger, last
-
-
-def _compare(remembered: tuple[int, int], salt: str, last: int, path: Path) -> None:
-    """Compare a lock's record with the ledger of *salt*, whose last task is *last*."""
-    lock = f"{resolve(path).name}.lock"
-    ledger, recorded = remembered
-    if recorded and ledger != zlib.crc32(salt.encode()):
-        raise LedgerError(
-            f"{lock} belongs to another ledger: delete it if this ledger is the right one",
-            str(path),
-        )
-    if last < recorded:
-        raise LedgerError(
-            f"the ledger has tasks up to number {last}, but {recorded} were recorded: it is "
-            "an old copy, or its -wal is missing. Restore the newest copy. Deleting "
-            f"{lock} overrides this check and may pay for the missing tasks again",
-            str(path),
-        )
-
-
-def read_lock(path: Path) -> tuple[int, int]:
-    """Return what the lock of *path* remembers, without taking it; zeros if there is none.
-
-    Raises:
-        LedgerError: The file is not a lock.
-    """
-    try:
-        record = Path(f"{resolve(path)}.lock").read_bytes()
-    except FileNotFoundError:
-        record = b""
-    return _read_record(record, path)
-
-
-def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, int]) -> bool:
-    """Check a ledger that is open for reading; return whether it has tables.
-
-    Args:
-        db: The ledger.
-        path: Its path.
-        remembered: What its lock remembered before it was opened.
-
-    Raises:
-        LedgerError: It is damaged, of another format, or has lost tasks.
-        sqlite3.Error: It cannot be read.
-    """
-    if _is_new(db):
-        if remembered[1]:
-            raise _emptied(path)
-        return False
-    check_format(db, path)
-    (salt,) = db.execute("SELECT salt FROM batch").fetchone() or ("",)
-    _compare(remembered, salt, last_task(db), path)
-    _check_integrity(db, path)
-    return True
-
-
-class Lock:
-    """The lock beside a ledger, which also remembers the ledger's last task.
-
-    The system releases it when the process ends, however that happens. It is a separate file,
-    so that the ledger remains readable. It holds two numbers: an ID of the ledger and its last
-    task. They are flushed to disk only when they decrease: after a power cut, they must not
-    be ahead of the ledger.
-
-    Args:
-        path: The ledger.
-
-    Attributes:
-        last: The number of the last task that the ledger is known to have had.
-
-    Raises:
-        LedgerError: Another process holds it, or the file is not a lock.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = Path(f"{resolve(path)}.lock")
-        self.last = 0
-        self._ledger = 0
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        try:
-            self._fd = os.open(self._file, flags, 0o644)
-        except OSError as error:
-            advice = _ADVICE[sqlite3.SQLITE_READONLY]
-            raise LedgerError(
-                f"{self._file.name}: {error.strerror}: {advice}", str(path)
-            ) from error
-        try:
-            self._acquire()
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def _acquire(self) -> None:
-        left = _LOCK_ATTEMPTS
-        while True:
-            try:
-                _lock_file(self._fd)
-                break
-            except OSError as error:  # a process that is just ending may still hold it
-                left -= 1
-                if not left:
-                    raise LedgerError(
-                        "another batch is running with this ledger, or its disk has no locks",
-                        str(self._path),
-                    ) from error
-                time.sleep(_LOCK_WAIT)
-        self.check()
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        record = os.read(self._fd, _RECORD.size + 1)
-        self._ledger, self.last = _read_record(record, self._path)
-
-    def check(self) -> None:
-        """Check that a second run would find the lock held.
-
-        Raises:
-            LedgerError: It would not: the file was deleted or replaced.
-        """
-        try:
-            same = samestat(os.fstat(self._fd), self._file.stat())
-        except OSError:
-            same = False
-        if not same:
-            raise LedgerError(
-                f"{self._file.name} was deleted or replaced while the batch ran, so a second "
-                "run could start: end all runs, then run the batch again",
-                str(self._path),
-            )
-
-    def compare(self, salt: str, last: int) -> None:
-        """Compare the record with the ledger of *salt*, whose last task is *last*.
-
-        Raises:
-            LedgerError: It is another ledger, or one that has lost tasks.
-        """
-        _compare((self._ledger, self.last), salt, last, self._path)
-        self._ledger = zlib.crc32(salt.encode())
-        self.remember(last)
-
-    def remember(self, last: int) -> None:
-        """Remember that the ledger's last task is number *last*."""
-        record = _RECORD.pack(_MAGIC, self._ledger, last, 0)[:-4]
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        record += zlib.crc32(record).to_bytes(4, "little")
-        if os.write(self._fd, record) < len(record):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if last < self.last:
-            os.fsync(self._fd)
-        self.last = last
-
-    def close(self) -> None:
-        """Release the lock."""
-        os.close(self._fd)
-
-
 def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, str, int]:
     """Open or create the ledger at *path*.
 
@@ -344,12 +99,12 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
     if size is None:
         lock.remember(0)
     elif had_tasks and size < _HEADER:
-        raise _emptied(path)  # SQLite would treat it as new and delete its -wal
+        raise emptied_error(path)  # SQLite would treat it as new and delete its -wal
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
         if _is_new(db):
             if had_tasks:
-                raise _emptied(path)  # noqa: TRY301 - the file is open
+                raise emptied_error(path)  # noqa: TRY301 - the file is open
             _create(db, salt)
         else:
             check_format(db, path)
@@ -362,6 +117,29 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
         db.close()
         raise
     return db, kept, last
+
+
+def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, int]) -> bool:
+    """Check a ledger that is open for reading; return whether it has tables.
+
+    Args:
+        db: The ledger.
+        path: Its path.
+        remembered: What its lock remembered before it was opened.
+
+    Raises:
+        LedgerError: It is damaged, of another format, or has lost tasks.
+        sqlite3.Error: It cannot be read.
+    """
+    if _is_new(db):
+        if remembered[1]:
+            raise emptied_error(path)
+        return False
+    check_format(db, path)
+    (salt,) = db.execute("SELECT salt FROM batch").fetchone() or ("",)
+    compare_lock(remembered, salt, last_task(db), path)
+    _check_integrity(db, path)
+    return True
 
 
 def check_names(file: Path, path: Path) -> None:
@@ -409,7 +187,7 @@ def check_format(db: sqlite3.Connection, path: Path) -> None:
             str(path),
         )
     if version < _USER_VERSION:
-        raise LedgerError(_OLD_FORMAT, str(path))
+        raise LedgerError(OLD_FORMAT, str(path))
 
 
 def _check_integrity(db: sqlite3.Connection, path: Path) -> None:
@@ -453,8 +231,13 @@ def _prepare(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     return salt, last_task(db)
 
 
-def _emptied(path: Path) -> LedgerError:
-    return LedgerError(
-        "it is empty or truncated, and had tasks: restore a copy, or delete it to start over",
-        str(path),
-    )
+def timestamp() -> str:
+    """Return the current time in the format of the columns."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def last_task(db: sqlite3.Connection) -> int:
+    """Return the number of the last task, 0 if there is none."""
+    last: int
+    (last,) = db.execute("SELECT coalesce(max(number), 0) FROM tasks").fetchone()
+    return last

@@ -13,15 +13,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from aireiter_async._ledger import _store
-from aireiter_async._ledger._file import (
-    check_contents,
-    check_format,
-    corrupt_error,
-    ledger_error,
-    read_lock,
-    resolve,
-)
+from aireiter_async._ledger._errors import corrupt_error, ledger_error
+from aireiter_async._ledger._file import check_contents, check_format
 from aireiter_async._ledger._journal import Journal
+from aireiter_async._ledger._lock import read_lock, resolve
 from aireiter_async._ledger._store import Change, LedgerState
 from aireiter_async._tasks import Task
 from aireiter_async._wire import platform_id, restore_task

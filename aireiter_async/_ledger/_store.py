@@ -16,16 +16,9 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from aireiter_async._ledger._file import (
-    Lock,
-    check_names,
-    corrupt_error,
-    last_task,
-    ledger_error,
-    open_ledger,
-    resolve,
-    timestamp,
-)
+from aireiter_async._ledger._errors import corrupt_error, ledger_error
+from aireiter_async._ledger._file import check_names, last_task, open_ledger, timestamp
+from aireiter_async._ledger._lock import Lock, resolve
 from aireiter_async.errors import LedgerError
 
 _LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
