@@ -1,4 +1,4 @@
-"""The event loop: closed while busy, left open, forked, shared by a thousand calls."""
+"""Clients and their event loop: closed while busy, left open, forked, shared by many calls."""
 
 import asyncio
 import gc
@@ -35,19 +35,18 @@ from tests.hostile_steps import stepped
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 Make = Callable[..., AsyncClient]
 
-# Longer than any test may take: who waits for it to pass is not told.
+# Longer than any test may take: a call that waits for it was not ended by closing.
 LONG = 3600.0
 PATIENT = RetryPolicy(base=LONG * 1000, cap=LONG * 1000, settle=LONG, max_retry_after=LONG * 2)
 
 
 def request() -> SubmitRequest:
-    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
 @pytest.fixture(params=["owned", "borrowed"])
 async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIterator[Make]:
-    """Return what makes patient clients with a session of their own or a borrowed one."""
+    """Return a function that makes patient clients, with their own or a borrowed session."""
     async with aiohttp.ClientSession() as session:
 
         def made(**options: Any) -> AsyncClient:
@@ -63,8 +62,8 @@ async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIte
         yield made
 
 
-async def told(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
-    """Close *client*, and return how each task has ended."""
+async def close(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
+    """Close *client*, and return what each task has returned or raised."""
     assert not any(task.done() for task in tasks)
     async with asyncio.timeout(20):
         await client.close()
@@ -74,143 +73,137 @@ async def told(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
     return ends
 
 
-def begin(*calls: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
-    """Begin calls."""
+def start(*calls: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(call) for call in calls]
 
 
 def closed(error: BaseException) -> bool:
-    """Tell whether an error says that the client was closed."""
     return type(error) is RuntimeError and "closed" in str(error)
 
 
-async def test_closing_tells_those_in_flight(
-    service: FakeService, make: Make, until: Until
-) -> None:
-    """Closing ends calls in flight: a submit is ambiguous, the others are closed."""
+async def test_closing_ends_calls_in_flight(service: FakeService, make: Make, until: Until) -> None:
+    """The submit is then ambiguous; the others raise that the client is closed."""
     client = make()
     service.script("submit", Fault.hang(accepted=True))
     service.script("query", Fault.hang(), Fault.hang())
     service.script("balance", Fault.hang())
     wanted = request()
-    tasks = begin(
+    tasks = start(
         client.submit(wanted),
         client.query("a"),
         client.wait("b"),
         client.balance(),
     )
     await until(lambda: service.in_flight == 4)
-    submitted, *others = await told(client, *tasks)
+    submitted, *others = await close(client, *tasks)
     assert isinstance(submitted, AmbiguousSubmitError)
     assert submitted.out_task_id == wanted.out_task_id
     assert [closed(error) for error in others] == [True] * 3
     assert pickle.loads(pickle.dumps(submitted)).out_task_id == wanted.out_task_id  # noqa: S301
 
 
-async def test_closing_tells_the_queue(service: FakeService, make: Make, until: Until) -> None:
-    """Calls that queue for a slot are told that the client is closed: nothing of them was sent."""
+async def test_closing_ends_calls_in_the_queue(
+    service: FakeService, make: Make, until: Until
+) -> None:
+    """They were not sent."""
     client = make(max_concurrency=1)
     service.script("balance", Fault.hang())
-    tasks = begin(client.balance(), *(client.submit(request()) for _ in range(20)))
+    tasks = start(client.balance(), *(client.submit(request()) for _ in range(20)))
     await until(lambda: service.in_flight == 1 and client.stats.waiting == 20)
-    ends = await told(client, *tasks)
+    ends = await close(client, *tasks)
     assert [closed(error) for error in ends] == [True] * 21
     assert service.counts == {"/api/openapi/balance": 1}
 
 
-async def test_closing_tells_those_who_wait_for_a_turn(
+async def test_closing_ends_calls_that_wait_for_the_rate(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """Calls that wait for the rate's next turn are told that the client is closed."""
     client = make(max_rate=1 / LONG)
     await client.balance()
-    tasks = begin(*(client.submit(request()) for _ in range(20)))
+    tasks = start(*(client.submit(request()) for _ in range(20)))
     await until(lambda: client.stats.waiting == 20)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert [closed(error) for error in await told(client, *tasks)] == [True] * 20
+    assert [closed(error) for error in await close(client, *tasks)] == [True] * 20
     assert service.charges == []
 
 
-async def test_closing_tells_those_who_back_off(
+async def test_closing_ends_calls_between_attempts(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """Calls that wait before the next attempt are told: nobody sleeps on for what was asked."""
     client = make()
     service.script("balance", Fault.server_error())
     service.script("submit", Fault.too_many_requests(LONG))
-    tasks = begin(client.balance(), client.submit(request()))
+    tasks = start(client.balance(), client.submit(request()))
     await until(lambda: client.stats.retries == 2)
-    assert [closed(error) for error in await told(client, *tasks)] == [True] * 2
+    assert [closed(error) for error in await close(client, *tasks)] == [True] * 2
 
 
-async def test_closing_tells_those_who_settle(
+async def test_closing_ends_a_submit_that_is_being_settled(
     service: FakeService, make: Make, until: Until
 ) -> None:
-    """A submit that is being looked for ends in an AmbiguousSubmitError."""
     client = make()
     service.visible_after_polls = 2
     service.script("submit", Fault.lost_response(accepted=True))
-    tasks = begin(client.submit(request()))
+    tasks = start(client.submit(request()))
     await until(lambda: service.counts["/api/openapi/query"] == 1 and not service.in_flight)
-    [error] = await told(client, *tasks)
+    [error] = await close(client, *tasks)
     assert isinstance(error, AmbiguousSubmitError)
     assert len(service.charges) == 1
 
 
-async def test_closing_tells_those_who_poll(make: Make, until: Until) -> None:
-    """A wait between two polls ends when the client closes, of a view too."""
+async def test_closing_ends_waits_between_polls(make: Make, until: Until) -> None:
+    """Those of a view, too."""
     client = make()
-    tasks = begin(client.run(request()), client.with_options(timeout=5).run(request()))
+    tasks = start(client.run(request()), client.with_options(timeout=5).run(request()))
     await until(lambda: client.stats.submitted == 2)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert [closed(error) for error in await told(client, *tasks)] == [True] * 2
+    assert [closed(error) for error in await close(client, *tasks)] == [True] * 2
 
 
-async def test_closing_tells_those_who_download(
+async def test_closing_ends_downloads(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """Closing ends downloads, before the first byte and between two, without a file."""
+    """Before the first byte or between two: no file is left."""
     client = make(polling=PollPolicy(first=0))
     task = await client.run(request())
     [output] = task.outputs
     service.script("result", Fault.hang(), Fault.drip(8 * LONG))
-    tasks = begin(
+    tasks = start(
         client.download(task, tmp_path),
         client.download(output, tmp_path),
         client.download(Output(f"{service.results_url}/upload/a/b", "image"), tmp_path),
     )
     await until(lambda: service.counts["/upload"] == 3 and client.stats.retries == 1)
-    ends = await told(client, *tasks)
+    ends = await close(client, *tasks)
     assert [closed(error) for error in ends] == [True] * 3
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - a coroutine function
 
 
-async def test_closing_tells_the_last_attempts(
+async def test_closing_ends_last_attempts(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """Calls that would not be tried again are told that the client is closed, anyway."""
     client = make(retry=RetryPolicy(attempts=1), polling=PollPolicy(first=0))
     task = await client.run(request())
     service.script("result", Fault.hang(), Fault.drip(8 * LONG))
     service.script("query", Fault.hang(), Fault.hang())
     service.script("balance", Fault.hang())
-    tasks = begin(
+    tasks = start(
         client.balance(),
         client.query("a"),
         client.wait("b", timeout=0),
         *(client.download(task, tmp_path, name=name) for name in "cd"),
     )
     await until(lambda: service.in_flight == 3 and service.counts["/upload"] == 2)
-    assert [closed(error) for error in await told(client, *tasks)] == [True] * 5
+    assert [closed(error) for error in await close(client, *tasks)] == [True] * 5
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - a coroutine function
 
 
 async def test_closing_ends_a_batch(
     service: FakeService, make: Make, until: Until, tmp_path: Path
 ) -> None:
-    """A batch ends when its client closes, and continues with another: each is paid once."""
+    """Another client resumes it: each task is paid for once."""
     requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(40)]
     client = make(max_concurrency=4, timeout=0.5)
     service.script("submit", Fault.ok(), Fault.hang(accepted=True))
@@ -220,9 +213,9 @@ async def test_closing_ends_a_batch(
         async with Ledger(tmp_path / "run.db") as ledger:
             return [each async for each in client.run_many(requests, ledger=ledger)]
 
-    [task] = begin(consume(client))
+    [task] = start(consume(client))
     await until(lambda: len(service.charges) > 8)
-    [error] = await told(client, task)
+    [error] = await close(client, task)
     assert closed(error)
     service.durations = 0.0
     again = make(polling=PollPolicy(first=0), retry=RetryPolicy(base=0, settle=0))
@@ -235,7 +228,7 @@ async def test_closing_ends_a_batch(
 
 
 async def test_closing_from_within(service: FakeService, make: Make) -> None:
-    """A client may be closed by what it calls itself, and says so to the caller."""
+    """A callback may close the client: the call that made it raises that."""
     client = make(polling=PollPolicy(first=0))
     with pytest.raises(RuntimeError, match="closed"):
         await client.run(request(), on_update=lambda _task: client.close())
@@ -243,13 +236,13 @@ async def test_closing_from_within(service: FakeService, make: Make) -> None:
 
 
 async def test_closing_while_connecting(make: Make, listen: Callable[..., Awaitable[str]]) -> None:
-    """A connection that is being made, and a handshake that goes nowhere, are given up."""
+    """A handshake without an answer is abandoned."""
     silent = await listen(lambda _: None)
     client = make(base_url=silent.replace("http", "https"), connect_timeout=LONG)
-    tasks = begin(client.balance(), client.submit(request()))
+    tasks = start(client.balance(), client.submit(request()))
     for _ in range(50):
         await asyncio.sleep(0)
-    balance, submit = await told(client, *tasks)
+    balance, submit = await close(client, *tasks)
     assert closed(balance)
     assert isinstance(submit, AmbiguousSubmitError | RuntimeError)
 
@@ -257,7 +250,7 @@ async def test_closing_while_connecting(make: Make, listen: Callable[..., Awaita
 async def test_an_unclosed_client_warns_once(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that is forgotten with open connections warns once, at once, and lets them go."""
+    """A client that is dropped with open connections warns once, at once, and closes them."""
     client = AsyncClient(service.api_key, base_url=service.url)
     await asyncio.gather(*(client.balance() for _ in range(3)))
     service.script("balance", Fault.server_error(), Fault.server_error())
@@ -274,8 +267,7 @@ async def test_an_unclosed_client_warns_once(
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that outlives its loop warns once of itself when it goes."""
+def test_a_client_dropped_after_its_loop_warns_once(caplog: pytest.LogCaptureFixture) -> None:
 
     async def main() -> AsyncClient:
         async with FakeService() as service:
@@ -296,10 +288,9 @@ def test_a_client_forgotten_after_its_loop_warns_once(caplog: pytest.LogCaptureF
 
 @pytest.mark.parametrize("turns", [False, True], ids=["closes next", "runs again"])
 @pytest.mark.parametrize("views", [0, 2])
-def test_a_client_forgotten_while_its_loop_rests_warns_once(
+def test_a_client_dropped_while_its_loop_is_stopped_warns_once(
     caplog: pytest.LogCaptureFixture, views: int, *, turns: bool
 ) -> None:
-    """A client that is forgotten while its loop is stopped, not closed, warns once."""
     loop = asyncio.new_event_loop()
     service = FakeService()
     loop.run_until_complete(service.start())
@@ -345,7 +336,7 @@ class Keeping(asyncio.Protocol):
 
 
 def in_child(act: Callable[[], str]) -> str:
-    """Return what a forked process says."""
+    """Return what *act* returns in a forked process."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there may be other threads
@@ -403,7 +394,7 @@ async def test_closing_deadlines_twice_ends_a_block_once() -> None:
         with deadlines:
             await asyncio.sleep(LONG)
 
-    [task] = begin(block())
+    [task] = start(block())
     await asyncio.sleep(0)
     deadlines.close()
     deadlines.close()
@@ -415,7 +406,7 @@ async def test_closing_deadlines_twice_ends_a_block_once() -> None:
 async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
     """A sleep that was cancelled just before its client closes stays cancelled."""
     clock = _shared.Clock()
-    [task] = begin(clock.sleep(LONG))
+    [task] = start(clock.sleep(LONG))
     await asyncio.sleep(0)
     task.cancel()
     clock.close()
