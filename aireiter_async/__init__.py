@@ -118,7 +118,7 @@ __all__ = [
     "stable_id",
 ]
 
-# Not everybody uses these: import them on first use.
+# Imported on first use, which keeps the import of the package fast.
 _LAZY = {
     "Batch": "_batch",
     "BatchProgress": "_batch",

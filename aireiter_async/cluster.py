@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from aireiter_async import _batch
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._batch._items import Request
-from aireiter_async._client import AsyncClient, take_share
+from aireiter_async._client import AsyncClient, limit_to_share
 from aireiter_async._media import Sink
 from aireiter_async._tasks import Task
 from aireiter_async.stores import IdempotencyStore, stable_id
@@ -76,7 +76,7 @@ def generate(  # noqa: PLR0913 - the options of a batch, and of a cluster
         ValueError: An argument is out of range.
     """
     if isinstance(rows, str | bytes | Mapping):
-        raise TypeError(f"rows must be an iterable of rows, got {type(rows).__name__}")
+        raise TypeError(f"rows must be an iterable of rows, got {type(rows).__name__}: use a list")
     if check_number("share", share, above=0) > 1:
         raise ValueError(f"share must be more than 0 and at most 1, got {share}")
     options: dict[str, Any] = {
@@ -211,7 +211,7 @@ class _Worker:
         job = self.job
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(job.connect())
-            take_share(client, job.share)
+            limit_to_share(client, job.share)
             store: Any = None if job.store is None else job.store()
             if hasattr(store, "__aenter__"):
                 store = await stack.enter_async_context(store)

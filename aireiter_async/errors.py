@@ -329,6 +329,8 @@ class DownloadError(AireiterError):
     def __attrs_post_init__(self) -> None:
         if self.expired:
             self.advice = "query the task for a fresh URL: client.query(out_task_id)"
+        elif not self.url:
+            self.advice = "query the task, then download it: client.query(out_task_id)"
         super().__attrs_post_init__()
 
     def _text(self) -> str:

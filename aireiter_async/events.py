@@ -262,7 +262,9 @@ class Dispatcher:
             TypeError: *listener* is not a plain function.
         """
         if iscoroutinefunction(listener):
-            raise TypeError("listener must be a plain function, not a coroutine function")
+            raise TypeError(
+                "listener must be a plain function, got a coroutine function: start a task in it"
+            )
         entry = partial(listener)  # tells two subscriptions of one listener apart
         self.listeners = (*self.listeners, entry)
 

@@ -550,6 +550,7 @@ async def test_a_task_without_outputs_is_an_error(client: AsyncClient, tmp_path:
     with pytest.raises(DownloadError) as caught:
         await client.download(Task("a", TaskStatus.COMPLETED), tmp_path)
     assert str(caught.value) == "the task has completed without a result [task a]"
+    assert caught.value.advice.startswith("query the task")
 
 
 async def test_names_by_template_and_function(

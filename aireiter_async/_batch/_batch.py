@@ -222,7 +222,7 @@ def _make_batch(
 ) -> Batch[T]:
     kind = type(source).__name__
     if isinstance(source, str | bytes | Mapping):
-        raise TypeError(f"source must be an iterable of requests or items, got {kind}")
+        raise TypeError(f"source must be an iterable of requests or items, got {kind}: use a list")
     if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
     if options.ledger is not None and options.idempotency is not None:

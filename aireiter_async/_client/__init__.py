@@ -1,7 +1,7 @@
 """AsyncClient, and what batches use of it."""
 
 from aireiter_async._client._api import Api, SubmitsHaltedError
-from aireiter_async._client._client import AsyncClient, api_of, take_share
+from aireiter_async._client._client import AsyncClient, api_of, limit_to_share
 from aireiter_async._client._shared import Clock
 from aireiter_async._client._submission import check_owner
 from aireiter_async._client._waiting import Watch
@@ -14,5 +14,5 @@ __all__ = [
     "Watch",
     "api_of",
     "check_owner",
-    "take_share",
+    "limit_to_share",
 ]

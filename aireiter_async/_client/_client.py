@@ -781,7 +781,7 @@ def api_of(client: AsyncClient) -> Api:
     return client._api  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
-def take_share(client: AsyncClient, share: float) -> None:
+def limit_to_share(client: AsyncClient, share: float) -> None:
     """Limit a new client to *share* of its rate and concurrency; internal, hence not a method."""
     shared = api_of(client).shared
     rate = shared.throttle.rate

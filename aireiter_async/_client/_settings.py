@@ -104,9 +104,9 @@ def read_base_url(base_url: str | None, *, allow_http: bool) -> str:
             f"base_url must be an absolute URL such as {DEFAULT_BASE_URL}, got {reprlib.repr(url)}"
         )
     if parts.username is not None or parts.password is not None:
-        raise ValueError("base_url must not contain a user name or password")
+        raise ValueError("base_url must not contain a user name or password: remove it")
     if "?" in url or "#" in url:
-        raise ValueError("base_url must not contain a query or fragment")
+        raise ValueError("base_url must not contain a query or fragment: remove it")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ValueError(
             f"base_url is http:// to {host}, which is not this machine: the API key would travel "

@@ -54,7 +54,7 @@ class Journal:
     async def open(self) -> None:
         """Open and lock the file."""
         if self._executor is not None:
-            raise RuntimeError("this Ledger is already open")
+            raise RuntimeError("this Ledger is already open: enter it once")
         self._executor = executor = ThreadPoolExecutor(1, thread_name_prefix="aireiter-ledger")
         opening = executor.submit(Store, self.path, secrets.token_hex(_SALT_BYTES))
         try:

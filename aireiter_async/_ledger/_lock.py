@@ -86,7 +86,8 @@ class Lock:
                 left -= 1
                 if not left:
                     raise LedgerError(
-                        "another batch is running with this ledger, or its disk has no locks",
+                        "another batch is running with this ledger, or its disk has no locks: wait "
+                        "for that batch, or use a local disk",
                         str(self._path),
                     ) from error
                 time.sleep(_LOCK_WAIT)

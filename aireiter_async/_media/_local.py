@@ -161,7 +161,7 @@ def _read(source: Any) -> bytes:
     if not content:
         raise ValueError("it is empty")
     if len(content) > _MAX_BYTES:
-        raise ValueError(f"it has more than {_MAX_BYTES // 2**20} MB")
+        raise ValueError(f"it has more than {_MAX_BYTES // 2**20} MB: pass a URL instead")
     return content
 
 
@@ -172,7 +172,7 @@ def _read_file(path: Path) -> bytes:
         if not stat.S_ISREG(before.st_mode):
             raise ValueError("it is not a regular file")
         if before.st_size > _MAX_BYTES:
-            raise ValueError(f"it has {before.st_size / 2**20:.0f} MB")
+            raise ValueError(f"it has {before.st_size / 2**20:.0f} MB: pass a URL instead")
         content = file.readall()
         after = os.fstat(file.fileno())
     if (len(content), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):

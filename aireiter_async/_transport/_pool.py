@@ -379,8 +379,8 @@ class Transport:
             if isinstance(error, ValueError) and "AUTHORIZATION" in str(error):
                 raise ValueError(
                     "the borrowed session has its own credentials for base_url's host (auth, "
-                    "or trust_env and an entry in netrc): aiohttp does not send the API key "
-                    "beside them"
+                    "or trust_env and an entry in netrc), with which aiohttp does not send the API "
+                    "key: remove them from the session"
                 ) from error
             raise
         finally:
