@@ -17,7 +17,7 @@ from aireiter_async import (
     RetryPolicy,
 )
 from aireiter_async._transport._addresses import is_private
-from aireiter_async._transport._results import exact_url
+from aireiter_async._transport._stream import exact_url
 from tests.hostile_wire import Peer, head, whole
 
 Connect = Callable[..., AsyncClient]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._batch._budget import Budget
-from aireiter_async._batch._items import Items, Options, Request
+from aireiter_async._batch._items import BatchOptions, Items, Request
 from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
@@ -142,7 +142,7 @@ def submit_many(  # noqa: PLR0913 - the options of a batch
     on_progress: OnProgress | None = None,
 ) -> Batch[T]:
     """See `AsyncClient.submit_many`."""
-    options = Options(
+    options = BatchOptions(
         client=client,
         request=request,
         wait=False,
@@ -183,7 +183,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         )
 
         download_to = as_destination(download_to)
-    options = Options(
+    options = BatchOptions(
         client=client,
         request=request,
         wait=True,
@@ -211,7 +211,7 @@ def _template(name: str) -> "NameTemplate":
 
 
 def _make_batch(
-    options: Options,
+    options: BatchOptions,
     source: Source[T],
     max_credits: float | Budget | None,
     on_progress: OnProgress | None,

@@ -71,7 +71,7 @@ Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
 
 
 @frozen(kw_only=True)
-class Options:
+class BatchOptions:
     """The options of a batch for its items, validated; see `AsyncClient.run_many`.
 
     Attributes:
@@ -135,7 +135,7 @@ class Items:
     """
 
     def __init__(
-        self, options: Options, budget: Budget, progress: Progress, stop: Callable[[], None]
+        self, options: BatchOptions, budget: Budget, progress: Progress, stop: Callable[[], None]
     ) -> None:
         self._options = options
         self._client = options.client.with_options()  # its submits are halted separately

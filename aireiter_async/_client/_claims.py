@@ -32,7 +32,7 @@ _FIRST_PAUSE: Final = 0.25
 _MAX_PAUSE: Final = 4.0
 
 
-def claimed_in(store: "IdempotencyStore") -> Callable[..., Submission]:
+def claimed_submission(store: "IdempotencyStore") -> Callable[..., Submission]:
     """Return a constructor like `Submission` that claims IDs in *store*.
 
     Raises:

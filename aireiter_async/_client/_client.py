@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _SHARED_OPTIONS = {"max_concurrency", "max_rate", "proxy", "trust_env", "ssl", "session"}
 _NO_OPTIONS = None, None, None, None
-_VIEW_OPTIONS = {field.name for field in attrs.fields(Settings)}
+_OPTIONS = {field.name for field in attrs.fields(Settings)}
 
 
-class Options(TypedDict, total=False):
+class ViewOptions(TypedDict, total=False):
     """The options that a view of a client may change."""
 
     api_key: str | None
@@ -202,7 +202,7 @@ class AsyncClient:
         """Raise TypeError: neither the pool nor the key may be pickled."""
         raise TypeError("an AsyncClient cannot be pickled: create one in each process")
 
-    def with_options(self, **options: Unpack[Options]) -> Self:
+    def with_options(self, **options: Unpack[ViewOptions]) -> Self:
         """Return a view of this client with some options changed.
 
         The view shares the client's pool, throttle and statistics; closing it does
@@ -226,9 +226,9 @@ class AsyncClient:
             raise ValueError(
                 f"{', '.join(fixed)} are shared by all views: create another AsyncClient"
             )
-        unknown = sorted(options.keys() - _VIEW_OPTIONS)
+        unknown = sorted(options.keys() - _OPTIONS)
         if unknown:
-            known = ", ".join(sorted(_VIEW_OPTIONS))
+            known = ", ".join(sorted(_OPTIONS))
             raise TypeError(f"unknown option: {', '.join(unknown)}; the options are {known}")
         view = object.__new__(type(self))
         view._shared = self._shared
@@ -316,7 +316,7 @@ class AsyncClient:
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else _claimed_in(idempotency)
+        make = Submission if idempotency is None else _claimed_submission(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
         call, dispatcher = submission.submit(), self._shared.events
         if dispatcher.listeners:
@@ -331,7 +331,7 @@ class AsyncClient:
         *,
         maybe_sent: bool,
     ) -> SubmitRequest:
-        """Make the request of a call from its arguments; local media are read and embedded."""
+        """Make the request of a call from its arguments, with local media embedded."""
         out_task_id, channel, callback_url, metadata = options
         if maybe_sent and not (out_task_id or isinstance(request, SubmitRequest)):
             raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
@@ -352,6 +352,7 @@ class AsyncClient:
                     embed_media,
                 )
 
+                # Once more, with the request that has the media embedded.
                 request, params = await embed_media(self._api, error.model), None
 
     async def run(  # noqa: PLR0913 - those of submit and of wait
@@ -404,7 +405,7 @@ class AsyncClient:
         # A plain SubmitRequest, as batches submit, needs no conversion.
         if type(request) is not SubmitRequest or params is not None or options != _NO_OPTIONS:
             request = await self._make_request(request, params, options, maybe_sent=maybe_sent)
-        make = Submission if idempotency is None else _claimed_in(idempotency)
+        make = Submission if idempotency is None else _claimed_submission(idempotency)
         submission = make(self._api, request, maybe_sent=maybe_sent)
         call = self._run(submission, request, timeout, started, on_update, webhooks)
         dispatcher = self._shared.events
@@ -790,10 +791,10 @@ def limit_to_share(client: AsyncClient, share: float) -> None:
     )
 
 
-def _claimed_in(store: "IdempotencyStore") -> Callable[..., Submission]:
-    from aireiter_async._client._claims import claimed_in  # noqa: PLC0415 - not for all
+def _claimed_submission(store: "IdempotencyStore") -> Callable[..., Submission]:
+    from aireiter_async._client._claims import claimed_submission  # noqa: PLC0415 - not for all
 
-    return claimed_in(store)
+    return claimed_submission(store)
 
 
 def _as_task(task_or_id: Task | str) -> Task:

@@ -83,7 +83,7 @@ class Submission:
                 except AireiterError as error:
                     target = Target("submit", self._api.host, request.out_task_id)
                     retries = self._api.submit_retry.start(target, error)
-            if task is None:
+            if task is None:  # not in the handler: later errors must not be chained to the first
                 task = await retries.run(self._attempt)  # pyright: ignore[reportPossiblyUnboundVariable]
         except (AireiterError, RuntimeError) as error:  # RuntimeError: the client was closed
             if self._ambiguity is None or _is_conclusive(error):

@@ -30,7 +30,7 @@ from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
 from aireiter_async._transport._leases import Leases, Prepared, forget_address
 from aireiter_async._transport._proxies import Proxies, Proxy
-from aireiter_async._transport._results import Stream, only_headers
+from aireiter_async._transport._stream import Stream, only_headers
 from aireiter_async.errors import ConnectError
 
 CLOSED: Final = "this AsyncClient is closed: create a new one"
