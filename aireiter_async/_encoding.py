@@ -61,7 +61,7 @@ class Encoded:
     Attributes:
         text: The JSON text, None if it is large.
         values: A copy of the values if the text is large.
-        content: What `digest_media` uses instead; None: the mapping itself.
+        content: The mapping that `digest_media` encodes instead; None for this one.
         inputs: The local files that were read for it.
     """
 

@@ -63,12 +63,9 @@ def find_outputs(
         if not values:
             continue
         if not isinstance(values, Mapping):
-            values = [
-                {field: value} | ({"url": cover} if field != "url" else {})
-                if isinstance(value, str)
-                else value
-                for value in (values if isinstance(values, list) else [values])
-            ]
+            items = values if isinstance(values, list) else [values]
+            rest = {} if field == "url" else {"url": cover}
+            values = [{field: each, **rest} if isinstance(each, str) else each for each in items]
         outputs = read_outputs(values, model, out_task_id)
         if outputs:
             return outputs

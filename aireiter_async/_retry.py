@@ -155,7 +155,7 @@ def may_submit_again(error: Exception) -> bool:
 
 @frozen
 class Target:
-    """What a request is for, and where it goes: the start of a log line.
+    """A request's kind, host and task: the start of a log line.
 
     Attributes:
         kind: The kind of request.

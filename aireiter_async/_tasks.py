@@ -1,4 +1,4 @@
-"""Frozen values for what the service returns; no I/O.
+"""Frozen values that the service returns; no I/O.
 
 Unknown or malformed fields of a reply never break a value, and the whole reply is
 kept in ``raw``.
@@ -15,7 +15,6 @@ from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
 OutputKind = Literal["image", "video", "audio", "text", "file"]
-
 
 _LONGEST_REPR = 2_000  # characters: results within their URLs have millions
 _LONGEST_OUTPUTS = 50_000

@@ -159,7 +159,9 @@ def _salvage(reply: Reply, out_task_id: str, model: str | None) -> Task | None:
         candidates += [(payload, data), (payload, payload)]
     if "status" in found and set(_IDS.findall(reply.body)) <= {out_task_id.encode()}:
         candidates.append(({"statusCode": _OK, "data": found}, found))
-    for whole, data in candidates if read_code(code) in (_OK, None) else ():
+    if read_code(code) not in (_OK, None):
+        return None
+    for whole, data in candidates:
         try:
             task = _read_state(reply, whole, data, out_task_id, model)
         except ProtocolError:

@@ -214,7 +214,7 @@ def _headers(status: int) -> dict[str, str]:
 
 
 def find_ids(body: bytes, query: str = "") -> list[str]:
-    """Return what may be IDs in a callback, values of names like ``out_task_id`` first.
+    """Return the possible IDs in a callback, values of names like ``out_task_id`` first.
 
     The body may be JSON, with JSON in its strings, a form, or any text; nothing makes it raise.
     """
@@ -226,7 +226,7 @@ def find_ids(body: bytes, query: str = "") -> list[str]:
 
 
 def _values(*texts: str) -> Iterator[tuple[str, str]]:
-    """Yield what has the form of an ID, with its name: nearest to the root first."""
+    """Yield each value that has the form of an ID, with its name, nearest to the root first."""
     queue: deque[tuple[str, Any]] = deque(("", _parse(text)) for text in texts)
     nested = 0
     for _ in range(_MAX_VALUES):

@@ -157,7 +157,7 @@ class Items:
         return Downloader(self._api)
 
     async def prepare(self) -> None:
-        """Check up front what would otherwise fail after credits were spent.
+        """Prepare directory, ledger and budget: problems must show before credits are spent.
 
         Raises:
             LedgerError: The ledger belongs to another service.

@@ -247,11 +247,11 @@ class AsyncClient:
         """A snapshot of the counters of the client and its views."""
         throttle, downloads = self._shared.throttle, self._shared.downloads
         counters = self._shared.counters
-        done = attrs.asdict(counters, recurse=False)
-        done["estimated_by_model"] = dict(counters.estimated_by_model)
-        done["used_by_model"] = dict(counters.used_by_model)
+        totals = attrs.asdict(counters, recurse=False)
+        totals["estimated_by_model"] = dict(counters.estimated_by_model)
+        totals["used_by_model"] = dict(counters.used_by_model)
         return ClientStats(
-            **done,
+            **totals,
             in_flight=throttle.in_flight + downloads.taken,
             waiting=throttle.waiting + downloads.waiting,
             rate=throttle.rate,

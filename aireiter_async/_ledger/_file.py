@@ -125,7 +125,7 @@ def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, in
     Args:
         db: The ledger.
         path: Its path.
-        remembered: What its lock remembered before it was opened.
+        remembered: The record in its lock, read before it was opened.
 
     Raises:
         LedgerError: It is damaged, of another format, or has lost tasks.

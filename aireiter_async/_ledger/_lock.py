@@ -140,7 +140,7 @@ class Lock:
 
 
 def _read_record(record: bytes, path: Path) -> tuple[int, int]:
-    """Return what the lock of *path* remembers: an ID of the ledger, and its last task."""
+    """Return the ID of the ledger and its last task from the *record* in the lock of *path*."""
     if not record:
         return 0, 0
     if record.startswith(b"SQLite"):
@@ -173,7 +173,7 @@ def compare_lock(remembered: tuple[int, int], salt: str, last: int, path: Path) 
 
 
 def read_lock(path: Path) -> tuple[int, int]:
-    """Return what the lock of *path* remembers, without taking it; zeros if there is none.
+    """Return the record in the lock of *path*, without acquiring it; zeros if there is none.
 
     Raises:
         LedgerError: The file is not a lock.

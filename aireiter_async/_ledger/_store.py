@@ -364,10 +364,10 @@ def _key(batch: int, key: bytes) -> bytes:
 
 
 def _count(db: sqlite3.Connection, intents: Sequence[Intent], turn: int) -> None:
-    """Number the occurrences of each content, and find the IDs that come again.
+    """Number the occurrences of each content, and find repeated IDs.
 
-    Nearly always nothing has come before. So everything is counted as if that were true, and
-    again only if it turns out to be wrong when it is recorded.
+    Nearly always, all contents and IDs are new: count as if they were, and count again only if
+    recording them shows that some are not.
 
     Args:
         db: The open ledger.

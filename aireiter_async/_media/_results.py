@@ -142,7 +142,7 @@ class Result:
             if self._decoder is not None and self._decoder.pending:
                 if content := self._decode(self._decoder, b""):
                     return content
-                continue  # pragma: no cover - a decoder may keep what it was given
+                continue  # pragma: no cover - a decoder may hold back its input
             encoded, self._unread = self._unread, b""
             try:
                 encoded = encoded or await anext(self._chunks, b"")

@@ -26,7 +26,7 @@ def send(reply: Reply) -> web.Response:
 
 
 async def deliver(
-    request: web.BaseRequest, fault: Fault, reply: Reply, elsewhere: str
+    request: web.BaseRequest, fault: Fault, reply: Reply, other_host: str
 ) -> web.StreamResponse:
     """Reply as *fault* says.
 
@@ -34,7 +34,7 @@ async def deliver(
         request: The request.
         fault: The fault.
         reply: The service's real reply, or `UNHANDLED`.
-        elsewhere: The URL of another host, for redirects without a location.
+        other_host: The URL of another host, for redirects without a location.
     """
     match fault.kind:
         case "close" | "reset":
@@ -57,7 +57,7 @@ async def deliver(
         case "too_many":
             reply = too_many(fault.form, fault.retry_after, fault.retry_form)
         case "redirect":
-            reply = Reply(307, b"", {"Location": fault.text or elsewhere + request.path})
+            reply = Reply(307, b"", {"Location": fault.text or other_host + request.path})
         case _:
             pass
     return send(reply)
