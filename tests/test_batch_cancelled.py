@@ -1,4 +1,4 @@
-"""Batches that are cancelled again while they end, or interrupted."""
+"""Batches that are interrupted, or cancelled again while they end."""
 
 import asyncio
 import gc
@@ -34,7 +34,6 @@ class Blows(Blow):
         self.second = Blow(step + gap, late=late)
 
     def __call__(self, awaited: Any) -> None:
-        """Count a suspension."""
         self.second.task = self.task
         super().__call__(awaited)
         self.second(awaited)
@@ -49,7 +48,6 @@ class Interrupts(Blow):
 
 
 def connect(service: FakeService) -> AsyncClient:
-    """Make a client with two slots."""
     return AsyncClient(
         service.api_key,
         base_url=service.url,
@@ -60,7 +58,7 @@ def connect(service: FakeService) -> AsyncClient:
 
 
 async def stubborn(requests: list[SubmitRequest]) -> AsyncIterator[SubmitRequest]:
-    """Give requests, take a while to find the end, and some turns of the loop to be cancelled."""
+    """Yield requests; the end, and a cancellation, take some turns of the loop."""
     try:
         for request in requests:
             yield request
@@ -76,7 +74,7 @@ async def stubborn(requests: list[SubmitRequest]) -> AsyncIterator[SubmitRequest
 async def consume(
     kind: str, client: AsyncClient, directory: Path, blow: Blow | None = None
 ) -> list[Outcome[Any]]:
-    """Run a batch of two requests, with all that it can do, or leave it after the first.
+    """Run a batch of two requests with all options, or leave it after the first outcome.
 
     However it ends, its workers have ended before it.
     """

@@ -1,4 +1,4 @@
-"""Cancellation anywhere: at each suspension in turn, before and after what is waited for has come.
+"""Cancellation at each suspension in turn, before and after what is awaited has completed.
 
 After each the slots are free, the pool is bounded, no task and no file is left, no id is lost,
 and the client works.
@@ -41,7 +41,7 @@ LATE = pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 
 @attrs.frozen
 class World:
-    """What a call has to itself."""
+    """The service, the client and the directory of one call."""
 
     service: FakeService
     client: AsyncClient
@@ -79,7 +79,6 @@ Worlds = Callable[..., AbstractAsyncContextManager[World]]
 
 
 async def submit(world: World) -> Task:
-    """Submit."""
     return await world.client.submit(world.request)
 
 
@@ -91,14 +90,14 @@ async def submit_lost(world: World) -> Task:
 
 
 async def submit_twice(world: World) -> Task:
-    """Submit where the first POST did not arrive, and a poll fails in passing."""
+    """Submit where the first POST does not arrive and a poll fails once."""
     world.service.script("submit", Fault.reset(), Fault.no_data(accepted=True))
     world.service.script("query", Fault.server_error(), Fault.ok(), Fault.lost_response())
     return await world.client.submit(world.request)
 
 
 async def submit_refused(world: World) -> Task:
-    """Submit where the service asks for a slower rate."""
+    """Submit where the service rejects for the rate."""
     world.service.script(
         "submit", Fault.too_many_requests(0.001), Fault.too_many_requests(0, in_envelope=True)
     )
@@ -112,7 +111,7 @@ async def submit_large(world: World) -> Task:
 
 
 async def wait(world: World) -> Task:
-    """Wait through polls that fail in passing."""
+    """Wait through failing polls."""
     world.service.script(
         "query",
         Fault.task_status("processing"),
@@ -124,7 +123,7 @@ async def wait(world: World) -> Task:
 
 
 async def run(world: World) -> Task:
-    """Submit and wait, telling of it."""
+    """Submit and wait with an async callback."""
     world.service.script("query", Fault.task_status("processing"))
 
     async def on_update(_task: Task) -> None:
@@ -134,20 +133,20 @@ async def run(world: World) -> Task:
 
 
 async def query(world: World) -> Task:
-    """Ask for a task where the first response is interrupted."""
+    """Query where the first response is truncated."""
     task = await world.client.submit(world.request)
     world.service.script("query", Fault.truncated())
     return await world.client.query(task)
 
 
 async def balance(world: World) -> Any:
-    """Ask for the balance where the first response drips."""
+    """Get the balance where the second response drips."""
     world.service.script("balance", Fault.html(502), Fault.drip(0.01))
     return await world.client.balance()
 
 
 async def download(world: World) -> list[Path]:
-    """Run, and save several results, one of them at the second try."""
+    """Run, and save several results, one of them with its second attempt."""
     world.service.outputs = 3
     world.service.script("result", Fault.ok(), Fault.truncated(), Fault.drip(0.01))
     task = await world.client.run(world.request)
@@ -172,7 +171,7 @@ CALLS: list[Call] = [
 
 @pytest.fixture
 def world(connect: Connect, tmp_path: Path) -> Worlds:
-    """Return what makes a service and a client of it, for one call."""
+    """Return a function that makes the world of one call."""
 
     @asynccontextmanager
     async def make(**options: Any) -> AsyncIterator[World]:
@@ -204,7 +203,7 @@ async def test_a_call_is_cancelled_anywhere(
 
 @LATE
 async def test_a_large_download_is_cancelled_anywhere(tmp_path: Path, *, late: bool) -> None:
-    """A download that is cancelled while its file grows leaves no part of it: all or nothing."""
+    """A cancelled download leaves the whole file or nothing."""
     body = bytes(2_500_000)
     for step in (sweep := Sweep()):
         directory = tmp_path / str(step)
@@ -227,7 +226,7 @@ async def test_a_large_download_is_cancelled_anywhere(tmp_path: Path, *, late: b
 async def test_a_call_in_the_queue_is_cancelled_anywhere(
     world: Worlds, until: Until, max_rate: float | None, *, late: bool
 ) -> None:
-    """A call that is cancelled while it queues does not take a slot, or a turn, along."""
+    """A call that is cancelled in the queue keeps no slot and no turn."""
     for step in (sweep := Sweep()):
         async with world(max_rate=max_rate) as here:
             others = [
@@ -259,13 +258,11 @@ async def test_all_are_cancelled_at_once(world: Worlds, until: Until, first: int
 
 
 def rows(path: Path) -> dict[str, str]:
-    """Read the IDs of a ledger, and their states."""
     with closing(sqlite3.connect(path)) as db:
         return dict(db.execute("SELECT out_task_id, state FROM tasks"))
 
 
 def batch(kind: str, world: World, requests: list[SubmitRequest], ledger: Ledger) -> Batch[Any]:
-    """Begin a batch."""
     if kind == "submit_many":
         return world.client.submit_many(requests, ledger=ledger)
     return world.client.run_many(
@@ -319,8 +316,7 @@ async def test_a_batch_is_cancelled_anywhere(
     assert step > 10
 
 
-async def test_a_ledger_is_cancelled_while_it_opens_and_closes(tmp_path: Path) -> None:
-    """A ledger whose opening or closing is cancelled at any suspension can be opened again."""
+async def test_a_ledger_whose_opening_or_closing_is_cancelled_can_be_opened(tmp_path: Path) -> None:
     for late in (False, True):
         for step in (sweep := Sweep()):
             path = tmp_path / f"{late}-{step}.db"

@@ -1,4 +1,4 @@
-"""Many calls at once: bounded, in order, each with its whole time, at the accepted rate."""
+"""Many calls at once: bounded, in order, each with its full timeout, at the accepted rate."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,6 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 def request() -> SubmitRequest:
-    """Make a request with an ID of its own."""
     return SubmitRequest("veo3_1", {"prompt": "a kitten"})
 
 
@@ -60,8 +59,9 @@ async def test_a_thousand_submits_over_fifty_connections(until: Until) -> None:
         assert (stats.in_flight, stats.waiting) == (0, 0)
 
 
-async def test_the_queue_is_in_order(service: FakeService, connect: Connect, until: Until) -> None:
-    """Those who wait for a slot get it first in, first out."""
+async def test_the_queue_is_first_in_first_out(
+    service: FakeService, connect: Connect, until: Until
+) -> None:
     client = connect(max_concurrency=1)
     service.script("balance", Fault.hang())
     holder = asyncio.create_task(client.balance())
@@ -80,7 +80,6 @@ async def test_the_queue_is_in_order(service: FakeService, connect: Connect, unt
 async def test_a_slot_is_free_while_its_caller_backs_off(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """With one slot, a call that waits to try again does not hold up another."""
     client = connect(max_concurrency=1)
     service.script("balance", Fault.reply(503, "{}", headers={"Retry-After": "100"}))
     waiting = asyncio.create_task(client.balance())
@@ -109,7 +108,7 @@ async def test_a_429_holds_up_only_its_own_call(
 async def test_a_run_of_429s_pauses_the_whole_client(
     service: FakeService, connect: Connect, clock: Clock, until: Until
 ) -> None:
-    """After five calls were told to wait, another one, of a view too, waits as long."""
+    """After five rejected calls, the next one waits as long, even that of a view."""
     client = connect(max_concurrency=5)
     service.script("submit", *[Fault.too_many_requests(100)] * 5)
     clock.held = True
@@ -126,7 +125,7 @@ async def test_a_run_of_429s_pauses_the_whole_client(
 
 
 async def test_the_rate_grows_back(service: FakeService, client: AsyncClient) -> None:
-    """A rate that was cut spaces what leaves, and grows with what is accepted."""
+    """Accepted requests raise a rate that was cut."""
     service.script("balance", *[Fault.too_many_requests(0)] * 5)
     await asyncio.gather(*(client.balance() for _ in range(5)))
     cut = client.stats.rate
@@ -137,7 +136,7 @@ async def test_the_rate_grows_back(service: FakeService, client: AsyncClient) ->
 
 
 async def test_many_rejections_at_once_are_one_cut(service: FakeService, connect: Connect) -> None:
-    """A rejection of a request that left before the cut says nothing about the rate since."""
+    """Requests that were sent before the cut say nothing about the new rate."""
     client = connect(max_concurrency=20)
     service.script("balance", *[Fault.too_many_requests(0)] * 20)
     balances = await asyncio.gather(*(client.balance() for _ in range(20)))
@@ -149,7 +148,7 @@ async def test_many_rejections_at_once_are_one_cut(service: FakeService, connect
 async def test_the_rate_that_the_service_accepts_is_found(
     connect: Connect, slept: list[float]
 ) -> None:
-    """Of a service without any latency, for whose clock all comes at once, too."""
+    """Even if the service has no latency."""
     clock = connect()._shared.throttle._clock
     async with FakeService(max_rate=20, clock=clock) as service:
         client = connect(
@@ -162,8 +161,8 @@ async def test_the_rate_that_the_service_accepts_is_found(
         assert len(slept) > 20
 
 
-async def test_a_rate_is_kept(service: FakeService, connect: Connect, slept: list[float]) -> None:
-    """With max_rate requests leave evenly, and the statistics say so."""
+async def test_max_rate_is_kept(service: FakeService, connect: Connect, slept: list[float]) -> None:
+    """With max_rate, requests are evenly spaced."""
     client = connect(max_rate=2)
     assert client.stats.rate == 2
     await asyncio.gather(*(client.balance() for _ in range(21)))
@@ -187,7 +186,7 @@ async def test_a_rate_is_not_for_results(
 async def test_all_who_queue_can_be_cancelled(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """500 calls that are cancelled, in flight and in the queue, leave the client as new."""
+    """Cancelling 500 calls, in flight and in the queue, leaves the client usable."""
     client = connect(max_concurrency=5)
     service.script("submit", *[Fault.hang()] * 5)
     calls = [asyncio.create_task(client.submit(request())) for _ in range(500)]
@@ -206,7 +205,7 @@ async def test_all_who_queue_can_be_cancelled(
 async def test_some_who_queue_are_cancelled_as_others_leave(
     service: FakeService, connect: Connect, until: Until
 ) -> None:
-    """Cancelling every second call, whatever it is doing, costs the others nothing."""
+    """Cancelling every second call does not affect the others."""
     client = connect(max_concurrency=3)
     calls = [asyncio.create_task(client.submit(request())) for _ in range(120)]
     for turn, call in enumerate(calls):
@@ -228,7 +227,6 @@ async def test_some_who_queue_are_cancelled_as_others_leave(
 async def test_every_way_to_fail_gives_the_slot_back(
     service: FakeService, connect: Connect
 ) -> None:
-    """With one slot and one attempt, whatever goes wrong, the next call goes through."""
     skip_idle_time()
     client = connect(max_concurrency=1, retry=RetryPolicy(attempts=1), timeout=20)
     faults = [
@@ -245,7 +243,6 @@ async def test_every_way_to_fail_gives_the_slot_back(
 
 
 async def test_views_share_the_slots(service: FakeService, connect: Connect) -> None:
-    """A client and its views together have max_concurrency exchanges in flight, and no more."""
     client = connect(max_concurrency=4)
     views = [client.with_options(timeout=seconds) for seconds in (5, 10, 15)]
     await asyncio.gather(*(each.submit(request()) for each in [client, *views] * 25))
@@ -254,8 +251,8 @@ async def test_views_share_the_slots(service: FakeService, connect: Connect) -> 
     assert client.stats.submitted == 100
 
 
-async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None:
-    """When the service rejects all for a while, tasks that queue keep their attempts."""
+async def test_an_overloaded_service_does_not_use_up_the_attempts(connect: Connect) -> None:
+    """Calls in the queue keep their attempts while the service rejects everything."""
     clock = connect()._shared.throttle._clock
     began = clock()
     async with FakeService(max_rate=5, burst=1, clock=clock) as service:
@@ -268,7 +265,6 @@ async def test_a_brown_out_does_not_burn_every_attempt(connect: Connect) -> None
 
 
 async def test_an_error_is_each_callers_own(service: FakeService, connect: Connect) -> None:
-    """Of many calls at once only those that were hit fail."""
     client = connect(retry=RetryPolicy(attempts=1))
     service.script("balance", Fault.server_error(), Fault.ok(), Fault.server_error(503))
     ends = await asyncio.gather(*(client.balance() for _ in range(30)), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Faults anywhere: each at each place of an exchange, whatever the service does with a used id.
+"""Each fault at each place of an exchange, for each way to treat a used ID.
 
 What is charged for is what was submitted, once each.
 """
@@ -88,7 +88,7 @@ async def submit(service: FakeService, client: AsyncClient, used_id: Any, **opti
 async def test_a_fault_after_acceptance(
     service: FakeService, connect: Connect, name: str, looks: int, used_id: Any
 ) -> None:
-    """A task whose acceptance was not told is charged once, found at once or late."""
+    """The task is charged once, whether it is visible at once or late."""
     service.visible_after_polls = looks
     service.script("submit", AFTER[name])
     client = connect(**patience(name))
@@ -102,7 +102,7 @@ async def test_a_fault_after_acceptance(
 async def test_a_fault_before_acceptance(
     service: FakeService, connect: Connect, name: str, used_id: Any
 ) -> None:
-    """A task whose submit did not arrive is sent again, and charged once."""
+    """The submit is sent again, and the task charged once."""
     service.script("submit", BEFORE[name])
     client = connect(**patience(name))
     await submit(service, client, used_id)
@@ -117,7 +117,7 @@ async def test_a_fault_before_acceptance(
 async def test_two_faults_in_a_row(
     service: FakeService, connect: Connect, first: str, second: str, used_id: Any
 ) -> None:
-    """Twice in a row, the second time after acceptance: charged once."""
+    """The second comes after acceptance."""
     service.script("submit", BEFORE[first], AFTER[second])
     await submit(service, connect(**patience(first, second)), used_id)
 
@@ -135,7 +135,7 @@ async def test_two_faults_in_a_row(
 async def test_three_faults_in_a_row(
     service: FakeService, client: AsyncClient, used_id: Any, looks: int
 ) -> None:
-    """Whatever becomes of three submits in a row, an accepted task is the outcome, charged once.
+    """An accepted task is the outcome, charged once.
 
     A refusal is the outcome only of what was not taken before, and nothing is charged then.
     """
@@ -192,7 +192,7 @@ async def test_faults_after_a_crash(
 async def test_a_batch_that_is_left_ambiguous(
     service: FakeService, connect: Connect, tmp_path: Path, name: str
 ) -> None:
-    """A task of a batch that cannot be settled is settled by the next run, and charged once."""
+    """The next run settles it."""
     fault = AFTER[name] if name in AFTER else BEFORE[name.removeprefix("not taken: ")]
     requests = [SubmitRequest("veo3_1", {"n": n}) for n in range(2)]
     service.used_id = "charge"
@@ -201,11 +201,11 @@ async def test_a_batch_that_is_left_ambiguous(
     # Its ledger waits for a thread: time cannot be skipped.
     slow = name.removeprefix("not taken: ") in SLOW
     client = connect(timeout=0.5 if slow else 20, retry=QUICK)
-    for doubtful in ("429" not in name, False):
+    for ambiguous in ("429" not in name, False):
         async with Ledger(tmp_path / "run.db") as ledger:
             outcomes = client.run_many(requests, ledger=ledger, window=1)
             ends = [outcome.error async for outcome in outcomes]
-        assert [isinstance(end, AmbiguousSubmitError) for end in ends].count(True) == doubtful
+        assert [isinstance(end, AmbiguousSubmitError) for end in ends].count(True) == ambiguous
     assert ends == [None, None]
     assert len(service.charges) == len(service.tasks) == 2
 
@@ -238,10 +238,10 @@ async def test_a_limit_counts_what_may_have_been_taken(
     assert isinstance(ends[-1], BudgetExceededError)
 
 
-async def test_what_is_waited_for_again_times_out_again(
+async def test_a_resumed_wait_has_its_own_timeout(
     service: FakeService, connect: Connect, tmp_path: Path
 ) -> None:
-    """A task that an earlier run has submitted is waited for as long as this run says."""
+    """It does not count from the run that submitted the task."""
     service.durations = 1e9
     client = connect(polling=PollPolicy(first=3, step=3))
     requests = [SubmitRequest("veo3_1", {})]
@@ -259,7 +259,7 @@ async def test_what_is_waited_for_again_times_out_again(
 async def test_a_fault_while_settling(
     service: FakeService, connect: Connect, name: str, times: int, used_id: Any
 ) -> None:
-    """Looks for a lost submit that fail, too, leave it charged once."""
+    """Polls for a lost submit fail as well: the task is charged once."""
     # "Not found" all through, of a task that is there, cannot be told from a task that is not:
     # where a used id is charged again, only looking for longer helps.
     if name == "not found" and times == 4 and used_id == "charge":
@@ -275,7 +275,7 @@ async def test_a_fault_while_settling(
 async def test_a_fault_while_polling(
     service: FakeService, connect: Connect, name: str, look: int, late: int
 ) -> None:
-    """Looks that fail while a task is waited for do not end the wait."""
+    """A failed poll does not end the wait."""
     service.visible_after_polls = late
     running = Fault.task_status("processing")
     service.script("query", *[running] * look, POLLS[name], POLLS[name], running)
@@ -288,7 +288,7 @@ async def test_a_fault_while_polling(
 async def test_every_form_of_response(
     service: FakeService, connect: Connect, envelope: Any, form: Any, used_id: Any
 ) -> None:
-    """In every documented envelope a task whose responses are lost is charged once."""
+    """Lost responses are handled in every documented envelope."""
     service.envelope, service.rejection_form = envelope, form
     service.visible_after_polls = 2
     service.script("submit", Fault.reset(), Fault.truncated(accepted=True))
@@ -301,7 +301,7 @@ async def test_every_form_of_response(
 async def test_ambiguity_that_cannot_be_settled(
     service: FakeService, connect: Connect, name: str, used_id: Any
 ) -> None:
-    """If the service cannot be queried either, the error says so, and running it again is safe."""
+    """The error says so, and running the request again is safe."""
     service.script("submit", AFTER[name])
     service.script("query", *[Fault.server_error()] * 5)  # as many as a look has attempts
     client = connect(**patience(name))
@@ -335,7 +335,7 @@ async def test_any_response_lets_the_rate_grow(service: FakeService, connect: Co
 async def test_a_service_that_restarts_in_between(
     service: FakeService, connect: Connect, used_id: Any
 ) -> None:
-    """Answers lost with every connection at once leave each task charged once."""
+    """Responses that are lost with all connections leave each task charged once."""
     client = connect(**patience())
     for _ in range(3):
         await client.balance()

@@ -1,4 +1,4 @@
-"""A machine that plays client, service, ledger and misfortune against each other, at random.
+"""A state machine of client, service and ledger, with random faults, cancellations and kills.
 
 After each step: nothing is charged twice, nothing that was not asked for, and each id of the batch
 that was charged stands in the ledger; what is said to be refused was not charged, what is said to
@@ -108,8 +108,6 @@ PLANS = st.fixed_dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """The steps, and what has to hold after each."""
-
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="machine-"))
@@ -127,7 +125,6 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(call, 60))
 
     def connect(self) -> AsyncClient:
-        """Make a client."""
         return clocked(
             self.clock,
             self.service.api_key,
@@ -138,20 +135,18 @@ class Machine(RuleBasedStateMachine):
         )
 
     async def struck(self, call: Coroutine[Any, Any, Any], blow: Blow) -> Any:
-        """Run *call*, cancelled by *blow*; return what it returned, or None if it did not."""
+        """Run *call*, cancelled by *blow*; return its result, or None if it was cancelled."""
         with counting(blow):
             blow.task = self.loop.create_task(call)
             await asyncio.wait([blow.task])
         return None if blow.task.cancelled() else blow.task.result()
 
     def more_singles(self, count: int) -> list[SubmitRequest]:
-        """Make requests that are no part of the batch."""
         first = len(self.singles)
         self.singles += [SubmitRequest("veo3_1", {"n": first + n}) for n in range(count)]
         return self.singles[first:]
 
     def disturb(self, trouble: dict[Any, list[Fault]]) -> None:
-        """Let faults strike."""
         for endpoint, faults in trouble.items():
             self.service.script(endpoint, *faults)
 
@@ -164,14 +159,13 @@ class Machine(RuleBasedStateMachine):
     def change_the_service(
         self, lag: tuple[Any, int], seconds: float, envelope: Any, form: Any
     ) -> None:
-        """Let the service behave in another way that is not ruled out."""
+        """Change the service to another behaviour that the API allows."""
         self.service.used_id, self.service.visible_after_polls = lag
         self.service.visible_after = seconds
         self.service.envelope, self.service.rejection_form = envelope, form
 
     @rule(trouble=TROUBLE, count=st.integers(1, 4), step=STEPS, late=st.booleans())
     def submit(self, trouble: Any, count: int, step: int, late: bool) -> None:  # noqa: FBT001
-        """Submit some more tasks at once."""
         self.disturb(trouble)
         requests = self.more_singles(count)
 
@@ -186,7 +180,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.singles)
     @rule(trouble=TROUBLE, which=st.integers(0, 99), step=STEPS, late=st.booleans())
     def submit_again(self, trouble: Any, which: int, step: int, late: bool) -> None:  # noqa: FBT001
-        """Run a task again that may have been submitted."""
+        """Run a request again that may have been submitted."""
         self.disturb(trouble)
         request = self.singles[which % len(self.singles)]
 
@@ -209,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         step: int,
         late: bool,  # noqa: FBT001 - of hypothesis
     ) -> None:
-        """Go on with the batch, that may have become longer."""
+        """Resume the batch, which may have become longer."""
         self.lengthen(more, trouble)
         before, limit = self.spent(), plan["max_credits"]
         priced = any(row["estimated_credits"] or row["credits_used"] for row in self.rows())
@@ -235,14 +229,14 @@ class Machine(RuleBasedStateMachine):
         step: int,
         late: bool,  # noqa: FBT001 - of hypothesis
     ) -> None:
-        """Go on with the batch, in a process that dies."""
+        """Resume the batch in a process that is killed."""
         self.lengthen(more, trouble)
         death = Death(step, late=late, ledger=self.ledger)
         self.play(self.struck(self.consume(**plan), death))
         death.bury()
 
     def lengthen(self, more: int, trouble: dict[Any, list[Fault]]) -> None:
-        """Append requests to the batch, and let faults strike."""
+        """Append requests to the batch, and script faults."""
         self.disturb(trouble)
         for line in range(len(self.batch), len(self.batch) + more):
             self.batch.append(SubmitRequest("veo3_1", {"line": line}))
@@ -255,7 +249,6 @@ class Machine(RuleBasedStateMachine):
         timeout: float | None = None,  # noqa: ASYNC109 - of each task
         saving: bool = False,
     ) -> list[Any]:
-        """Run the batch."""
         async with Ledger(self.ledger) as ledger:
             options: dict[str, Any] = {
                 "ledger": ledger,
@@ -290,13 +283,11 @@ class Machine(RuleBasedStateMachine):
             self.check(outcome.request.out_task_id, outcome.error or outcome.task)
 
     async def restart(self) -> None:
-        """Restart the service."""
         await self.service.close()
         await self.service.start()
 
     @rule()
     def restart_the_client(self) -> None:
-        """Close the client, and make another."""
         self.play(self.client.close())
         self.client = self.connect()
 
@@ -321,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         self.client = self.connect()
 
     def check(self, out_task_id: str, end: Any) -> None:
-        """Fail unless what a call has said of a task is true."""
+        """Fail unless the outcome of a call agrees with the service."""
         task = self.service.tasks.get(out_task_id)
         if isinstance(end, AmbiguousSubmitError):
             return
@@ -344,11 +335,10 @@ class Machine(RuleBasedStateMachine):
             assert task is None
 
     def charged(self) -> list[str]:
-        """Return the IDs that were charged for."""
         return [charge.out_task_id for charge in self.service.charges]
 
     def spent(self) -> float:
-        """Return what the batch has cost, without what is refunded in the end."""
+        """Return what the batch has cost, without refunds for failed tasks."""
         singles = {request.out_task_id for request in self.singles}
         return sum(
             charge.credits
@@ -358,7 +348,6 @@ class Machine(RuleBasedStateMachine):
         )
 
     def rows(self) -> list[sqlite3.Row]:
-        """Return what is in the ledger."""
         if not self.ledger.exists():
             return []
         with closing(sqlite3.connect(self.ledger)) as db:
@@ -380,7 +369,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_untrue(self) -> None:
-        """What the ledger says of a task is true."""
+        """The states in the ledger agree with the service."""
         for row in self.rows():
             task, state = self.service.tasks.get(row["out_task_id"]), row["state"]
             assert task is None or state != "rejected"
@@ -396,13 +385,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_left(self) -> None:
-        """No slot is taken, nobody waits for one, and no file is half there."""
+        """No slot is held, no call queues, and no file is partial."""
         stats = self.client.stats
         assert (stats.in_flight, stats.waiting) == (0, 0)
         assert list(self.directory.rglob("*.part")) == []
 
     def teardown(self) -> None:
-        """Let all end well, and look whether it has."""
         try:
             self.end_well()
         finally:

@@ -1,4 +1,4 @@
-"""Resources: however often it is done, no descriptor, task or memory is left behind."""
+"""Repeated calls leave no descriptors, tasks or memory behind."""
 
 import asyncio
 import gc
@@ -15,19 +15,16 @@ NO_PROC = pytest.mark.skipif(not DESCRIPTORS.exists(), reason="there is no /proc
 
 
 def descriptors() -> int:
-    """Count the file descriptors of this process."""
     return len(list(DESCRIPTORS.iterdir()))
 
 
 def memory() -> int:
-    """Return the bytes that are in use, rubbish aside."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
 
 
 @NO_PROC
-async def test_opening_and_closing() -> None:
-    """Clients that are used and closed leave descriptors, tasks and memory as they were."""
+async def test_opened_and_closed_clients() -> None:
     async with FakeService(record=False) as service:
 
         async def use(times: int) -> None:
@@ -53,7 +50,7 @@ async def test_opening_and_closing() -> None:
 
 
 async def churn(submits: int) -> tuple[int, int]:
-    """Submit often, through faults and retries; return by how much memory and descriptors grew."""
+    """Submit through faults and retries; return how many bytes and descriptors are in use since."""
     faults = {
         Fault.lost_response(): 0.01,
         Fault.lost_response(accepted=True): 0.01,
@@ -94,14 +91,13 @@ async def churn(submits: int) -> tuple[int, int]:
 
 @NO_PROC
 async def test_submits() -> None:
-    """Submits, some through faults, leave memory and descriptors as they were."""
     grown, opened = await churn(800)
     assert grown < 150_000
     assert opened <= 16
 
 
-async def test_failures_leave_no_rubbish() -> None:
-    """Errors do not hold what they happened to: bodies and frames go when they go."""
+async def test_failures_leave_no_garbage() -> None:
+    """Errors do not keep bodies and frames alive in reference cycles."""
     async with (
         FakeService(record=False) as service,
         AsyncClient(service.api_key, base_url=service.url, retry=RetryPolicy(attempts=1)) as client,
