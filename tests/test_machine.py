@@ -375,7 +375,7 @@ class Machine(RuleBasedStateMachine):
             assert task is None or state != "rejected"
             if state not in {"intended", "uncertain", "rejected"}:
                 assert task is not None
-                if state != "submitted":
+                if state not in {"submitted", "lost"}:
                     assert bool(task.failure) == (state == "failed")
                 if state in {"completed", "downloaded"}:
                     assert row["credits_used"] == task.credits
