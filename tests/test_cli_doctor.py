@@ -22,7 +22,7 @@ from aireiter_async import Ledger, LedgerError, SubmitRequest
 from aireiter_async._ledger import verify
 from aireiter_async.cli import main
 from aireiter_async.cli._app import parse
-from aireiter_async.cli._checks import Disk, check_ledger, check_versions
+from aireiter_async.cli._checks import Disk, check_ledger, check_versions, in_thread
 from aireiter_async.cli._doctor import Surroundings
 from aireiter_async.cli._output import Output
 from aireiter_async.testing import FakeService, Fault
@@ -504,6 +504,17 @@ async def test_a_tunnel_leads_through_the_proxy(
     assert all(each.startswith(b"CONNECT aireiter.invalid:443 ") for each in tunnel.heard)
     assert all(b"Proxy-Authorization: Basic " in each for each in tunnel.heard)
     await until(lambda: len(asyncio.all_tasks()) == 1)
+
+
+async def test_a_thread_that_ends_too_late_is_ignored(
+    until: Callable[[Callable[[], object]], Awaitable[None]],
+) -> None:
+    ended = threading.Event()
+    with pytest.raises(TimeoutError):
+        await in_thread(ended.wait, 0.001)
+    ended.set()
+    await until(lambda: "aireiter-doctor" not in {each.name for each in threading.enumerate()})
+    await asyncio.sleep(0)
 
 
 async def test_nothing_hangs(listen: Listen, report: Reporting) -> None:

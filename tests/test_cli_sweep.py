@@ -284,15 +284,6 @@ def test_standard_input_is_multiplied(
     assert (ran.status, ran.document["succeeded"], len(served.charges)) == (0, 4, 4)
 
 
-def test_the_example_of_the_help_runs(served: FakeService, aireiter: Run) -> None:
-    Path("prompts.csv").write_text(PROMPTS)
-    text = " ".join(aireiter("batch", "--help").out.split())
-    example = re.search(r"A sweep: aireiter (batch .*? --repeat 2)", text)
-    assert example is not None
-    assert aireiter(*shlex.split(example[1])).status == 0
-    assert len(served.charges) == 8
-
-
 def test_failures_of_a_sweep_name_each_line_once(served: FakeService, run: Run) -> None:
     served.script("submit", *[Fault.failed("TIMEOUT", "late")] * 8)
     ran = run(*each(MODELS, SIZES), "--json")

@@ -403,6 +403,15 @@ async def test_closing_deadlines_twice_ends_a_block_once() -> None:
     assert task.cancelling() == 0
 
 
+async def test_a_sleep_ends_with_its_waker() -> None:
+    clock = _shared.Clock()
+    waker: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    [task] = start(clock.sleep(LONG, waker))
+    await asyncio.sleep(0)
+    waker.set_result(True)
+    await task
+
+
 async def test_a_sleep_that_is_over_is_not_ended_again() -> None:
     """A sleep that was cancelled just before its client closes stays cancelled."""
     clock = _shared.Clock()

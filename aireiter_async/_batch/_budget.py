@@ -451,7 +451,7 @@ class NullReservation:
 
     __slots__ = ()
 
-    unpriced = False
+    unpriced = False  # so that nothing calls `measure`
 
     def accepted(self, estimate: float | None) -> None:
         pass
@@ -462,8 +462,7 @@ class NullReservation:
     def released(self) -> None:
         pass
 
-    async def measure(self) -> None:
-        pass
+    async def measure(self) -> None: ...
 
     def close(self) -> None:
         pass
