@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from aireiter_async import models
 from aireiter_async._tasks import Output, OutputKind
+from aireiter_async._text import MAX_URL
 
 _KINDS: Final[Mapping[str, OutputKind]] = {"video": "video", "audio": "audio", "file": "file"}
 _FIELDS: Final = (*_KINDS, "url")
@@ -28,7 +29,6 @@ _MEDIA: Final[Mapping[str, OutputKind]] = {
     "data:audio": "audio",
     "data:text": "text",
 }
-_MAX_URL: Final = 65_536  # characters: urllib caches the URLs that it parses
 
 # Where adapters and relays put results beside or instead of ``output``, and the field of an item
 # that such a URL belongs in.
@@ -147,7 +147,7 @@ def _text(value: Any) -> str | None:
 
 def _kind_of_url(url: str, medium: OutputKind | None) -> OutputKind:
     scheme = url[:11].lower().partition("/")[0]
-    if scheme.startswith("data:") or len(url) > _MAX_URL:
+    if scheme.startswith("data:") or len(url) > MAX_URL:
         return _MEDIA.get(scheme) or medium or "file"
     try:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()

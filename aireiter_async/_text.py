@@ -16,6 +16,9 @@ _END: Final = r"[^\s\"'<>]"
 _QUERY: Final = rf"(:(?:\\?/){{2}}[^\s\"'<>?]*)\?{_END}*|\?[\w.~%+-]+={_END}*"
 
 
+MAX_URL: Final = 65_536  # characters that are parsed: urllib caches the URLs
+
+
 def printable(text: str) -> str:
     r"""Return *text* on one line, with control characters as escapes such as ``\x1b``."""
     return re.sub(_CONTROLS, lambda found: ascii(found[0])[1:-1], text)

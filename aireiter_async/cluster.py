@@ -22,8 +22,6 @@ __all__ = ["generate"]
 
 MakeStore: TypeAlias = Callable[[], IdempotencyStore | AbstractAsyncContextManager[Any]]
 
-_SMALLEST_WINDOW: Final = 256
-_TASKS_PER_SLOT: Final = 4
 _END: Final = object()
 
 
@@ -215,7 +213,7 @@ class _Worker:
             store: Any = None if job.store is None else job.store()
             if hasattr(store, "__aenter__"):
                 store = await stack.enter_async_context(store)
-            size = job.window or max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
+            size = job.window or _batch.default_window(client)
             source = await stack.enter_async_context(aclosing(self._unique_items()))
             batch = _batch.run_many(
                 client,

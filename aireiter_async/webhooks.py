@@ -29,6 +29,7 @@ from aiohttp import ClientError, web
 from aireiter_async._client import AsyncClient, api_of
 from aireiter_async._poll import Webhooks
 from aireiter_async._redact import Secret
+from aireiter_async._requests import is_id
 
 __all__ = ["Receiver", "Webhooks"]
 
@@ -46,7 +47,6 @@ _MAX_KEPT_EACH: Final = 16  # of one delivery
 _KEPT_FOR: Final = 600.0  # seconds
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_.~-]*[A-Za-z0-9_~-][A-Za-z0-9_.~-]*")  # not "." or ".."
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WORD: Final = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{1,64}(?![A-Za-z0-9_-])")
 
 _OK, _BAD_REQUEST, _NOT_FOUND, _NOT_ALLOWED, _TOO_LARGE = 200, 400, 404, 405, 413
@@ -239,12 +239,12 @@ def _values(*texts: str) -> Iterator[tuple[str, str]]:
                     queue += (key, inner), ("", key)
             case list():
                 queue.extend((name, inner) for inner in value[:_MAX_VALUES])
-            case str() if _ID.fullmatch(value):
+            case str() if is_id(value):
                 yield name, value
             case str() if nested < _MAX_NESTED and value.lstrip()[:1] in {"{", "["}:
                 queue.append((name, _parse(value)))
                 nested += 1
-            case int() if _names_id(name) and _ID.fullmatch(f"{value:d}"):
+            case int() if _names_id(name) and is_id(f"{value:d}"):
                 yield name, f"{value:d}"
 
 

@@ -119,7 +119,7 @@ class BudgetMachine(RuleBasedStateMachine):
         """A rejection is right: what is final leaves no room, or a price is unknown."""
         self.jobs.remove(job)
         price = self.budget._prices.get(price_kind(job.request.model, job.request.params), 0.0)
-        fits = self.budget.committed + price <= self.limit - 1e-6 and not self.budget._uncounted
+        fits = self.budget.committed + price <= self.limit - 1e-6 and not self.budget._unknown
         assert not fits or job.maybe_sent
 
     def open(self) -> list[Job]:

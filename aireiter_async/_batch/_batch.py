@@ -196,12 +196,15 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         webhooks=webhooks,
         identify=identify,
     )
-    if window is None:
-        window = max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
-    size = check_count("window", window)
+    size = default_window(client) if window is None else check_count("window", window)
     return _make_batch(
         options, source, max_credits, on_progress, size=size, workers=size, ordered=ordered
     )
+
+
+def default_window(client: AsyncClient) -> int:
+    """Return the maximum number of outstanding tasks, unless the caller chooses it."""
+    return max(_SMALLEST_WINDOW, _TASKS_PER_SLOT * client.max_concurrency)
 
 
 def _template(name: str) -> "NameTemplate":

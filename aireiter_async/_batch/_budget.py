@@ -59,17 +59,17 @@ class Budget:
         self._prices: dict[str, float] = {}  # the highest known price of each kind
         self._committed = 0.0
         self._releasable = 0.0  # the part held by open reservations
-        self._uncounted: Counter[str] = Counter()  # tasks of unknown cost, by kind
-        self._open_uncounted = 0  # those with an open reservation
+        self._unknown: Counter[str] = Counter()  # tasks of unknown cost, by kind
+        self._open_unknown = 0  # those with an open reservation
         self._waiting: dict[tuple[str, bool], deque[_Waiter]] = {}
         self._included: set[Path] = set()
         self._absent: set[str] = set()  # IDs of earlier runs that the service does not have
         self._charged = 0.0  # known charges since this object was created
         self._ambiguous = 0  # submits that may or may not have been charged
-        self._pending = 0
+        self._pending = 0  # submits in progress
         self._idle = asyncio.Event()
         self._idle.set()
-        self._readings = 0
+        self._readings = 0  # of the balance, in progress
 
     @property
     def max_credits(self) -> float | None:
@@ -81,7 +81,7 @@ class Budget:
         """Credits spent and reserved; tasks of unknown cost count at the price of their kind."""
         prices = self._prices
         return self._committed + sum(
-            number * prices.get(kind, 0.0) for kind, number in self._uncounted.items()
+            number * prices.get(kind, 0.0) for kind, number in self._unknown.items()
         )
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class Budget:
             self._learn(unpriced.kind, task.credits_used or task.estimated_credits)
         elif unpriced.uncertain:
             self._absent.add(unpriced.out_task_id)
-            self._count(unpriced.kind, -1)
+            self._add_unknown(unpriced.kind, -1)
 
     def discard_absent(self, out_task_id: str) -> bool:
         """Return whether `learn_from` found no such task, and forget that."""
@@ -133,7 +133,7 @@ class Budget:
         if cost is None:
             cost = estimate
         if cost is None:
-            self._uncounted[kind] += 1
+            self._unknown[kind] += 1
         else:
             self._committed += cost
             self._learn(kind, cost)
@@ -153,7 +153,7 @@ class Budget:
         """
         kind = price_kind(request.model, request.params)
         queue = self._waiting.get((kind, maybe_sent))
-        admitted = None if queue else self._admits(kind, counted=maybe_sent)
+        admitted = None if queue else self._may_send(kind, counted=maybe_sent)
         if admitted is None:
             reservation = await self._wait(kind, request.out_task_id, counted=maybe_sent)
         elif admitted:
@@ -173,7 +173,7 @@ class Budget:
     def include_unknown(self, request: SubmitRequest) -> None:
         """Count a task of unknown cost that `include` has not counted."""
         if self.limited:
-            self._uncounted[price_kind(request.model, request.params)] += 1
+            self._unknown[price_kind(request.model, request.params)] += 1
 
     def reopen(
         self, request: SubmitRequest, credits_: float | None
@@ -183,15 +183,15 @@ class Budget:
             return NO_RESERVATION
         credits_ = credits_ or None
         if credits_ is None:
-            self._open_uncounted += 1
+            self._open_unknown += 1
         else:
             self._releasable += credits_
         return Reservation(self, price_kind(request.model, request.params), credits_)
 
     def remove(self, request: SubmitRequest) -> None:
         """Remove a task that was counted without a cost and does not exist."""
-        self._count(price_kind(request.model, request.params), -1)
-        self._admit()
+        self._add_unknown(price_kind(request.model, request.params), -1)
+        self._serve_waiting()
 
     async def _wait(self, kind: str, out_task_id: str, *, counted: bool) -> "Reservation":
         opened: asyncio.Future[Reservation] = asyncio.get_running_loop().create_future()
@@ -212,10 +212,10 @@ class Budget:
             reservation.released()
         reservation.close()
 
-    def _admit(self) -> None:
+    def _serve_waiting(self) -> None:
         """Open or reject waiting reservations; all of one kind get the same result."""
         for (kind, counted), queue in list(self._waiting.items()):
-            while queue and (admitted := self._admits(kind, counted=counted)) is not None:
+            while queue and (admitted := self._may_send(kind, counted=counted)) is not None:
                 waiter = queue.popleft()
                 if waiter.opened.done():
                     continue
@@ -226,17 +226,17 @@ class Budget:
             if not queue:
                 self._waiting.pop((kind, counted), None)
 
-    def _admits(self, kind: str, *, counted: bool) -> bool | None:
+    def _may_send(self, kind: str, *, counted: bool) -> bool | None:
         """Return whether a task may be sent; None if only later, perhaps."""
         if self._readings:
             return None
         price = self._prices.get(kind)
         if price is None:
             unknown = sum(
-                number for each, number in self._uncounted.items() if each not in self._prices
+                number for each, number in self._unknown.items() if each not in self._prices
             )
             if unknown > counted:
-                return None if self._open_uncounted else False
+                return None if self._open_unknown else False
             # Any remainder will do: the task exceeds the limit by at most its own price.
             excess = self.committed - self._limit + 2 * self._slack
         else:
@@ -244,15 +244,15 @@ class Budget:
         if excess <= self._slack:
             return True
         # Open reservations may still be released.
-        return None if self._open_uncounted or excess - self._releasable <= self._slack else False
+        return None if self._open_unknown or excess - self._releasable <= self._slack else False
 
     def _open(self, kind: str, *, counted: bool) -> "Reservation":
         price = self._prices.get(kind)
         if price is None:
-            self._uncounted[kind] += not counted
-            self._open_uncounted += 1
+            self._unknown[kind] += not counted
+            self._open_unknown += 1
         else:
-            self._count(kind, -counted)
+            self._add_unknown(kind, -counted)
             self._committed += price
             self._releasable += price
         reservation = Reservation(self, kind, price, counted=counted)
@@ -265,7 +265,7 @@ class Budget:
         taken = f"max_credits is {self._limit:g}, and {self.committed:g} are spent or reserved"
         if price is not None:
             return BudgetExceededError(f"{taken}: a {kind} task costs up to {price:g}", out_task_id)
-        unknown = sorted(each for each in +self._uncounted if each not in self._prices)
+        unknown = sorted(each for each in +self._unknown if each not in self._prices)
         if not unknown:
             return BudgetExceededError(taken, out_task_id)
         return BudgetExceededError(
@@ -299,8 +299,8 @@ class Budget:
     def change(self, kind: str, before: float | None, now: float) -> None:
         """Change the amount of an open reservation."""
         if before is None:
-            self._count(kind, -1)
-            self._open_uncounted -= 1
+            self._add_unknown(kind, -1)
+            self._open_unknown -= 1
             before = 0.0
         self._committed += now - before
         self._releasable += now - before
@@ -308,15 +308,15 @@ class Budget:
     def learn(self, kind: str, price: float) -> None:
         """Learn the price of a kind; the highest is reserved from then on."""
         self._learn(kind, price)
-        self._admit()
+        self._serve_waiting()
 
     def close(self, kept: float | None) -> None:
         """Close a reservation, which keeps its amount."""
         if kept is None:
-            self._open_uncounted -= 1
+            self._open_unknown -= 1
         else:
             self._releasable -= kept
-        self._admit()
+        self._serve_waiting()
 
     async def read_balance(self) -> "_Reading | None":
         """Read the balance while no submit is in progress; None if not possible.
@@ -334,7 +334,7 @@ class Budget:
             return None
         finally:
             self._readings -= 1
-            self._admit()
+            self._serve_waiting()
         if charged != self._charged or not math.isfinite(balance):
             return None  # a refund arrived in between
         return _Reading(balance, charged, self._ambiguous)
@@ -343,10 +343,10 @@ class Budget:
         if price is not None and price > self._prices.get(kind, 0.0):
             self._prices[kind] = price
 
-    def _count(self, kind: str, number: int) -> None:
-        self._uncounted[kind] += number
-        if not self._uncounted[kind]:
-            del self._uncounted[kind]
+    def _add_unknown(self, kind: str, number: int) -> None:
+        self._unknown[kind] += number
+        if not self._unknown[kind]:
+            del self._unknown[kind]
 
 
 class Reservation:

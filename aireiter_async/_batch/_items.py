@@ -668,7 +668,7 @@ def _summary(error: Exception | None) -> str:
 
 
 def _belongs_to(task: Task, request: SubmitRequest) -> bool:
-    """Return whether the service's echo of the task has the request's model and texts."""
+    """Return whether the service's echo of a task proves that it is that of *request*."""
     raw: Any = task.raw
     given = raw.get("data", raw).get("input") if isinstance(raw, dict) else None
     if not isinstance(given, dict) or given.get("model") != request.model:

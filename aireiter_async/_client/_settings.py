@@ -116,6 +116,7 @@ def read_base_url(base_url: str | None, *, allow_http: bool) -> str:
 
 
 def _is_loopback(host: str) -> bool:
+    # Stricter than the transport's: an embedded IPv4 address may be routed elsewhere.
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

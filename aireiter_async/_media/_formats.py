@@ -6,8 +6,9 @@ from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from aireiter_async._text import MAX_URL
+
 HEAD: Final = 4096  # bytes from the start of a file that identify its type
-MAX_URL: Final = 65_536  # characters: urllib caches the URLs that it parses
 
 _BINARY: Final = ".bin"
 _PLAIN_SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")

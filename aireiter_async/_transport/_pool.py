@@ -157,7 +157,7 @@ class Transport:
         self._closed = False
         self._process = 0
         if session is not None and not isinstance(session, aiohttp.ClientSession):
-            self._session, kind = None, type(session).__name__
+            self._session, kind = None, type(session).__name__  # `__del__` would use it
             raise TypeError(f"session must be an aiohttp.ClientSession, got {kind}")
         if not isinstance(ssl, tls.SSLContext | bool | None):
             raise TypeError(f"ssl must be an SSLContext, False or None, got {type(ssl).__name__}")
