@@ -175,7 +175,7 @@ def take_path(path: str, monkeypatch: pytest.MonkeyPatch) -> str:
         async def fail(_limits: object) -> bool:
             return False
 
-        monkeypatch.setattr(_leases, "_works", fail)
+        monkeypatch.setattr(_leases, "_is_supported", fail)
     return path
 
 

@@ -104,7 +104,7 @@ async def test_an_aiohttp_that_ignores_middlewares(client: AsyncClient) -> None:
     session: Any = NoMiddlewares()
     leases = Leases(session, keepalive=1)
     assert (
-        await leases.prepare(
+        await leases.make_template(
             client._shared.transport.route(
                 "POST", "http://h/", headers={}, timeout=1, connect_timeout=1
             )
@@ -120,7 +120,7 @@ async def test_a_header_that_could_not_be_sent(client: AsyncClient) -> None:
     route = transport.route(
         "POST", "http://127.0.0.1/", headers={"X": "a\r\nY: b"}, timeout=1, connect_timeout=1
     )
-    assert await Leases(transport.open(), keepalive=1).prepare(route) is None
+    assert await Leases(transport.open(), keepalive=1).make_template(route) is None
 
 
 async def test_a_proxy_takes_aiohttps_session(

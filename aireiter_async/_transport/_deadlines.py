@@ -37,7 +37,7 @@ class Deadlines:
         """Start a block of the current task; pass the returned task to `end`, which must follow."""
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("an AsyncClient must be used in a task: start one with asyncio.run")
+            raise RuntimeError("an AsyncClient must be used in an asyncio task: call asyncio.run")
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
             self._timer = self._loop.call_later(self.seconds, self._expire)

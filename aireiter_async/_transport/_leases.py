@@ -3,7 +3,7 @@
 For each request, aiohttp's session builds headers, a body, a task that writes it and a response.
 Here aiohttp builds the head of a route's requests once; a connection is leased from aiohttp's
 pool, written to, read from, and kept for the next request. Only public names of aiohttp are used,
-and `Leases.prepare` checks that they behave as expected.
+and `Leases.make_template` checks that they behave as expected.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Lease:
 
 
 @define(eq=False, repr=False)
-class Prepared:
+class RequestTemplate:
     """The common parts of all requests of a route.
 
     Attributes:
@@ -87,7 +87,7 @@ class Leases:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def prepare(self, route: "Route") -> Prepared | None:
+    async def make_template(self, route: "Route") -> RequestTemplate | None:
         """Build the head of *route*'s requests; None if this aiohttp is not supported.
 
         Raises:
@@ -104,11 +104,11 @@ class Leases:
             params = {name: route.options[name] for name in _HEADER_LIMITS}
             params["read_until_eof"] = True
             idle = self._idle.setdefault(request.connection_key, deque())
-            if not all(line.isprintable() for line in lines) or not await _works(params):
+            if not all(line.isprintable() for line in lines) or not await _is_supported(params):
                 return None
         except (AttributeError, NotImplementedError, TypeError):
             return None
-        return Prepared(
+        return RequestTemplate(
             head="\r\n".join([*lines, f"{hdrs.CONTENT_LENGTH}: "]).encode(),
             request=request,
             limits=route.options["timeout"],
@@ -132,10 +132,10 @@ class Leases:
         return made[0]
 
     async def exchange(  # noqa: C901 - one path, top to bottom
-        self, route: "Route", prepared: Prepared, body: bytes
+        self, route: "Route", template: RequestTemplate, body: bytes
     ) -> Reply:
         """See `Transport.exchange`."""
-        now, idle = time(), prepared.idle
+        now, idle = time(), template.idle
         message = content = None
         deadlines = route.deadlines
         task = deadlines.begin()
@@ -153,12 +153,12 @@ class Leases:
                     break
                 lease.close()
             else:
-                lease = await self._connect(prepared)
+                lease = await self._connect(template)
                 protocol, transport = lease.protocol, lease.transport
             try:
                 # A new parser each time: leftovers in an old one would become part of the response.
-                protocol.set_response_params(**prepared.response_params)
-                transport.write(b"%b%d\r\n\r\n%b" % (prepared.head, len(body), body))
+                protocol.set_response_params(**template.response_params)
+                transport.write(b"%b%d\r\n\r\n%b" % (template.head, len(body), body))
                 message, content = await protocol.read()
                 while message.code < _OK and message.code != _SWITCHING:
                     message, content = await protocol.read()
@@ -174,11 +174,11 @@ class Leases:
             try:
                 deadlines.end(task, error)
             except ConnectError:
-                forget_address(self._session, prepared.request.url)
+                forget_address(self._session, template.request.url)
                 raise
             raise
         deadlines.end(task)
-        # `Reply` itself is a function in Python around this call.
+        # `Reply(...)` would be one more call in Python.
         values = message.code, message.headers, data or b"", time()
         reply = tuple.__new__(Reply, values)
         if data is None or protocol.should_close or self._closed:
@@ -193,18 +193,18 @@ class Leases:
             raise protocol_error("the response is too long", reply)
         return reply
 
-    async def _connect(self, prepared: Prepared) -> Lease:
+    async def _connect(self, template: RequestTemplate) -> Lease:
         connector = self._session.connector
         assert connector is not None  # noqa: S101 - the session is open
         try:
-            connection = await connector.connect(prepared.request, [], prepared.limits)
+            connection = await connector.connect(template.request, [], template.limits)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError("no connection in time") from error
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing():
             connection.close()
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-        return Lease(connection, protocol, transport, _poll_of(transport))
+        return Lease(connection, protocol, transport, _make_poll(transport))
 
     def _sweep(self) -> None:
         """Close expired idle connections, and reschedule while any are left."""
@@ -241,7 +241,7 @@ class _StopRequest(Exception):  # noqa: N818 - expected
     """Ends a request just before aiohttp sends it."""
 
 
-def _poll_of(transport: asyncio.Transport) -> Callable[[int], object]:
+def _make_poll(transport: asyncio.Transport) -> Callable[[int], object]:
     """Return a function that polls for unread bytes, if the platform supports it."""
     socket = transport.get_extra_info("socket")
     if socket is None or not hasattr(select, "poll"):
@@ -258,7 +258,7 @@ class _NoTransport(asyncio.Transport):
         return default
 
 
-async def _works(response_params: Mapping[str, Any]) -> bool:
+async def _is_supported(response_params: Mapping[str, Any]) -> bool:
     """Return whether aiohttp's protocol behaves as the short path expects."""
     protocol = ResponseHandler(asyncio.get_running_loop())
     protocol.connection_made(_NoTransport())

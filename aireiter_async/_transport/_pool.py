@@ -28,7 +28,7 @@ from aireiter_async._text import host_of
 from aireiter_async._transport._addresses import GuardedResolver
 from aireiter_async._transport._body import read_body
 from aireiter_async._transport._deadlines import Deadlines
-from aireiter_async._transport._leases import Leases, Prepared, forget_address
+from aireiter_async._transport._leases import Leases, RequestTemplate, forget_address
 from aireiter_async._transport._proxies import Proxies, Proxy
 from aireiter_async._transport._stream import Stream, only_headers
 from aireiter_async.errors import ConnectError
@@ -104,7 +104,7 @@ class Route:
             read of a stream.
         limits: aiohttp's timeouts for a stream.
         options: aiohttp's options for an exchange.
-        prepared: For the short path; None before the first exchange, or if not available.
+        template: For the short path; None before the first exchange, or if not available.
     """
 
     method: str
@@ -113,7 +113,7 @@ class Route:
     deadlines: Deadlines
     limits: aiohttp.ClientTimeout
     options: Mapping[str, Any]
-    prepared: Prepared | None = None
+    template: RequestTemplate | None = None
 
 
 class Transport:
@@ -185,9 +185,9 @@ class Transport:
         proxy = None
         with suppress(ValueError):  # an invalid URL fails when it is used
             if url:
-                place = URL(url)
-                self._resolver.add_service(place.raw_host or "")
-                proxy = self._find_proxy(place)
+                parsed = URL(url)
+                self._resolver.add_service(parsed.raw_host or "")
+                proxy = self._find_proxy(parsed)
         # A borrowed session may queue requests for a connection, and aiohttp's connect timeout
         # includes that: use the one that limits the handshakes only.
         connect = {"sock_connect" if self._borrowed else "connect": min(connect_timeout, timeout)}
@@ -299,31 +299,31 @@ class Transport:
             self.open()
         leases = self._leases
         if leases is None or body is None or len(body) > _LARGE_BODY:
-            return self._request(route, body)
-        if route.prepared is None:
+            return self._exchange_by_session(route, body)
+        if route.template is None:
             return self._exchange_first(leases, route, body)
-        return leases.exchange(route, route.prepared, body)
+        return leases.exchange(route, route.template, body)
 
     async def _exchange_first(self, leases: Leases, route: Route, body: bytes) -> Reply:
         """Choose the path of a route and use it."""
-        prepared, reason = None, ""
+        template, reason = None, ""
         if "proxy" in route.options:
             reason = "there is a proxy"
         elif self.open().trace_configs:  # by an instrumentation, which sees the session only
             reason = "the session is traced"
         else:
             with route.deadlines:
-                prepared = await leases.prepare(route)
-            if prepared is None:
+                template = await leases.make_template(route)
+            if template is None:
                 reason = "this aiohttp is not supported"
                 self._leases = None
                 leases.close()
-        if prepared is None:
+        if template is None:
             self._note_path(route, "session", reason)
-            return await self._request(route, body)
+            return await self._exchange_by_session(route, body)
         self._note_path(route, "short")
-        route.prepared = prepared
-        return await leases.exchange(route, prepared, body)
+        route.template = template
+        return await leases.exchange(route, template, body)
 
     def _note_path(self, route: Route, path: str, reason: str = "") -> None:
         if self.path != path:
@@ -341,10 +341,10 @@ class Transport:
     def forget_address(self, url: str) -> None:
         """Drop the cached address of *url*'s host, or of its proxy: it may have changed."""
         with suppress(ValueError):
-            place = URL(url)
-            proxy = self._find_proxy(place)
+            parsed = URL(url)
+            proxy = self._find_proxy(parsed)
             if self._session is not None and not self._borrowed:
-                forget_address(self._session, place if proxy is None else URL(proxy.url))
+                forget_address(self._session, parsed if proxy is None else URL(proxy.url))
 
     def _find_proxy(self, url: URL) -> Proxy | None:
         proxy = self._proxies.find(url)
@@ -352,8 +352,7 @@ class Transport:
             self._resolver.add_proxy(URL(proxy.url).raw_host or "")
         return proxy
 
-    async def _request(self, route: Route, body: bytes | None) -> Reply:
-        """Exchange over aiohttp's session."""
+    async def _exchange_by_session(self, route: Route, body: bytes | None) -> Reply:
         try:
             with route.deadlines:
                 return await self._send(route, body)
