@@ -100,7 +100,9 @@ def backoff(session: nox.Session) -> None:
 def integrations(session: nox.Session) -> None:
     """Run the tests that need more than Python: a real browser, other frameworks."""
     session.install(*group("integrations"), EXTRAS)
-    session.run("python", "-m", "pytest", "-m", "browser or integrations", *session.posargs)
+    # They mostly wait; those of a file share servers, and their figures are of other processes.
+    options = ("-n", "2", "--dist", "loadfile", "-m", "browser or integrations")
+    session.run("python", "-m", "pytest", *options, *session.posargs)
 
 
 @nox.session(default=False)

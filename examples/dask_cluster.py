@@ -29,7 +29,7 @@ from distributed import Client, LocalCluster, as_completed
 from aireiter_async import AsyncClient, RetryPolicy, SQLiteStore
 from aireiter_async.cluster import generate
 
-_PARTITION = 100  # rows
+_PARTITION = 250  # rows
 
 
 def make_request(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

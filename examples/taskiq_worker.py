@@ -14,7 +14,8 @@ start workers and send jobs::
 NATS delivers a job again that is not acknowledged within ``REDELIVER_AFTER`` seconds, also if the
 worker that has it is alive and waits for a video. The job's ID is the task's ID, and workers claim
 it in ``claims.db``: one job is one charge, and every delivery returns the same task. For workers on
-several machines, use `PostgresStore`.
+several machines, use `PostgresStore`. A job that fails because of the account or the network is
+delivered again as well.
 """
 
 import asyncio
@@ -36,7 +37,12 @@ from taskiq import Context, TaskiqDepends, TaskiqEvents, TaskiqState
 from taskiq_nats import PullBasedJetStreamBroker
 
 from aireiter_async import AsyncClient, PollPolicy, RetryPolicy, SQLiteStore
-from aireiter_async.errors import AireiterError
+from aireiter_async.errors import (
+    AireiterError,
+    InvalidRequestError,
+    ResultMissingError,
+    TaskFailedError,
+)
 
 NATS_URL = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
 REDELIVER_AFTER = float(os.environ.get("REDELIVER_AFTER", "300"))
@@ -71,15 +77,22 @@ async def close_client(state: TaskiqState) -> None:
     await state.stack.aclose()
 
 
-@broker.task("generate")  # by name: the program that sends is another module
+# By name, since the program that sends is another module. Acknowledged below, since taskiq
+# acknowledges a job that raised as well: what the network or the account caused would be lost.
+@broker.task("generate", ack_type="manual")
 async def generate(prompt: str, context: Annotated[Context, TaskiqDepends()]) -> dict[str, Any]:
     """Generate an image; runs in a worker."""
-    task = await context.state.client.run(
-        "nano_banana_v2",
-        {"prompt": prompt},
-        out_task_id=context.message.task_id,
-        idempotency=context.state.claims,
-    )
+    try:
+        task = await context.state.client.run(
+            "nano_banana_v2",
+            {"prompt": prompt},
+            out_task_id=context.message.task_id,
+            idempotency=context.state.claims,
+        )
+    except (InvalidRequestError, ResultMissingError, TaskFailedError, ValueError):
+        await context.ack()  # another delivery would end in the same way
+        raise
+    await context.ack()
     result: dict[str, Any] = task.to_dict()
     return result
 

@@ -22,6 +22,7 @@ from aireiter_async import (
     InvalidRequestError,
     Ledger,
     RateLimitError,
+    RetryPolicy,
     SQLiteStore,
     StoreError,
     SubmitRequest,
@@ -231,6 +232,19 @@ async def test_the_rejection_of_a_claimed_id_as_used_is_settled(
     assert (await client.submit(CAT, idempotency=store)).out_task_id == ID
     assert service.posts(ID) == 2
     assert not await store.is_free()
+
+
+async def test_a_claim_outlasts_the_lookup_before_its_post(
+    service: FakeService, connect: Connect, clock: Clock, tmp_path: Path
+) -> None:
+    """Where `settle` is longer than the timeouts, calls do not take the ID from each other."""
+    retry = RetryPolicy(base=0, settle=9, max_retry_after=0)
+    async with SQLiteStore(tmp_path / "claims.db", clock=clock) as store, asyncio.timeout(20):
+        await store.claim(ID, fingerprint(CAT), owner="dead", lease=0)
+        clients = [connect(retry=retry, timeout=5) for _ in range(4)]
+        calls = (client.submit(CAT, idempotency=store) for client in clients)
+        assert {task.out_task_id for task in await asyncio.gather(*calls)} == {ID}
+    assert len(service.charges) == 1
 
 
 async def test_an_id_that_is_rejected_as_used_and_is_another_requests_is_released(

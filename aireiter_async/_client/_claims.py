@@ -140,7 +140,9 @@ class ClaimedSubmission(Submission):
         self._id_claim = IDClaim(
             store=store,
             out_task_id=request.out_task_id,
-            lease=api.settings.timeout + retry.max_retry_after,
+            # After a takeover, the lookup before the POST is part of it: calls whose claims expire
+            # meanwhile would take the ID over from each other, and none would ever submit it.
+            lease=max(api.settings.timeout + retry.max_retry_after, 2 * retry.settle),
             settle=retry.settle,
             maybe_sent=maybe_sent,
             host=api.host,

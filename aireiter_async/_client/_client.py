@@ -297,7 +297,8 @@ class AsyncClient:
             idempotency: A store in which the ID, which must be given, is claimed right before
                 each POST: of all calls with the ID, in any process, one submits, and the
                 others return its task. The claim of a cancelled call expires *timeout* plus
-                the retry policy's ``max_retry_after`` seconds after it was made.
+                the retry policy's ``max_retry_after`` seconds after it was made, or twice its
+                ``settle`` if that is longer.
 
         Returns:
             The task as the service first describes it, normally pending.
