@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import logging
+import os
 import pickle
 import signal
 import ssl
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell has what it runs in the background ignore SIGINT, which some tests send.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    # Tests that wait for a disk, a timer or another program leave room for one more than cores.
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_unconfigure() -> None:

@@ -392,10 +392,11 @@ async def test_a_batch_through_faults(
     succeeded = sum(outcomes)
     tree, found = instrumented.tree(), instrumented.metrics()
     assert tree["aireiter.batch > aireiter.run"] == 100
-    assert {name for name in tree if name.endswith(("POST", "GET"))} == {
-        *["aireiter.submit > POST", "aireiter.wait > POST", "aireiter.download > GET"]
-    }
-    posts = tree["aireiter.submit > POST"] + tree["aireiter.wait > POST"]
+    # In a run itself: a submit that is still ambiguous in the end is queried once more.
+    places = [f"aireiter.{name} > POST" for name in ("submit", "wait", "run")]
+    places.append("aireiter.download > GET")
+    assert {name for name in tree if name.endswith(("POST", "GET"))} - {*places} == set()
+    posts = sum(tree.get(name, 0) for name in places[:-1])
     assert posts + tree["aireiter.download > GET"] == stats.requests == paths.total()
     attributes_of = instrumented.attributes("aireiter.batch")
     assert attributes_of["attempts"] + attributes_of["polls"] == stats.requests
