@@ -1,5 +1,7 @@
 """Sinks for `AsyncClient.download` that store results with obstore or fsspec.
 
+::
+
     store = obstore.store.S3Store("bucket")
     await client.download(task, ObstoreSink(store, "results/"))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from aireiter_async._arguments import check_count, check_number
 from aireiter_async._batch._budget import Budget
-from aireiter_async._batch._items import BatchOptions, Items, Request
+from aireiter_async._batch._items import BatchOptions, ItemProcessor, Request
 from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
@@ -48,11 +48,13 @@ class Batch(Generic[T]):
     keep running at the service.
     """
 
-    def __init__(self, items: Items, window: Window[Any, Outcome[T]], progress: Progress) -> None:
-        self._items = items
+    def __init__(
+        self, processor: ItemProcessor, window: Window[Any, Outcome[T]], progress: Progress
+    ) -> None:
+        self._processor = processor
         self._window = window
         self._progress = progress
-        self._outcomes = _outcomes(items, window, progress)
+        self._outcomes = _outcomes(processor, window, progress)
 
     # The generator, not this object: leaving the loop drops it, which ends the workers.
     def __aiter__(self) -> AsyncIterator[Outcome[T]]:
@@ -87,7 +89,7 @@ class Batch(Generic[T]):
     @property
     def stopped(self) -> Exception | None:
         """The error that ended submission (account, machine or budget), or None."""
-        return self._items.stopped
+        return self._processor.stopped
 
     def stop(self) -> None:
         """Pull nothing more from the source; finish and yield the items already pulled."""
@@ -95,38 +97,40 @@ class Batch(Generic[T]):
 
 
 async def _outcomes(
-    items: Items, window: Window[Any, Outcome[T]], progress: Progress
+    processor: ItemProcessor, window: Window[Any, Outcome[T]], progress: Progress
 ) -> AsyncGenerator[Outcome[T], None]:
-    with _emitting(items, progress) as context:
+    with _emitting(processor, progress) as context:
         try:
-            await items.prepare()
+            await processor.prepare()
             async with aclosing(window.results(context)) as outcomes:
                 async for outcome in outcomes:
                     yield outcome
         finally:
-            items.close()
+            processor.close()
             await progress.close()
 
 
 @contextmanager
-def _emitting(items: Items, progress: Progress) -> Generator[Context | None, None, None]:
+def _emitting(
+    processor: ItemProcessor, progress: Progress
+) -> Generator[Context | None, None, None]:
     """Emit start and end of the batch, in a context for its workers.
 
     The consumer's context is not changed: a listener that makes a span current must not do so in
     the body of the consumer's loop.
     """
-    if not items.events.listeners:
+    if not processor.events.listeners:
         yield None
         return
     context = copy_context()
-    emit_end = context.run(items.events.begin, "batch")
+    emit_end = context.run(processor.events.begin, "batch")
     try:
         yield context
     except BaseException as error:
         failure = None if isinstance(error, GeneratorExit) else error
-        context.run(emit_end, progress.snapshot(), failure or items.stopped)
+        context.run(emit_end, progress.snapshot(), failure or processor.stopped)
         raise
-    context.run(emit_end, progress.snapshot(), items.stopped)
+    context.run(emit_end, progress.snapshot(), processor.stopped)
 
 
 def submit_many(  # noqa: PLR0913 - the options of a batch
@@ -234,7 +238,7 @@ def _make_batch(
         max_credits = options.client.budget(max_credits)
     total = length_hint(source, -1)
 
-    # The window needs the items, and these need to stop the window.
+    # The window needs the processor, which needs to stop the window.
     def fail(error: BaseException) -> None:
         window.fail(error)
 
@@ -242,8 +246,8 @@ def _make_batch(
         window.stop()
 
     progress = Progress(None if total < 0 else total, on_progress, fail)
-    items = Items(options, max_credits or Budget(None), progress, stop)
+    processor = ItemProcessor(options, max_credits or Budget(None), progress, stop)
     window = Window[Any, Outcome[T]](
-        source, items.process, size=size, workers=workers, ordered=ordered
+        source, processor.process, size=size, workers=workers, ordered=ordered
     )
-    return Batch(items, window, progress)
+    return Batch(processor, window, progress)

@@ -120,8 +120,8 @@ class _Item:
     embedding: "Embedding | None" = None
 
 
-class Items:
-    """Turns items into outcomes.
+class ItemProcessor:
+    """Processes each item of a batch into its outcome.
 
     Args:
         options: The options of the batch.
@@ -169,7 +169,7 @@ class Items:
             await self._api.shared.threads.run(make)
         if ledger is not None and self._journal is not None:
             service = _service_key(self._api.settings.base_url)
-            self._batch = await self._journal.begin(service, self.events)
+            self._batch = await self._journal.begin_batch(service, self.events)
         if self._budget.limited:
             unpriced = await self._budget.prepare(ledger)
             await asyncio.gather(*map(self._learn_price, unpriced))
@@ -186,7 +186,7 @@ class Items:
     def close(self) -> None:
         """Drop the batch's temporary records in the ledger."""
         if self._journal is not None and self._batch:
-            self._journal.end(self._batch)
+            self._journal.end_batch(self._batch)
 
     async def process(self, index: int, value: Any) -> Outcome[Any]:
         """Process one item. Failures of this item become its outcome's error.
@@ -240,10 +240,10 @@ class Items:
     async def _embed(self, item: _Item, model: Any) -> SubmitRequest:
         """Return the request of a models instance with local media."""
         from aireiter_async._client._local_media import (  # noqa: PLC0415 - not for all
-            read_media_of,
+            read_all_media,
         )
 
-        embedding = await read_media_of(self._api, model)
+        embedding = await read_all_media(self._api, model)
         if embedding.refreshable:
             item.embedding = embedding
         return embedding.request()

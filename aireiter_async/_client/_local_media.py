@@ -41,11 +41,11 @@ async def embed_media(api: Api, model: Any) -> SubmitRequest:
     Raises:
         ValueError: A medium cannot be read or sent.
     """
-    embedding = await read_media_of(api, model)
+    embedding = await read_all_media(api, model)
     return await embedding.refresh(api)
 
 
-async def read_media_of(api: Api, model: Any) -> "Embedding":
+async def read_all_media(api: Api, model: Any) -> "Embedding":
     """Read the local files of a models instance, in a thread; outputs are not queried.
 
     Raises:
@@ -53,7 +53,7 @@ async def read_media_of(api: Api, model: Any) -> "Embedding":
     """
     side, threads = api.settings.max_image_side, api.shared.threads
     references = [
-        _refer(media.source, media.source.url or "")
+        _output_reference(media.source, media.source.url or "")
         if isinstance(media.source, Output)
         else await threads.run(read_media, media, side)
         for media in model.local_media()
@@ -76,7 +76,7 @@ class Embedding:
     @property
     def refreshable(self) -> bool:
         """Whether an output of an earlier task may have a fresh URL."""
-        return any(_is_known(media.source) for media in self.model.local_media())
+        return any(_can_query(media.source) for media in self.model.local_media())
 
     def request(self) -> SubmitRequest:
         """Return its request, with the URLs of outputs as they are known."""
@@ -85,8 +85,8 @@ class Embedding:
     async def refresh(self, api: Api) -> SubmitRequest:
         """Return its request, with the URLs that outputs have now."""
         references = [
-            _refer(media.source, await _fresh_url(api, media.source))
-            if _is_known(media.source)
+            _output_reference(media.source, await _fresh_url(api, media.source))
+            if _can_query(media.source)
             else reference
             for media, reference in zip(self.model.local_media(), self.references, strict=True)
         ]
@@ -134,12 +134,12 @@ def read_media(media: "LocalMedia", max_side: int | None) -> Reference:
     return Reference(found.url, found.identity, details)
 
 
-def _is_known(source: object) -> bool:
-    """Return whether *source* is an output whose task can be queried."""
+def _can_query(source: object) -> bool:
+    """Return whether *source* is an output whose task is known."""
     return isinstance(source, Output) and source.out_task_id is not None
 
 
-def _refer(output: Output, url: str) -> Reference:
+def _output_reference(output: Output, url: str) -> Reference:
     """Return the reference to an output, of which *url* is no part of the identity."""
     known = output.out_task_id
     return Reference(url, f"output:{known}:{output.number}" if known else url)

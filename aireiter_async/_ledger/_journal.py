@@ -98,7 +98,7 @@ class Journal:
                 finally:
                     executor.shutdown(wait=True)
 
-    async def begin(self, service: str, dispatcher: events.Dispatcher) -> int:
+    async def begin_batch(self, service: str, dispatcher: events.Dispatcher) -> int:
         """Start a batch on a service, given as host, port and path; return its number.
 
         *dispatcher* emits what is stored from now on until the ledger is closed.
@@ -117,7 +117,7 @@ class Journal:
         self._dispatchers.add(dispatcher)
         return self._batches
 
-    def end(self, batch: int) -> None:
+    def end_batch(self, batch: int) -> None:
         """Drop a batch's temporary records, if the ledger is still open."""
         if self._store is not None and self.broken is None:
             self.schedule(_store.forget(batch))
