@@ -1,12 +1,12 @@
-"""Run one prompt per line of standard input, and save the results.
+r"""Run one prompt per line of standard input, and save the results.
 
 ::
 
-    export AIREITER_API_KEY=...
-    python examples/fan_out.py prompts.db results < prompts.txt
+    pip install . && printf 'a heron\nan otter\n' | python examples/fan_out.py run.db results
 
 Interrupted, it goes on where it was: run the same line again. A terminal or a pipe
-has to end its line first, for a thread that reads cannot be broken off.
+has to end its line first, for a thread that reads cannot be broken off. Without
+``AIREITER_API_KEY``, it uses a fake service, which forgets its tasks in the end.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+
+import demo
 
 from aireiter_async import AsyncClient, Ledger, models
 
@@ -42,4 +44,6 @@ if __name__ == "__main__":
     parser.add_argument("ledger", help="the record of the batch, an SQLite file")
     parser.add_argument("directory", help="where the results are saved")
     options = parser.parse_args()
-    sys.exit(1 if asyncio.run(main(options.ledger, options.directory)) else 0)
+    with demo.environment() as state:  # the current directory, with a key
+        failures = asyncio.run(main(str(state / options.ledger), options.directory))
+    sys.exit(1 if failures else 0)

@@ -85,3 +85,13 @@ async def test_fan_out_says_what_it_takes(service: FakeService) -> None:
     _, told = await process.communicate()
     assert (process.returncode, told.startswith(b"usage: fan_out.py")) == (2, True)
     assert service.requests == []
+
+
+async def test_fan_out_runs_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIREITER_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    process = await fan_out("run.db", "results")
+    printed, told = await process.communicate(b"a heron\nan otter\n")
+    assert (process.returncode, printed.count(b" completed results/")) == (0, 2)
+    assert told.endswith(b"the fake service charged 2 tasks\n")
+    assert sorted(map(str, tmp_path.glob("*.db*"))) == []  # noqa: ASYNC240 - a glance
