@@ -28,7 +28,7 @@ _SPAN: Final = 0.5  # seconds of exchanges that are judged together
 _MIN_SAMPLE: Final = 10  # minimum requests that are judged together
 _MIN_MEASURED: Final = 0.01  # minimum seconds that a rate is measured over
 
-_TOLERATED: Final = 2  # tolerated rejections, besides these shares of the latest exchanges:
+_TOLERATED: Final = 2  # rejections, plus one of these shares of the latest exchanges:
 _TOLERATED_SHARE: Final = 0.15
 _TOLERATED_SHARE_ABOVE: Final = 0.05  # at or above the last good rate
 _BUSY_ABOVE: Final = 1.5  # times the learned busy share, at or above that rate

@@ -90,7 +90,7 @@ def read_submit(reply: Reply, request: SubmitRequest) -> Task:
         raise protocol_error(OTHER_TASK, reply)
     task = _read_task(payload, data, out_task_id, request.model)
     if (
-        task.status is not TaskStatus.PENDING  # which it nearly always is
+        task.status is not TaskStatus.PENDING  # rare
         and task.done
         and data.get("status") not in _ENDS
         and not (task.outputs or task.error)

@@ -393,7 +393,7 @@ class Reservation:
             self._set_credits(self._budget, estimate)
         if self._pending:
             self._pending = False
-            # If the task may have been sent before, when it was charged is unknown.
+            # A task that may have been sent before may have been charged at any time.
             self._budget.stop(None if self._counted else self.credits or 0.0)
         self._share_price(self._budget)
 

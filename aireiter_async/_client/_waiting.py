@@ -210,7 +210,7 @@ class Watch:
             end()
         self._woken = called.done() and called.result()
         if self._woken:
-            # However many callbacks arrive, and never before a Retry-After has passed.
+            # Any number of callbacks causes one poll per pause, and none before a Retry-After.
             earliest = max(self._blocked_until, self._polled_at + _SHORTEST_PAUSE)
             self._next_at = min(self._next_at, earliest)
 
@@ -325,7 +325,7 @@ class Watch:
         if task.created_at is not None and task.completed_at is not None:
             by_service = (task.completed_at - task.created_at).total_seconds()
         elif self._learned and self._polls == 1 and not self._woken:
-            by_service = waited / 2  # it ended before its first poll, when is unknown: poll earlier
+            by_service = waited / 2  # it ended some time before its first poll: poll earlier
         self._api.shared.durations.observe(
             task.model, waited, by_service, from_start=self._from_start
         )

@@ -245,7 +245,7 @@ def create(path: Path, flock: Callable[[int], None] = _flock) -> tuple[Path, Fil
         if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
             return path, file
     except (BlockingIOError, FileNotFoundError):
-        pass  # another process has taken it for a leftover
+        pass  # another process has mistaken it for a leftover
     except OSError:  # the file system has no locks
         return path, file
     file.close()
