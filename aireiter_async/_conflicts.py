@@ -20,13 +20,8 @@ def find_conflict(
     """Return why *task* cannot be that of *request*, or None if it may be.
 
     Only a different model or text is evidence: the service fills in defaults and
-    rehosts media, and clocks differ.
-
-    Args:
-        request: The request.
-        task: The service's task with the request's ID.
-        just_submitted: Whether *task* is the response to the first POST of the
-            request, so that it cannot have ended.
+    rehosts media, and clocks differ. With *just_submitted*, *task* is the response to
+    the first POST of the request, so that it cannot have ended.
     """
     if just_submitted and task.done:
         return f"the ID's task is already {task.status}"

@@ -78,12 +78,8 @@ def read_outputs(
     """Read the ``output`` of a finished task, whatever its shape.
 
     An item with neither a URL nor a text is skipped: a task may be completed
-    before its results are published.
-
-    Args:
-        output: An array of objects, an object with a ``list``, one object, or URLs.
-        model: The name of the task's model, None if unknown.
-        out_task_id: The ID of the task.
+    before its results are published. *output* is an array of objects, an object with a
+    ``list``, one object, or URLs.
     """
     if not output:
         return ()

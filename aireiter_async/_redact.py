@@ -38,9 +38,6 @@ class Redactor:
 
     Responses are parsed unchanged; the values read from them are redacted.
 
-    Args:
-        key: The API key.
-
     Attributes:
         forms: The bytes to search a body for; empty if the key is too short to be real.
     """

@@ -155,13 +155,7 @@ def may_submit_again(error: Exception) -> bool:
 
 @frozen
 class Target:
-    """A request's kind, host and task: the start of a log line.
-
-    Attributes:
-        kind: The kind of request.
-        host: The host, without credentials.
-        out_task_id: The ID of the task concerned, None if there is none.
-    """
+    """A request's kind, host (without credentials) and task: the start of a log line."""
 
     kind: Any
     host: str
@@ -208,7 +202,6 @@ class Retry:
     takes over after the first failure.
 
     Args:
-        policy: Attempts and waits.
         sleep: Sleeps for a number of seconds; its exceptions propagate.
         on_retry: Called with each error that will be retried, what its request was for, and
             the seconds until then.

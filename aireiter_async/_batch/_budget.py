@@ -356,7 +356,6 @@ class Reservation:
     the amount can no longer change.
 
     Attributes:
-        kind: The task's kind.
         credits: The amount that the budget counts for the task, None if unknown.
         before: The balance before its submit, if that is used to learn the price.
     """
@@ -473,19 +472,12 @@ NO_RESERVATION: Final = NullReservation()
 
 @frozen
 class Unpriced:
-    """A task of an earlier run, of a kind without a known price.
-
-    Attributes:
-        out_task_id: Its ID.
-        model: Its model.
-        kind: Its kind.
-        uncertain: Whether the service may not have it.
-    """
+    """A task of an earlier run, of a kind without a known price."""
 
     out_task_id: str
     model: str
     kind: str
-    uncertain: bool
+    uncertain: bool  # the service may not have it
 
 
 @frozen

@@ -97,14 +97,8 @@ class _Item:
     """The state of one item.
 
     Attributes:
-        index: Its position in the source.
-        value: The source's item.
-        request: The request as submitted.
-        task: The task as last seen.
         resumed: Whether the ledger already had the task.
         files: The saved files, as the ledger records them.
-        reservation: Its share of the budget.
-        error: Why it failed.
         embedding: The outputs of earlier tasks in its request, if any.
     """
 

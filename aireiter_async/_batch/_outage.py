@@ -26,10 +26,6 @@ _MAX_PAUSE: Final = 30.0
 class Outage:
     """Holds back submits from the first failure of the service until it responds again.
 
-    Args:
-        clock: The client's clock.
-        host: The service's host, for the log.
-
     Attributes:
         connected: Whether the service has ever accepted a task of this batch.
         active: Whether the service is down and being probed.

@@ -66,9 +66,7 @@ class _Source:
     """One result and its current URL.
 
     Attributes:
-        output: The result.
         url: Its URL; replaced by a fresh one when it has expired.
-        model: The task's model.
         refreshed: The outcome of the query for a fresh URL; None before it.
     """
 

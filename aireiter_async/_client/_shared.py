@@ -94,11 +94,7 @@ class Counters:
 class Shared:
     """The state that a client shares with its views.
 
-    Args:
-        transport: The connection pool.
-        clock: The only source of time, and the only way to sleep.
-        max_concurrency: Maximum HTTP exchanges in flight.
-        max_rate: Maximum requests per second, None for no limit.
+    Its clock is the only source of time, and the only way to sleep.
     """
 
     def __init__(

@@ -37,8 +37,6 @@ class Submission:
     """One submit, through to a definite outcome.
 
     Args:
-        api: The endpoints.
-        request: The request.
         maybe_sent: Whether to query the ID first: an earlier call may have sent it and
             lost the response.
 

@@ -52,7 +52,6 @@ class Watch:
     It holds no resources between items: leaving the loop early needs no clean-up.
 
     Args:
-        api: The endpoints.
         task: The task as it was last seen.
         timeout: Seconds from now to the final poll, None for no limit.
         from_start: Whether this client has just submitted the task, so that its duration can be

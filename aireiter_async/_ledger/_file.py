@@ -75,12 +75,7 @@ CREATE INDEX retries ON tasks (retried_as) WHERE retried_as IS NOT NULL;
 
 
 def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, str, int]:
-    """Open or create the ledger at *path*.
-
-    Args:
-        path: The file.
-        salt: The salt of a new ledger.
-        lock: Its lock, which is updated.
+    """Open the ledger at *path*, or create one with *salt*; update its lock.
 
     Returns:
         The connection, the ledger's salt, and the number of its last task.
@@ -122,10 +117,7 @@ def open_ledger(path: Path, salt: str, lock: Lock) -> tuple[sqlite3.Connection, 
 def check_contents(db: sqlite3.Connection, path: Path, remembered: tuple[int, int]) -> bool:
     """Check a ledger that is open for reading; return whether it has tables.
 
-    Args:
-        db: The ledger.
-        path: Its path.
-        remembered: The record in its lock, read before it was opened.
+    *remembered* is the record in its lock, read before the ledger was opened.
 
     Raises:
         LedgerError: It is damaged, of another format, or has lost tasks.

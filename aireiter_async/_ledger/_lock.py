@@ -47,9 +47,6 @@ class Lock:
     task. They are flushed to disk only when they decrease: after a power cut, they must not
     be ahead of the ledger.
 
-    Args:
-        path: The ledger.
-
     Attributes:
         last: The number of the last task that the ledger is known to have had.
 

@@ -127,10 +127,6 @@ class Group:
 class Store:
     """An open ledger file, locked against other processes; its methods block.
 
-    Args:
-        path: The file; created if missing.
-        salt: The salt of a new file.
-
     Raises:
         LedgerError: The file is in use, not a ledger, of another format,
             or cannot be opened or written.
@@ -367,12 +363,8 @@ def _count(db: sqlite3.Connection, intents: Sequence[Intent], turn: int) -> None
     """Number the occurrences of each content, and find repeated IDs.
 
     Nearly always, all contents and IDs are new: count as if they were, and count again only if
-    recording them shows that some are not.
-
-    Args:
-        db: The open ledger.
-        intents: Those to count.
-        turn: A number that grows with each call, to tell its rows from earlier ones.
+    recording them shows that some are not. *turn* grows with each call, and tells its rows from
+    earlier ones.
     """
     first: dict[bytes, int] = {}
     _number(intents, first)

@@ -30,12 +30,6 @@ def format_name(suffix: str) -> str:
 def convert(content: bytes, suffix: str, max_side: int | None, quality: int) -> tuple[str, bytes]:
     """Convert an image to upright sRGB without metadata, and optionally shrink it.
 
-    Args:
-        content: The content of the file.
-        suffix: The suffix of its format.
-        max_side: Maximum pixels of the longer side; None keeps the size.
-        quality: JPEG quality, 1 to 95.
-
     Returns:
         The content type (JPEG, or PNG if it is partly transparent) and the content.
 

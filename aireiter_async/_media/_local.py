@@ -28,7 +28,6 @@ class DataURL:
     """A local medium, ready to send.
 
     Attributes:
-        url: The data URL.
         identity: Identifies the original: its digest and the conversion options.
         size: Bytes of the original.
         sha256: The original's digest.
@@ -88,14 +87,7 @@ def read_local(
     max_bytes: int | None = None,
     images_only: bool = False,
 ) -> DataURL:
-    """Read a `Path`, bytes or an open binary file.
-
-    Args:
-        source: The medium.
-        max_side: As in `data_url`.
-        quality: As in `data_url`.
-        max_bytes: The maximum size of the data URL.
-        images_only: Whether only JPEG, PNG and WebP may be sent.
+    """Read a `Path`, bytes or an open binary file; *max_bytes* limits the data URL.
 
     Raises:
         ValueError: As in `data_url`, or the data URL would be too large.

@@ -32,12 +32,7 @@ def translate(
     """Return our error for one of `FAILURES`, and the cause to chain to it.
 
     An exception that quotes the response is neither quoted nor chained: a relay may have echoed
-    the request with the key.
-
-    Args:
-        error: The exception from aiohttp.
-        timeout: The timeout of the exchange in seconds.
-        closed: Whether the client has been closed meanwhile.
+    the request with the key. *closed* is whether the client has been closed meanwhile.
     """
     message = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE]
     cause: BaseException | None = error

@@ -97,9 +97,7 @@ class Route:
     """The target and settings of one kind of request; created by `Transport.route`.
 
     Attributes:
-        method: ``GET`` or ``POST``.
         url: An absolute URL; empty for results, each of which has its own.
-        headers: Sent with each request.
         deadlines: Limit an exchange from its start to the last byte of its response, or each
             read of a stream.
         limits: aiohttp's timeouts for a stream.
@@ -173,15 +171,7 @@ class Transport:
         timeout: float,
         connect_timeout: float,
     ) -> Route:
-        """Make a route for requests of one kind.
-
-        Args:
-            method: ``GET`` or ``POST``.
-            url: An absolute URL; empty for results.
-            headers: Sent with each request.
-            timeout: Seconds for each exchange, and for each read of a stream.
-            connect_timeout: Seconds for DNS, connect and TLS handshake.
-        """
+        """Make a route for requests of one kind; *url* is empty for results."""
         proxy = None
         with suppress(ValueError):  # an invalid URL fails when it is used
             if url:
@@ -389,13 +379,7 @@ class Transport:
         return reply
 
     def stream(self, route: Route, url: str, headers: Mapping[str, str] | None = None) -> Stream:
-        """Return a stream of the result at *url*, which is requested byte for byte.
-
-        Args:
-            route: The settings; its headers must not hold the key.
-            url: An absolute URL of any host.
-            headers: Additional headers.
-        """
+        """Return a stream of the result at *url*; *route* and *headers* must not hold the key."""
         self.open()
         return Stream(self, route, url, headers or {})
 

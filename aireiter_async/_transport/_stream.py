@@ -31,12 +31,6 @@ class Stream:
     The URL is requested byte for byte, since it may be signed, and so are those that it
     redirects to.
 
-    Args:
-        transport: Sends the request.
-        route: Headers and timeouts.
-        url: An absolute URL.
-        headers: Additional headers.
-
     Attributes:
         status: The HTTP status.
         headers: The response's headers.

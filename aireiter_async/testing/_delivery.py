@@ -28,13 +28,9 @@ def send(reply: Reply) -> web.Response:
 async def deliver(
     request: web.BaseRequest, fault: Fault, reply: Reply, other_host: str
 ) -> web.StreamResponse:
-    """Reply as *fault* says.
+    """Send *reply*, the service's own or `UNHANDLED`, with *fault*.
 
-    Args:
-        request: The request.
-        fault: The fault.
-        reply: The service's real reply, or `UNHANDLED`.
-        other_host: The URL of another host, for redirects without a location.
+    *other_host* is the URL for redirects without a location.
     """
     match fault.kind:
         case "close" | "reset":

@@ -76,13 +76,9 @@ def _shape(model: str) -> _Shape:
 
 
 def output(model: str, out_task_id: str, count: int, root: str) -> Any:
-    """Return the ``output`` of a completed task.
+    """Return the ``output`` of a completed task, in the shape of its model.
 
-    Args:
-        model: The model's name, which decides the shape.
-        out_task_id: Names the folder of its files.
-        count: The number of results.
-        root: The URL of the results' host, without a trailing slash.
+    *root* is the URL of the results' host, without a trailing slash.
     """
     shape = _shape(model)
     folder = f"{root}{FOLDER}{out_task_id}"
