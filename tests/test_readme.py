@@ -125,9 +125,10 @@ def test_the_commands_run(served: FakeService, aireiter: Callable[..., Ran]) -> 
 
 @pytest.mark.integrations
 async def test_the_web_endpoint_makes_one_task_of_one_form(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("fastapi")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
     (block,) = (block for block in BLOCKS if "fastapi" in block)
