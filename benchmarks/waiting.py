@@ -86,7 +86,7 @@ def measure(share: float) -> Section:
     rows.append(["aireiter_async", *_cells(_ours, share)])
     head = ["client", *(f"{label}, {count}" for label in _LENGTHS for count in _TASKS)]
     text = (
-        "Looks per finished task / mean seconds between its end and its notice, for one task (the "
+        "Polls per finished task / mean seconds between its end and its notice, for one task (the "
         f"mean of {_SINGLES}) and for 500 that are submitted together; lengths spread by 20 per "
         "cent to either side. Ours on a virtual clock, with its default policy: *nothing known* is "
         "the first task of a model in a process, the other line is after 20 of them. The peers "
