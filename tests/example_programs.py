@@ -63,9 +63,13 @@ async def start(
 
 
 async def end(process: asyncio.subprocess.Process, seconds: float = 100) -> Ran:
-    """Wait for the end of a program."""
-    async with asyncio.timeout(seconds):
-        out, err = await process.communicate()
+    """Wait for the end of a program; it is killed if that takes too long."""
+    try:
+        async with asyncio.timeout(seconds):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
     return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
