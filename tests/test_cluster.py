@@ -241,9 +241,11 @@ def test_a_store_is_used_and_may_be_a_context_manager(
             yield store
 
     stores = [partial(SQLiteStore, tmp_path / "claims.db"), connected]
-    for store in [*stores, partial(Plain, tmp_path / "claims.db")]:
+    plain = Plain(tmp_path / "claims.db")
+    for store in [*stores, lambda: plain]:
         (record,) = run([CAT], store=store)
         assert record["error"] is None
+    asyncio.run(plain.store.close())
     assert (len(service.charges), service.posts(record["out_task_id"])) == (1, 1)
     (record,) = run([CAT], store=stores[0], request=lambda _: SubmitRequest("veo3_1", {}))
     assert record["error"].startswith(IDInUseError.__name__)
