@@ -4,7 +4,6 @@ On a terminal, rich wraps and colours as the terminal allows (and ``NO_COLOR`` d
 lines stay whole, for ``grep`` and for logs.
 """
 
-import io
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -73,12 +72,10 @@ def console(stream: TextIO, width: int | None = None) -> Console:
 
 def render(view: View, stream: TextIO) -> str:
     """Return *view* as text for *stream*, with colours if it supports them."""
-    buffer = io.StringIO()
     target = console(stream, None if stream.isatty() else _UNWRAPPED)
     with target.capture() as captured:
         target.print(view, soft_wrap=isinstance(view, Text))
-    buffer.write(captured.get())
-    return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> View:
