@@ -70,11 +70,11 @@ async def batch(
         checked=not options.unchecked,
         repeat=options.repeat,
     )
+    path = Path(f"{name}.db") if options.ledger is None else options.ledger
     favourites = None
     if options.only is not None:
-        ledger_path = Path(f"{name}.db") if options.ledger is None else options.ledger
         with _ledger_errors():
-            favourites = await Favourites.read(options.only, Ledger(ledger_path))
+            favourites = await Favourites.read(options.only, Ledger(path))
     client = None
     if options.buy_one or not (options.dry_run or options.estimate):
         client = connection.client(max_concurrency=options.concurrency, max_rate=options.max_rate)
@@ -103,7 +103,7 @@ async def batch(
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
-        path = _ledger_path(name, options, regular=regular)
+        _check_paths(name, path, options, regular=regular)
         if client is None:
             recorded = await _read_ledger(Ledger(path))
             output.answer(_survey(rows, number, recorded, options), check_view)
@@ -113,10 +113,8 @@ async def batch(
         stop = Stop(output.note)
         stack.enter_context(catching(stop.on_signal))  # until everything is closed
         await stack.enter_async_context(client)
-        try:
+        with _ledger_errors():
             ledger = await stack.enter_async_context(Ledger(path, rebind=options.rebind))
-        except LedgerError as error:
-            raise UsageError(f"--ledger: {_errors.describe(error)}") from error
         if options.estimate:
             recorded, bought = await _buy_one(rows, client, ledger)
             survey = _survey(rows, number, recorded, options)
@@ -193,16 +191,14 @@ async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Kno
     return await _read_ledger(ledger), len(chosen)
 
 
-def _ledger_path(name: str, options: BatchOptions, *, regular: bool) -> Path:
-    """Return the ledger's path, after checking that no file would overwrite another."""
+def _check_paths(name: str, ledger: Path, options: BatchOptions, *, regular: bool) -> None:
+    """Check that the ledger has a name, and that the results overwrite no other file."""
     if options.ledger is None and not regular and not options.dry_run:
         raise UsageError(f"--ledger must name the ledger, because {name} can be read only once")
-    path = Path(f"{name}.db") if options.ledger is None else options.ledger
     if options.results is not None:
-        for what, other in (("input file", Path(name)), ("ledger", path)):
+        for what, other in (("input file", Path(name)), ("ledger", ledger)):
             if os.path.realpath(other) == os.path.realpath(options.results):
                 raise UsageError(f"--results is the {what}")
-    return path
 
 
 def _check_name(options: BatchOptions, columns: Sequence[str]) -> None:
