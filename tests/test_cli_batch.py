@@ -44,7 +44,7 @@ from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import Summary, result_document
 from aireiter_async.testing import FakeService, Fault
-from tests.command import PNG, Ran, start
+from tests.command import KEY, PNG, Ran, start
 
 Run = Callable[..., Ran]
 Until = Callable[[Callable[[], object]], Awaitable[None]]
@@ -872,10 +872,13 @@ def test_an_unusable_file_excuses_nothing_else(
 
 def test_a_batch_keeps_a_page(served: FakeService, run: Run) -> None:
     served.script("submit", Fault.ok(), Fault.failed("TIMEOUT", "late"))
-    ran = run(write(3), "-o", "out", "--report", "-m", "suno", "--json")
+    options = ("--model", "suno", "--download", "out", "--report", "--max-credits", "90.0")
+    ran = run(write(3), *options, "--api-key", KEY, "--base-url", served.url, "--json")
     assert (ran.status, ran.document["report"]) == (1, "out/f.jsonl.html")
     text = Path("out/f.jsonl.html").read_text()
-    assert "aireiter batch f.jsonl --model suno --download out --retry-failed" in text
+    retry = f"aireiter batch f.jsonl --base-url {served.url} {' '.join(options)} --retry-failed"
+    assert retry in text
+    assert KEY not in text
     assert text.count('"status":"succeeded"') == 2
     ran = run("f.jsonl", "-o", "out", "--report")
     assert "report" in ran.out

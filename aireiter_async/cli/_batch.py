@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, cast
 
-from attrs import define
+from attrs import define, evolve, fields
 
 from aireiter_async import (
     AsyncClient,
@@ -124,7 +124,7 @@ async def batch(
         source = Source(rows, checked.total, stop, Threads() if checked.files else None)
         if source.threads is not None:
             stack.callback(source.threads.close)
-        retry = _retry_command(name, pairs, options)
+        retry = _retry_command(name, pairs, options, connection)
         return await _run(source, options, client, ledger, write, retry, output)
 
 
@@ -348,28 +348,20 @@ async def _run(
     return _conclude(summary, total, batch.stopped, output)
 
 
-def _retry_command(name: str, pairs: Sequence[str], options: BatchOptions) -> str:
-    """Return the command that submits failed requests again."""
-    given: list[tuple[str, Any]] = [
-        ("--model", options.model),
-        *(("--each", each) for each in options.each),
-        ("--each-where-known", options.each_where_known),
-        ("--repeat", None if options.repeat == 1 else options.repeat),
-        ("--yes", options.yes),
-        ("--only", options.only),
-        ("--format", options.format),
-        ("--keep-columns", options.keep_columns),
-        ("--unchecked", options.unchecked),
-        ("--ledger", options.ledger),
-        ("--download", options.download),
-        ("--name", options.name),
-        ("--max-image-side", options.max_image_side),
-    ]
+def _retry_command(
+    name: str, pairs: Sequence[str], options: BatchOptions, connection: Connection
+) -> str:
+    """Return the command that submits failed requests again, with all options but secrets."""
     words = ["aireiter", "batch", name, *pairs]
-    for option, value in given:
-        if value is not None and value is not False:
-            words += [option] if value is True else [option, str(value)]
-    return shlex.join([*words, "--retry-failed"])
+    for given in (connection, evolve(options, retry_failed=True)):
+        for attribute in fields(type(given)):
+            value = getattr(given, attribute.name)
+            if not attribute.repr or value == attribute.default:
+                continue
+            option = f"--{attribute.name.replace('_', '-')}"
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option] if each is True else [option, str(each)]
+    return shlex.join(words)
 
 
 def _request(row: Row) -> SubmitRequest:
