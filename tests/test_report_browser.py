@@ -200,6 +200,12 @@ def test_favourites_stay_with_their_ledger(browser: Any, show: Show, tmp_path: P
     second.mkdir()
     show([row(0), row(1)], "first", first)
     click(browser, ".star")
+
+    def is_stored(_: Any) -> bool:
+        browser.refresh()  # Chromium hands local storage from page to page with a delay
+        return texts(browser, ".star") == ["★", "☆"]
+
+    WebDriverWait(browser, 30).until(is_stored)
     show([row(0), row(1)], "second", second)
     assert texts(browser, ".star") == ["☆", "☆"]
     show([row(0), row(1)], "first", first)
