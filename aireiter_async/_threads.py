@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,12 +27,17 @@ class Threads:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            while not running.done():
-                with suppress(asyncio.CancelledError):  # the first one is raised below
-                    await asyncio.wait([running])
-            running.exception()  # retrieved: the caller sees the cancellation
+            await outlast(running)
             raise
 
     def close(self) -> None:
         """Accept no more work and let the threads end."""
         self._executor.shutdown(wait=False)
+
+
+async def outlast(running: asyncio.Future[Any]) -> None:
+    """Wait until *running* has ended, for a caller that was cancelled and will raise that."""
+    while not running.done():
+        with suppress(asyncio.CancelledError):  # the caller raises its first one
+            await asyncio.wait([running])
+    running.exception()  # retrieved: the caller sees the cancellation

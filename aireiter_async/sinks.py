@@ -13,14 +13,13 @@ import importlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
 from attrs import field, frozen
 
 from aireiter_async._media import Sink
-from aireiter_async._threads import Threads
+from aireiter_async._threads import Threads, outlast
 
 __all__ = ["FsspecSink", "ObstoreSink", "Sink"]
 
@@ -85,10 +84,7 @@ class _Feed:
             self._stopped = True
             if self._reader is not None:
                 self._reader.cancel()
-            while not putting.done():
-                with suppress(asyncio.CancelledError):  # the first one is raised below
-                    await asyncio.wait([putting])
-            putting.exception()  # retrieved: the caller sees the cancellation
+            await outlast(putting)
             raise
 
     def __aiter__(self) -> Self:
