@@ -11,7 +11,7 @@ from aireiter_async._client._settings import Settings
 from aireiter_async._client._shared import Shared
 from aireiter_async._redact import Redactor, Secret
 from aireiter_async._retry import FailureClass, Retry, Target, failure_class, may_submit_again
-from aireiter_async._tasks import Balance, Task
+from aireiter_async._tasks import Balance, Output, Task
 from aireiter_async._text import host_of
 from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
@@ -219,6 +219,15 @@ class Api:
         await self.load_models(model)
         target = Target("query", self.host, out_task_id)
         return await self.retry.call(target, self.query_once, out_task_id, model)
+
+    async def fresh_url(self, output: Output, model: str | None) -> str | None:
+        """Query an output's task, which must be known, for the URL that the output has now.
+
+        Raises:
+            AireiterError: As in `query`.
+        """
+        task = await self.query(str(output.out_task_id), model)
+        return next((each.url for each in task.outputs[output.number - 1 : output.number]), None)
 
     def query_once(self, out_task_id: str, model: str | None) -> Coroutine[Any, Any, Task]:
         body = _wire.encode_query(out_task_id)

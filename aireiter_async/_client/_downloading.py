@@ -248,16 +248,15 @@ class Downloader:
         if output.out_task_id is None or source.refreshed is not None:
             return False
         try:
-            task = await self._api.query(output.out_task_id, source.model)
+            fresh = await self._api.fresh_url(output, source.model)
         except AireiterError as error:
             source.refreshed = f"the task could not be queried for a fresh URL ({error.summary})"
             return False
-        fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
-        if fresh in ([], [None], [source.url]):
+        if not fresh or fresh == source.url:
             source.refreshed = "the service has no fresh URL"
             return False
         source.refreshed = "the fresh URL from the service has, too"
-        source.url = str(fresh[0])
+        source.url = fresh
         return True
 
 

@@ -1,6 +1,7 @@
 """Replace local media and outputs in a request by URLs, right before it is sent."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,10 +148,7 @@ def _output_reference(output: Output, url: str) -> Reference:
 
 async def _fresh_url(api: Api, output: Output) -> str:
     """Return an output's current URL: the service fetches it after accepting the task."""
-    known = output.url or ""
-    try:
-        task = await api.query(str(output.out_task_id), None)
-    except AireiterError:  # the known URL may still work
-        return known
-    fresh = [each.url for each in task.outputs[output.number - 1 : output.number]]
-    return (fresh[0] if fresh else None) or known
+    fresh = None
+    with suppress(AireiterError):  # the known URL may still work
+        fresh = await api.fresh_url(output, None)
+    return fresh or output.url or ""
