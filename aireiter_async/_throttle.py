@@ -52,7 +52,6 @@ class Throttle:
 
     Attributes:
         waiting: Callers that wait for a slot or for the rate.
-        in_flight: Callers that hold a slot.
     """
 
     def __init__(
@@ -69,7 +68,11 @@ class Throttle:
         self._clock = clock
         self._sleep = sleep
         self.waiting = 0
-        self.in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Slots in use."""
+        return self._slots.taken
 
     @property
     def rate(self) -> float | None:
@@ -83,7 +86,6 @@ class Throttle:
         if self._rate.limited or not slots.free:
             return None
         slots.free -= 1  # `Slots.try_acquire` inlined
-        self.in_flight += 1
         return self._clock()
 
     async def acquire(self) -> float:
@@ -96,11 +98,9 @@ class Throttle:
                 await self._wait_for_rate()
         finally:
             self.waiting -= 1
-        self.in_flight += 1
         return self._clock()
 
     def release(self) -> None:
-        self.in_flight -= 1
         self._slots.release()
 
     def accepted(self, sent_at: float) -> None:
