@@ -1,8 +1,8 @@
 """Media: download results to files or sinks, convert local files to data URLs."""
 
-from aireiter_async._media._data_urls import read_data_url
+from aireiter_async._media._data_urls import is_data_url, read_data_url
 from aireiter_async._media._files import Files, Owners
-from aireiter_async._media._formats import file_type, is_data_url
+from aireiter_async._media._formats import file_type
 from aireiter_async._media._local import (
     can_convert,
     data_url,

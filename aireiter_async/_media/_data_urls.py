@@ -8,6 +8,11 @@ _SCHEME: Final = "data:"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
+def is_data_url(url: str) -> bool:
+    """Return whether *url* is a data URL."""
+    return url[: len(_SCHEME)].lower() == _SCHEME
+
+
 def read_data_url(url: str) -> tuple[str, bytes]:
     """Read a ``data:`` URL, in base64 of either alphabet or percent-encoded.
 

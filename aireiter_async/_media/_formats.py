@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from aireiter_async._media._data_urls import is_data_url
 from aireiter_async._text import MAX_URL
 
 HEAD: Final = 4096  # bytes from the start of a file that identify its type
@@ -223,11 +224,6 @@ def last_part(url: str) -> PurePosixPath:
         return PurePosixPath(unquote(urlsplit(url).path))
     except ValueError:  # an invalid host: a download would fail as well
         return PurePosixPath()
-
-
-def is_data_url(url: str) -> bool:
-    """Return whether *url* is a data URL."""
-    return url[:5].lower() == "data:"
 
 
 def is_web_url(url: str) -> bool:
