@@ -67,6 +67,19 @@ async def test_every_line_says_which_call_host_and_id(
     assert all(each.name.count(".") for each in records)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_end_of_a_task_is_logged_once(
+    service: FakeService, connect: Connect, caplog: pytest.LogCaptureFixture, *, lost: bool
+) -> None:
+    """Whether a poll finds it or the lookup of a lost response."""
+    client = connect(retry=RetryPolicy(settle=0))
+    if lost:
+        service.script("submit", Fault.lost_response(accepted=True))
+    task = await client.run(request())
+    end = f"wait {task.out_task_id} at {service.url.partition('//')[2]}: completed"
+    assert caplog.messages.count(end) == 1
+
+
 async def test_a_pause_of_a_batch_is_logged_with_its_host(
     service: FakeService, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

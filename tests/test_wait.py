@@ -22,6 +22,7 @@ from aireiter_async import (
     RateLimitError,
     RequestTimeoutError,
     ResultMissingError,
+    RetryPolicy,
     ServerError,
     SubmitRequest,
     Task,
@@ -29,6 +30,7 @@ from aireiter_async import (
     TaskNotFoundError,
     TaskStatus,
     TaskTimeoutError,
+    events,
     models,
 )
 from aireiter_async.testing import FakeService, Fault
@@ -705,6 +707,19 @@ async def test_a_result_that_is_published_late(
     assert seen[-1] is task
     assert sum(slept) < 10
     assert client.stats.completed == 1
+
+
+async def test_a_task_found_after_a_lost_response_is_done_once_its_result_is_published(
+    service: FakeService, connect: Connect
+) -> None:
+    client = connect(retry=RetryPolicy(settle=0))
+    seen: list[events.Event] = []
+    client.subscribe(seen.append)
+    service.script("submit", Fault.lost_response(accepted=True))
+    service.script("query", reply(status="completed", output=[]))
+    task = await client.run(request())
+    assert task.urls
+    assert [event.task for event in seen if isinstance(event, events.TaskDone)] == [task]
 
 
 @pytest.mark.parametrize("limit", [None, 5])

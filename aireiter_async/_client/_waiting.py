@@ -99,11 +99,11 @@ class Watch:
         return self
 
     async def __anext__(self) -> Task:
-        if self._from_start and self.task.done:  # the settled submit found it ended
-            self._api.shared.note_done(self.task)
-            self._log_status()
         if not self._reported:
             self._reported = True
+            if self._from_start and self.task.done:  # the settled submit found it ended
+                self._api.shared.note_done(self.task)
+                self._log_status()
             return self.task
         if self.task.done and not self._is_empty():
             raise StopAsyncIteration
