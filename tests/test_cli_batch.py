@@ -40,9 +40,10 @@ from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError
 from aireiter_async.cli._output import Output
 from aireiter_async.cli._page import keep_page
+from aireiter_async.cli._results import result_document
 from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
-from aireiter_async.cli._summary import Summary, result_document
+from aireiter_async.cli._summary import Summary
 from aireiter_async.testing import FakeService, Fault
 from tests.command import KEY, PNG, Ran, start
 

@@ -33,15 +33,10 @@ from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output
 from aireiter_async.cli._page import keep_page
 from aireiter_async.cli._params import split_pairs
-from aireiter_async.cli._results import open_results
+from aireiter_async.cli._results import open_results, result_document
 from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
-from aireiter_async.cli._summary import (
-    Summary,
-    batch_view,
-    check_view,
-    result_document,
-)
+from aireiter_async.cli._summary import Summary, batch_view, check_view
 from aireiter_async.cli._sweep import Sweep
 from aireiter_async.cli._validation import check_rows, check_size
 

@@ -432,13 +432,6 @@ def mark_text(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def table_line(cells: Iterable[Any]) -> str:
-    """Return one line of CSV."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
 def _wrong_name(column: str, columns: Sequence[str]) -> str | None:
     if not column:
         return "a column has no name"

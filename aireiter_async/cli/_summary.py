@@ -1,58 +1,23 @@
-"""The outcomes of a batch: one document each, and totals."""
+"""The totals of a batch, and of a dry run."""
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from attrs import define, field
 
 from aireiter_async import (
-    AmbiguousSubmitError,
     APIError,
     BudgetExceededError,
-    InvalidRequestError,
     NotSubmittedError,
     Outcome,
-    SubmitRequest,
-    TaskError,
     TaskFailedError,
     TaskTimeoutError,
 )
-from aireiter_async._wire import platform_id
 from aireiter_async.cli import _display, _errors
-from aireiter_async.cli._output import task_document
 from aireiter_async.cli._params import UnusableFileError
 from aireiter_async.cli._rows import Row
 
 _EXAMPLES: Final = 3
-
-# The columns of results that are a table; the kept ones follow.
-RESULT_COLUMNS: Final = (
-    "index",
-    "line",
-    "out_task_id",
-    "model",
-    "prompt",
-    "status",
-    "files",
-    "credits",
-    "created_at",
-    "completed_at",
-    "task_id",
-    "error",
-    "params",
-    "metadata",
-    "outputs",
-)
-
-# The status of a request whose error does not carry its task.
-_STATUS: Final[Mapping[type, str]] = {
-    AmbiguousSubmitError: "uncertain",
-    BudgetExceededError: "not submitted",
-    InvalidRequestError: "rejected",
-    NotSubmittedError: "not submitted",
-    UnusableFileError: "not submitted",
-}
 _NOT_SUBMITTED: Final = (BudgetExceededError, NotSubmittedError)
 
 
@@ -132,34 +97,6 @@ class Summary:
         if text not in self.reasons:
             self.reasons[text] = Reason(text, _errors.describe(outcome.error))
         self.reasons[text].add(outcome.item.number)
-
-
-def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
-    """Return the row of the results for an outcome."""
-    row, error = outcome.item, outcome.error
-    request = cast("SubmitRequest", outcome.request or row.request)
-    task = error.task if isinstance(error, TaskError) else outcome.task
-    known = {} if task is None else task_document(task)
-    content = json.loads(request.encode_content())  # as in the ledger: data URIs as digests
-    unnamed = outcome.request is None and request.generated
-    return {
-        "index": outcome.index,
-        "line": row.number,
-        "out_task_id": None if unnamed else request.out_task_id,
-        "model": request.model,
-        "prompt": content["params"].get("prompt"),
-        "status": known.get("status", _STATUS.get(type(error))),
-        "files": [dict(file) for file in outcome.files],
-        "credits": known.get("credits_used"),
-        "created_at": known.get("created_at"),
-        "completed_at": known.get("completed_at"),
-        "task_id": None if task is None else platform_id(task),
-        "error": None if error is None else _errors.error_document(error),
-        "params": content["params"],
-        "metadata": content.get("metadata"),
-        "outputs": known.get("outputs", []),
-        "columns": dict(row.columns),
-    }
 
 
 def _reason(error: Exception) -> str:
