@@ -131,7 +131,7 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
     assert float(rows.pop("seconds")) < 60
     assert rows == {
         "requests": "3 f.jsonl",
-        "succeeded": "3 3 of them earlier",
+        "succeeded": "3 3 submitted earlier",
         "failed": "0",
         "retries": "0 of HTTP requests that failed",
         "settled": "0 lost responses, recovered without paying again",
@@ -205,7 +205,7 @@ def test_files_are_named_as_asked_for(served: FakeService, run: Run) -> None:
     [
         ("{task.__init__.__globals__}", "--name may have fields such as {prompt}"),
         ("{prompt[0]}", "--name may have fields"),
-        ("{notes}", "--name has no field notes; there are index, line, model, n, out_task_id"),
+        ("{notes}", "--name has no field notes; the fields are index, line, model, n, out_task_id"),
         ("a/{prompt}", "--name must be a file name without a directory"),
         ("{", "--name is not a template"),
     ],

@@ -406,7 +406,7 @@ async def test_options_win_over_the_environment(
     assert sources["API key"] == "--api-key, not AIREITER_API_KEY"
     assert sources["proxy"] == "--proxy, not http_proxy"
     assert (sources["User-Agent"], sources["results"]) == ("default", "default")
-    assert found["tunnel"]["text"] == "the proxy passes http:// on without one"
+    assert found["tunnel"]["text"] == "not used: the proxy forwards http:// requests"
     assert service.requests == []
 
 

@@ -122,13 +122,20 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
         ),
     ),
     (
+        ("run", "kling_3_0", "-p", "a cat", "image_url=@photo.jpg"),
+        (
+            "kling_3_0: image_url must be a public http(s) URL, got 'photo.jpg'; this parameter "
+            "takes URLs only: upload the file and pass its URL"
+        ),
+    ),
+    (
         ("run", *MODEL, "--timeout", "soon"),
         "--timeout must be a number, got 'soon'; see: aireiter run --help",
     ),
     (("run", *MODEL, "--timeout", "-5"), "--timeout must be at least 0, got -5"),
     (
         ("run", *MODEL, "--name", "{title}"),
-        "--name has no field title; there are model, n, out_task_id, prompt",
+        "--name has no field title; the fields are model, n, out_task_id, prompt",
     ),
     (
         ("submit", *MODEL, "--channel", "premium"),

@@ -114,7 +114,7 @@ BAD: list[tuple[str | bytes, str]] = [
     ("9" * 5000, "not JSON: "),
     ("[1]", "not an object such as"),
     ('{"modle": "suno"}', "'modle' is not a key of a request; did you mean model?"),
-    ('{"xyz": 1}', "'xyz' is not a key of a request; there are model, params, out_task_id"),
+    ('{"xyz": 1}', "'xyz' is not a key of a request; expected one of model, params, out_task_id"),
     ('{"prompt": "x"}', '\'prompt\' is a parameter: write {"params": {"prompt": ...}}'),
     ('{"params": {}}', "model is missing; set it in the row, or for all rows with --model"),
     ('{"model": 5, "params": {}}', "model must be a str, got int"),

@@ -573,7 +573,7 @@ async def test_names_by_template_and_function(
 @pytest.mark.parametrize(
     ("name", "error", "text"),
     [
-        ("{index}", ValueError, "no field index; there are model, n, out_task_id"),
+        ("{index}", ValueError, "no field index; the fields are model, n, out_task_id"),
         ("{model.__class__}", ValueError, "name may have fields such as"),
         ("a/b", ValueError, "name must be a file name without a directory"),
         (1, TypeError, "name must be a str or a function, got int"),

@@ -464,7 +464,7 @@ def test_a_name_is_a_str(name: Any) -> None:
 
 
 def test_an_unknown_field_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no field promt, seed; there are .*index, model, n"):
+    with pytest.raises(ValueError, match=r"no field promt, seed; the fields are .*index, model, n"):
         NameTemplate("{promt}-{seed}-{n}").check(FIELDS)
 
 

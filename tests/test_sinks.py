@@ -401,5 +401,5 @@ async def test_a_name_that_cannot_be_made_costs_nothing(
     )
     good, bad = [outcome async for outcome in batch]
     assert [path.name for path in good.paths] == ["1.png"]
-    assert str(bad.error).startswith("name has no field shot; there are index, model, n, ")
+    assert str(bad.error).startswith("name has no field shot; the fields are index, model, n, ")
     assert len(service.charges) == 1

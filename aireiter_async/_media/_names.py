@@ -72,7 +72,7 @@ class NameTemplate:
         unknown = sorted(self.fields.difference(known))
         if unknown:
             raise ValueError(
-                f"name has no field {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+                f"name has no field {', '.join(unknown)}; the fields are {', '.join(sorted(known))}"
             )
 
     def fill(self, values: Mapping[str, object]) -> str:

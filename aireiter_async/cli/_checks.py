@@ -65,7 +65,7 @@ def skip(name: str, cause: str) -> Check:
 
 
 class Problem(Exception):  # noqa: N818 - an outcome of a check, not a fault of it
-    """What a check found to be wrong."""
+    """A problem that a check has found."""
 
     def __init__(self, text: str, advice: str = "", state: State = "error") -> None:
         super().__init__(text)
@@ -174,7 +174,7 @@ def _temporary_file(directory: Path) -> IO[bytes]:
 
 @frozen(kw_only=True)
 class Disk:
-    """Access to a disk: tests replace it by a full one.
+    """Access to a disk; tests replace it with a full one.
 
     Attributes:
         create: Creates a temporary file in a directory.

@@ -170,7 +170,7 @@ def demo_view(document: Mapping[str, Any]) -> _display.View:
         _display.facts(
             [
                 ("report", f"{document['report']} (open it in a browser)"),
-                ("next", "export AIREITER_API_KEY=...   (from https://aireiter.com/keys)"),
+                ("next", "export AIREITER_API_KEY=...  # from https://aireiter.com/keys"),
                 ("next", _NEXT),
             ]
         ),

@@ -52,13 +52,13 @@ _MEDIA: Final = frozenset({"image_url", "video_url", "audio_url", "clip_id"})
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
-    """What the doctor reaches beside the network: tests replace it.
+    """The doctor's environment, except for the network; tests replace it.
 
     Attributes:
         disk: Access to the disk.
         clock: Time, for the probe.
         resolve: Resolves names.
-        seconds: The longest time of each step.
+        seconds: Maximum seconds for each step.
     """
 
     disk: Disk = attrs.field(factory=Disk)
@@ -172,7 +172,7 @@ async def _run(
     facts: list[Fact],
     output: Output,
 ) -> Check:
-    """Run the probe if nothing speaks against it; return its check, and add what it finds."""
+    """Run the probe unless a check rules it out; return its check, and add its facts."""
     check = partial(Check, name="probe", state="error")
     bad = [each.name for each in checks if each.name in _NEEDED and each.state in _BAD]
     if bad:

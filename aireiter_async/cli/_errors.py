@@ -54,6 +54,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
 # How to send a local file: in Python, and here.
 _PYTHON_FILE: Final = "a str is never opened as a file: pass a pathlib.Path to send a local file"
 _FILE: Final = "to send a local file, write @ before its name"
+_PATH: Final = re.compile(r"\b(?:Posix|Windows)Path\((.+?)\)")
 _KEYWORD: Final = re.compile(
     rf"\b(?:{'|'.join(sorted(map(re.escape, _OPTIONS), reverse=True))})(?![\w=])"
 )
@@ -112,7 +113,7 @@ def summarize(error: Exception) -> str:
     match error:
         case InvalidParamsError():
             text = f"{error.model}: {'; '.join(map(str, error.problems))}"
-            text = text.replace(_PYTHON_FILE, _FILE)
+            text = _PATH.sub(r"\1", text.replace(_PYTHON_FILE, _FILE))
         case OSError(filename=str() as name):
             text = f"{name}: {reason(error)}"
         case OSError():

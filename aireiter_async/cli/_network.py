@@ -131,7 +131,7 @@ class _Line:
             if self.first[0] == "https":
                 await writer.start_tls(self.context, server_hostname=self.first[1])
             if scheme == "http":
-                return "the proxy passes http:// on without one"
+                return "not used: the proxy forwards http:// requests"
             place = _pair(host, port)
             headers = {"Host": place, **self.proxy.headers}
             lines = [f"CONNECT {place} HTTP/1.1", *(f"{k}: {v!s}" for k, v in headers.items())]
@@ -151,7 +151,7 @@ class _Line:
         raise Problem(f"the proxy refuses to connect to {place}: {what}", hint)
 
     async def secure(self) -> str:
-        """Shake hands, and verify the certificate."""
+        """Complete the TLS handshake, and verify the certificate."""
         scheme, host, _ = self.target
         if scheme == "http":
             return "not used: the base URL is http://"

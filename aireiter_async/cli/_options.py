@@ -153,7 +153,7 @@ class BatchOptions:
             of model; several options make all combinations. Quote a value that has a
             comma: 'style="oil, warm",ink'
         each_where_known: Omit the parameter of --each for models that do not have it.
-        repeat: Run each request, or each combination, this often.
+        repeat: Run each request, or each combination, this many times.
         yes: Confirm that --each and --repeat make more than 10,000 tasks.
         only: Run only the requests whose task IDs are in this file, one per line, as
             exported by the report page; the ledger must have these tasks.
@@ -246,7 +246,7 @@ class BatchOptions:
 
 @frozen(kw_only=True)
 class DoctorOptions:
-    """What the doctor checks.
+    """The options of the doctor.
 
     Attributes:
         download: The directory that results would be saved in; default: the current

@@ -38,7 +38,7 @@ from aireiter_async.errors import IDInUseError
 
 _SETTLE: Final = RetryPolicy().settle
 # Seconds from its acceptance at which a task is queried until it is found.
-_LOOKS: Final = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0, _SETTLE, 10.0, 20.0, 40.0, 60.0)
+_QUERY_TIMES: Final = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0, _SETTLE, 10.0, 20.0, 40.0, 60.0)
 _POLL: Final = 2.0
 _END: Final = 600.0  # seconds to wait for the end of the task
 _ATTEMPTS: Final = 3
@@ -227,14 +227,14 @@ class Probe:
         """Query the task until it is found."""
         began = self.clock.now()
         missed = 0.0
-        for number_, planned in enumerate(_LOOKS, 1):
+        for tries, planned in enumerate(_QUERY_TIMES, 1):
             await self.clock.sleep(max(0.0, began + planned - self.clock.now()))
             at = self.clock.now() - began
             found = await self._query()
             if isinstance(found, Task):
-                return _Visibility(task=found, missed=missed, at=at, planned=planned, look=number_)
+                return _Visibility(task=found, missed=missed, at=at, planned=planned, tries=tries)
             missed = at
-        return _Visibility(task=None, missed=missed, at=missed, planned=_LOOKS[-1], look=0)
+        return _Visibility(task=None, missed=missed, at=missed, planned=_QUERY_TIMES[-1], tries=0)
 
     async def _wait(self, task: Task | None) -> Task | None:
         """Query the task until it has ended, or for `_END` seconds; return its last state."""
@@ -292,23 +292,23 @@ class _Visibility:
         missed: Seconds from its acceptance to the last query that did not find it.
         at: Seconds to the query that did.
         planned: The same, without delays on the way.
-        look: The number of that query, from 1.
+        tries: The number of queries up to that one, 0 if none did.
     """
 
     task: Task | None
     missed: float
     at: float
     planned: float
-    look: int
+    tries: int
 
     def fact(self) -> Fact:
         if self.task is None:
             found = f"not found within {self.planned:g} s"
-        elif self.look == 1:
+        elif self.tries == 1:
             found = "at once: by the first query"
         else:
             found = (
-                f"{self.missed:.1f} to {self.at:.1f} s after its acceptance, by query {self.look}"
+                f"{self.missed:.1f} to {self.at:.1f} s after its acceptance, by query {self.tries}"
             )
         return Fact(
             name="visible",

@@ -109,7 +109,7 @@ class Rows:
         unchecked: Whether parameters are not checked.
         keep_columns: Whether columns and keys that are not of the request are kept.
         max_image_side: Pixels that the longer side of a local image has at most.
-        sweep: What each row is multiplied by.
+        sweep: The combinations that each row is run with.
         favourites: The only requests to read.
         skipped: How many lines of each kind the last reading skipped.
     """
@@ -147,7 +147,7 @@ class Rows:
             note: Called once with each thing that the user should know.
 
         Raises:
-            UsageError: The file cannot be read on.
+            UsageError: The file cannot be read to its end.
         """
         noted: set[str] = set()
 
@@ -477,4 +477,4 @@ def _unknown_key(key: str) -> str:
 
 def _nearest(word: str, names: Collection[str]) -> str:
     nearest = get_close_matches(word[:64], names, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+    return f"did you mean {nearest[0]}?" if nearest else f"expected one of {', '.join(names)}"

@@ -149,7 +149,7 @@ def _priced(kind: Mapping[str, Any]) -> str:
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "requests", f"{document['requests']:,}", document["file"]
     known = document["known"]
-    yield "succeeded", f"{document['succeeded']:,}", f"{known:,} of them earlier" if known else ""
+    yield "succeeded", f"{document['succeeded']:,}", f"{known:,} submitted earlier" if known else ""
     yield "failed", f"{document['failed']:,}", ""
     if document["not_submitted"]:
         yield "not submitted", f"{document['not_submitted']:,}", ""

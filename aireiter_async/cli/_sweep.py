@@ -22,7 +22,7 @@ _VALUE: Final = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|((?!")[^,]*))[ \t]*(,|\Z)
 
 @frozen(kw_only=True)
 class Sweep:
-    """What each row is multiplied by.
+    """The combinations of values that each row is run with.
 
     Attributes:
         axes: The values of each axis, as text: the model, and parameters.
