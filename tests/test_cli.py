@@ -817,6 +817,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
             1,
             "no; raise the limit on open files (ulimit -n 4096), or lower --concurrency",
         ),
+        (
+            caused(errors.DownloadError("http://x", "no"), OSError(errno.ENOSPC, "full")),
+            1,
+            "no: http://x; free some space, or save elsewhere with --download DIR",
+        ),
         (OSError(errno.ENOSPC, "full"), 1, "full"),
         (OSError(errno.ENOSPC, "full", "run.db"), 1, "run.db: full"),
         (

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from aireiter_async import LedgerError, __version__
 from aireiter_async.cli._display import plural
-from aireiter_async.cli._errors import advice, summarize
+from aireiter_async.cli._errors import FREE_SPACE, NO_SPACE, advice, summarize
 
 T = TypeVar("T")
 State: TypeAlias = Literal["ok", "warning", "error", "skipped"]
@@ -34,7 +34,6 @@ _OPTIONAL: Final = ("Pillow", "pillow-heif", "asyncpg", "uvloop")
 _AT_LEAST: Final = re.compile(r"([\w.-]+)>=([\d.]+)")
 _BLOCK: Final = bytes(64 * 1024)
 _LOW: Final = 100_000_000  # bytes
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_LEDGERS: Final = 20
 # SQLite's application ID of a ledger, "ARLG", at its place in the header of a database.
 _APPLICATION_ID: Final = slice(68, 72)
@@ -204,14 +203,12 @@ def check_directory(directory: Path | None, disk: Disk) -> Check:
         free = disk.usage(place).free
     except OSError as error:
         what = f"{place} cannot be written: {error.strerror or error}"
-        full = error.errno in _NO_SPACE
-        hint = "free some space, or save" if full else "save"
-        return check(state="error", text=what, advice=f"{hint} elsewhere with --download DIR")
+        hint = FREE_SPACE if error.errno in NO_SPACE else "save elsewhere with --download DIR"
+        return check(state="error", text=what, advice=hint)
     new = "" if place == path else ", and will be created"
     text = f"{path} is writable{new}, {_size(free)} free"
     if free < _LOW:
-        hint = "free some space, or save elsewhere with --download DIR"
-        return check(state="warning", text=text, advice=hint)
+        return check(state="warning", text=text, advice=FREE_SPACE)
     return check(text=text)
 
 

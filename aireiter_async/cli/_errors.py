@@ -11,6 +11,7 @@ from aireiter_async import (
     AmbiguousSubmitError,
     APIError,
     ConnectError,
+    DownloadError,
     ProtocolError,
     RequestTimeoutError,
     TaskFailedError,
@@ -30,6 +31,8 @@ OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as shells report it
 _CARRIED: Final = ("code", "failure_code", "retry_after", "out_task_id", "status", "url", "lines")
 
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FREE_SPACE: Final = "free some space, or save elsewhere with --download DIR"
 
 # The library's keywords and the matching command-line options.
 _OPTIONS: Final[Mapping[str, str]] = {
@@ -137,7 +140,8 @@ def reason(error: Exception) -> str:
 
 def advice(error: Exception) -> str:
     """Return what to do about *error*, in the terms of the command line; may be empty."""
-    if any(getattr(each, "errno", None) in _OUT_OF_FILES for each in _causes(error)):
+    codes = {getattr(each, "errno", None) for each in _causes(error)}
+    if codes & _OUT_OF_FILES:
         return "raise the limit on open files (ulimit -n 4096), or lower --concurrency"
     match error:
         case TaskTimeoutError(out_task_id=out_task_id):
@@ -151,7 +155,8 @@ def advice(error: Exception) -> str:
                 f"{with_options(error.advice) or 'try again'}; to find the cause: aireiter doctor"
             )
         case AireiterError():
-            text = with_options(error.advice)
+            full = isinstance(error, DownloadError) and codes & NO_SPACE
+            text = FREE_SPACE if full else with_options(error.advice)
         case UnknownModelError():
             text = "list them with: aireiter models"
         case ModuleNotFoundError(name="sqlite3" | "_sqlite3"):
