@@ -229,6 +229,30 @@ class Always:
         return lambda: None
 
 
+class First:
+    """What calls back at once, and never again."""
+
+    def __init__(self) -> None:
+        self.called = False
+
+    def expect(self, out_task_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        assert out_task_id
+        if not self.called:
+            wake()
+        self.called = True
+        return lambda: None
+
+
+async def test_a_callback_before_the_end_leaves_the_schedule_as_it_is(
+    service: FakeService, connect: Connect
+) -> None:
+    service.durations = 100.0
+    client = connect(polling=PollPolicy(first=30, step=1, jitter=0))
+    task = await client.submit(request())
+    assert (await client.wait(task, webhooks=First())).succeeded
+    assert service.counts[QUERY] == 2  # at once, and after 120 seconds
+
+
 async def test_a_flood_of_callbacks_is_polled_for_four_times_a_second(
     service: FakeService, connect: Connect, slept: list[float]
 ) -> None:

@@ -170,11 +170,12 @@ class Watch:
     async def _poll(self) -> bool:
         """Sleep until the next poll is due, poll once, and return whether the task was seen."""
         api, clock = self._api, self._api.shared.clock
+        due = self._next_at
         if self._webhooks is not None:
-            await self._sleep_until_callback(self._webhooks)
-        is_last = self._next_at >= self._deadline
+            due = await self._sleep_until_callback(self._webhooks)
+        is_last = due >= self._deadline
         # The rest, if a callback has moved the poll forward.
-        await clock.sleep((self._deadline if is_last else self._next_at) - clock.now())
+        await clock.sleep((self._deadline if is_last else due) - clock.now())
         if is_last and self._blocked_until > self._deadline:
             self._time_out()
         # A poll in progress at the deadline is abandoned for the final one.
@@ -195,8 +196,8 @@ class Watch:
             return self._empty_since is None
         return False
 
-    async def _sleep_until_callback(self, webhooks: Webhooks) -> None:
-        """Sleep until the next poll is due, or a callback calls for an earlier one.
+    async def _sleep_until_callback(self, webhooks: Webhooks) -> float:
+        """Sleep until the next poll is due, or a callback calls for one; return when that is due.
 
         The receiver keeps callbacks that arrive between two sleeps.
         """
@@ -208,10 +209,10 @@ class Watch:
         finally:
             end()
         self._woken = called.done() and called.result()
-        if self._woken:
-            # Any number of callbacks causes one poll per pause, and none before a Retry-After.
-            earliest = max(self._blocked_until, self._polled_at + _SHORTEST_PAUSE)
-            self._next_at = min(self._next_at, earliest)
+        if not self._woken:
+            return self._next_at
+        # Any number of callbacks causes one poll per pause, and none before a Retry-After.
+        return min(self._next_at, max(self._blocked_until, self._polled_at + _SHORTEST_PAUSE))
 
     def _handle_task(self, task: Task, *, is_last: bool) -> None:
         """Record a successful poll and schedule the next."""
@@ -240,7 +241,7 @@ class Watch:
             # Another task of this model has ended meanwhile; this one has just been polled.
             self._schedule(expected)
             self._next_at = max(self._next_at, now + self._interval)
-        else:
+        elif not self._woken or self._next_at <= now:  # a callback's poll is beside the schedule
             self._next_at, self._interval = now + self._interval, next(self._waits)
 
     def _handle_failure(self, error: AireiterError, *, is_last: bool) -> None:
