@@ -10,7 +10,7 @@ Then, in another terminal::
     curl -H 'X-User: ada' http://127.0.0.1:8000/images/1
     curl -H 'X-User: ada' -N http://127.0.0.1:8000/images/1/events
 
-POST stores the job and answers at once. The header stands in for your authentication. Without
+POST stores the job and responds at once. The header stands in for your authentication. Without
 ``AIREITER_API_KEY``, it has a fake service of its own, and forgets its jobs in the end.
 """
 
@@ -50,7 +50,7 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def report(request: web.Request) -> web.Response:
-    """Say how far a job is."""
+    """Return the state of a job."""
     job = request.app[JOBS].get(request.headers.get("X-User", ""), request.match_info["key"])
     if job is None:
         raise web.HTTPNotFound

@@ -10,10 +10,9 @@ This generates 200 images on your own machine. With a key and a file, each row o
     export AIREITER_API_KEY=...
     python examples/dask_cluster.py catalogue.jsonl images.jsonl
 
-If a worker dies, Dask runs its partitions again, and so does this
-program if it is started again: every row is paid for once, as long as ``claims.db`` is kept. On
-several machines, use `PostgresStore` in place of the file, and the scheduler's address in place of
-`LocalCluster`.
+If a worker dies, Dask runs its partitions again, and so does this program if it is started again:
+every row is paid for once, as long as ``claims.db`` is kept. On several machines, use
+`PostgresStore` in place of the file, and the scheduler's address in place of `LocalCluster`.
 """
 
 import argparse
@@ -63,7 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Generate an image for each row, on Dask.")
     parser.add_argument("rows", type=Path, nargs="?", help="JSON Lines, each with a prompt")
     parser.add_argument("records", type=Path, nargs="?", default=Path("images.jsonl"))
-    parser.add_argument("--claims", type=Path, help="who has submitted what; default: claims.db")
+    parser.add_argument("--claims", type=Path, help="default: claims.db")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=60, help="seconds per request")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What the examples beside need to run without a key: a fake service, and a shop to crawl."""
+"""A fake service and a shop to crawl, with which the other examples run without a key."""
 
 import asyncio
 import os

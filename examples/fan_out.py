@@ -4,8 +4,8 @@ r"""Run one prompt per line of standard input, and save the results.
 
     pip install . && printf 'a heron\nan otter\n' | python examples/fan_out.py run.db results
 
-Interrupted, it goes on where it was: run the same line again. A terminal or a pipe
-has to end its line first, for a thread that reads cannot be broken off. Without
+After an interruption, run the same command again: it resumes. It ends only after the current line
+of a terminal or a pipe, since a thread that reads cannot be interrupted. Without
 ``AIREITER_API_KEY``, it uses a fake service, which forgets its tasks in the end.
 """
 

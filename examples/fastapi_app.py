@@ -10,7 +10,7 @@ Then, in another terminal::
     curl -H 'X-User: ada' http://127.0.0.1:8000/images/1
     curl -H 'X-User: ada' -N http://127.0.0.1:8000/images/1/events
 
-POST stores the job and answers at once. The header stands in for your authentication. Without
+POST stores the job and responds at once. The header stands in for your authentication. Without
 ``AIREITER_API_KEY``, each process has a fake service of its own, and forgets its jobs in the end.
 """
 
@@ -65,7 +65,7 @@ AllJobs = Annotated[Jobs, Depends(get_jobs)]
 
 
 class Order(BaseModel):
-    """What a user asks for; the key makes a form that is posted twice one job."""
+    """A job that a user posts; a form that is posted twice has the same key, and is one job."""
 
     key: str
     prompt: str
@@ -75,7 +75,7 @@ class Order(BaseModel):
 @app.exception_handler(AireiterError)
 @app.exception_handler(ValueError)
 async def explain(_request: Request, error: Exception) -> JSONResponse:
-    """Answer with whose fault it is."""
+    """Respond with the error and its status."""
     return JSONResponse({"error": str(error)}, http_status(error))
 
 
@@ -88,7 +88,7 @@ async def create(order: Order, user: User, jobs: AllJobs) -> dict[str, Any]:
 
 @app.get("/images/{key}")
 async def report(key: str, user: User, jobs: AllJobs) -> dict[str, Any]:
-    """Say how far a job is."""
+    """Return the state of a job."""
     job = jobs.get(user, key)
     if job is None:
         raise HTTPException(404)

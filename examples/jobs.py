@@ -1,4 +1,4 @@
-"""The jobs of a web application, which survive its restarts; the applications beside use it.
+"""The jobs of a web application, which survive restarts; used by both web applications here.
 
 A job is stored before anything is sent, under an ID that is derived from its user. One of the
 application's processes leases it, submits it and waits for it. If that process dies, the lease

@@ -1,13 +1,14 @@
-"""Turn prompts into pictures, and each picture into a video; both batches run at once.
+r"""Turn prompts into pictures, and each picture into a video; both batches run at once.
 
 ::
 
-    export AIREITER_API_KEY=...
-    python examples/pipeline.py prompts.txt videos --max-credits 500
+    printf 'a heron\nan otter\n' > prompts.txt
+    pip install . && python examples/pipeline.py prompts.txt videos --max-credits 500
 
-Interrupted or killed, it goes on where it was: run the same line again. A picture is paid for once,
-and so is its video: the ledger knows the video's request by the picture's ID, although its URL
-changes. The URL is refreshed right before the video is submitted.
+After an interruption or a kill, run the same command again: it resumes. A picture is paid for once,
+and so is its video: the ledger identifies the video's request by the picture's ID, although its URL
+changes. The URL is refreshed right before the video is submitted. Without ``AIREITER_API_KEY``, it
+uses a fake service, which forgets its tasks in the end.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from pathlib import Path
+
+import demo
 
 from aireiter_async import AsyncClient, Batch, Ledger, Success, models
 
@@ -48,10 +51,14 @@ async def run(
     *,
     max_credits: float,
     retry_failed: bool = False,
+    state: Path | None = None,
 ) -> int:
-    """Make the videos, print one summary, and return the number of prompts without a video."""
+    """Make the videos, print one summary, and return the number of prompts without a video.
+
+    The ledger is in *state*; by default, it is in the directory of the videos.
+    """
     budget = client.budget(max_credits)
-    async with Ledger(directory / "pipeline.db") as ledger:
+    async with Ledger((state or directory) / "pipeline.db") as ledger:
         # Nothing is read ahead: the videos ask for the next picture when there is room for it, and
         # the pictures for the next prompt.
         pictures = client.run_many(
@@ -87,7 +94,7 @@ async def run(
     return made.pulled - filmed.succeeded
 
 
-async def main() -> int:
+def main() -> int:
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description="Turn prompts into pictures, and into videos.")
     parser.add_argument("prompts", type=Path, help="a text file, one prompt per line")
@@ -96,6 +103,13 @@ async def main() -> int:
     parser.add_argument("--retry-failed", action="store_true", help="pay for what failed again")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)
+    with demo.environment() as state:  # the current directory, with a key
+        ledger_directory = options.directory if state == Path.cwd() else state
+        return asyncio.run(make_videos(options, ledger_directory))
+
+
+async def make_videos(options: argparse.Namespace, state: Path) -> int:
+    """Read the prompts, and run."""
     async with AsyncClient() as client:
         with options.prompts.open(encoding="utf-8") as lines:
             return await run(
@@ -104,8 +118,9 @@ async def main() -> int:
                 options.directory,
                 max_credits=options.max_credits,
                 retry_failed=options.retry_failed,
+                state=state,
             )
 
 
 if __name__ == "__main__":
-    sys.exit(1 if asyncio.run(main()) else 0)
+    sys.exit(1 if main() else 0)

@@ -12,7 +12,8 @@ import pytest
 
 from aireiter_async import AsyncClient, Ledger, Output, PollPolicy, models
 from aireiter_async.testing import FakeService, Fault
-from tests.test_examples import EXAMPLES, load
+from tests.example_programs import EXAMPLES, end, start
+from tests.test_examples import load
 
 pipeline = load("pipeline")
 PICTURE, VIDEO = "nano_banana_v2", "kling_3_0"
@@ -206,3 +207,13 @@ async def test_a_pipeline_that_is_killed_twenty_times_pays_once(
     assert len(service.charges) == len({charge.out_task_id for charge in service.charges})
     assert f"videos    {PROMPTS} of {PROMPTS}" in out.decode()
     assert films(tmp_path) == PROMPTS
+
+
+@pytest.mark.integrations  # it waits for videos as its users do
+async def test_the_program_runs_without_a_key(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a heron\nan otter\n", encoding="utf-8")
+    command = (EXAMPLES / "pipeline.py", "prompts.txt", "videos", "--max-credits", "500")
+    ran = await end(await start(*command, service=None, cwd=tmp_path))
+    assert (ran.status, ran.out.count("videos/")) == (0, 2), ran.err
+    assert ran.err.endswith("the fake service charged 4 tasks\n")
+    assert not [*(tmp_path / "videos").glob("*.db")]
