@@ -1,9 +1,8 @@
 """Starts the examples as their users do: as programs."""
 
-# ruff: noqa: ASYNC110 - what is waited for happens in other processes
-
 import ast
 import asyncio
+import inspect
 import os
 import shlex
 import subprocess
@@ -73,10 +72,17 @@ async def end(process: asyncio.subprocess.Process, seconds: float = 100) -> Ran:
     return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
-async def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something to happen in another process."""
-    async with asyncio.timeout(60):
-        while not condition():
+async def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition, plain or async, holds because of other processes.
+
+    They offer no event to wait for: a port that opens, a file that grows, a job that ends. The loop
+    sleeps between two checks, because the others need the processor.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            holds = condition()
+            if await holds if inspect.isawaitable(holds) else holds:
+                return
             await asyncio.sleep(0.02)
 
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from aireiter_async.testing import FakeService, Fault
-from tests.example_programs import EXAMPLES, charged, end, start, wait_until
+from tests.example_programs import EXAMPLES, Ran, charged, end, start, wait_until
 from tests.hostile_time import Clock
 
 LOSSES = {Fault.lost_response(): 0.02, Fault.lost_response(accepted=True): 0.04}
@@ -145,21 +145,25 @@ process.start()
 """
 
 
+async def run_spider(service: FakeService, directory: Path) -> tuple[Ran, int]:
+    """Run the spider of 50 items, and return how it ended and the number of its pictures."""
+    script = directory / "fifty.py"
+    script.write_text(SPIDER, encoding="utf-8")
+    paths = f"{EXAMPLES}:{EXAMPLES.parent}"
+    ran = await end(await start(script, service=service, cwd=directory, PYTHONPATH=paths))
+    lines = (directory / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    return ran, sum(len(json.loads(line)["pictures"]) for line in lines)
+
+
 @pytest.mark.integrations
 async def test_items_without_pages_are_waited_for(tmp_path: Path) -> None:
     """A spider that yields 50 items from `start` and has no page; each picture takes 3 s."""
     pytest.importorskip("scrapy")
-    script = tmp_path / "fifty.py"
-    script.write_text(SPIDER, encoding="utf-8")
-    paths = f"{EXAMPLES}:{EXAMPLES.parent}"
     async with FakeService(durations=3.0) as service:
-        program = await start(script, service=service, cwd=tmp_path, PYTHONPATH=paths)
-        ran = await end(program)
+        ran, pictures = await run_spider(service, tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == "closing with 0\nclients open: 0\n"
-    assert charged(service) == (50, 50)
-    lines = (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()
-    assert sum(len(json.loads(line)["pictures"]) for line in lines) == 50
+    assert (charged(service), pictures) == ((50, 50), 50)
 
 
 WAITING = """
@@ -212,13 +216,7 @@ async def test_a_handler_that_waits_fails_but_pays_once(shop: Shop, tmp_path: Pa
 @pytest.mark.integrations
 async def test_items_without_pages_end_with_a_problem_of_the_account(tmp_path: Path) -> None:
     pytest.importorskip("scrapy")
-    script = tmp_path / "fifty.py"
-    script.write_text(SPIDER, encoding="utf-8")
-    paths = f"{EXAMPLES}:{EXAMPLES.parent}"
     async with FakeService(credits=10) as service:
-        program = await start(script, service=service, cwd=tmp_path, PYTHONPATH=paths)
-        ran = await end(program)
+        ran, pictures = await run_spider(service, tmp_path)
     assert "the crawl ends: " in ran.err
-    assert charged(service) == (10, 10)
-    lines = (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()
-    assert sum(len(json.loads(line)["pictures"]) for line in lines) == 10
+    assert (charged(service), pictures) == ((10, 10), 10)

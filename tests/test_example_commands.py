@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.example_programs import EXAMPLES, command_of, end, start
+from tests.example_programs import EXAMPLES, command_of, end, start, wait_until
 
 PROJECT = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text(encoding="utf-8"))
 GROUPS = PROJECT["dependency-groups"]
@@ -85,12 +85,15 @@ async def test_the_command_of_an_application_serves_without_a_key(
             f"http://127.0.0.1:{free_port}", headers={"X-User": "ada"}
         ) as session,
     ):
-        while True:
+
+        async def accepts() -> bool:
             with suppress(aiohttp.ClientConnectionError):
                 async with session.post("/images", json=job) as response:
                     assert response.status == 202
-                    break
-            await asyncio.sleep(0.1)
+                    return True
+            return False
+
+        await wait_until(accepts)
         async with session.get("/images/1/events") as response:
             assert '"completed"' in await response.text()
     program.send_signal(signal.SIGINT)

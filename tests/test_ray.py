@@ -1,7 +1,6 @@
 """The example on Ray Data, one of whose workers is killed."""
 
 import json
-import time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from aireiter_async.testing import FakeService, Fault
 from tests.example_programs import EXAMPLES, charged, command_of, end, start
+from tests.worker_killer import WorkerKiller
 
 # Not imported here: it starts threads.
 pytestmark = [
@@ -17,31 +17,13 @@ pytestmark = [
     pytest.mark.soak,  # for its time limit
     pytest.mark.skipif(find_spec("ray") is None, reason="needs ray[data]"),
 ]
-psutil = pytest.importorskip("psutil")
 
 EXAMPLE = EXAMPLES / "ray_data.py"
 ROWS = 2000
 
 
-class Killer:
-    """A clock for the service that kills a worker of Ray once it has been read so many times."""
-
-    def __init__(self, reads: int) -> None:
-        self.reads_left = reads
-        self.program = 0
-        self.killed: list[int] = []
-
-    def __call__(self) -> float:
-        self.reads_left -= 1
-        if self.reads_left == 0:
-            worker = next(
-                child
-                for child in psutil.Process(self.program).children(recursive=True)
-                if child.cmdline()[0].startswith("ray::MapBatches")
-            )
-            worker.kill()
-            self.killed.append(worker.pid)
-        return time.monotonic()
+def is_worker(command: list[str]) -> bool:
+    return command[0].startswith("ray::MapBatches")
 
 
 async def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
@@ -49,7 +31,7 @@ async def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     source, target = tmp_path / "rows.jsonl", tmp_path / "records.jsonl"
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     losses = {Fault.lost_response(): 0.01, Fault.lost_response(accepted=True): 0.02}
-    killer = Killer(4 * ROWS)  # a task takes more than four reads
+    killer = WorkerKiller(4 * ROWS, is_worker)  # a task takes more than four reads
     async with FakeService(used_id="charge", faults=losses, clock=killer, record=False) as service:
         program = await start(
             EXAMPLE, source, target, "--timeout", "5", service=service, cwd=tmp_path

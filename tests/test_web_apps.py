@@ -1,7 +1,5 @@
 """The web applications among the examples, started, killed and restarted as their users would."""
 
-# ruff: noqa: ASYNC110 - the applications are other processes
-
 import asyncio
 import os
 import random
@@ -12,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 
 from aireiter_async import stable_id
 from aireiter_async.testing import FakeService, Fault
+from tests.example_programs import wait_until
 from tests.test_examples import EXAMPLES, load
 
 QUERY = "/api/openapi/query"
@@ -56,9 +56,10 @@ class App:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=self.directory, env=self.env, stdout=subprocess.DEVNULL
         )
-        async with asyncio.timeout(30):
-            while (await self.get("/images/none"))[0] != 404:
-                await asyncio.sleep(0.05)
+        await wait_until(self.responds)
+
+    async def responds(self) -> bool:
+        return (await self.get("/images/none"))[0] == 404
 
     async def stop(self, number: signal.Signals) -> int:
         """End it, and return its status."""
@@ -87,11 +88,16 @@ class App:
 
     async def completed(self, *keys: str, user: str = "ada") -> None:
         """Wait until jobs have completed."""
-        async with asyncio.timeout(90):
-            for key in keys:
-                while (job := (await self.get(f"/images/{key}", user))[1])["status"] == "open":
-                    await asyncio.sleep(0.1)
-                assert job["status"] == "completed", job
+        job: dict[str, Any] = {}
+
+        async def ended(key: str) -> bool:
+            nonlocal job
+            _, job = await self.get(f"/images/{key}", user)
+            return bool(job["status"] != "open")
+
+        for key in keys:
+            await wait_until(partial(ended, key), 90)
+            assert job["status"] == "completed", job
 
 
 @pytest.fixture
@@ -124,25 +130,29 @@ async def test_restarts_lose_nothing_and_pay_for_nothing_twice(
     async with FakeService(used_id="charge", faults=LOSSES, durations=1.0) as service:
         app = await start(kind, service)
         keys = [f"{n}" for n in range(500)]
-        posted = 0
+        posted: set[str] = set()
+        enough = {count: asyncio.Event() for count in (150, 350)}
 
-        async def post(key: str) -> None:
-            nonlocal posted
-            while (await app.post(key))[0] != 202:
-                await asyncio.sleep(0.1)
-            posted += 1
+        async def post(key: str) -> bool:
+            accepted = (await app.post(key))[0] == 202
+            if accepted:
+                posted.add(key)
+                if len(posted) in enough:
+                    enough[len(posted)].set()
+            return accepted
 
         async def interrupt() -> None:
-            for after, number in ((150, signal.SIGTERM), (350, signal.SIGKILL)):
-                while posted < after:
-                    await asyncio.sleep(0.01)
+            for event, number in zip(
+                enough.values(), (signal.SIGTERM, signal.SIGKILL), strict=True
+            ):
+                await event.wait()
                 status = await app.stop(number)
                 assert number is signal.SIGTERM or status == -number
                 await app.start()
 
         async def user(number: int) -> None:
             for key in keys[number::10]:
-                await post(key)
+                await wait_until(partial(post, key))
 
         await asyncio.gather(interrupt(), *map(user, range(10)))
         await app.completed(*keys)
@@ -242,7 +252,6 @@ async def test_a_stream_where_nothing_happens_has_comments(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
     monkeypatch.setenv("AIREITER_BASE_URL", service.url)
-    monkeypatch.syspath_prepend(EXAMPLES)
     module = load("jobs")
     assert module.HEARTBEAT <= 15
     module.HEARTBEAT = 0.01  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ import pytest
 from aireiter_async import PollPolicy, SubmitRequest
 from aireiter_async.testing import FakeService
 from aireiter_async.webhooks import Receiver
+from tests.example_programs import wait_until
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
@@ -53,9 +54,7 @@ async def serve(address: tuple[socket.socket, str]) -> AsyncIterator[Serve]:
                 await running
 
             stack.push_async_callback(stop)
-            async with asyncio.timeout(20):
-                while not server.started:  # noqa: ASYNC110 - a flag of uvicorn's
-                    await asyncio.sleep(0.01)
+            await wait_until(lambda: server.started)
 
         yield start
 
@@ -141,16 +140,17 @@ async def test_four_processes_share_a_url(
                 "WEBHOOK_SECRET": SECRET,
             },
         )
+
+        async def responds() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                return (await post(f"{base}/nothing"))[0] == 404
+            return False
+
+        await wait_until(responds)
         async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    if (await post(f"{base}/nothing"))[0] == 404:
-                        break
-                await asyncio.sleep(0.1)
             calls = [post(f"{base}/images?prompt=heron-{n}") for n in range(20)]
             results = await asyncio.gather(*calls)
-            while len(service.callbacks_sent) < 20:  # noqa: ASYNC110 - the service sends them
-                await asyncio.sleep(0.1)
+            await wait_until(lambda: len(service.callbacks_sent) == 20)
             process.send_signal(signal.SIGTERM)
             await process.wait()
         assert {status for status, _ in results} == {200}
