@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,6 +12,7 @@ from cyclopts.argument import Argument
 
 from aireiter_async import cli, models
 from aireiter_async.cli._app import _app as app
+from aireiter_async.cli._models import describe as describe_model
 from aireiter_async.models import Model
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def write_models() -> str:
 
 
 def describe(cls: type[Model]) -> str:
-    params = models.example(cls.MODEL)
-    arguments = ", ".join(f"{name}={value!r}" for name, value in params.items())
+    example = describe_model(cls.MODEL)["example"]
     variants = [name for name in cls.VARIANTS if name != cls.MODEL]
     lines = [
         f"### {cls.MODEL}",
@@ -94,14 +93,13 @@ def describe(cls: type[Model]) -> str:
         lines += [f"Also: {', '.join(f'`{name}`' for name in variants)}.", ""]
     if cls.CONSTRAINTS:
         lines += [*(f"- {escape(text)}" for text in cls.CONSTRAINTS), ""]
-    command = " ".join(shlex.quote(f"{name}={text(value)}") for name, value in params.items())
     lines += [
         "```python",
-        f"models.{cls.__name__}({arguments})",
+        example["python"],
         "```",
         "",
         "```console",
-        f"$ aireiter run {cls.MODEL} {command}",
+        f"$ {example['command']}",
         "```",
     ]
     return "\n".join(lines)
@@ -122,10 +120,6 @@ def row(parameter: Any) -> str:
 
 def escape(words: str) -> str:
     return words.replace("\\", "\\\\").replace("<", "\\<").replace("|", "\\|").replace("*", "\\*")
-
-
-def text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def write_commands() -> str:

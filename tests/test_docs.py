@@ -95,8 +95,8 @@ def test_both_examples_of_a_model_are_the_same_request(generated: Any) -> None:
     pairs = re.findall(r"```python\n(.+)\n```\n\n```console\n\$ (.+)\n```", page)
     assert len(pairs) == 66
     for code, command in pairs:
-        program, verb, model, *arguments = shlex.split(command)
-        assert (program, verb) == ("aireiter", "run")
+        program, verb, model, *arguments, option, place = shlex.split(command)
+        assert (program, verb, option, place) == ("aireiter", "run", "-o", "results")
         written = SubmitOptions().request(model, arguments, pytest.fail)
         expected = SubmitRequest(model, eval(code, {"models": models}))  # noqa: S307 - ours
         assert written.encode_content() == expected.encode_content()

@@ -350,11 +350,12 @@ def _retry_command(
     words = ["aireiter", "batch", name, *pairs]
     for given in (connection, evolve(options, retry_failed=True)):
         for attribute in fields(type(given)):
-            value = getattr(given, attribute.name)
+            value: Any = getattr(given, attribute.name)
             if not attribute.repr or value == attribute.default:
                 continue
+            values: Any = value if isinstance(value, tuple) else (value,)
             option = f"--{attribute.name.replace('_', '-')}"
-            for each in value if isinstance(value, tuple) else (value,):
+            for each in values:
                 words += [option] if each is True else [option, str(each)]
     return shlex.join(words)
 

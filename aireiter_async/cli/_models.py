@@ -38,7 +38,7 @@ async def show_model(name: str, output: Output) -> int:
     Raises:
         UnknownModelError: The catalogue of this release has no such model.
     """
-    output.answer(_details(name), _model_view)
+    output.answer(describe(name), _model_view)
     return 0
 
 
@@ -57,7 +57,12 @@ def _summary(cls: type[Model]) -> dict[str, Any]:
     }
 
 
-def _details(name: str) -> dict[str, Any]:
+def describe(name: str) -> dict[str, Any]:
+    """Return one model as a JSON object.
+
+    Raises:
+        UnknownModelError: The catalogue of this release has no such model.
+    """
     parameters = models.describe(name)
     cls = models.MODELS[name]
     params = models.example(name)
