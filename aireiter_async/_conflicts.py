@@ -1,7 +1,8 @@
-"""Detect that an ID's task belongs to another request: a caller may use an ID twice."""
+"""Tell whether an ID's task belongs to a request: a caller may use an ID twice."""
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aireiter_async._requests import SubmitRequest
@@ -25,22 +26,46 @@ def find_conflict(
     """
     if just_submitted and task.done:
         return f"the ID's task is already {task.status}"
-    payload = task.raw if isinstance(task.raw, dict) else {}
-    data = payload.get("data")
-    data = data[0] if isinstance(data, list) and data else data
-    theirs = data.get("input") if isinstance(data, dict) else None
-    if not isinstance(theirs, dict):
+    theirs = _echo(task)
+    if not theirs:
         return None
     model = theirs.get("model")
     if isinstance(model, str) and model and _model_key(model) != _model_key(request.model):
         return f"the ID's task is for the model {model}"
-    params, ours = theirs.get("params", theirs), request.params
+    params = theirs.get("params", theirs)
     if not isinstance(params, dict):
         return None
-    for name, text in (ours.to_params() if isinstance(ours, Model) else ours).items():
+    for name, text in _given(request).items():
         if _is_text(name, text) and not _may_echo(params.get(name), text):
             return f"the ID's task has a different {name}"
     return None
+
+
+def is_echo(request: SubmitRequest, task: Task) -> bool:
+    """Return whether the service's echo proves that *task* is that of *request*."""
+    theirs = _echo(task)
+    params = theirs.get("params")
+    if theirs.get("model") != request.model or not isinstance(params, dict):
+        return False
+    return all(
+        params.get(name) == value
+        for name, value in _given(request).items()
+        if isinstance(value, str) and not re.match(_MEDIA, value)
+    )
+
+
+def _echo(task: Task) -> dict[str, Any]:
+    """Return the request as the service repeats it with its task, empty if it does not."""
+    payload = task.raw if isinstance(task.raw, dict) else {}
+    data = payload.get("data", payload)  # a relay may have removed the envelope
+    data = data[0] if isinstance(data, list) and data else data
+    theirs = data.get("input") if isinstance(data, dict) else None
+    return theirs if isinstance(theirs, dict) else {}
+
+
+def _given(request: SubmitRequest) -> Mapping[str, Any]:
+    params = request.params
+    return params.to_params() if isinstance(params, Model) else params
 
 
 def _model_key(model: str) -> str:

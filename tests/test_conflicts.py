@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aireiter_async import SubmitRequest, Task, TaskStatus, models
-from aireiter_async._conflicts import find_conflict
+from aireiter_async._conflicts import find_conflict, is_echo
 
 REQUEST = SubmitRequest(
     "gpt_4o_plus",
@@ -44,6 +44,8 @@ def test_another_model_or_text_proves_a_conflict(given: Any, proof: str) -> None
     assert find_conflict(REQUEST, task(given)) == proof
     as_list = Task("a", TaskStatus.PENDING, raw={"data": [{"input": given}]})
     assert find_conflict(REQUEST, as_list) == proof
+    bare = Task("a", TaskStatus.PENDING, raw={"input": given})
+    assert find_conflict(REQUEST, bare) == proof
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,25 @@ def test_a_new_task_has_not_ended(raw: Any) -> None:
         proof = find_conflict(REQUEST, seen, just_submitted=True)
         assert proof == (f"the ID's task is already {status}" if seen.done else None)
         assert find_conflict(REQUEST, seen) is None
+
+
+def test_only_the_service_can_say_whose_an_id_is() -> None:
+    wanted = SubmitRequest(
+        "m", {"prompt": "a", "image_url": "https://x.example/1.png", "n": 1}, "i"
+    )
+    same = {"prompt": "a", "image_url": "https://elsewhere.example/2.png", "size": "1K"}
+    cases: list[tuple[Any, bool]] = [
+        ({"data": {"input": {"model": "m", "params": same}}}, True),
+        ({"data": [{"input": {"model": "m", "params": same}}]}, True),
+        ({"input": {"model": "m", "params": same}}, True),
+        ({"data": {"input": {"model": "m2", "params": same}}}, False),
+        ({"data": {"input": {"model": "m", "params": same | {"prompt": "b"}}}}, False),
+        ({"data": {"input": {"model": "m", "params": None}}}, False),
+        ({"data": {}}, False),
+        ({"data": []}, False),
+        ({"data": None}, False),
+        ({"data": '{"input": {"model": "m"}}'}, False),
+        (None, False),
+    ]
+    for raw, ours in cases:
+        assert is_echo(wanted, Task("i", TaskStatus.COMPLETED, raw=raw)) is ours

@@ -24,8 +24,6 @@ from aireiter_async import (
     TaskNotFoundError,
     models,
 )
-from aireiter_async._batch._items import _belongs_to
-from aireiter_async._tasks import Task, TaskStatus
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -287,24 +285,6 @@ async def test_an_id_of_another_ledger_is_never_its_old_picture(
         assert await ledger.spent() == (0.0, 0)
     retried = await run(client, tmp_path / "july.db", july, retry_failed=True)
     assert [outcome.task.out_task_id for outcome in retried] == ["0-2", "1-2", "2-2"]
-
-
-def test_only_the_service_can_say_whose_an_id_is() -> None:
-    wanted = SubmitRequest(
-        "m", {"prompt": "a", "image_url": "https://x.example/1.png", "n": 1}, "i"
-    )
-    same = {"prompt": "a", "image_url": "https://elsewhere.example/2.png", "size": "1K"}
-    cases: list[tuple[Any, bool]] = [
-        ({"data": {"input": {"model": "m", "params": same}}}, True),
-        ({"input": {"model": "m", "params": same}}, True),
-        ({"data": {"input": {"model": "m2", "params": same}}}, False),
-        ({"data": {"input": {"model": "m", "params": same | {"prompt": "b"}}}}, False),
-        ({"data": {"input": {"model": "m", "params": None}}}, False),
-        ({"data": {}}, False),
-        (None, False),
-    ]
-    for raw, ours in cases:
-        assert _belongs_to(Task("i", TaskStatus.COMPLETED, raw=raw), wanted) is ours
 
 
 async def test_a_rejection_for_a_used_id_is_remembered_as_one(

@@ -27,6 +27,7 @@ from aireiter_async._batch._outage import Outage
 from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of, check_owner
+from aireiter_async._conflicts import is_echo
 from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._poll import Webhooks
 from aireiter_async._requests import SubmitRequest, as_request
@@ -359,7 +360,7 @@ class ItemProcessor:
             except TaskNotFoundError:
                 pass
             else:
-                if _belongs_to(task, item.request):
+                if is_echo(item.request, task):
                     # A submit outside this ledger had already used the ID, for this request.
                     self._budget.include_unknown(item.request)
                     return await self._adopt(item, task)
@@ -659,22 +660,6 @@ def _stops_batch(error: Exception) -> bool:
 
 def _summary(error: Exception | None) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)
-
-
-def _belongs_to(task: Task, request: SubmitRequest) -> bool:
-    """Return whether the service's echo of a task proves that it is that of *request*."""
-    raw: Any = task.raw
-    given = raw.get("data", raw).get("input") if isinstance(raw, dict) else None
-    if not isinstance(given, dict) or given.get("model") != request.model:
-        return False
-    theirs, params = given.get("params"), json.loads(request.encode_content())["params"]
-    texts = {name: value for name, value in params.items() if _is_text(value)}
-    return isinstance(theirs, dict) and texts == {name: theirs.get(name) for name in texts}
-
-
-def _is_text(value: object) -> bool:
-    """Return whether *value* is echoed verbatim: not a URL, which the service may rehost."""
-    return isinstance(value, str) and not value.startswith(("http:", "https:", "data:"))
 
 
 def _restore_task(entry: Entry, path: Path) -> Task:
