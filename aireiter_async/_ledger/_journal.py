@@ -15,6 +15,7 @@ from aireiter_async._ledger._errors import ledger_error
 from aireiter_async._ledger._store import Change, Entry, Group, Intent, LedgerState, Store, Update
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._threads import outlast
 from aireiter_async.errors import AireiterError, APIError, LedgerError
 
 _SALT_BYTES: Final = 6
@@ -73,15 +74,11 @@ class Journal:
         if self._store is not None and self.broken is None:
             self._check_loop()
         closing = asyncio.ensure_future(self._close())
-        cancelled: asyncio.CancelledError | None = None
-        while not closing.done():  # despite cancellation: this takes milliseconds
-            try:
-                await asyncio.wait([closing])
-            except asyncio.CancelledError as again:
-                cancelled = again
-        closing.result()
-        if cancelled is not None:
-            raise cancelled
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await outlast(closing)  # this takes milliseconds
+            raise
 
     async def _close(self) -> None:
         try:
