@@ -182,7 +182,8 @@ class SQLiteStore:
         if executor is not None:
             closing = executor.submit(self._close)
             executor.shutdown(wait=False)
-            await asyncio.wrap_future(closing)
+            # Closed even if this is cancelled before the thread gets to it.
+            await asyncio.shield(asyncio.wrap_future(closing))
 
     async def claim(self, out_task_id: str, fingerprint: str, *, owner: str, lease: float) -> Claim:
         """See `IdempotencyStore.claim`.

