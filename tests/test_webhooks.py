@@ -230,7 +230,7 @@ class Always:
 
 
 class First:
-    """What calls back at once, and never again."""
+    """Announces one callback, as soon as one is expected."""
 
     def __init__(self) -> None:
         self.called = False
