@@ -328,6 +328,7 @@ CALLS = [
     "client.wait(task)",
     "client.submit(request)",  # whose response is lost: it is settled
     "client.submit('nano_banana_v2', {'prompt': 'a kitten'})",
+    "client.read(Output(text='a kitten'))",
 ]
 IMPORTS = """
 import asyncio, os, sys, threading
@@ -338,7 +339,7 @@ class Finder:
         self.threads[name] = threading.current_thread()
 
 sys.meta_path.insert(0, Finder())
-from aireiter_async import AsyncClient, PollPolicy, SubmitRequest
+from aireiter_async import AsyncClient, Output, PollPolicy, SubmitRequest
 from aireiter_async.testing import FakeService, Fault
 
 async def main(call):
@@ -358,7 +359,7 @@ for call in sys.argv[1:]:
         asyncio.run(main(call))
         main_thread, threads = threading.main_thread(), Finder.threads
         ours = [each for each in threads if each.startswith("aireiter_async.")]
-        assert "aireiter_async.models.images" in ours
+        assert {"aireiter_async.models.images", "aireiter_async._media"} & {*ours}
         print(*(each for each in ours if threads[each] is main_thread), flush=True)
         os._exit(0)
     os.wait()

@@ -9,7 +9,7 @@ import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -53,7 +53,6 @@ from aireiter_async.models._base import Model
 from aireiter_async.models._errors import LocalMediaError
 
 if TYPE_CHECKING:
-    from aireiter_async._client._downloading import Downloader
     from aireiter_async._client._local_media import Embedding
     from aireiter_async._media import NameTemplate, Saved, Sink
     from aireiter_async.stores import IdempotencyStore
@@ -144,12 +143,6 @@ class ItemProcessor:
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
-
-    @cached_property
-    def _downloader(self) -> "Downloader":
-        from aireiter_async._client._downloading import Downloader  # noqa: PLC0415 - not for all
-
-        return Downloader(self._api)
 
     async def prepare(self) -> None:
         """Prepare directory, ledger and budget: problems must show before credits are spent.
@@ -554,7 +547,8 @@ class ItemProcessor:
         if item.stage != "outstanding":  # the task ended in an earlier run
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
-        saved = iter(await self._downloader.download(task, directory, name, damaged))
+        downloader = await self._api.downloader()
+        saved = iter(await downloader.download(task, directory, name, damaged))
         paths: list[Any] = [Path(file["path"]) for file in recorded]
         files = [*recorded]
         for number in range(1, len(task.outputs) + 1) if damaged is None else sorted(damaged):

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -13,7 +13,7 @@ from aireiter_async._redact import Redactor, Secret
 from aireiter_async._retry import FailureClass, Retry, Target, failure_class, may_submit_again
 from aireiter_async._tasks import Balance, Output, Task
 from aireiter_async._text import host_of
-from aireiter_async._transport import Route, Stream
+from aireiter_async._transport import CLOSED, Route, Stream
 from aireiter_async.errors import (
     AireiterError,
     APIError,
@@ -22,6 +22,9 @@ from aireiter_async.errors import (
     TaskNotFoundError,
     TransportError,
 )
+
+if TYPE_CHECKING:
+    from aireiter_async._client._downloading import Downloader
 
 T = TypeVar("T")
 
@@ -71,6 +74,7 @@ class Api:
             settings.retry, sleep=sleep, on_retry=on_retry, transient=may_submit_again
         )
         self.halted = False
+        self._downloader_type: type[Downloader] | None = None
         self._redactor = Redactor(settings.api_key)
         self._is_responsive = False  # of this view; `has_responded` covers all views
         headers = {
@@ -194,6 +198,15 @@ class Api:
         if model is not None and not models.loaded():  # pragma: no cover - in another process
             await self.shared.threads.run(models.load)
 
+    async def downloader(self) -> "Downloader":
+        """Return a downloader; it is imported in a thread the first time, as it takes a while."""
+        if self._downloader_type is None:
+            try:
+                self._downloader_type = await self.shared.threads.run(_import_downloader)
+            except RuntimeError:  # the threads end with the client
+                raise RuntimeError(CLOSED) from None
+        return self._downloader_type(self)
+
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
         """Query a task over the policy's ``settle`` seconds; None if it was never found.
 
@@ -256,3 +269,9 @@ class Api:
             raise
         finally:
             shared.downloads.release()
+
+
+def _import_downloader() -> "type[Downloader]":
+    from aireiter_async._client._downloading import Downloader  # noqa: PLC0415 - not for all
+
+    return Downloader

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from aireiter_async._batch._budget import Budget
     from aireiter_async._batch._items import Request
     from aireiter_async._batch._progress import OnProgress
-    from aireiter_async._client._downloading import Downloader
     from aireiter_async._ledger import Ledger
     from aireiter_async._media import Sink
     from aireiter_async.stores import IdempotencyStore
@@ -186,12 +185,6 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Alias of `close`, for ``contextlib.aclosing``."""
         await self.close()
-
-    @cached_property
-    def _downloader(self) -> "Downloader":
-        from aireiter_async._client._downloading import Downloader  # noqa: PLC0415 - not for all
-
-        return Downloader(self._api)
 
     def __repr__(self) -> str:
         """Show the base URL, never the key."""
@@ -616,7 +609,8 @@ class AsyncClient:
             TypeError: An argument is of the wrong type.
             ValueError: The task has not completed, or *name* is not a file name.
         """
-        saved = await self._downloader.download(task_or_output, to, name)
+        downloader = await self._api.downloader()
+        saved = await downloader.download(task_or_output, to, name)
         return [each.place for each in saved]
 
     async def read(self, output: Output) -> bytes:
@@ -626,7 +620,8 @@ class AsyncClient:
             DownloadError: It could not be read.
             TypeError: *output* is not an Output.
         """
-        return await self._downloader.read(output)
+        downloader = await self._api.downloader()
+        return await downloader.read(output)
 
     def budget(self, max_credits: float) -> "Budget":
         """Return a budget for several batches to share: pass it to each as *max_credits*.
