@@ -353,7 +353,9 @@ def _retry_command(
             value: Any = getattr(given, attribute.name)
             if not attribute.repr or value == attribute.default:
                 continue
-            values: Any = value if isinstance(value, tuple) else (value,)
+            values: tuple[Any, ...] = (value,)
+            if isinstance(value, tuple):
+                values = value  # pyright: ignore[reportUnknownVariableType]
             option = f"--{attribute.name.replace('_', '-')}"
             for each in values:
                 words += [option] if each is True else [option, str(each)]
