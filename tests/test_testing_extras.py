@@ -149,6 +149,22 @@ async def test_results_can_be_served_over_https(tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+async def test_a_few_pictures_are_animated() -> None:
+    """One of 25, as APNG: a viewer that does not know it shows the first frame."""
+    animated: list[int] = []
+    async with FakeService(durations=0) as service, service.client() as client:
+        for number in range(1, 51):
+            task = await client.run(models.NanoBanana(prompt="a cat"))
+            content = await client.read(task.outputs[0])
+            assert content.count(b"IDAT") == 1
+            assert content.endswith(b"IEND\xaeB`\x82")
+            if b"acTL" in content:
+                animated.append(number)
+                assert content.index(b"acTL") < content.index(b"fcTL") < content.index(b"IDAT")
+                assert (content.count(b"fcTL"), content.count(b"fdAT")) == (8, 7)
+    assert animated == [25, 50]
+
+
 @pytest.mark.parametrize(
     ("callbacks", "expected"),
     [

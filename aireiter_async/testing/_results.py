@@ -5,6 +5,7 @@ name decides; models without a match return a video under ``url``.
 """
 
 import io
+import itertools
 import struct
 import zipfile
 import zlib
@@ -121,6 +122,7 @@ def is_file(model: str, count: int, name: str) -> bool:
     return name in names
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 # Digits as 3 x 5 dots, a row per octal digit.
 _GLYPHS = {
     "0": "75557",
@@ -136,10 +138,13 @@ _GLYPHS = {
     "-": "00700",
 }
 _WIDTH, _HEIGHT = 192, 128  # pixels
+_ANIMATED_EVERY = 25  # tasks: the number moves up and down
+_SHIFTS = (0, -6, -10, -6, 0, 6, 10, 6)  # pixels, a frame each
+_FRAME = 120  # milliseconds
 
 
 def _png(path: bytes, label: str) -> bytes:
-    """Return a picture of a number on a gradient, in a few hundred bytes."""
+    """Return a picture of a number on a gradient, in a few hundred bytes for each frame."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -151,8 +156,31 @@ def _png(path: bytes, label: str) -> bytes:
     palette = bytearray(b"\xff\xff\xff")  # the number; then a colour for each line
     for y in range(_HEIGHT):
         palette += bytes(a + (b - a) * y // _HEIGHT for a, b in zip(top, bottom, strict=True))
+    animated = label.isdigit() and int(label) % _ANIMATED_EVERY == 0
+    frames = [_pixels(label, shift) for shift in (_SHIFTS if animated else _SHIFTS[:1])]
+    parts = [
+        chunk(b"IHDR", struct.pack(">IIBBBBB", _WIDTH, _HEIGHT, 8, 3, 0, 0, 0)),
+        chunk(b"PLTE", bytes(palette)),
+    ]
+    if not animated:
+        return _PNG + b"".join((*parts, chunk(b"IDAT", frames[0]), chunk(b"IEND", b"")))
+    # APNG: all frames but the first are in chunks that other programs skip.
+    parts.append(chunk(b"acTL", struct.pack(">II", len(frames), 0)))
+    order = itertools.count()
+    for number, pixels in enumerate(frames):
+        size = (_WIDTH, _HEIGHT, 0, 0, _FRAME, 1000, 0, 0)
+        parts.append(chunk(b"fcTL", struct.pack(">IIIIIHHBB", next(order), *size)))
+        if number:
+            parts.append(chunk(b"fdAT", struct.pack(">I", next(order)) + pixels))
+        else:
+            parts.append(chunk(b"IDAT", pixels))
+    return _PNG + b"".join((*parts, chunk(b"IEND", b"")))
+
+
+def _pixels(label: str, shift: int) -> bytes:
+    """Return the compressed pixels of *label*, *shift* pixels below the middle."""
     scale = max(1, min(16, _WIDTH // (4 * len(label) + 1)))
-    above = (_HEIGHT - 5 * scale) // 2
+    above = (_HEIGHT - 5 * scale) // 2 + shift
     left = (_WIDTH - (4 * len(label) - 1) * scale) // 2
     rows: list[bytes] = []
     for y in range(_HEIGHT):
@@ -164,14 +192,7 @@ def _png(path: bytes, label: str) -> bytes:
                         start = left + (4 * at + x) * scale
                         row[start : start + scale] = bytes(scale)
         rows.append(b"\0" + row)
-    header = struct.pack(">IIBBBBB", _WIDTH, _HEIGHT, 8, 3, 0, 0, 0)
-    parts = (
-        chunk(b"IHDR", header),
-        chunk(b"PLTE", bytes(palette)),
-        chunk(b"IDAT", zlib.compress(b"".join(rows))),
-        chunk(b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return zlib.compress(b"".join(rows))
 
 
 def _wav(path: bytes, _: str) -> bytes:
@@ -211,7 +232,7 @@ def file(path: str, number: int) -> tuple[str, bytes]:
     """Return the media type and the content of the file at *path*, for task *number*.
 
     Files are small and depend only on the arguments: different files differ, repeated downloads do
-    not. Pictures show the number.
+    not. Pictures show the number, and every 25th is animated.
     """
     stem, _, suffix = path.rpartition(".")
     index = int(stem.rpartition("-")[2])
