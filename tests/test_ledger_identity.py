@@ -3,8 +3,8 @@
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,29 @@ async def test_models_and_mappings_of_equal_content_are_one_request(
         assert outcome.ok
     assert len(service.charges) == 1
     assert "secret" not in str([row async for row in Ledger(path).rows()])
+
+
+@pytest.mark.parametrize("options", [{}, {"max_credits": 1000}, {"ledger": True}])
+async def test_a_source_may_refill_one_mapping(
+    service: FakeService, client: AsyncClient, path: Path, options: dict[str, Any]
+) -> None:
+    """What was in it when the request was made is sent and recorded, however late that is."""
+
+    def refill() -> Iterator[SubmitRequest]:
+        params: dict[str, Any] = {"style": {}}
+        for letter in "abcde":
+            params["prompt"] = params["style"]["name"] = letter
+            yield SubmitRequest("a_new_model", params)
+
+    sent = [{"prompt": letter, "style": {"name": letter}} for letter in "abcde"]
+    for _ in range(2 if "ledger" in options else 1):
+        async with AsyncExitStack() as stack:
+            if "ledger" in options:
+                options = {"ledger": await stack.enter_async_context(Ledger(path))}
+            async for outcome in client.submit_many(refill(), **options):
+                outcome.result()
+    bodies = [seen.body["params"] for seen in service.requests if seen.path.endswith("/submit")]
+    assert sorted(bodies, key=str) == sent
 
 
 @pytest.mark.parametrize("size", [100, 300_000])

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import stat
 import sys
 import threading
 import zlib
@@ -531,6 +532,24 @@ async def test_a_file_appears_once_it_is_whole(store: Files, tmp_path: Path) -> 
     assert seen == [["kitten.png"]] + [[".kitten.part", "kitten.png"]] * 3
     assert target.read_bytes() == b"x" * 3 * BLOCK
     assert files(tmp_path) == ["kitten.png"]
+
+
+async def test_a_file_is_on_disk_before_it_has_its_name(
+    store: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the calls to the system shows this, short of a power cut."""
+    synced: list[tuple[int | str, list[str]]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        what = "folder" if stat.S_ISDIR(found.st_mode) else found.st_size
+        synced.append((what, files(tmp_path)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    await save(store, b"whole", tmp_path, "kitten")
+    assert synced == [(len(b"whole"), [".kitten.part"]), ("folder", ["kitten.png"])]
 
 
 def no_links(_partial: Path, _target: Path) -> None:
