@@ -386,7 +386,7 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
     ("f.txt", b"# nothing\n", "has no requests"),
     ("f.jsonl", b"prompt,seed\nx,1\n", "is not JSON Lines: it starts with 'prompt,seed'; for a ta"),
     ("f.json", b'{"a"', "is not a JSON array; for one object per line add --format jsonl"),
-    ("prompts", b"a cat\n", "is unclear; add --format jsonl, json, csv, tsv, txt"),
+    ("prompts", b"a cat\n", "is unclear; add --format jsonl, json, csv, tsv or txt"),
     ("f.csv", b'{"model": "suno"}\n', "looks like JSON Lines; rename it, or add --format jsonl"),
     ("f.xlsx", b"PK\x03\x04...", "is a spreadsheet or ZIP file: save it as CSV"),
     ("f.csv", b"BZh9", "is compressed with bzip2"),

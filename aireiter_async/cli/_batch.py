@@ -32,7 +32,7 @@ from aireiter_async.cli._known import Known
 from aireiter_async.cli._options import BatchOptions, Connection, make_directory
 from aireiter_async.cli._output import Output
 from aireiter_async.cli._page import keep_page
-from aireiter_async.cli._params import split_pairs
+from aireiter_async.cli._params import STDIN, split_pairs
 from aireiter_async.cli._results import open_results, result_document
 from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
@@ -189,7 +189,8 @@ async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Kno
 def _check_paths(name: str, ledger: Path, options: BatchOptions, *, regular: bool) -> None:
     """Check that the ledger has a name, and that the results overwrite no other file."""
     if options.ledger is None and not regular and not options.dry_run:
-        raise UsageError(f"--ledger must name the ledger, because {name} can be read only once")
+        shown = "standard input" if name == STDIN else name
+        raise UsageError(f"--ledger must name the ledger, because {shown} can be read only once")
     if options.results is not None:
         for what, other in (("input file", Path(name)), ("ledger", ledger)):
             if os.path.realpath(other) == os.path.realpath(options.results):

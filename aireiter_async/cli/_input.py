@@ -95,8 +95,10 @@ def detect(name: str, file: IO[bytes], format_: Format | None) -> tuple[Format, 
     if found is None and text[:1] in {"{", "["}:
         found = "json" if text[0] == "[" else "jsonl"
     if found is None:
+        *others, last = get_args(Format)
         raise UsageError(
-            f"the format of {name} is unclear; add --format {', '.join(get_args(Format))}"
+            f"the format of {'standard input' if name == STDIN else name} is unclear; "
+            f"add --format {', '.join(others)} or {last}"
         )
     if format_ is None and found in {"csv", "tsv", "txt"} and text[:1] == "{":
         raise UsageError(
