@@ -45,8 +45,8 @@ def make_crawler(products: Products) -> ParselCrawler:
     crawler = ParselCrawler(
         # A handler that waits for room occupies one of these places: the crawl slows down.
         concurrency_settings=ConcurrencySettings(desired_concurrency=8, max_concurrency=8),
-        request_handler_timeout=timedelta(days=1),  # room may be a video away
-        storage_client=MemoryStorageClient(),  # what is paid for is in the ledger
+        request_handler_timeout=timedelta(days=1),  # room may take as long as a video
+        storage_client=MemoryStorageClient(),  # paid tasks are in the ledger
         configure_logging=False,
     )
 

@@ -184,7 +184,7 @@ class Jobs:
             )
         except (InvalidRequestError, ResultMissingError, TaskFailedError) as error:
             result = {"status": "failed", "urls": [], "error": str(error)}
-        except AireiterError:  # of the account or the network: somebody tries again later
+        except AireiterError:  # of the account or the network: a process will retry it later
             _LOGGER.exception("the job is left open")
             self._db.execute("UPDATE jobs SET worker = NULL WHERE out_task_id = ?", (out_task_id,))
             return
