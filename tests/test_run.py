@@ -329,6 +329,8 @@ CALLS = [
     "client.submit(request)",  # whose response is lost: it is settled
     "client.submit('nano_banana_v2', {'prompt': 'a kitten'})",
     "client.read(Output(text='a kitten'))",
+    "last(client.run_many([('nano_banana_v2', {'prompt': 'a kitten'})]))",
+    "last(client.submit_many([request], max_credits=9))",
 ]
 IMPORTS = """
 import asyncio, os, sys, threading
@@ -341,6 +343,11 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 from aireiter_async import AsyncClient, Output, PollPolicy, SubmitRequest
 from aireiter_async.testing import FakeService, Fault
+
+async def last(batch):
+    Finder.threads.clear()  # of the module of batches, on the call
+    async for outcome in batch:
+        outcome.result()
 
 async def main(call):
     async with FakeService() as service, AsyncClient(

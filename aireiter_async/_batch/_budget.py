@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
 
-from aireiter_async import models
 from aireiter_async._batch._prices import price_kind
 from aireiter_async._requests import SubmitRequest
 from aireiter_async._tasks import Task
@@ -94,8 +93,6 @@ class Budget:
             Tasks of earlier runs whose kind has no known price, so that no other task of unknown
             price may be sent. Look them up, and pass the result to `learn_from`.
         """
-        if not models.loaded():
-            await asyncio.to_thread(models.load)  # pragma: no cover - once per process
         if ledger is None or ledger.path in self._included:
             return []
         self._included.add(ledger.path)

@@ -159,6 +159,7 @@ class ItemProcessor:
             service = _service_key(self._api.settings.base_url)
             self._batch = await self._journal.begin_batch(service, self.events)
         if self._budget.limited:
+            await self._api.load_models()
             unpriced = await self._budget.prepare(ledger)
             await asyncio.gather(*map(self._learn_price, unpriced))
 
@@ -190,7 +191,11 @@ class ItemProcessor:
             make = self._options.request
             made = value if make is None else _call(make, value)
             try:
-                request = as_request(*made) if type(made) is tuple else as_request(made)
+                if type(made) is tuple:
+                    await self._api.load_models()
+                    request = as_request(*made)
+                else:
+                    request = as_request(made)
             except LocalMediaError as error:
                 request = await self._embed(item, error.model)
             if self._options.identify is not None:
@@ -203,14 +208,8 @@ class ItemProcessor:
             unique = request is made or not request.generated
             if self._journal is not None:
                 paths = await self._start_or_resume(item, self._journal, unique=unique)
-            elif (
-                unique
-                and self._options.identify is None
-                and self._recent_ids.repeats(request.out_task_id)
-            ):
-                raise _repeated_id(request.out_task_id)
             else:
-                paths = await self._submit(item)
+                paths = await self._submit(item, unique=unique)
         except _CallbackError as error:
             return self._failure(item, error.cause)
         except (AireiterError, TypeError, ValueError) as error:
@@ -409,7 +408,11 @@ class ItemProcessor:
             item.reservation.close()
             item.reservation = await self._budget.reserve(item.request, maybe_sent=maybe_sent)
 
-    async def _submit(self, item: _Item) -> Paths:
+    async def _submit(self, item: _Item, *, unique: bool) -> Paths:
+        """Submit a request of a batch without a ledger."""
+        out_task_id = item.request.out_task_id
+        if unique and self._options.identify is None and self._recent_ids.repeats(out_task_id):
+            raise _repeated_id(out_task_id)
         await self._reserve(item)
         return await self._send(item)
 

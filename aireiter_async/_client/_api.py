@@ -193,9 +193,9 @@ class Api:
         """Whether the base URL has ever responded as the API."""
         return self.settings.base_url in self.shared.responsive
 
-    async def load_models(self, model: str | None) -> None:
-        """Import the catalogue in a thread, before *model* is looked up in it."""
-        if model is not None and not models.loaded():  # pragma: no cover - in another process
+    async def load_models(self) -> None:
+        """Import the catalogue in a thread, before a model is looked up in it."""
+        if not models.loaded():  # pragma: no cover - in another process
             await self.shared.threads.run(models.load)
 
     async def downloader(self) -> "Downloader":
@@ -229,7 +229,8 @@ class Api:
             TaskNotFoundError: The service knows no such task.
             AireiterError: The service could not be queried, or rejected the query.
         """
-        await self.load_models(model)
+        if model is not None:
+            await self.load_models()
         target = Target("query", self.host, out_task_id)
         return await self.retry.call(target, self.query_once, out_task_id, model)
 

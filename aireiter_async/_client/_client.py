@@ -330,7 +330,7 @@ class AsyncClient:
         if maybe_sent and not (out_task_id or isinstance(request, SubmitRequest)):
             raise ValueError("maybe_sent needs the earlier call's ID: give it as out_task_id")
         if type(request) is str:
-            await self._api.load_models(request)
+            await self._api.load_models()
         while True:
             try:
                 return as_request(

@@ -115,7 +115,8 @@ class Watch:
     async def _next_change(self) -> Task:
         if not self._scheduled:
             self._scheduled = True
-            await self._api.load_models(self.task.model)
+            if self.task.model is not None:
+                await self._api.load_models()
             self._schedule(self._expect())
         while True:
             before = self.task
