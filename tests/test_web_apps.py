@@ -211,7 +211,7 @@ async def test_a_user_who_leaves_and_comes_again_pays_once(
         keys = [f"{n}" for n in range(30)]
         for key in keys:
             leaving = asyncio.create_task(app.post(key))
-            await asyncio.sleep(draws.random() / 100)
+            await asyncio.wait([leaving], timeout=draws.random() / 100)
             leaving.cancel()
             with suppress(asyncio.CancelledError):
                 await leaving
