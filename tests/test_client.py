@@ -21,6 +21,7 @@ from aireiter_async import (
     AuthenticationError,
     ClientStats,
     FreeQuota,
+    Output,
     PollPolicy,
     ProtocolError,
     RateLimitError,
@@ -244,7 +245,13 @@ async def test_a_closed_client_is_of_no_use(service: FakeService, client: AsyncC
     """After close every verb is a RuntimeError, and nothing is sent."""
     await client.balance()
     await client.close()
-    for call in (client.balance(), client.query("a"), client.wait("a"), client.submit(request())):
+    for call in (
+        client.balance(),
+        client.query("a"),
+        client.wait("a"),
+        client.submit(request()),
+        client.read(Output(url="https://example.com/a.png")),
+    ):
         with pytest.raises(RuntimeError, match="this AsyncClient is closed: create a new one"):
             await call
     with pytest.raises(RuntimeError, match="closed"):

@@ -13,7 +13,7 @@ from aireiter_async._redact import Redactor, Secret
 from aireiter_async._retry import FailureClass, Retry, Target, failure_class, may_submit_again
 from aireiter_async._tasks import Balance, Output, Task
 from aireiter_async._text import host_of
-from aireiter_async._transport import CLOSED, Route, Stream
+from aireiter_async._transport import Route, Stream
 from aireiter_async.errors import (
     AireiterError,
     APIError,
@@ -200,11 +200,9 @@ class Api:
 
     async def downloader(self) -> "Downloader":
         """Return a downloader; it is imported in a thread the first time, as it takes a while."""
+        self.shared.transport.open()  # raises if the client is closed, and its threads with it
         if self._downloader_type is None:
-            try:
-                self._downloader_type = await self.shared.threads.run(_import_downloader)
-            except RuntimeError:  # the threads end with the client
-                raise RuntimeError(CLOSED) from None
+            self._downloader_type = await self.shared.threads.run(_import_downloader)
         return self._downloader_type(self)
 
     async def find(self, out_task_id: str, model: str | None) -> Task | None:
