@@ -66,7 +66,6 @@ class Jobs:
         self.store = await self._stack.enter_async_context(store)
         self._db = sqlite3.connect(directory / "jobs.db", timeout=30, isolation_level=None)
         self._stack.callback(self._db.close)
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute(_SCHEMA)
         self._keeper = asyncio.create_task(self._keep())
         return self

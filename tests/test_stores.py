@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +21,7 @@ from aireiter_async.stores import (
     IdempotencyStore,
     PostgresStore,
     SQLiteStore,
+    _sqlite,
     stable_id,
 )
 from aireiter_async.stores._sqlite import _shared_file_system
@@ -335,6 +337,33 @@ async def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     await store.close()
     await store.close()
     assert not (await ask(store, "b")).held  # it is opened again
+    await store.close()
+
+
+@pytest.mark.parametrize("seconds", [30.0, -1.0])
+async def test_a_file_that_another_process_is_creating(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(_sqlite, "_BUSY_TIMEOUT", seconds)  # no test waits for half a minute
+    attempts: list[str] = []
+
+    class Mounts:
+        def read_text(self, **_: str) -> str:
+            attempts.append("opening")
+            return ""
+
+    other = sqlite3.connect(tmp_path / "claims.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store = SQLiteStore(tmp_path / "claims.db", mounts=cast("Any", Mounts()))
+    claiming = asyncio.create_task(ask(store, "a"))
+    if seconds < 0:
+        with pytest.raises(StoreError, match="database is locked"):
+            await claiming
+    await until(lambda: len(attempts) > (seconds > 0))
+    other.execute("COMMIT")
+    other.close()
+    if seconds > 0:
+        assert await claiming == FREE
     await store.close()
 
 

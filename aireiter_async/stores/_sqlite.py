@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS claims (
 _SHARED_FILE_SYSTEMS: Final = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
 )
-_BUSY_TIMEOUT: Final = 30.0
+_BUSY_TIMEOUT: Final = 30.0  # seconds
+_BUSY_WAIT: Final = 0.005
 _USE_POSTGRES: Final = "use PostgresStore to share claims between machines"
 
 _Job = Callable[[sqlite3.Connection], Any]
@@ -197,31 +198,42 @@ class SQLiteStore:
                 done.set_result(result)
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            shared = _shared_file_system(self._path, self._mounts)
-            if shared is not None:
-                raise StoreError(
-                    f"{self._path} is on {shared}, whose locks SQLite cannot rely on: "
-                    f"{_USE_POSTGRES}, or choose a file on a local disk"
-                )
-            db = sqlite3.connect(
-                self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
+        deadline = time.monotonic() + _BUSY_TIMEOUT
+        while self._db is None:
             try:
-                (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-                if mode != "wal":
-                    raise StoreError(  # noqa: TRY301 - the file is open
-                        f"{self._path} does not support SQLite's write-ahead log "
-                        f"(journal_mode is {mode!r}): {_USE_POSTGRES}, or choose a file on a "
-                        "local disk"
-                    )
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute(_SCHEMA)
-            except BaseException:
-                db.close()
-                raise
-            self._db = db
+                self._db = self._connect()
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait for another process that is creating the same file.
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(_BUSY_WAIT)
         return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        shared = _shared_file_system(self._path, self._mounts)
+        if shared is not None:
+            raise StoreError(
+                f"{self._path} is on {shared}, whose locks SQLite cannot rely on: "
+                f"{_USE_POSTGRES}, or choose a file on a local disk"
+            )
+        db = sqlite3.connect(
+            self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreError(  # noqa: TRY301 - the file is open
+                    f"{self._path} does not support SQLite's write-ahead log "
+                    f"(journal_mode is {mode!r}): {_USE_POSTGRES}, or choose a file on a "
+                    "local disk"
+                )
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def _close(self) -> None:
         if self._db is not None:
