@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def group(name: str) -> list[str]:
 
 def run_tests(session: nox.Session, *options: str, **env: str) -> None:
     env["PYTHONDONTWRITEBYTECODE"] = ""  # else each program that a test starts is compiled anew
-    command = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
+    workers = str(2 * (os.cpu_count() or 1))  # many tests wait
+    command = ("python", "-m", "pytest", "-n", workers, "--dist", "worksteal")
     session.run(*command, *options, *session.posargs, env=env)
 
 

@@ -27,6 +27,7 @@ from aireiter_async._tasks import (
     ClientStats,
     ErrorDetail,
     FreeQuota,
+    LedgerState,
     Output,
     Task,
     TaskStatus,
@@ -60,7 +61,7 @@ from aireiter_async.errors import (
 
 if TYPE_CHECKING:
     from aireiter_async._batch import Batch, BatchProgress, Failure, Outcome, Success
-    from aireiter_async._ledger import Ledger, LedgerState
+    from aireiter_async._ledger import Ledger
     from aireiter_async._media import Sink, data_url
     from aireiter_async.stores import IdempotencyStore, PostgresStore, SQLiteStore, stable_id
 
@@ -124,7 +125,6 @@ _LAZY = {
     "BatchProgress": "_batch",
     "Failure": "_batch",
     "Ledger": "_ledger",
-    "LedgerState": "_ledger",
     "Outcome": "_batch",
     "Sink": "_media",
     "Success": "_batch",

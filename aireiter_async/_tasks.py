@@ -34,6 +34,19 @@ class TaskStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+class LedgerState(StrEnum):
+    """The state of a task in a ledger, as in its column ``state``."""
+
+    INTENDED = "intended"
+    SUBMITTED = "submitted"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    UNCERTAIN = "uncertain"
+    DOWNLOADED = "downloaded"
+    LOST = "lost"
+
+
 def _short_repr(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST_REPR else f"<{text[:100]}... {len(text):,} characters>"

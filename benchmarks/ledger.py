@@ -10,8 +10,8 @@ from itertools import count as counter
 from pathlib import Path
 from typing import Final
 
-from aireiter_async import Ledger
-from aireiter_async._ledger import LedgerState, journal_of
+from aireiter_async import Ledger, LedgerState
+from aireiter_async._ledger import journal_of
 from aireiter_async._ledger._store import Group, Store
 from benchmarks.clients.ours import connect, requests
 from benchmarks.fleet import ask

@@ -16,6 +16,7 @@ from aireiter_async import (
     BatchProgress,
     BudgetExceededError,
     Ledger,
+    LedgerState,
     Outcome,
     PollPolicy,
     RateLimitError,
@@ -27,7 +28,7 @@ from aireiter_async import (
 )
 from aireiter_async._batch._budget import Budget
 from aireiter_async._batch._prices import price_kind
-from aireiter_async._ledger import LedgerState, journal_of
+from aireiter_async._ledger import journal_of
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]

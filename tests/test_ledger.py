@@ -27,6 +27,7 @@ from aireiter_async import (
     InvalidRequestError,
     Ledger,
     LedgerError,
+    LedgerState,
     RetryPolicy,
     SubmitRequest,
     Task,
@@ -36,7 +37,7 @@ from aireiter_async import (
 )
 from aireiter_async._client import _waiting
 from aireiter_async._ledger import Entry, Intent, _file, _journal, _lock, journal_of
-from aireiter_async._ledger._store import Group, LedgerState, Store, withdraw
+from aireiter_async._ledger._store import Group, Store, withdraw
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]

@@ -116,6 +116,19 @@ def test_the_import_is_light() -> None:
     assert imported & (rooms | unwanted) == set()
 
 
+def test_a_batch_without_a_ledger_does_not_import_sqlite() -> None:
+    """The first batch of a process imports in the event loop: it must be little."""
+    script = """
+        import sys
+        import aireiter_async
+        aireiter_async.AsyncClient("key").run_many([])
+        print(*sys.modules, sep="\\n")
+    """
+    imported = set(run(textwrap.dedent(script)).split())
+    assert "aireiter_async._batch" in imported
+    assert imported & {"sqlite3", "aireiter_async._ledger", "aireiter_async._media"} == set()
+
+
 def test_the_version_is_stated_once() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     (path,) = PROJECT["tool"]["hatch"]["version"].values()

@@ -23,10 +23,10 @@ from aireiter_async._batch._outcomes import Outcome
 from aireiter_async._batch._progress import BatchProgress, OnProgress, Progress
 from aireiter_async._batch._window import Window
 from aireiter_async._client import AsyncClient
-from aireiter_async._ledger import Ledger
 from aireiter_async._poll import Webhooks, check_webhooks
 
 if TYPE_CHECKING:
+    from aireiter_async._ledger import Ledger
     from aireiter_async._media import NameTemplate, Sink
     from aireiter_async.stores import IdempotencyStore
 
@@ -139,7 +139,7 @@ def submit_many(  # noqa: PLR0913 - the options of a batch
     *,
     request: Callable[[T], Request] | None = None,
     ordered: bool = False,
-    ledger: Ledger | None = None,
+    ledger: "Ledger | None" = None,
     max_credits: float | Budget | None = None,
     retry_failed: bool = False,
     idempotency: "IdempotencyStore | None" = None,
@@ -168,7 +168,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
     request: Callable[[T], Request] | None = None,
     window: int | None = None,
     ordered: bool = False,
-    ledger: Ledger | None = None,
+    ledger: "Ledger | None" = None,
     max_credits: float | Budget | None = None,
     timeout: float | None = None,
     download_to: "str | PathLike[str] | Sink | None" = None,
@@ -230,8 +230,6 @@ def _make_batch(
     kind = type(source).__name__
     if isinstance(source, str | bytes | Mapping):
         raise TypeError(f"source must be an iterable of requests or items, got {kind}: use a list")
-    if options.ledger is not None and not isinstance(options.ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"ledger must be an open Ledger, got {type(options.ledger).__name__}")
     if options.ledger is not None and options.idempotency is not None:
         raise ValueError("pass either ledger or idempotency: each alone prevents double submits")
     if max_credits is not None and not isinstance(max_credits, Budget):

@@ -28,10 +28,9 @@ from aireiter_async._batch._outcomes import Failure, Outcome, Success
 from aireiter_async._batch._progress import Progress, Stage
 from aireiter_async._client import AsyncClient, SubmitsHaltedError, Watch, api_of, check_owner
 from aireiter_async._conflicts import is_echo
-from aireiter_async._ledger import Entry, Journal, Ledger, LedgerState, journal_of
 from aireiter_async._poll import Webhooks
 from aireiter_async._requests import SubmitRequest, as_request
-from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._tasks import LedgerState, Task, TaskStatus
 from aireiter_async._wire import restore_task
 from aireiter_async.errors import (
     AireiterError,
@@ -54,6 +53,7 @@ from aireiter_async.models._errors import LocalMediaError
 
 if TYPE_CHECKING:
     from aireiter_async._client._local_media import Embedding
+    from aireiter_async._ledger import Entry, Journal, Ledger
     from aireiter_async._media import NameTemplate, Saved, Sink
     from aireiter_async.stores import IdempotencyStore
 
@@ -82,7 +82,7 @@ class BatchOptions:
     client: AsyncClient
     request: Callable[[Any], Request] | None
     wait: bool
-    ledger: Ledger | None = None
+    ledger: "Ledger | None" = None
     timeout: float | None = None
     download_to: "Path | Sink | None" = None
     name: "NameTemplate | Callable[[Any], str] | None" = None
@@ -134,7 +134,11 @@ class ItemProcessor:
         self._options = options
         self._client = options.client.with_options()  # its submits are halted separately
         self._api = api_of(self._client)
-        self._journal = None if options.ledger is None else journal_of(options.ledger)
+        self._journal: Journal | None = None
+        if options.ledger is not None:
+            from aireiter_async._ledger import journal_of  # noqa: PLC0415 - imports SQLite
+
+            self._journal = journal_of(options.ledger)
         self._budget = budget
         self._progress = progress
         self._stop = stop
@@ -254,7 +258,7 @@ class ItemProcessor:
         self._api.halted = True
         self._stop()
 
-    async def _start_or_resume(self, item: _Item, journal: Journal, *, unique: bool) -> Paths:
+    async def _start_or_resume(self, item: _Item, journal: "Journal", *, unique: bool) -> Paths:
         """Start the request, or resume from the state that an earlier run recorded."""
         request: SubmitRequest = item.request
         encode = request.encode_content
@@ -299,7 +303,7 @@ class ItemProcessor:
         finally:
             journal.unlock(out_task_id)
 
-    async def _resume(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
+    async def _resume(self, item: _Item, entry: "Entry", journal: "Journal") -> Paths:
         """Finish a task that an earlier run submitted."""
         if entry.state is LedgerState.REJECTED:
             raise _restore_error(entry)
@@ -344,7 +348,7 @@ class ItemProcessor:
         numbered = {position + 1: Path(files[position]["path"]) for position in positions}
         return await self._download(item, item.task, files, numbered)
 
-    async def _retry(self, item: _Item, entry: Entry, journal: Journal) -> Paths:
+    async def _retry(self, item: _Item, entry: "Entry", journal: "Journal") -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
         if entry.state is LedgerState.REJECTED:
             try:
@@ -359,7 +363,7 @@ class ItemProcessor:
         return await self._submit_again(item, entry, entry.state, journal)
 
     async def _submit_again(
-        self, item: _Item, entry: Entry, state: LedgerState, journal: Journal
+        self, item: _Item, entry: "Entry", state: LedgerState, journal: "Journal"
     ) -> Paths:
         """Submit under a new ID, replacing a task that ended in *state*."""
         await self._reserve(item)
@@ -659,7 +663,7 @@ def _summary(error: Exception | None) -> str:
     return error.summary if isinstance(error, AireiterError) else str(error)
 
 
-def _restore_task(entry: Entry, path: Path) -> Task:
+def _restore_task(entry: "Entry", path: Path) -> Task:
     """Return the recorded task.
 
     Raises:
@@ -676,7 +680,7 @@ def _restore_task(entry: Entry, path: Path) -> Task:
     return evolve(task, estimated_credits=entry.estimated_credits)
 
 
-def _restore_error(entry: Entry) -> InvalidRequestError:
+def _restore_error(entry: "Entry") -> InvalidRequestError:
     """Return the recorded rejection."""
     detail = json.loads(entry.error or "{}")
     code, message = detail.get("code", 400), detail.get("message", "")

@@ -633,7 +633,7 @@ class AsyncClient:
             TypeError: *max_credits* is not a number.
             ValueError: It is negative.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
+        from aireiter_async import _batch  # noqa: PLC0415 - not for all
 
         async def get_balance() -> float:
             return (await self.balance()).credits
@@ -685,7 +685,7 @@ class AsyncClient:
         Iterating over the batch raises `LedgerError` if the ledger cannot be written, and any
         exception from *source* once the outcomes of all pulled items have been yielded.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
+        from aireiter_async import _batch  # noqa: PLC0415 - not for all
 
         return _batch.submit_many(
             self,
@@ -753,7 +753,7 @@ class AsyncClient:
         Iterating over the batch raises the same as `submit_many`, and `OSError` before anything
         is sent if the directory cannot be created.
         """
-        from aireiter_async import _batch  # noqa: PLC0415 - imports SQLite
+        from aireiter_async import _batch  # noqa: PLC0415 - not for all
 
         return _batch.run_many(
             self,

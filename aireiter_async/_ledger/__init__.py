@@ -2,6 +2,6 @@
 
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._ledger import Ledger, journal_of, verify
-from aireiter_async._ledger._store import Entry, Intent, LedgerState
+from aireiter_async._ledger._store import Entry, Intent
 
-__all__ = ["Entry", "Intent", "Journal", "Ledger", "LedgerState", "journal_of", "verify"]
+__all__ = ["Entry", "Intent", "Journal", "Ledger", "journal_of", "verify"]

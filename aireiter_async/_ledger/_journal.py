@@ -12,9 +12,9 @@ from typing import Any, Final
 from aireiter_async import events
 from aireiter_async._ledger import _store
 from aireiter_async._ledger._errors import ledger_error
-from aireiter_async._ledger._store import Change, Entry, Group, Intent, LedgerState, Store, Update
+from aireiter_async._ledger._store import Change, Entry, Group, Intent, Store, Update
 from aireiter_async._requests import SubmitRequest
-from aireiter_async._tasks import Task, TaskStatus
+from aireiter_async._tasks import LedgerState, Task, TaskStatus
 from aireiter_async._threads import outlast
 from aireiter_async.errors import AireiterError, APIError, LedgerError
 

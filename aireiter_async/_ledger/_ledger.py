@@ -17,8 +17,8 @@ from aireiter_async._ledger._errors import corrupt_error, ledger_error
 from aireiter_async._ledger._file import check_contents, check_format
 from aireiter_async._ledger._journal import Journal
 from aireiter_async._ledger._lock import read_lock, resolve
-from aireiter_async._ledger._store import Change, LedgerState
-from aireiter_async._tasks import Task
+from aireiter_async._ledger._store import Change
+from aireiter_async._tasks import LedgerState, Task
 from aireiter_async._wire import platform_id, restore_task
 from aireiter_async.errors import AireiterError, LedgerError
 
@@ -155,6 +155,8 @@ class Ledger:
 
 def journal_of(ledger: Ledger) -> Journal:
     """Return a ledger's journal, for batches; internal, hence not a method."""
+    if not isinstance(ledger, Ledger):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"ledger must be an open Ledger, got {type(ledger).__name__}")
     return ledger._journal  # noqa: SLF001
 
 

@@ -7,7 +7,6 @@ itself while the event loop is busy: rows are written in bulk.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from functools import cache
 from itertools import chain
 from os.path import samestat
@@ -19,6 +18,7 @@ from attrs import define, field
 from aireiter_async._ledger._errors import corrupt_error, ledger_error
 from aireiter_async._ledger._file import check_names, last_task, open_ledger, timestamp
 from aireiter_async._ledger._lock import Lock, resolve
+from aireiter_async._tasks import LedgerState
 from aireiter_async.errors import LedgerError
 
 _LARGEST_BULK: Final = 64  # rows: SQLite's oldest limit is 999 values per statement
@@ -31,19 +31,6 @@ _SELECT: Final = (
 # A query or a rare change, run within a transaction.
 Change = Callable[[sqlite3.Connection], Any]
 Row = tuple[Any, ...]
-
-
-class LedgerState(StrEnum):
-    """The state of a task, as in the ledger's column ``state``."""
-
-    INTENDED = "intended"
-    SUBMITTED = "submitted"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    REJECTED = "rejected"
-    UNCERTAIN = "uncertain"
-    DOWNLOADED = "downloaded"
-    LOST = "lost"
 
 
 @define
