@@ -10,9 +10,14 @@ import pytest
 from aireiter_async import DownloadError, SubmitRequest, Task, TaskStatus
 from aireiter_async._batch import Failure, Success
 from aireiter_async.cli import main
-from aireiter_async.cli._demo import DemoOptions, find_problems, run_demo
+from aireiter_async.cli._demo import (
+    DemoOptions,
+    FaultScript,
+    find_problems,
+    requests,
+    run_demo,
+)
 from aireiter_async.cli._errors import CommandError
-from aireiter_async.cli._faults import FaultScript, requests
 from aireiter_async.cli._output import Output, OutputOptions
 from aireiter_async.testing import Charge, FakeService, Fault
 from tests.command import start

@@ -22,8 +22,8 @@ from aireiter_async import Ledger, LedgerError, SubmitRequest
 from aireiter_async._ledger import verify
 from aireiter_async.cli import main
 from aireiter_async.cli._app import parse
-from aireiter_async.cli._checks import Disk, check_ledger, check_versions, in_thread
 from aireiter_async.cli._doctor import Surroundings
+from aireiter_async.cli._doctor._checks import Disk, check_ledger, check_versions, in_thread
 from aireiter_async.cli._output import Output
 from aireiter_async.testing import FakeService, Fault
 from tests.command import KEY, Ran

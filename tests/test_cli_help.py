@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from cyclopts import CycloptsError
 
-from aireiter_async.cli._app import _app
-from aireiter_async.cli._usage import describe_usage
+from aireiter_async.cli._app import _app, describe_usage
 from aireiter_async.testing import FakeService
 from tests.command import KEY, PNG, Ran
 

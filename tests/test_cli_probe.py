@@ -15,8 +15,8 @@ from aireiter_async import Ledger, SubmitRequest
 from aireiter_async.cli import main
 from aireiter_async.cli._app import parse
 from aireiter_async.cli._doctor import Surroundings
+from aireiter_async.cli._doctor._probe import Clock as ProbeClock
 from aireiter_async.cli._output import Output
-from aireiter_async.cli._probe import Clock as ProbeClock
 from aireiter_async.testing import FakeService, Fault
 from tests.command import KEY, Ran
 from tests.hostile_time import Clock

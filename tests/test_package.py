@@ -129,6 +129,26 @@ def test_a_batch_without_a_ledger_does_not_import_sqlite() -> None:
     assert imported & {"sqlite3", "aireiter_async._ledger", "aireiter_async._media"} == set()
 
 
+@pytest.mark.parametrize("call", ["submit('nano_banana_v2', {'prompt': 'a heron'})", "wait('a')"])
+def test_the_first_call_of_a_closed_client_says_so(call: str) -> None:
+    """Nothing is imported for it: the client's threads have ended."""
+    script = f"""
+        import asyncio
+        import aireiter_async
+
+        async def main():
+            client = aireiter_async.AsyncClient("key")
+            await client.close()
+            try:
+                await client.{call}
+            except RuntimeError as error:
+                print(error)
+
+        asyncio.run(main())
+    """
+    assert run(textwrap.dedent(script)) == "this AsyncClient is closed: create a new one\n"
+
+
 def test_the_version_is_stated_once() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     (path,) = PROJECT["tool"]["hatch"]["version"].values()

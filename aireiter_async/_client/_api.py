@@ -196,6 +196,7 @@ class Api:
     async def load_models(self) -> None:
         """Import the catalogue in a thread, before a model is looked up in it."""
         if not models.loaded():  # pragma: no cover - in another process
+            self.shared.transport.open()  # raises if the client is closed, and its threads with it
             await self.shared.threads.run(models.load)
 
     async def downloader(self) -> "Downloader":

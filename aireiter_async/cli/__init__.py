@@ -1,8 +1,8 @@
 """The ``aireiter`` command; needs the extra ``cli`` (cyclopts and rich).
 
 ``_run`` runs one command line: ``_app`` parses it, and the command it names (in ``_tasks``,
-``_models``, ``_batch`` or ``_demo``) writes through an `Output`. ``_app``, ``_options`` and
-``_usage`` import cyclopts, ``_display`` imports rich.
+``_models``, ``_batch``, ``_page``, ``_doctor`` or ``_demo``) writes through an `Output`. ``_app``
+and ``_options`` import cyclopts, ``_display`` imports rich.
 """
 
 import sys

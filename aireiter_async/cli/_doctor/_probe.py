@@ -33,7 +33,7 @@ from aireiter_async._envelope import Reply
 from aireiter_async._media import EXPIRED
 from aireiter_async._retry import FailureClass, failure_class, retry_after
 from aireiter_async.cli._display import clean, number
-from aireiter_async.cli._responses import Caller
+from aireiter_async.cli._doctor._responses import Caller
 from aireiter_async.errors import IDInUseError
 
 _SETTLE: Final = RetryPolicy().settle

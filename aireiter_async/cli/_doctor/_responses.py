@@ -23,10 +23,10 @@ from aireiter_async import (
 from aireiter_async._envelope import Reply
 from aireiter_async._redact import Redactor, Secret
 from aireiter_async._transport import Stream, Transport
-from aireiter_async.cli._checks import Check, State, skip
 from aireiter_async.cli._display import number
+from aireiter_async.cli._doctor._checks import Check, State, skip
+from aireiter_async.cli._doctor._setup import Setup
 from aireiter_async.cli._errors import advice, summarize, with_options
-from aireiter_async.cli._setup import Setup
 
 # What the response to one request shows, in this order.
 RESPONSES: Final = ("HTTP", "CDN", "API", "account", "clock")

@@ -21,7 +21,7 @@ import attrs
 from aireiter_async import AireiterError, AmbiguousSubmitError, SubmitRequest, models
 from aireiter_async._wire import read_balance
 from aireiter_async.cli import _display, _errors
-from aireiter_async.cli._checks import (
+from aireiter_async.cli._doctor._checks import (
     Check,
     Disk,
     Problem,
@@ -32,13 +32,13 @@ from aireiter_async.cli._checks import (
     in_thread,
     skip,
 )
+from aireiter_async.cli._doctor._network import check_network
+from aireiter_async.cli._doctor._probe import Clock, Fact, Probe
+from aireiter_async.cli._doctor._responses import RESPONSES, calling
+from aireiter_async.cli._doctor._setup import read_setup
 from aireiter_async.cli._errors import UsageError
-from aireiter_async.cli._network import check_network
 from aireiter_async.cli._options import Connection, DoctorOptions, check_numbers
 from aireiter_async.cli._output import Output
-from aireiter_async.cli._probe import Clock, Fact, Probe
-from aireiter_async.cli._responses import RESPONSES, calling
-from aireiter_async.cli._setup import read_setup
 from aireiter_async.cli._signals import catching
 
 _SECONDS: Final = 10.0  # for each step

@@ -16,7 +16,7 @@ from aireiter_async._client._settings import (
     read_user_agent,
 )
 from aireiter_async._transport import Proxy, find_proxy, is_loopback
-from aireiter_async.cli._checks import Check
+from aireiter_async.cli._doctor._checks import Check
 from aireiter_async.cli._errors import with_options
 from aireiter_async.cli._options import Connection
 

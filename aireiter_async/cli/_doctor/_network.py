@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from attrs import define, field
 
 from aireiter_async._transport import Proxy
-from aireiter_async.cli._checks import Check, Problem, in_thread, skip
-from aireiter_async.cli._responses import RESPONSES, Caller, ask
-from aireiter_async.cli._setup import PORTS, Setup
+from aireiter_async.cli._doctor._checks import Check, Problem, in_thread, skip
+from aireiter_async.cli._doctor._responses import RESPONSES, Caller, ask
+from aireiter_async.cli._doctor._setup import PORTS, Setup
 
 _MAX_ADDRESSES: Final = 4
 _DAY: Final = 86_400

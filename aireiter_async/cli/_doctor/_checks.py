@@ -1,6 +1,6 @@
 """The doctor's checks of this machine: versions, the results' directory, ledgers.
 
-A check returns a `Check`, a value; ``_doctor`` renders them.
+A check returns a `Check`, a value; ``_command`` renders them.
 """
 
 import asyncio
