@@ -31,7 +31,7 @@ def measure(share: float) -> Section:
         "with `max_concurrency=1000`, which finds every row and sends nothing."
     )
     table = Table(
-        ["what", "seconds", "CPU us per row"],
+        ["operation", "seconds", "CPU us per row"],
         [
             ["open", f"{told['open']:.3f}", "-"],
             ["count the states", f"{told['counts']:.2f}", "-"],
