@@ -11,9 +11,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aireiter_async._batch._prices import price_kind
 from aireiter_async._requests import SubmitRequest
@@ -467,8 +465,7 @@ class NullReservation:
 NO_RESERVATION: Final = NullReservation()
 
 
-@frozen
-class Unpriced:
+class Unpriced(NamedTuple):
     """A task of an earlier run, of a kind without a known price."""
 
     out_task_id: str
@@ -477,14 +474,12 @@ class Unpriced:
     uncertain: bool  # the service may not have it
 
 
-@frozen
-class _Waiter:
+class _Waiter(NamedTuple):
     opened: asyncio.Future[Reservation]
     out_task_id: str
 
 
-@frozen
-class _Reading:
+class _Reading(NamedTuple):
     """The balance at a moment without submits in progress."""
 
     balance: float

@@ -92,7 +92,7 @@ class BatchOptions:
     identify: Callable[[Any], str] | None = None
 
 
-@define
+@define(eq=False)
 class _Item:
     """The state of one item.
 

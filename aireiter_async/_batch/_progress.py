@@ -82,7 +82,7 @@ def _call_later(seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle
     return asyncio.get_running_loop().call_later(seconds, call)
 
 
-@define
+@define(eq=False)
 class Progress:
     """Counts the items of a batch, and reports at most ten times a second and at the end.
 
