@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import attrs
 from aireiter_async.testing import FakeService
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+_LOGGED = re.compile(r"\b(INFO|WARNING)\b")
 
 
 @attrs.frozen
@@ -25,6 +27,11 @@ class Ran:
     status: int
     out: str
     err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of stderr, except for logged warnings: a queue may say that it is slow."""
+        return [line for line in self.err.splitlines() if not _LOGGED.search(line)]
 
 
 def command_of(name: str) -> tuple[list[str], list[str]]:

@@ -74,7 +74,7 @@ async def test_a_killed_crawl_that_is_run_again_pays_for_new_pages_only(
         assert len(service.charges) < 60
         shop.products += 5
         ran = await end(await start(*arguments, service=service, cwd=tmp_path))
-        assert (ran.status, ran.err) == (0, "")
+        assert (ran.status, ran.complaints) == (0, [])
         assert charged(service) == (65, 65)
     lines = (tmp_path / "products.jsonl").read_text(encoding="utf-8").splitlines()
     items = list(map(json.loads, lines))
@@ -98,7 +98,7 @@ async def test_backpressure_reaches_the_crawler(crawler: str, shop: Shop, tmp_pa
         assert 20 <= shop.served < 70  # those in flight come on top
         service.durations, clock.now = 0, clock.now + 10
         ran = await end(crawl)
-        assert (ran.status, ran.err) == (0, "")
+        assert (ran.status, ran.complaints) == (0, [])
     assert (shop.served, charged(service)) == (120, (120, 120))
 
 
@@ -161,7 +161,7 @@ async def test_items_without_pages_are_waited_for(tmp_path: Path) -> None:
     pytest.importorskip("scrapy")
     async with FakeService(durations=3.0) as service:
         ran, pictures = await run_spider(service, tmp_path)
-    assert (ran.status, ran.err) == (0, "")
+    assert (ran.status, ran.complaints) == (0, [])
     assert ran.out == "closing with 0\nclients open: 0\n"
     assert (charged(service), pictures) == ((50, 50), 50)
 
