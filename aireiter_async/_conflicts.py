@@ -42,7 +42,7 @@ def find_conflict(
 
 
 def is_echo(request: SubmitRequest, task: Task) -> bool:
-    """Return whether the service's echo proves that *task* is that of *request*."""
+    """Return whether the service's echo proves that *task* belongs to *request*."""
     theirs = _echo(task)
     params = theirs.get("params")
     if theirs.get("model") != request.model or not isinstance(params, dict):

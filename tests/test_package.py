@@ -117,7 +117,7 @@ def test_the_import_is_light() -> None:
 
 
 def test_a_batch_without_a_ledger_does_not_import_sqlite() -> None:
-    """The first batch of a process imports in the event loop: it must be little."""
+    """The first batch of a process imports in the event loop, so it must import little."""
     script = """
         import sys
         import aireiter_async

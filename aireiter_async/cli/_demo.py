@@ -1,4 +1,4 @@
-"""The demo command: a batch against a service that fails in many ways, derived from a seed."""
+"""The demo command: a batch against a service whose many faults are derived from a seed."""
 
 import math
 import os
