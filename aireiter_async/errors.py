@@ -423,9 +423,9 @@ def http_status(error: Exception) -> int:
         error: An exception raised by this package.
 
     Returns:
-        4xx if the caller's request is at fault (the service's own code, 409
-        for a used ID, 422 for bad arguments), 503 for the account or its
-        budget, 504 for a timeout, 502 otherwise.
+        4xx if the caller's request is at fault (the service's own code, 404
+        for an unknown task, 409 for a used ID, 422 for bad arguments), 503 for the
+        account, budget, rate limit or store, 504 for a timeout, 502 otherwise.
     """
     if isinstance(error, InvalidRequestError) and not isinstance(error, IDInUseError):
         return error.code if error.code in _CLIENT_ERRORS else 400

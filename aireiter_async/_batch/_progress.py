@@ -26,8 +26,8 @@ class BatchProgress:
         outstanding: Of these, those accepted and neither completed nor failed.
         succeeded: Of these, those with a `Success`.
         failed: Of these, those with a `Failure`, except those not submitted.
-        not_submitted: Of these, those with a `Failure` because the batch has stopped or
-            its budget is exhausted: nothing was sent.
+        not_submitted: Of these, those with a `Failure` and no task because the batch has stopped,
+            its budget is exhausted, the account was rejected or nothing could be sent.
         credits_estimated: Sum of the estimates of the tasks accepted or waited
             for in this run, in credits.
         credits_used: Sum of the charges of the tasks that ended in this run, in credits.

@@ -540,8 +540,8 @@ class AsyncClient:
         """Call *listener* with every event of this client and its views.
 
         Args:
-            listener: A plain function of one of the classes in `aireiter_async.events`,
-                called in the event loop. Its exceptions are logged and suppressed.
+            listener: A plain function, called in the event loop with each event, an instance of
+                a class in `aireiter_async.events`. Its exceptions are logged and suppressed.
 
         Returns:
             A function that ends the subscription.

@@ -251,7 +251,7 @@ class DoctorOptions:
     Attributes:
         download: The directory that results would be saved in; default: the current
             directory.
-        ledger: A ledger to check; default: those in these directories.
+        ledger: A ledger to check; default: those in the current directory and in --download.
         probe: Find out what the service does not document, with one or two tasks of
             this model, which are charged.
         yes: With --probe, spend the credits without asking.
