@@ -129,9 +129,12 @@ class SubmitOptions:
             )
         name = model if self.channel is None else models.with_channel(model, self.channel)
         given = {} if self.params is None else read_object("--params", self.params)
-        given |= read_pairs(split_pairs(pairs), parameter_types(name))
+        named = read_pairs(split_pairs(pairs), parameter_types(name))
         if self.prompt is not None:
-            given["prompt"] = self.prompt
+            if "prompt" in named:
+                raise UsageError("prompt=... and --prompt both set the prompt: remove one of them")
+            named["prompt"] = self.prompt
+        given |= named
         given = name_files(name, given, Path())
         changes: dict[str, Any] = {"callback_url": self.callback_url}
         if self.id is not None:
