@@ -282,6 +282,10 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("submit", "m", "--params", "@no/such"), "--params cannot be read from 'no/such'"),
     (("submit", "m", "--params", "@/dev/null"), "--params @/dev/null is not JSON"),
     (("submit", "m", "--params", f"@{sys.executable}"), "--params cannot be read from"),
+    (
+        ("submit", "nano_banana", "prompt=a", 'image_url=["@"]'),
+        "image_url: write the name of a file after @",
+    ),
     (("models", "seedance2_6"), "did you mean seedance2_5"),
     (("demo", "--tasks", "0"), "--tasks must be at least 1, got 0"),
     (("demo", "--directory", "/dev/null/x"), "--directory"),

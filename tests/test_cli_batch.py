@@ -829,12 +829,20 @@ def test_a_row_with_an_unusable_file_fails_alone(served: FakeService, run: Run) 
     ]
     options = ("f.csv", "-m", "nano_banana", "--results", "r.jsonl", "--json")
     ran = run(*options, "--dry-run")
-    assert (ran.status, ran.document["error"]["type"]) == (2, "InvalidRowsError")
-    assert ran.err.splitlines()[:2] == notes
+    assert ran.status == 1
+    assert ran.err.splitlines() == [*notes, "2 rows of 4 will fail; the others are run"]
+    counts = ("requests", "known", "new", "unusable")
+    assert [ran.document[name] for name in counts] == [4, 0, 2, 2]
+    ran = run(*options, "--estimate", "--buy-one")
+    assert (ran.status, ran.document["bought"], len(served.charges)) == (1, 1, 1)
+    ran = run(*options[:-1], "--dry-run")
+    assert "1 known, 1 new, 2 with unusable files; nothing was sent" in ran.out
     ran = run(*options)
     assert ran.status == 1
     assert ran.err.splitlines()[:3] == [*notes, "2 rows of 4 will fail; the others are run"]
     assert (ran.document["succeeded"], ran.document["failed"], len(served.charges)) == (2, 2, 2)
+    advice = "2 of 4 requests failed; fix the local files, then run the same command again"
+    assert ran.err.splitlines()[-1] == f"aireiter: {advice}"
     [reason] = ran.document["reasons"]
     assert reason["text"].startswith("unusable file, lines 3, 4: image_url[0]: b.png: it is text")
     rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
@@ -859,8 +867,9 @@ def test_a_row_with_an_unusable_file_fails_alone(served: FakeService, run: Run) 
         ("y,@b.png,\n", "f.csv has 1 invalid row; nothing was sent"),
         ("y,,i\nz,@b.png,i\n", "f.csv has 1 invalid row; nothing was sent"),
         ("y,@b.png,\nz,x.png,\n", "f.csv has 2 invalid rows; nothing was sent"),
+        ("y,@b.png,\nz,@,\nx,,\n", "f.csv has 2 invalid rows; nothing was sent"),
     ],
-    ids=["all unusable", "an ID used twice", "another invalid row"],
+    ids=["all unusable", "an ID used twice", "another invalid row", "a file without a name"],
 )
 def test_an_unusable_file_excuses_nothing_else(
     served: FakeService, run: Run, rows: str, error: str
@@ -944,7 +953,7 @@ def test_a_page_may_stand_alone(
         (("missing.db",), "there is no ledger missing.db"),
         (("f.jsonl",), "f.jsonl is not a ledger"),
         (("other.db",), "other.db: the file is a database, but not a ledger\n"),
-        (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written: "),
+        (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written to no/such.html: "),
     ],
 )
 def test_a_page_that_cannot_be_made_is_bad_usage(

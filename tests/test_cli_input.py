@@ -436,6 +436,7 @@ def test_a_dry_run_counts_what_it_skips(
         "requests": 2,
         "known": 0,
         "new": 2,
+        "unusable": 0,
         "models": {"suno": 1, "zzz": 1},
         "skipped": {},
     }

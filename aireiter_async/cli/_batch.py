@@ -92,17 +92,14 @@ async def batch(
                     favourites=favourites,
                 )
                 number = check_size(rows, options)
-                checked = check_rows(
-                    rows, output, lenient=not (options.dry_run or options.estimate)
-                )
+                checked = check_rows(rows, output)
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
             return _errors.BATCH_INTERRUPTED
         _check_paths(name, path, options, regular=regular)
         if client is None:
             recorded = await _read_ledger(Ledger(path))
-            output.answer(_survey(rows, number, recorded, options), check_view)
-            return 0
+            return _answer(_survey(rows, number, recorded, options), output)
         _check_name(options, [*checked.columns])
         make_directory("--download", options.download)
         stop = Stop(output.note)
@@ -113,8 +110,7 @@ async def batch(
         if options.estimate:
             recorded, bought = await _buy_one(rows, client, ledger)
             survey = _survey(rows, number, recorded, options)
-            output.answer({**survey, "bought": bought}, check_view)
-            return 0
+            return _answer({**survey, "bought": bought}, output)
         write = stack.enter_context(open_results(options.results, [*checked.columns], output))
         source = Source(rows, checked.total, stop, Threads() if checked.files else None)
         if source.threads is not None:
@@ -142,11 +138,13 @@ def _survey(
     """Return the document of a dry run or an estimate."""
     models: Counter[str] = Counter()
     new: Counter[str] = Counter()
-    known = 0
+    known = unusable = 0
     for row in rows.read():
-        request = _request(row)
+        request = _checked(row)
         models[request.model] += 1
-        if recorded.take(request):
+        if row.unusable is not None:
+            unusable += 1
+        elif recorded.take(request):
             known += 1
         else:
             new[price_kind(request.model, request.params) if options.estimate else ""] += 1
@@ -157,6 +155,7 @@ def _survey(
         "requests": models.total(),
         "known": known,
         "new": new.total(),
+        "unusable": unusable,
         "models": dict(models),
         "skipped": dict(rows.skipped),
     }
@@ -170,12 +169,20 @@ def _survey(
     return document
 
 
+def _answer(survey: Mapping[str, Any], output: Output) -> int:
+    """Print the document of a dry run or an estimate, and return the exit status."""
+    output.answer(survey, check_view)
+    return _errors.FAILED if survey["unusable"] else 0
+
+
 async def _buy_one(rows: Rows, client: AsyncClient, ledger: Ledger) -> tuple[Known, int]:
     """Run one row of each kind of unknown price; return the updated ledger and their number."""
     recorded = await _read_ledger(ledger)
     chosen: dict[str, Row] = {}
     for row in rows.read():
-        request = _request(row)
+        if row.unusable is not None:
+            continue
+        request = _checked(row)
         kind = price_kind(request.model, request.params)
         if not recorded.take(request) and kind not in recorded.prices:
             chosen.setdefault(kind, row)
@@ -366,7 +373,11 @@ def _retry_command(
 def _request(row: Row) -> SubmitRequest:
     if row.unusable is not None:
         raise row.unusable
-    return cast("SubmitRequest", row.request)  # the source has checked it
+    return _checked(row)
+
+
+def _checked(row: Row) -> SubmitRequest:
+    return cast("SubmitRequest", row.request)  # an invalid row has ended the command
 
 
 def _progress_view(batch: Batch[Row], total: int) -> _display.ProgressView:
@@ -406,9 +417,12 @@ def _conclude(summary: Summary, total: int, stopped: Exception | None, output: O
         )
         return _errors.BUDGET_REACHED
     if summary.failed:
-        output.note(
-            f"aireiter: {summary.failed} of {total} requests failed; the same command resumes what "
-            "is unfinished, and with --retry-failed also retries what failed"
+        advice = (
+            f"fix the local files, then {_RERUN}"
+            if summary.unusable == summary.failed
+            else "the same command resumes what is unfinished, and with --retry-failed also "
+            "retries what failed"
         )
+        output.note(f"aireiter: {summary.failed} of {total} requests failed; {advice}")
         return _errors.FAILED
     return 0

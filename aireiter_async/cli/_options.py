@@ -192,7 +192,8 @@ class BatchOptions:
         timeout: Seconds to wait for each task.
         retry_failed: Submit tasks that failed or were rejected in an earlier run
             again, under new IDs.
-        dry_run: Validate every row and send nothing; needs no key.
+        dry_run: Validate every row and send nothing; needs no key. Exits with 1 if a
+            row has a local file that cannot be used.
         estimate: Like --dry-run, and print what the new rows will cost at the prices
             in the ledger, assuming that texts and media do not affect the price.
         buy_one: With --estimate, run one row of each kind of unknown price. It is

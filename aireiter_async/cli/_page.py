@@ -47,7 +47,8 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     except LedgerError as error:
         raise UsageError(_errors.summarize(error)) from error
     except OSError as error:
-        raise UsageError(f"the report cannot be written: {_errors.reason(error)}") from error
+        where = "" if page is None else f" to {page}"
+        raise UsageError(f"the report cannot be written{where}: {_errors.reason(error)}") from error
     output.answer(document, _view)
     return 0
 

@@ -56,17 +56,22 @@ def name_files(model: str, params: Mapping[str, Any], directory: Path) -> dict[s
         model: The model's name.
         params: The parameters.
         directory: The directory that file names are relative to.
+
+    Raises:
+        UsageError: A file has no name.
     """
 
-    def read(value: Any) -> Any:
+    def read(name: str, value: Any) -> Any:
         if isinstance(value, list):
             values: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
-            return [read(each) for each in values]
+            return [read(name, each) for each in values]
         if not isinstance(value, str) or not value.startswith("@"):
             return value
+        if value == "@":
+            raise UsageError(f"{name}: write the name of a file after @")
         return value[1:] if value.startswith("@@") else directory / value[1:]
 
-    media = {name: read(params[name]) for name in _media_parameters(model) if name in params}
+    media = {name: read(name, params[name]) for name in _media_parameters(model) if name in params}
     return {**params, **media}
 
 

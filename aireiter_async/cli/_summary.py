@@ -65,6 +65,7 @@ class Summary:
         succeeded: Requests whose tasks succeeded.
         known: Of these, those that the ledger already had.
         failed: Requests that failed.
+        unusable: Of these, those whose local files could not be used.
         not_submitted: Requests not submitted because of the budget or a stop.
         files: Saved files.
         reasons: Why requests failed, by the short reason.
@@ -73,6 +74,7 @@ class Summary:
     succeeded: int = 0
     known: int = 0
     failed: int = 0
+    unusable: int = 0
     not_submitted: int = 0
     files: int = 0
     reasons: dict[str, Reason] = field(factory=dict[str, Reason])
@@ -93,6 +95,7 @@ class Summary:
             self.not_submitted += 1
         else:
             self.failed += 1
+            self.unusable += isinstance(outcome.error, UnusableFileError)
         text = _reason(outcome.error)
         if text not in self.reasons:
             self.reasons[text] = Reason(text, _errors.describe(outcome.error))
@@ -127,6 +130,8 @@ def check_view(document: Mapping[str, Any]) -> _display.View:
     what = "prompts" if document["format"] == "txt" and not multiplied else "requests"
     made = f"made of {_display.plural(document['rows'], 'row')}; " if multiplied else ""
     known, new = f"{made}{document['known']:,} known", f"{document['new']:,} new"
+    if document["unusable"]:
+        new += f", {document['unusable']:,} with unusable files"
     sent = f"{document['bought']} run now" if document.get("bought") else "nothing was sent"
     rows = [(what, f"{document['requests']:,}", f"{known}, {new}; {sent}")]
     rows += [("", f"{count:,}", model) for model, count in document["models"].items()]

@@ -65,22 +65,21 @@ class Checked:
     files: bool
 
 
-def check_rows(rows: Rows, output: Output, *, lenient: bool) -> Checked:
-    """Check all rows.
+def check_rows(rows: Rows, output: Output) -> Checked:
+    """Check all rows; those whose local files cannot be used fail alone.
 
     Args:
         rows: The file.
         output: Where invalid rows are listed.
-        lenient: Whether rows are run although others have local files that cannot be used.
 
     Raises:
-        InvalidRowsError: A row is invalid, or with *lenient* all rows are unusable.
+        InvalidRowsError: A row is invalid in another way, or no row is valid.
     """
     columns: dict[str, None] = {}
     first: dict[str, int] = {}
     models: set[str] = set()
     invalid = _Invalid(rows)
-    valid = unusable = 0
+    total = unusable = 0
     files = False
     for row in rows.read(output.note):
         columns |= dict.fromkeys(row.columns)
@@ -89,22 +88,21 @@ def check_rows(rows: Rows, output: Output, *, lenient: bool) -> Checked:
             models.add(row.request.model)
             files = files or bool(row.request.inputs)
             repeated = _repeated_id(row.request, row.number, first)
+        total += 1
         error = repeated or row.error
-        if error is None:
-            valid += 1
-            continue
-        invalid.add(row.number, error)
-        unusable += row.unusable is not None and repeated is None
+        if error is not None:
+            invalid.add(row.number, error)
+            unusable += row.unusable is not None and repeated is None
     invalid.show(output)
-    if invalid.count > unusable or (unusable and not (lenient and valid)):
+    if invalid.count > unusable or (unusable and unusable == total):
         raise invalid.error()
     _check_choice(rows, models, first)
     if unusable:
         what = _display.plural(unusable, "row")
-        output.note(f"{what} of {valid + unusable} will fail; the others are run")
-    elif not valid:
+        output.note(f"{what} of {total} will fail; the others are run")
+    elif not total:
         raise UsageError(f"{rows.name} has no requests")
-    return Checked(valid + unusable, columns, files or unusable > 0)
+    return Checked(total, columns, files or unusable > 0)
 
 
 def _check_choice(rows: Rows, models: Collection[str], ids: Collection[str]) -> None:
