@@ -254,7 +254,7 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Return a function that lets the loop run until a condition holds."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition():  # noqa: ASYNC110 - any condition, of either side of a socket
                 await asyncio.sleep(0)
 

@@ -68,7 +68,7 @@ async def start(
     )
 
 
-async def end(process: asyncio.subprocess.Process, seconds: float = 100) -> Ran:
+async def end(process: asyncio.subprocess.Process, seconds: float = 200) -> Ran:
     """Wait for the end of a program; it is killed if that takes too long."""
     try:
         async with asyncio.timeout(seconds):
@@ -79,7 +79,7 @@ async def end(process: asyncio.subprocess.Process, seconds: float = 100) -> Ran:
     return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
-async def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+async def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait until a condition, plain or async, holds because of other processes.
 
     They offer no event to wait for: a port that opens, a file that grows, a job that ends. The loop

@@ -82,7 +82,7 @@ class Peer:
         self._plays.clear()
 
     async def idle(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self._tasks:  # noqa: ASYNC110 - of the other side of a socket
                 await asyncio.sleep(0)
 

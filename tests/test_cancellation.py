@@ -63,7 +63,7 @@ class World:
             holder.cancel()
         await asyncio.wait(holders)
         others = [SubmitRequest("veo3_1", {"n": n}) for n in range(SLOTS)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*map(self.client.submit, others))
             again = await self.client.run(self.request, maybe_sent=True)
         assert again.status is TaskStatus.COMPLETED
@@ -235,7 +235,7 @@ async def test_a_call_in_the_queue_is_cancelled_anywhere(
             ]
             await asyncio.sleep(0)  # they are before it in the queue
             sweep.struck = await cancel_at(partial(submit, here), step, late=late)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asyncio.gather(*others)
             await here.after(until)
     assert step > 1
@@ -326,7 +326,7 @@ async def test_a_ledger_whose_opening_or_closing_is_cancelled_can_be_opened(tmp_
                     await ledger.counts()
 
             sweep.struck = await cancel_at(use, step, late=late)
-            async with asyncio.timeout(20), Ledger(path) as ledger:
+            async with asyncio.timeout(60), Ledger(path) as ledger:
                 assert await ledger.counts() == {}
             with suppress(FileNotFoundError):
                 path.unlink()

@@ -239,7 +239,7 @@ async def test_a_claim_outlasts_the_lookup_before_its_post(
 ) -> None:
     """Where `settle` is longer than the timeouts, calls do not take the ID from each other."""
     retry = RetryPolicy(base=0, settle=9, max_retry_after=0)
-    async with SQLiteStore(tmp_path / "claims.db", clock=clock) as store, asyncio.timeout(20):
+    async with SQLiteStore(tmp_path / "claims.db", clock=clock) as store, asyncio.timeout(60):
         await store.claim(ID, fingerprint(CAT), owner="dead", lease=0)
         clients = [connect(retry=retry, timeout=5) for _ in range(4)]
         calls = (client.submit(CAT, idempotency=store) for client in clients)

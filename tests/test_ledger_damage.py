@@ -88,7 +88,7 @@ class World:
         told: LedgerError | None = None
         errors: list[Exception | None] = []
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 errors = await self.run(path)
         except LedgerError as error:
             told = error

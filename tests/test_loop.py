@@ -65,7 +65,7 @@ async def make(request: pytest.FixtureRequest, service: FakeService) -> AsyncIte
 async def close(client: AsyncClient, *tasks: asyncio.Task[Any]) -> list[Any]:
     """Close *client*, and return what each task has returned or raised."""
     assert not any(task.done() for task in tasks)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await client.close()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
     stats = client.stats

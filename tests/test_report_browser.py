@@ -138,7 +138,7 @@ def test_pictures_with_awkward_names_are_shown_and_open(
     for number, name in enumerate(NAMES):
         (tmp_path / name).write_bytes(png(number))
     show([row(number, paths=[tmp_path / name]) for number, name in enumerate(NAMES)])
-    WebDriverWait(browser, 10).until(loaded)
+    WebDriverWait(browser, 30).until(loaded)
     for number in range(len(NAMES)):
         browser.find_elements("css selector", ".media")[number].click()
         width = "return document.querySelector('dialog img').decode().then(() => 1)"
@@ -191,7 +191,7 @@ def test_no_media_is_loaded_before_it_is_clicked(browser: Any, show: Show, tmp_p
         assert browser.execute_async_script(played) is True
         click(browser, "dialog button:not(.star)")
         # The event of its end comes a moment later.
-        WebDriverWait(browser, 10).until(lambda _: browser.execute_script(count) == 0)
+        WebDriverWait(browser, 30).until(lambda _: browser.execute_script(count) == 0)
 
 
 def test_favourites_stay_with_their_ledger(browser: Any, show: Show, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_comparison_fits_every_window(browser: Any, show: Show) -> None:
         assert 0 <= top < name < 200
         browser.set_window_size(500, 900)
         wide = "return document.documentElement.scrollWidth <= innerWidth"
-        WebDriverWait(browser, 10).until(lambda _: browser.execute_script(wide))
+        WebDriverWait(browser, 30).until(lambda _: browser.execute_script(wide))
         browser.execute_script("document.querySelector('.scroll').scrollTo(300, 0)")
         _, (left, _), _ = browser.execute_script(rects)
         assert 0 <= left < 50
@@ -337,7 +337,7 @@ def test_favourites_are_exported_for_the_command_line(
     assert texts(browser, "#export") == ["Export (2)"]
     click(browser, "#export")
     exported = tmp_path / "favourites.txt"
-    WebDriverWait(browser, 10).until(lambda _: exported.exists() and exported.stat().st_size)
+    WebDriverWait(browser, 30).until(lambda _: exported.exists() and exported.stat().st_size)
     assert sorted(exported.read_text().split()) == sorted(ids)
     ran = aireiter("batch", *sweep, "--only", "favourites.txt", "-o", "best", "--json")
     assert (ran.status, ran.document["requests"], len(served.charges)) == (0, 2, 8)

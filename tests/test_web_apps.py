@@ -64,7 +64,7 @@ class App:
     async def stop(self, number: signal.Signals) -> int:
         """End it, and return its status."""
         self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
     async def get(self, path: str, user: str = "ada") -> tuple[int, Any]:

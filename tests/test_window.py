@@ -419,7 +419,7 @@ async def test_a_source_is_not_asked_again_after_its_end(error: Exception | None
             ):  # soon one worker waits for the next, and the others for their turn
                 asyncio.get_running_loop().call_later(0, queue.put_nowait, None)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         if error is None:
             await consume()
         else:
