@@ -1,6 +1,7 @@
 """Generate on a cluster: distributed engines call `generate` for each partition."""
 
 import asyncio
+import copy
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
@@ -123,7 +124,7 @@ def _records(rows: Iterable[Any], job: _Job) -> Iterator[dict[str, Any]]:
     size = worker.start()
     try:
         for row in rows:
-            worker.put(row)
+            worker.put(copy.copy(row))  # the source may use it for the next one, too
             outstanding += 1
             while outstanding >= size or worker.has_records:
                 yield worker.get()

@@ -150,17 +150,23 @@ class Jobs:
     async def _keep(self) -> None:
         """Hold the leases of this process, and take the jobs that nobody works on."""
         while True:
-            now = time.time()
-            self._db.execute(
-                "UPDATE jobs SET leased_until = ? WHERE worker = ? AND result IS NULL",
-                (now + LEASE, self._worker),
-            )
-            for out_task_id, params in self._db.execute(
-                "SELECT out_task_id, params FROM jobs WHERE result IS NULL AND leased_until < ?",
-                (now,),
-            ).fetchall():
-                self._take(out_task_id, json.loads(params))
+            try:
+                self._renew()
+            except sqlite3.Error:
+                _LOGGER.exception("the jobs' leases are not renewed")
             await asyncio.sleep(LEASE / 3)
+
+    def _renew(self) -> None:
+        now = time.time()
+        self._db.executemany(
+            "UPDATE jobs SET leased_until = ? WHERE out_task_id = ? AND worker = ?",
+            [(now + LEASE, out_task_id, self._worker) for out_task_id in self._working],
+        )
+        for out_task_id, params in self._db.execute(
+            "SELECT out_task_id, params FROM jobs WHERE result IS NULL AND leased_until < ?",
+            (now,),
+        ).fetchall():
+            self._take(out_task_id, json.loads(params))
 
     def _take(self, out_task_id: str, params: dict[str, Any]) -> None:
         """Work on a job, unless a process does."""
@@ -176,22 +182,22 @@ class Jobs:
             task.add_done_callback(lambda _: self._working.pop(out_task_id))
 
     async def _work(self, out_task_id: str, params: dict[str, Any]) -> None:
-        result: dict[str, Any]
+        try:
+            result = json.dumps(await self._run(out_task_id, params))
+            self._db.execute(
+                "UPDATE jobs SET result = ? WHERE out_task_id = ?", (result, out_task_id)
+            )
+        except Exception:  # of the account, the network or the disk: it is retried later
+            _LOGGER.exception("the job is left open")
+
+    async def _run(self, out_task_id: str, params: dict[str, Any]) -> dict[str, Any]:
         try:
             task = await self.client.run(
                 MODEL, params, out_task_id=out_task_id, idempotency=self.store
             )
-        except (InvalidRequestError, ResultMissingError, TaskFailedError) as error:
-            result = {"status": "failed", "urls": [], "error": str(error)}
-        except AireiterError:  # of the account or the network: a process will retry it later
-            _LOGGER.exception("the job is left open")
-            self._db.execute("UPDATE jobs SET worker = NULL WHERE out_task_id = ?", (out_task_id,))
-            return
-        else:
-            result = {"status": str(task.status), "urls": list(task.urls), "error": None}
-        self._db.execute(
-            "UPDATE jobs SET result = ? WHERE out_task_id = ?", (json.dumps(result), out_task_id)
-        )
+        except (InvalidRequestError, ResultMissingError, TaskFailedError, ValueError) as error:
+            return {"status": "failed", "urls": [], "error": str(error)}
+        return {"status": str(task.status), "urls": list(task.urls), "error": None}
 
 
 async def _next(updates: AsyncIterator[Task]) -> Task | None:

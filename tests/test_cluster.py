@@ -62,6 +62,19 @@ def test_equal_rows_share_a_task(service: FakeService, run: Any) -> None:
     assert len(service.charges) == 5
 
 
+def test_rows_may_be_one_object_that_changes(service: FakeService, run: Any) -> None:
+    """As from a reader that reuses its buffer."""
+
+    def read(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for n in range(5):
+            row["prompt"] = f"cat {n}"
+            yield row
+
+    records = run(read({}))
+    assert [record["row"]["prompt"] for record in records] == [f"cat {n}" for n in range(5)]
+    assert len(service.charges) == 5
+
+
 def test_a_record_has_all_that_is_known_of_a_row(
     service: FakeService, run: Any, tmp_path: Path
 ) -> None:

@@ -2,14 +2,19 @@
 
 import asyncio
 import importlib.util
+import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from aireiter_async.testing import FakeService, Fault
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -31,6 +36,34 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeService]
         monkeypatch.setenv("AIREITER_API_KEY", service.api_key or "")
         monkeypatch.setenv("AIREITER_BASE_URL", service.url)
         yield service
+
+
+async def test_a_job_is_not_lost_although_its_database_fails(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, until: Until
+) -> None:
+    """Storing a result and renewing leases fail once; one that cannot be sent fails for good."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("JOB_LEASE", "0.3")
+    monkeypatch.chdir(tmp_path)
+    jobs = load("jobs")
+    failed: set[str] = set()
+
+    class Database(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            for part in ("SET result", "SELECT out_task_id, params"):
+                if part in sql and part not in failed:
+                    failed.add(part)
+                    raise sqlite3.OperationalError("database is locked")
+            return super().execute(sql, *parameters)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(jobs.sqlite3, "connect", partial(connect, factory=Database))
+    async with jobs.Jobs() as running:
+        running.create("ada", "1", {"prompt": "a heron"})
+        running.create("ada", "2", {"prompt": "\ud83d"})
+        await until(lambda: (running.get("ada", "1") or {}).get("urls"))
+        assert running.get("ada", "2")["status"] == "failed"
+    assert (len(service.charges), len(failed)) == (1, 2)
 
 
 async def fan_out(*argv: object) -> asyncio.subprocess.Process:
