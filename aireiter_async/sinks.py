@@ -13,7 +13,8 @@ import importlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import PurePosixPath
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 from attrs import field, frozen
@@ -119,6 +120,10 @@ class FsspecSink:
     prefix: str = ""
     _threads: Threads = field(factory=Threads, init=False, repr=False, eq=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle makes the sink from: without its threads."""
+        return FsspecSink, (self.fs, self.prefix)
+
     async def put(self, name: str, chunks: AsyncIterator[bytes], *, content_type: str) -> str:
         """Store one result, with its content type on S3 and Google Cloud Storage.
 
@@ -144,7 +149,13 @@ class FsspecSink:
         option = _CONTENT_TYPES.get(protocol)
         options = {option: content_type} if option else {}
         try:
-            self.fs.put_file(local, path, **options)
-        except FileNotFoundError:  # the directory is missing
-            self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - not public
-            self.fs.put_file(local, path, **options)
+            try:
+                self.fs.put_file(local, path, **options)
+            except FileNotFoundError:  # the directory is missing
+                self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - not public
+                self.fs.put_file(local, path, **options)
+        except Exception:
+            with suppress(Exception):  # in favour of the first error
+                if self.fs.size(path) != Path(local).stat().st_size:
+                    self.fs.rm_file(path)  # a part of it; a copy from an earlier run is whole
+            raise

@@ -434,9 +434,9 @@ async def test_only_files_that_are_gone_or_damaged_are_downloaded_again(
 async def test_files_are_saved_again_where_they_are_asked_for_now(
     service: FakeService, client: AsyncClient, path: Path, tmp_path: Path
 ) -> None:
-    """A ledger remembers the last place of a file; the earlier ones are left alone."""
+    """A ledger remembers the last place of a file; the earlier ones are left alone, and found."""
     request = SubmitRequest("nano_banana", {"prompt": "a"}, "a")
-    for name, downloads in (("all", 1), ("best", 2), ("best", 2), ("../x/all", 3)):
+    for name, downloads in (("all", 1), ("best", 2), ("best", 2), ("../x/all", 2)):
         directory = tmp_path / "x" / name
         [outcome] = await run(client, path, [request], download_to=directory)
         assert outcome.paths == (directory / outcome.paths[0].name,)
@@ -1002,6 +1002,54 @@ async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) 
     go_on.set()
     with pytest.raises(LedgerError, match="CancelledError"):
         await ledger.__aexit__(None, None, None)
+
+
+async def test_a_network_file_system_is_a_warning(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's locks are not reliable between its machines."""
+    monkeypatch.setattr(_file, "find_network", lambda _path: "nfs4")
+    async with Ledger(path):
+        pass
+    assert f"the ledger {path} is on nfs4: use it on one machine only" in caplog.text
+
+
+async def test_a_file_system_without_a_log_is_a_warning(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        _file._prepare_journal(db, path)
+        assert caplog.text == ""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        _file._prepare_journal(db, path)
+    assert "without SQLite's write-ahead log (memory): use it on one machine only" in caplog.text
+
+
+async def test_files_are_found_from_another_working_directory(
+    service: FakeService,
+    connect: Connect,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And after everything was moved, although no URL can be fetched any more."""
+    requests = [one("a")]
+    (tmp_path / "old" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "old")
+    [outcome] = await run(connect(), Path("run.db"), requests, download_to="out")
+    assert outcome.paths == (Path("out/a.png"),)
+    service.script("result", *[Fault.reply(404)] * 9)
+    monkeypatch.chdir("b")
+    [outcome] = await run(connect(), Path("../run.db"), requests, download_to="../out")
+    assert outcome.paths == (Path("../out/a.png"),)
+    monkeypatch.chdir(tmp_path)
+    os.rename("old", "new")  # noqa: PTH104 - a Path blocks no less
+    path, out = Path("new/run.db"), Path("new/out")
+    for _ in range(2):
+        [outcome] = await run(connect(), path, requests, download_to=out)
+        assert outcome.paths == (out / "a.png",)
+        [row] = [row async for row in Ledger(path).rows()]
+        assert row["paths"] == [str(tmp_path / "new" / "out" / "a.png")]
+    assert len(service.charges) == 1
 
 
 async def test_the_file_is_for_people(client: AsyncClient, path: Path) -> None:

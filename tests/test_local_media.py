@@ -241,8 +241,11 @@ def test_an_image_of_too_many_pixels(side: int) -> None:
     ):
         data_url(large_png(side), max_side=1280)
     assert said == []
-    content = encode(Image.new("L", (9000, 9000)), "JPEG")
+    large = Image.new("L", (9000, 9000))
+    content = encode(large, "JPEG")
     assert decode(data_url(content, max_side=1000))[1].size == (1000, 1000)
+    with pytest.raises(ValueError, match="it has 9000 x 9000 pixels"):  # it is decoded whole
+        data_url(encode(large, "JPEG", progressive=True), max_side=1000)
 
 
 THUMBNAIL = b"\xff\xe1\x00\x08\xff\xd8\xff\xd9\0\0"
@@ -325,6 +328,18 @@ class Growing(io.BytesIO):
 
 
 def test_files_that_are_none() -> None:
+    class Raw(io.RawIOBase):
+        """A raw file that returns less than it is asked for, as a pipe does."""
+
+        def __init__(self, *pieces: bytes | None) -> None:
+            self._pieces = [*pieces, b""]
+
+        def read(self, _size: int = -1) -> bytes | None:
+            return self._pieces.pop(0)
+
+    assert data_url(Raw(JPEG[:9], JPEG[9:])) == data_url(JPEG)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="open the file in binary mode"):
+        data_url(Raw(JPEG[:9], None))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="open the file in binary mode"):
         data_url(Growing("text"))
     with pytest.raises(ValueError, match="it has more than 256 MB"):

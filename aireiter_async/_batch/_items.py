@@ -54,7 +54,7 @@ from aireiter_async.models._errors import LocalMediaError
 if TYPE_CHECKING:
     from aireiter_async._client._local_media import Embedding
     from aireiter_async._ledger import Entry, Journal, Ledger
-    from aireiter_async._media import NameTemplate, Saved, Sink
+    from aireiter_async._media import Found, NameTemplate, Saved, Sink
     from aireiter_async.stores import IdempotencyStore
 
 # Whether the service has the task is unknown.
@@ -330,23 +330,22 @@ class ItemProcessor:
 
         If they are not in this run's directory, all are downloaded.
         """
-        place: Callable[[str], Any] = Path
-        positions: list[int] = []
         directory = self._options.download_to
-        if isinstance(directory, Path):
-            from aireiter_async._media import find_damaged  # noqa: PLC0415 - for downloads only
-
-            found = await self._api.shared.threads.run(find_damaged, files, directory)
-            if found is None:
-                return await self._download(item, item.task)
-            positions = found
-        elif directory is not None:
-            place = str  # what a sink returned
-        if not positions:
+        if not isinstance(directory, Path):
             item.files = tuple(files)
+            place = Path if directory is None else str  # what a sink returned
             return tuple(place(file["path"]) for file in files)
-        numbered = {position + 1: Path(files[position]["path"]) for position in positions}
-        return await self._download(item, item.task, files, numbered)
+        from aireiter_async._media import find_saved  # noqa: PLC0415 - for downloads only
+
+        found = await self._api.shared.threads.run(find_saved, files, directory)
+        if found is None:
+            return await self._download(item, item.task)
+        if found.damaged:
+            return await self._download(item, item.task, found)
+        item.files = tuple(found.files)
+        if found.files != files and self._journal is not None:
+            self._journal.downloaded(item.task, found.files)
+        return tuple(found.paths)
 
     async def _retry(self, item: _Item, entry: "Entry", journal: "Journal") -> Paths:
         """Submit a failed or rejected request again, under a new ID."""
@@ -544,10 +543,9 @@ class ItemProcessor:
         self,
         item: _Item,
         task: Task,
-        recorded: Sequence[Mapping[str, Any]] = (),
-        damaged: Mapping[int, Path] | None = None,
+        found: "Found | None" = None,
     ) -> Paths:
-        """Save a task's results, or only those numbered in *damaged*."""
+        """Save a task's results, or only those that are damaged."""
         directory = self._options.download_to
         if directory is None:
             return ()
@@ -555,9 +553,10 @@ class ItemProcessor:
             self._progress.move(item, "outstanding")
         name = self._file_name(item)
         downloader = await self._api.downloader()
+        damaged = None if found is None else {n + 1: found.paths[n] for n in found.damaged}
         saved = iter(await downloader.download(task, directory, name, damaged))
-        paths: list[Any] = [Path(file["path"]) for file in recorded]
-        files = [*recorded]
+        paths: list[Any] = [] if found is None else [*found.paths]
+        files = [] if found is None else [*found.files]
         for number in range(1, len(task.outputs) + 1) if damaged is None else sorted(damaged):
             each: Saved = next(saved)
             # Replaces a damaged file, else appends.
@@ -651,12 +650,12 @@ def _stops_batch(error: Exception) -> bool:
     """Return whether *error* concerns the account or the machine, and so all further items."""
     if _is_account_error(error):
         return True
-    cause = error.__cause__
-    return (
-        isinstance(error, DownloadError)
-        and isinstance(cause, OSError)
-        and cause.errno in _DISK_FULL
-    )
+    cause = error.__cause__ if isinstance(error, DownloadError) else None
+    while cause is not None:  # a sink's own error is the cause of the one that names the sink
+        if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _summary(error: Exception | None) -> str:

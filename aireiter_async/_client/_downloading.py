@@ -1,7 +1,7 @@
 """Downloads: complete or absent, from a fresh URL if the known one has expired."""
 
 import asyncio
-import itertools
+import hashlib
 import logging
 import os
 import re
@@ -27,6 +27,7 @@ from aireiter_async import events
 from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
+    HEAD,
     Digest,
     NameTemplate,
     Result,
@@ -131,7 +132,8 @@ class Downloader:
                     self._save(source, self._folder_writer(destination, stem, source, own=own))
                 )
             else:
-                saves.append(self._save(source, self._sink_writer(destination, stem, source)))
+                unique = _unique_stem(stem, source, named=name is not None)
+                saves.append(self._save(source, _sink_writer(destination, unique)))
         out_task_id = outputs[0].out_task_id
         return await self._observe(_gather(saves), out_task_id, model)
 
@@ -172,24 +174,6 @@ class Downloader:
 
         return save
 
-    def _sink_writer(self, sink: Sink, stem: str, source: _Source) -> Writer[Saved]:
-        owners = self._api.shared.sink_names
-        key = sink if isinstance(sink, Hashable) else id(sink)
-
-        async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> Saved:
-            names = (f"{stem}{'' if n == 1 else f'-{n}'}{suffix}" for n in itertools.count(1))
-            name = next(n for n in names if owners.find((key, n)) in {None, source.owner})
-            owners.add((key, name), source.owner)
-            digest = Digest()
-            try:
-                async with aclosing(_measured(chunks, digest)) as measured:
-                    stored = await sink.put(name, measured, content_type=content_type)
-            except Exception as error:
-                raise OSError(f"the sink failed: {type(error).__name__}: {error}") from error
-            return digest.saved(stored)
-
-        return put
-
     async def _save(self, source: _Source, write: Writer[T]) -> T:
         try:
             if not source.url:
@@ -211,7 +195,7 @@ class Downloader:
     ) -> T:
         if not content:
             raise ValueError("the result is empty")
-        suffix, content_type = file_type(content_type, content, "")
+        suffix, content_type = file_type(content_type, content[:HEAD], "")
         written = await write(_pieces(content), suffix, content_type)
         self._note_saved(source, written, len(content))
         return written
@@ -258,6 +242,19 @@ class Downloader:
         source.refreshed = "the fresh URL from the service has, too"
         source.url = fresh
         return True
+
+
+def _sink_writer(sink: Sink, stem: str) -> Writer[Saved]:
+    async def put(chunks: AsyncIterator[bytes], suffix: str, content_type: str) -> Saved:
+        digest = Digest()
+        try:
+            async with aclosing(_measured(chunks, digest)) as measured:
+                stored = await sink.put(f"{stem}{suffix}", measured, content_type=content_type)
+        except Exception as error:
+            raise OSError(f"the sink failed: {type(error).__name__}: {error}") from error
+        return digest.saved(stored)
+
+    return put
 
 
 async def _write_result(result: Result, write: Writer[T]) -> T:
@@ -324,6 +321,19 @@ def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> l
     if len({stem.casefold() for stem in stems}) == len(stems):
         return stems
     return [f"{stem}-{output.number}" for output, stem in zip(outputs, stems, strict=True)]
+
+
+def _unique_stem(stem: str, source: _Source, *, named: bool) -> str:
+    """Return the name of an object, which differs from that of every other result.
+
+    A sink cannot tell whether a name is taken, and by which result.
+    """
+    output = source.output
+    if output.out_task_id and not named:
+        only = stem == output.out_task_id and not _NUMBERED.search(stem)
+        if only or stem == f"{output.out_task_id}-{output.number}":
+            return stem
+    return f"{stem}-{hashlib.sha256(repr(source.owner).encode()).hexdigest()[:8]}"
 
 
 def _checked_stem(name: object) -> str:

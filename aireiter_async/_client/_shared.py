@@ -20,7 +20,7 @@ from aireiter_async._transport import CLOSED, Transport
 from aireiter_async.errors import AireiterError
 
 if TYPE_CHECKING:
-    from aireiter_async._media import Files, Owners
+    from aireiter_async._media import Files
 
 _MAX_DONE: Final = 10_000
 
@@ -116,13 +116,6 @@ class Shared:
         from aireiter_async._media import Files  # noqa: PLC0415 - for downloads only
 
         return Files(self.threads)
-
-    @cached_property
-    def sink_names(self) -> "Owners":
-        """The results that own the latest names in sinks."""
-        from aireiter_async._media import Owners  # noqa: PLC0415 - for downloads only
-
-        return Owners(16_384)
 
     def set_limits(self, max_concurrency: int, max_rate: float | None) -> None:
         """Set how much is in flight at once, and per second; before the first exchange."""

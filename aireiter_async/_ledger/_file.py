@@ -4,6 +4,7 @@ A ledger that has lost tasks is worse than none: the tasks would be treated as n
 for again. An existing file is therefore validated before use.
 """
 
+import logging
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Final
 
 from aireiter_async._ledger._errors import OLD_FORMAT, corrupt_error, emptied_error
 from aireiter_async._ledger._lock import Lock, compare_lock, resolve
+from aireiter_async._mounts import find_network
 from aireiter_async.errors import LedgerError
+
+_log = logging.getLogger(__name__)
 
 _APPLICATION_ID: Final = 0x41524C47  # "ARLG"
 _USER_VERSION: Final = 2
@@ -206,7 +210,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
         LedgerError: It has no salt.
     """
     # Durable through a power cut, at one flush of the disk per group of changes.
-    db.execute("PRAGMA journal_mode = WAL")
+    _prepare_journal(db, path)
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
     # The input read by this run: spills to disk, and is deleted with the connection. It needs no
@@ -221,6 +225,17 @@ def _prepare(db: sqlite3.Connection, path: Path) -> tuple[str, int]:
     if not isinstance(salt, str):
         raise corrupt_error("it has no salt", path)
     return salt, last_task(db)
+
+
+def _prepare_journal(db: sqlite3.Connection, path: Path) -> None:
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    network = find_network(path)
+    if mode != "wal" or network is not None:
+        _log.warning(
+            "the ledger %s is on %s: use it on one machine only; to share claims between machines, "
+            "use PostgresStore",
+            *(path, network or f"a file system without SQLite's write-ahead log ({mode})"),
+        )
 
 
 def timestamp() -> str:

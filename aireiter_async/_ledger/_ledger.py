@@ -130,10 +130,10 @@ class Ledger:
     async def rows(self) -> AsyncIterator[dict[str, Any]]:
         """Yield each task as a dict, in the order in which they were recorded.
 
-        Keys: ``out_task_id``, ``state`` (`LedgerState`), ``model``, ``params``,
-        ``metadata``, ``prompt``, ``estimated_credits``, ``credits_used``, ``error`` (a
-        dict or None), ``paths``, ``files`` (each with ``path``, ``size`` in bytes and
-        ``sha256``), ``inputs`` (the same for each local file sent, with its
+        Keys: ``out_task_id``, ``state`` (`LedgerState`), ``model``, ``params``, ``metadata``,
+        ``prompt``, ``estimated_credits``, ``credits_used``, ``error`` (a dict or None),
+        ``paths``, ``files`` (each with ``path``, absolute or what a sink returned, ``size`` in
+        bytes and ``sha256``), ``inputs`` (the same for each local file sent, with its
         ``param``), ``task_id`` (the service's own), ``retried_as``, ``created_at`` and
         ``completed_at`` (ISO 8601, when this batch recorded them).
 

@@ -1,6 +1,7 @@
 """Decode content encodings, because aiohttp accepts truncated bodies as complete."""
 
 import importlib
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -103,14 +104,28 @@ _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
 }
 
 
-def make_decoder(content_encoding: str) -> Decoder | None:
-    """Return a decoder for a body, or None if it is not encoded.
+# "aws-chunked" describes how an object was uploaded, and stays with it in some stores.
+_PLAIN: Final = frozenset({"", "identity", "aws-chunked"})
+# The beginnings of media, which no encoding makes by chance.
+_MEDIA: Final = re.compile(
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF.{4}[A-Z]{4}|.{4}ftyp|\x1aE\xdf\xa3|OggS|fLaC|ID3[\2-\4]",
+    re.DOTALL,
+)
+
+
+def make_decoder(content_encoding: str, start: bytes = b"") -> Decoder | None:
+    """Return a decoder for a body, or None if it is not encoded, whatever its header says.
+
+    Args:
+        content_encoding: The header.
+        start: The first bytes of the body.
 
     Raises:
         ValueError: The encoding is not supported.
     """
-    encoding = content_encoding.strip().lower()
-    if encoding in {"", "identity"}:
+    encodings = [each.strip().lower() for each in content_encoding.split(",")]
+    encoding = ", ".join(each for each in encodings if each not in _PLAIN)
+    if not encoding or _MEDIA.match(start):
         return None
     try:
         return _DECODERS[encoding]()

@@ -160,12 +160,18 @@ class Files:
             self._link(partial, target)
         except FileExistsError:
             return False
+        except FileNotFoundError:  # something has removed the file
+            raise
         except OSError:  # the file system has no hard links
             try:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return False
-            partial.replace(target)
+            try:
+                partial.replace(target)
+            except OSError:
+                target.unlink()
+                raise
         else:
             partial.unlink()
         return True

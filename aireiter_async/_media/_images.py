@@ -69,7 +69,8 @@ def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes
         image.draft(
             "RGB", (max_side, max_side)
         )  # decodes a JPEG at down to an eighth of its size, if that is enough
-    width, height = image.size
+    # A progressive JPEG is kept whole while it is decoded, however small it is made.
+    width, height = size if image.info.get("progressive") else image.size
     if width * height > _MAX_PIXELS:
         raise ValueError(
             f"it has {size[0]} x {size[1]} pixels, {size[0] * size[1] / 1e6:.0f} million: "
@@ -78,9 +79,10 @@ def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes
     image.load()
     profile = image.info.get("icc_profile")
     exif = image.getexif()
-    plain: Any = _to_srgb(image, profile)
-    if max_side is not None:
+    plain: Any = _without_palette(image)
+    if max_side is not None:  # before the colours are converted, which makes copies
         plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    plain = _to_srgb(plain, profile)
     plain.info, plain.getexif()[_ORIENTATION] = {}, exif.get(_ORIENTATION, 1)
     plain = ImageOps.exif_transpose(plain)
     output = io.BytesIO()
@@ -91,15 +93,20 @@ def _convert(image: Any, max_side: int | None, quality: int) -> tuple[str, bytes
     return "image/jpeg", output.getvalue()
 
 
-def _to_srgb(image: Any, profile: bytes | None) -> Any:
-    """Return an image as RGB or RGBA in the sRGB colour space."""
-    from PIL import ImageCms  # noqa: PLC0415 - an extra
-
+def _without_palette(image: Any) -> Any:
+    """Return an image in a mode that can be resized."""
     if image.mode.startswith("I"):  # 16-bit greyscale
         image = image.convert("I").point([value >> 8 for value in range(65_536)], "L")
     transparent = image.has_transparency_data
     if image.mode in {"P", "PA", "LA", "La", "1", "RGBa"} or (transparent and image.mode != "RGBA"):
-        image = image.convert("RGBA" if transparent else "RGB")
+        return image.convert("RGBA" if transparent else "RGB")
+    return image
+
+
+def _to_srgb(image: Any, profile: bytes | None) -> Any:
+    """Return an image as RGB or RGBA in the sRGB colour space."""
+    from PIL import ImageCms  # noqa: PLC0415 - an extra
+
     if profile and image.mode in {"RGB", "RGBA", "CMYK", "L"}:
         alpha = image.getchannel("A") if image.mode == "RGBA" else None
         base: Any = image.convert("RGB") if alpha else image

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -147,14 +148,22 @@ def _read(source: Any) -> bytes:
     elif isinstance(source, Path):
         content = _read_file(source)
     else:
-        content = source.read(_MAX_BYTES + 1)
-        if not isinstance(content, bytes):
-            raise ValueError("open the file in binary mode")  # noqa: TRY004 - like the other errors
+        content = b"".join(_read_pieces(source))
     if not content:
         raise ValueError("it is empty")
     if len(content) > _MAX_BYTES:
         raise ValueError(f"it has more than {_MAX_BYTES // 2**20} MB: pass a URL instead")
     return content
+
+
+def _read_pieces(source: Any) -> Iterator[bytes]:
+    """Read an open file, which may return less than it is asked for."""
+    left = _MAX_BYTES + 1
+    while left > 0 and (piece := source.read(left)) != b"":
+        if not isinstance(piece, bytes):
+            raise ValueError("open the file in binary mode")  # noqa: TRY004 - like the other errors
+        left -= len(piece)
+        yield piece
 
 
 def _read_file(path: Path) -> bytes:

@@ -103,7 +103,8 @@ class Result:
         headers = response.headers
         if response.status != HTTPStatus.OK:
             raise await self._rejection(response)
-        self._decoder = make_decoder(headers.get("Content-Encoding", ""))
+        self._unread = await anext(self._chunks, b"")
+        self._decoder = make_decoder(headers.get("Content-Encoding", ""), self._unread)
         if self._decoder is None:
             self._validator = _strong_validator(headers)
             length = headers.get("Content-Length", "")
@@ -153,7 +154,7 @@ class Result:
                 continue
             if self._decoder is not None:  # in small pieces, which may expand a thousandfold
                 encoded, self._unread = encoded[:_DECODED_AT_ONCE], encoded[_DECODED_AT_ONCE:]
-            self._received += len(encoded)
+            self._count(len(encoded))
             if self._decoder is None:
                 return encoded
             if not encoded and not self._decoder.complete:
@@ -161,6 +162,11 @@ class Result:
             content = self._decode(self._decoder, encoded)
             if content or not encoded:
                 return content
+
+    def _count(self, received: int) -> None:
+        self._received += received
+        if self._total is not None and self._received > self._total:
+            raise TransportError("the host sent more than the rest of the result")
 
     async def _resume(self, error: TransportError) -> None:
         """Resume after a broken connection, if the host can send the rest of the same file."""

@@ -1,7 +1,6 @@
 """Digests of saved files, and checks that files are intact."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,19 +43,42 @@ class Saved:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in the form that a ledger records."""
-        return {"path": str(self.place), "size": self.size, "sha256": self.sha256}
+        place = self.place
+        path = place.resolve() if isinstance(place, Path) else place
+        return {"path": str(path), "size": self.size, "sha256": self.sha256}
 
 
-def find_damaged(files: Sequence[Mapping[str, Any]], directory: Path) -> list[int] | None:
-    """Return the positions of recorded files that are missing or have changed; blocks.
+@frozen
+class Found:
+    """The recorded files of a task, as found in a directory.
+
+    Attributes:
+        paths: Where they are, or should be.
+        files: What a ledger records of them.
+        damaged: The positions of those that are missing or have changed.
+    """
+
+    paths: list[Path]
+    files: list[dict[str, Any]]
+    damaged: list[int]
+
+
+def find_saved(files: Sequence[Mapping[str, Any]], directory: Path) -> Found | None:
+    """Look for recorded files in *directory*; blocks.
+
+    They may have been moved there since, or recorded by a path that was relative to another
+    working directory.
 
     Returns:
-        None if they were not saved in *directory*.
+        None if they were not saved there.
     """
-    place = os.path.realpath(directory)
-    if any(os.path.realpath(Path(file["path"]).parent) != place for file in files):
+    place = directory.resolve()
+    names = [Path(file["path"]).name for file in files]
+    here = [{**file, "path": str(place / name)} for file, name in zip(files, names, strict=True)]
+    damaged = [position for position, file in enumerate(here) if not _is_intact(file)]
+    if damaged and any(Path(file["path"]).parent.resolve() != place for file in files):
         return None
-    return [position for position, file in enumerate(files) if not _is_intact(file)]
+    return Found([directory / name for name in names], here, damaged)
 
 
 def _is_intact(file: Mapping[str, Any]) -> bool:

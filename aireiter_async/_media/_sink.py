@@ -12,7 +12,8 @@ class Sink(Protocol):
         """Store one result completely or not at all.
 
         Args:
-            name: A safe file name with a suffix; an existing object of that name is replaced.
+            name: A safe file name with a suffix, always of the same result; an existing object of
+                that name is replaced.
             chunks: The content. If reading it raises, no object must be left behind.
             content_type: The media type, such as ``image/png``.
 

@@ -1,7 +1,6 @@
 """The store in an SQLite file, which a thread writes."""
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from aireiter_async._mounts import MOUNTS, find_network
 from aireiter_async.errors import StoreError
 from aireiter_async.stores._protocol import Claim
 
@@ -30,10 +30,6 @@ CREATE TABLE IF NOT EXISTS claims (
     taken_over INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 """
-# File systems whose locks are unreliable between machines.
-_SHARED_FILE_SYSTEMS: Final = frozenset(
-    {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
-)
 _BUSY_TIMEOUT: Final = 30.0  # seconds
 _BUSY_WAIT: Final = 0.005
 _USE_POSTGRES: Final = "use PostgresStore to share claims between machines"
@@ -58,7 +54,7 @@ class SQLiteStore:
         path: str | PathLike[str],
         *,
         clock: Callable[[], float] = time.time,
-        mounts: Path = Path("/proc/self/mounts"),
+        mounts: Path = MOUNTS,
     ) -> None:
         self._mounts = mounts
         self._path = Path(path)
@@ -211,7 +207,7 @@ class SQLiteStore:
         return self._db
 
     def _connect(self) -> sqlite3.Connection:
-        shared = _shared_file_system(self._path, self._mounts)
+        shared = find_network(self._path, self._mounts)
         if shared is not None:
             raise StoreError(
                 f"{self._path} is on {shared}, whose locks SQLite cannot rely on: "
@@ -239,20 +235,3 @@ class SQLiteStore:
         if self._db is not None:
             self._db.close()
             self._db = None
-
-
-def _shared_file_system(path: Path, mounts: Path) -> str | None:
-    """Return the type of *path*'s file system if it is a network file system, else None."""
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux: rely on journal_mode
-        return None
-    place = os.path.realpath(path)
-    deepest, kind = "", ""
-    for line in lines:
-        _, mount, found, *_ = line.split(" ")
-        mount = mount.encode().decode("unicode_escape")
-        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(deepest):
-            deepest, kind = mount, found
-    return kind if kind in _SHARED_FILE_SYSTEMS else None
