@@ -35,15 +35,16 @@ from aireiter_async import (
 )
 from aireiter_async._batch import Failure
 from aireiter_async._ledger._lock import Lock
-from aireiter_async.cli import _signals
+from aireiter_async.cli import _page, _signals
 from aireiter_async.cli._batch import Source, _conclude
 from aireiter_async.cli._errors import CommandError
 from aireiter_async.cli._output import Output
-from aireiter_async.cli._page import keep_page
+from aireiter_async.cli._page import keep_page, write_page
 from aireiter_async.cli._results import result_document
 from aireiter_async.cli._rows import Row, Rows
 from aireiter_async.cli._signals import Stop, catching
 from aireiter_async.cli._summary import Summary
+from aireiter_async.report import PageBuilder
 from aireiter_async.testing import FakeService, Fault
 from tests.command import KEY, PNG, Ran, start
 
@@ -918,6 +919,26 @@ async def test_a_page_is_written_again_while_a_batch_runs(tmp_path: Path) -> Non
     assert page.exists()
     assert min(waits) >= 10
     assert notes == []
+
+
+def test_a_page_does_not_keep_the_ledgers_rows(
+    served: FakeService, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes them in portions, however many there are."""
+    del served
+    run(write(7))
+    sizes: list[int] = []
+
+    class Counting(PageBuilder):
+        def add(self, rows: Any) -> None:
+            sizes.append(len(rows))
+            super().add(rows)
+
+    monkeypatch.setattr(_page, "_CHUNK", 3)
+    monkeypatch.setattr(_page, "PageBuilder", Counting)
+    document = asyncio.run(write_page(Ledger(Path("f.jsonl.db")), tmp_path / "new.html"))
+    assert (document["tasks"], sizes) == (7, [3, 3, 1])
+    assert (tmp_path / "new.html").read_text(encoding="utf-8").count('"platform":') == 7
 
 
 async def test_a_page_that_cannot_be_written_is_no_end_of_a_batch(tmp_path: Path) -> None:

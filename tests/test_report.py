@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aireiter_async.report import build_page
+from aireiter_async.report import PageBuilder
 from aireiter_async.report._page import MOST_TASKS
 
 START = datetime(2026, 11, 26, tzinfo=UTC)
@@ -32,8 +33,15 @@ def row(number: int = 0, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def page(rows: list[dict[str, Any]], directory: Path = Path(), **options: Any) -> str:
-    return build_page(rows, title="a <b> & c", ledger="ring", directory=directory, **options)
+def page(
+    rows: list[dict[str, Any]],
+    directory: Path = Path(),
+    retry: str | None = None,
+    thumbnail: Callable[[Path], str | None] | None = None,
+) -> str:
+    builder = PageBuilder(directory, thumbnail)
+    builder.add(rows)
+    return "".join(builder.render(title="a <b> & c", ledger="ring", retry=retry))
 
 
 def data(text: str) -> dict[str, Any]:

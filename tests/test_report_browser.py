@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aireiter_async.report import build_page
+from aireiter_async.report import PageBuilder
 from aireiter_async.testing import FakeService
 from tests.command import Ran
 
@@ -100,10 +100,10 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Show]:
     browser.get_log("browser")
 
     def open_page(rows: list[dict[str, Any]], ledger: str = "ring", to: Path = tmp_path) -> None:
-        page = to / "run.html"
-        page.write_text(
-            build_page(rows, title="run.db", ledger=ledger, directory=to), encoding="utf-8"
-        )
+        page, builder = to / "run.html", PageBuilder(to)
+        builder.add(rows)
+        text = "".join(builder.render(title="run.db", ledger=ledger))
+        page.write_text(text, encoding="utf-8")
         browser.get(page.as_uri())
 
     yield open_page

@@ -3,9 +3,16 @@
 import asyncio
 import os
 import shlex
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -16,9 +23,10 @@ from aireiter_async._threads import Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import UsageError
 from aireiter_async.cli._output import Output
-from aireiter_async.report import build_page
+from aireiter_async.report import PageBuilder
 
 _SQLITE: Final = b"SQLite format 3\0"
+_CHUNK: Final = 500  # rows
 _PERIOD: Final = 10.0  # seconds
 _SHARE: Final = 10  # at most a tenth of the time goes into large pages
 
@@ -114,46 +122,54 @@ async def write_page(
         LedgerError: The ledger cannot be read.
         OSError: The page cannot be written.
     """
-    rows = [row async for row in ledger.rows()]
-    write = partial(_write, ledger.path, rows, page, retry, standalone=standalone)
-    threads = Threads()
+    threads, tasks, rows = Threads(), 0, ledger.rows()
     try:
-        return {"report": str(await threads.run(write)), "tasks": len(rows)}
+        chunk = await _take(rows)
+        page = await threads.run(_place, ledger.path, chunk, page)
+        builder = PageBuilder(page.parent, thumbnail if standalone else None)
+        while chunk:
+            tasks += len(chunk)
+            await threads.run(builder.add, chunk)
+            chunk = await _take(rows)
+        await threads.run(_write, page, builder, ledger.path, retry)
+        return {"report": str(page), "tasks": tasks}
     finally:
         threads.close()
 
 
-def _write(
-    ledger: Path,
-    rows: Sequence[Mapping[str, Any]],
-    page: Path | None,
-    retry: str | None,
-    *,
-    standalone: bool,
-) -> Path:
+async def _take(rows: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the next rows, none at the end."""
+    chunk: list[dict[str, Any]] = []
+    async for row in rows:
+        chunk.append(row)
+        if len(chunk) == _CHUNK:
+            break
+    return chunk
+
+
+def _place(ledger: Path, rows: Sequence[Mapping[str, Any]], page: Path | None) -> Path:
+    """Return where the page is written, given the ledger's first rows."""
     name = f"{ledger.stem}.html"
     if page is None:
-        paths = (path for row in rows for path in row["paths"])
-        page = Path(next(paths, ledger)).parent / name
-    elif page.is_dir():
-        page /= name
-    text = build_page(
-        rows,
-        title=ledger.stem,
-        ledger=os.path.realpath(ledger),
-        directory=page.parent,
-        retry=retry,
-        thumbnail=thumbnail if standalone else None,
-    )
-    _replace(page, text)
-    return page
+        directories = (Path(path).parent for row in rows for path in row["paths"])
+        directory = next(filter(Path.is_dir, directories), ledger.parent)
+        if directory.is_relative_to(Path.cwd()):
+            directory = directory.relative_to(Path.cwd())
+        return directory / name
+    return page / name if page.is_dir() else page
 
 
-def _replace(page: Path, text: str) -> None:
+def _write(page: Path, builder: PageBuilder, ledger: Path, retry: str | None) -> None:
+    title, identity = ledger.stem, os.path.realpath(ledger)
+    _replace(page, builder.render(title=title, ledger=identity, retry=retry))
+
+
+def _replace(page: Path, pieces: Iterable[str]) -> None:
     """Write a file atomically."""
     part = page.with_name(f".{page.name}.part")
     try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(pieces)
         part.replace(page)
     except OSError:
         part.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 """The HTML page of a ledger: pictures, prompts, credits and failures, without a network."""
 
-from aireiter_async.report._page import build_page
+from aireiter_async.report._page import PageBuilder
 
-__all__ = ["build_page"]
+__all__ = ["PageBuilder"]

@@ -6,10 +6,12 @@ import html
 import json
 import os
 import re
+from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -43,12 +45,16 @@ Thumbnail = Callable[[Path], str | None]
 
 @define
 class _Totals:
+    """Sums, and the ends of tasks: when, whether badly, and the credits; 17 bytes for each."""
+
     statuses: Counter[str] = field(factory=Counter[str])
     credits_used: float = 0.0
     credits_estimated: float = 0.0
     first: float | None = None
     last: float | None = None
-    ends: list[tuple[float, bool, float]] = field(factory=list[tuple[float, bool, float]])
+    ended: "array[float]" = field(factory=lambda: array("d"))
+    bad: bytearray = field(factory=bytearray)
+    used: "array[float]" = field(factory=lambda: array("d"))
     tasks: int = 0
 
     def count(self, task: Mapping[str, Any], ended: float | None) -> None:
@@ -61,60 +67,79 @@ class _Totals:
                 self.first = moment if self.first is None else min(self.first, moment)
                 self.last = moment if self.last is None else max(self.last, moment)
         if ended is not None:
-            self.ends.append((ended, task["status"] in _BAD, task["credits"] or 0.0))
+            self.ended.append(ended)
+            self.bad.append(task["status"] in _BAD)
+            self.used.append(task["credits"] or 0.0)
 
 
-def build_page(
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    title: str,
-    ledger: str,
-    directory: Path,
-    retry: str | None = None,
-    thumbnail: Thumbnail | None = None,
-) -> str:
-    """Return the page of a ledger.
+@define
+class PageBuilder:
+    """Builds the page of a ledger from its rows; blocks.
 
-    Args:
-        rows: The rows of `Ledger.rows`, in the order of the input.
-        title: The heading.
-        ledger: Identifies the ledger; favourites are stored under it.
+    It keeps no rows, and of the tasks what the page shows.
+
+    Attributes:
         directory: The page's directory, to which links to files are relative.
-        retry: The command that submits failed tasks again.
         thumbnail: Returns a small picture of a file as a data URL, or None.
     """
-    totals = _Totals()
-    newest: deque[dict[str, Any]] = deque(maxlen=MOST_TASKS)
-    failures: deque[dict[str, Any]] = deque(maxlen=MOST_TASKS)
-    attempts: dict[str, int] = {}
-    for row in rows:
-        task, ended = _read_row(row, directory, thumbnail)
-        task["attempts"] = attempts.pop(task["id"], 1)
-        if row.get("retried_as"):  # the task that replaces it has its own row
-            attempts[row["retried_as"]] = task["attempts"] + 1
-            continue
-        totals.count(task, ended)
-        # Failures are kept when newer tasks push them out.
-        if len(newest) == MOST_TASKS and newest[0]["status"] in _BAD:
-            failures.append(newest[0])
-        newest.append(task)
-    tasks = [*failures, *newest]
-    width, chart = _bins(totals)
-    data = {
-        "title": title,
-        "subtitle": _subtitle(totals),
-        "ledger": ledger,
-        "sums": _sums(totals),
-        "bin": width,
-        "chart": chart,
-        "retry": retry,
-        "omitted": totals.tasks - len(tasks),
-        "tasks": tasks,
-    }
-    return _fill(title, data)
+
+    directory: Path
+    thumbnail: Thumbnail | None = None
+    _totals: _Totals = field(factory=_Totals, init=False)
+    # Whether each has failed, and its JSON.
+    _newest: deque[tuple[bool, str]] = field(factory=lambda: deque(maxlen=MOST_TASKS), init=False)
+    _failures: deque[tuple[bool, str]] = field(factory=lambda: deque(maxlen=MOST_TASKS), init=False)
+    _attempts: dict[str, int] = field(factory=dict[str, int], init=False)
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows of `Ledger.rows`, in the order of the input."""
+        for row in rows:
+            task, ended = _read_row(row, self.directory, self.thumbnail)
+            task["attempts"] = self._attempts.pop(task["id"], 1)
+            if row.get("retried_as"):  # the task that replaces it has its own row
+                self._attempts[row["retried_as"]] = task["attempts"] + 1
+                continue
+            self._totals.count(task, ended)
+            # Failures are kept when newer tasks push them out.
+            if len(self._newest) == MOST_TASKS and self._newest[0][0]:
+                self._failures.append(self._newest[0])
+            self._newest.append((task["status"] in _BAD, _encode(task)))
+
+    def render(self, *, title: str, ledger: str, retry: str | None = None) -> Iterator[str]:
+        """Yield the page in pieces.
+
+        Args:
+            title: The heading.
+            ledger: Identifies the ledger; favourites are stored under it.
+            retry: The command that submits failed tasks again.
+        """
+        totals = self._totals
+        shown = len(self._failures) + len(self._newest)
+        width, chart = _bins(totals)
+        data = {
+            "title": title,
+            "subtitle": _subtitle(totals),
+            "ledger": ledger,
+            "sums": _sums(totals),
+            "bin": width,
+            "chart": chart,
+            "retry": retry,
+            "omitted": totals.tasks - shown,
+        }
+        before, after = _fill(title)
+        yield f'{before}{_encode(data)[:-1]},"tasks":['
+        for number, (_, task) in enumerate(chain(self._failures, self._newest)):
+            yield f",{task}" if number else task
+        yield f"]}}{after}"
 
 
-def _fill(title: str, data: Mapping[str, Any]) -> str:
+def _encode(value: Any) -> str:
+    """Encode for a script element, where only "</" and "<!--" could end the data."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _fill(title: str) -> tuple[str, str]:
+    """Return what is before and after the page's data."""
     template = resources.files(__package__ or "").joinpath("page.html").read_text(encoding="utf-8")
     hashes = {
         tag: base64.b64encode(hashlib.sha256(_element(template, tag).encode()).digest()).decode()
@@ -126,13 +151,10 @@ def _fill(title: str, data: Mapping[str, Any]) -> str:
         f"script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; "
         "img-src 'self' file: data:; media-src 'self' file:"
     )
-    values = {
-        "policy": policy,
-        "title": html.escape(title),
-        # In a script element, only "</" and "<!--" could end the data.
-        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    return re.sub(r"\{\{(policy|title|data)\}\}", lambda found: values[found[1]], template)
+    values = {"policy": policy, "title": html.escape(title)}
+    before, after = template.split("{{data}}")
+    before = re.sub(r"\{\{(policy|title)\}\}", lambda found: values[found[1]], before)
+    return before, after
 
 
 def _element(template: str, tag: str) -> str:
@@ -246,18 +268,17 @@ def _duration(seconds: float) -> str:
 
 def _bins(totals: _Totals) -> tuple[int, list[tuple[float, int, int, float]]]:
     """Return the seconds per bin, and for each its start, successes, failures, credits so far."""
-    if not totals.ends:
+    if not totals.ended:
         return 1, []
-    totals.ends.sort()
-    first, last = totals.ends[0][0], totals.ends[-1][0]
+    first, last = min(totals.ended), max(totals.ended)
     fitting = (step for step in _STEPS if (last - first) / step < _MOST_BINS)
     width = next(fitting, _STEPS[-1] * (1 + int((last - first) / _STEPS[-1] / _MOST_BINS)))
     start = first // width * width
     bins = [[start + n * width, 0, 0, 0.0] for n in range(int((last - start) // width) + 1)]
-    for ended, bad, credits_used in totals.ends:
+    for ended, bad, used in zip(totals.ended, totals.bad, totals.used, strict=True):
         found = bins[int((ended - start) // width)]
         found[2 if bad else 1] += 1
-        found[3] += credits_used
+        found[3] += used
     spent = 0.0
     chart: list[tuple[float, int, int, float]] = []
     for moment, succeeded, failed, credits_used in bins:
