@@ -196,7 +196,13 @@ def test_a_task_that_takes_too_long_is_still_running(served: FakeService, aireit
         "pending",
         "TaskTimeoutError",
     )
-    assert ran.err.endswith("resume with: aireiter wait mine\n")
+    assert ran.err.endswith("resume with: aireiter wait mine -o .\n")
+    named = ("-o", "my films", "--name", "{prompt} {n}")
+    ran = aireiter("run", *VIDEO, "--id", "other", "--timeout", "0.5", *named)
+    command = shlex.split(ran.err.rpartition("resume with: ")[2])
+    assert command[:6] == ["aireiter", "wait", "other", "-o", "my films", "--name"]
+    again = aireiter(*command[1:], "--timeout", "0")
+    assert shlex.split(again.err.rpartition("resume with: ")[2]) == command
 
 
 def test_an_unknown_id_is_a_failure(served: FakeService, aireiter: Run) -> None:
@@ -244,6 +250,8 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("query", "x", "--tiemout", "1"), "--tiemout"),
     (("query", "x", "y"), "unexpected argument 'y'; see: aireiter query --help"),
     (("query", "x", "--timeout", "soon"), "--timeout"),
+    (("wait", "x", "--name", "a"), "--name needs --download"),
+    (("wait", "x", "-o", "out", "--name", "{prompt}"), "the fields are n, out_task_id"),
     (("query", "x", "--timeout", "-1"), "--timeout must be at least 0, got -1"),
     (("wait", "x", "--timeout", "nan"), "--timeout must be at least 0, got nan"),
     (("query", "no id"), "the ID must be 1 to 64 characters"),
@@ -522,7 +530,7 @@ def test_an_interrupted_download_names_the_accepted_task(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, json.loads(out)["status"]) == (130, "completed")
-    assert err.endswith(b"resume with: aireiter wait mine\n")
+    assert err.endswith(b": interrupted; resume with: aireiter wait mine -o out\n")
 
 
 def test_a_second_interrupt_ends_a_command_that_does_not(
@@ -860,7 +868,11 @@ def test_a_result_that_cannot_be_encoded_leaves_room_for_one_that_can(
     ("output", "text"),
     [
         (Output(), "interrupted"),
-        (Output(running="a"), "still running; resume with: aireiter wait a"),
+        (Output(running="a"), "interrupted; resume with: aireiter wait a"),
+        (
+            Output(running="a", task=Task("a", TaskStatus.PENDING), saving=("-o", "my films")),
+            "interrupted; the task is still running; resume with: aireiter wait a -o 'my films'",
+        ),
         (Output(running="a", submitting=True), "again with --id a --maybe-sent"),
     ],
 )

@@ -134,9 +134,9 @@ def test_a_batch_is_summed_up_for_people(served: FakeService, run: Run) -> None:
         "requests": "3 f.jsonl",
         "succeeded": "3 3 submitted earlier",
         "failed": "0",
-        "retries": "0 of HTTP requests that failed",
+        "retries": "0 failed HTTP requests sent again",
         "settled": "0 lost responses, recovered without paying again",
-        "credits": "0 in this run; 3 in the ledger",
+        "credits": "0 of tasks that ended in this run; 3 in the ledger",
         "files": "3 out",
         "ledger": "f.jsonl.db",
         "results": "results.jsonl",
@@ -275,10 +275,26 @@ def test_unknown_prices_are_counted(served: FakeService, run: Run) -> None:
     served.estimates = False
     served.durations = 1000
     ran = run(write(2), "--timeout", "0")
-    assert ran.status == 1
-    assert "0  in this run; 0 in the ledger; the price of 2 tasks is unknown" in ran.out
+    ended = "0  of tasks that ended in this run; 0 in the ledger; the price of 2 tasks is unknown"
+    assert ended in ran.out
     assert "task still running, lines " in ran.out
     assert "aireiter wait" in ran.out
+
+
+def test_a_task_that_still_runs_has_not_failed(served: FakeService, run: Run) -> None:
+    """Nor has one that may have been submitted."""
+    served.durations = 1000
+    served.script("submit", Fault.bad_request("no"), Fault.ok())
+    name = write(3)
+    ran = run(name, "--timeout", "0", "--json")
+    counts = ("succeeded", "failed", "not_submitted", "unfinished", "running")
+    assert (ran.status, [ran.document[key] for key in counts]) == (3, [0, 1, 0, 2, 2])
+    told = "2 of 3 requests unfinished; to resume, run the same command again: nothing is lost"
+    assert ran.err.splitlines()[-1] == f"aireiter: {told}"
+    assert len(served.charges) == 2
+    summary = Summary()
+    summary.add(Failure(0, Row(1, REQUEST), None, AmbiguousSubmitError("mine")))
+    assert (summary.failed, summary.open, summary.ended) == (0, 1, 0)
 
 
 def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run: Run) -> None:
@@ -968,13 +984,37 @@ def test_a_page_may_stand_alone(
     assert "--standalone needs Pillow: pip install" in ran.err
 
 
+def content_of_directory() -> dict[str, bytes]:
+    """Return the files of the current directory, but for those of an open database."""
+    files = [path for path in Path().iterdir() if path.is_file()]
+    return {each.name: each.read_bytes() for each in files if "db-" not in each.suffix}
+
+
+def test_a_page_in_a_new_directory(served: FakeService, run: Run, aireiter: Run) -> None:
+    """A name without the suffix is one; an earlier page is replaced."""
+    del served
+    assert run(write(1)).status == 0
+    pages = {
+        "new/sub": "new/sub/f.jsonl.html",
+        "a/b/x.html": "a/b/x.html",
+        "a/b": "a/b/f.jsonl.html",
+    }
+    for page, path in [*pages.items()] * 2:
+        ran = aireiter("report", "f.jsonl.db", "-o", page, "--json")
+        assert ran.document["report"] == path
+        assert Path(path).read_text(encoding="utf-8").endswith("</html>\n")
+
+
 @pytest.mark.parametrize(
     ("argv", "error"),
     [
         (("missing.db",), "there is no ledger missing.db"),
         (("f.jsonl",), "f.jsonl is not a ledger"),
         (("other.db",), "other.db: the file is a database, but not a ledger\n"),
-        (("f.jsonl.db", "-o", "no/such.html"), "the report cannot be written to no/such.html: "),
+        (("f.jsonl.db", "-o", "/proc/1/x.html"), "/proc/1/x.html: "),
+        (("f.jsonl.db", "-o", "/proc/new/x.html"), "--page: /proc/new cannot be created: "),
+        (("f.jsonl.db", "-o", "f.jsonl.db"), "--page must be a directory, and f.jsonl.db is a f"),
+        (("f.jsonl.db", "-o", "mine.html"), "to mine.html: mine.html is another file, and is kept"),
     ],
 )
 def test_a_page_that_cannot_be_made_is_bad_usage(
@@ -984,7 +1024,10 @@ def test_a_page_that_cannot_be_made_is_bad_usage(
     assert run(write(1)).status == 0
     with contextlib.closing(sqlite3.connect("other.db")) as other:
         other.execute("create table notes (text)")
+    Path("mine.html").write_text("<!doctype html>", encoding="utf-8")
+    before = content_of_directory()
     ran = aireiter("report", *argv)
     assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1), ran
     assert error in ran.err
+    assert content_of_directory() == before
     assert not [path for path in Path().iterdir() if path.name.endswith(".part")]

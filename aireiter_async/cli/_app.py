@@ -81,8 +81,8 @@ _app = App(
     If something does not work: aireiter doctor
 
     Exit status: 0 done, 1 the service, a task or a check failed, 2 invalid usage or input, 3 a
-    batch was interrupted, 4 a batch reached --max-credits, 5 the account or this machine stopped
-    a batch, 130 interrupted, 141 standard output was closed.
+    batch is unfinished, 4 a batch reached --max-credits, 5 the account or this machine stopped a
+    batch, 130 interrupted, 141 standard output was closed.
     """,
     version=f"aireiter_async {__version__}",
     default_parameter=Parameter(negative=(), show_default=False),
@@ -299,7 +299,8 @@ def report(
 
     Args:
         ledger: The ledger of a batch, which may be running.
-        page: The page, or its directory; default: the directory of the results.
+        page: The page (.html), or its directory; default: the directory of the results. Another
+            file of that name is kept.
         standalone: Embed small copies of the pictures in the page, so that it can be shared
             without them; needs the extra images.
         output: The output options.
@@ -315,6 +316,7 @@ def wait(
     /,
     *,
     download: Annotated[Path | None, Parameter(name=("--download", "-o"))] = None,
+    name: str | None = None,
     timeout: float | None = None,
     connection: _Connection = _CONNECTION,
     output: _Output = _OUTPUT,
@@ -326,13 +328,17 @@ def wait(
     Args:
         out_task_id: The task's ID.
         download: Save the results in this directory.
+        name: The files' name, without suffix; default: the task's ID. {out_task_id} and {n}
+            (the output's number), with a width or a maximum length.
         timeout: Seconds to wait; the task keeps running afterwards.
         connection: The connection options.
         output: The output options.
     """
     from aireiter_async.cli import _tasks  # noqa: PLC0415
 
-    action = partial(_tasks.wait, connection, out_task_id, download=download, timeout=timeout)
+    action = partial(
+        _tasks.wait, connection, out_task_id, download=download, name=name, timeout=timeout
+    )
     return Command(action, output)
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from signal import default_int_handler
 from typing import Any, Final, cast
@@ -307,7 +308,8 @@ async def _run(
     async with AsyncExitStack() as stack:
         if page is not None:
             await stack.enter_async_context(keep_page(ledger, page, retry, note=output.note))
-        with _display.following(total, lambda: _progress_view(batch, total), sys.stderr) as step:
+        view = partial(_progress_view, batch, total, summary)
+        with _display.following(total, view, sys.stderr) as step:
             try:
                 await source.stop.guard(consume())
             except Exception as error:  # noqa: BLE001 - raised below
@@ -315,7 +317,7 @@ async def _run(
     if isinstance(failure, LedgerError) and not batch.progress.pulled:
         raise UsageError(f"--ledger: {_errors.describe(failure)}") from failure
     if batch.stopped is not None:  # the remaining rows were not even read
-        summary.not_submitted = total - summary.succeeded - summary.failed
+        summary.not_submitted = total - summary.succeeded - summary.failed - summary.open
     progress = batch.progress
     spent, unpriced = await ledger.spent()
     document: dict[str, Any] = {
@@ -326,7 +328,7 @@ async def _run(
         "failed": summary.failed,
         "not_submitted": summary.not_submitted,
         "unfinished": total - summary.ended,
-        "running": progress.outstanding,
+        "running": progress.outstanding + summary.running,
         "reasons": [reason.document() for reason in summary.reasons.values()],
         "requests_sent": client.stats.requests,
         "retries": client.stats.retries,
@@ -380,7 +382,7 @@ def _checked(row: Row) -> SubmitRequest:
     return cast("SubmitRequest", row.request)  # an invalid row has ended the command
 
 
-def _progress_view(batch: Batch[Row], total: int) -> _display.ProgressView:
+def _progress_view(batch: Batch[Row], total: int, summary: Summary) -> _display.ProgressView:
     now = batch.progress
     used, estimated = map(_display.number, (now.credits_used, now.credits_estimated))
     return _display.ProgressView(
@@ -389,7 +391,7 @@ def _progress_view(batch: Batch[Row], total: int) -> _display.ProgressView:
         seconds=now.seconds,
         left=now.expected_end,
         counts={
-            "failed": str(now.failed),
+            "failed": str(summary.failed),
             "running": str(now.outstanding),
             "credits": f"{used} of {estimated}",
             "rate": f"{now.rate:.1f}/s",
@@ -408,7 +410,9 @@ def _conclude(summary: Summary, total: int, stopped: Exception | None, output: O
         )
         return _errors.BATCH_STOPPED
     if summary.ended < total:
-        output.note(f"aireiter: interrupted; to resume, {_RERUN}: nothing is lost")
+        interrupted = summary.ended + summary.open < total
+        what = "interrupted" if interrupted else f"{summary.open} of {total} requests unfinished"
+        output.note(f"aireiter: {what}; to resume, {_RERUN}: nothing is lost")
         return _errors.BATCH_INTERRUPTED
     if summary.not_submitted:
         output.note(

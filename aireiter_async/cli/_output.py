@@ -7,6 +7,7 @@ standard error. Everything passes `Output.write`, which redacts the API key.
 import json
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from attrs import define, field, frozen
 
 from aireiter_async import Balance, Task
 from aireiter_async.cli import _display, _errors
-from aireiter_async.errors import TaskError
+from aireiter_async.errors import TaskError, TaskTimeoutError
 
 _SECRET_OPTION: Final = re.compile(r"--?(?:api[-_]?key|proxy)(?:=(.*))?", re.IGNORECASE | re.DOTALL)
 _SHORTEST_KEY: Final = 8  # redacting shorter ones would mangle ordinary words
@@ -53,6 +54,7 @@ class Output:
         running: The ID of the task that would keep running without this program.
         submitting: Whether the service has not yet confirmed that task.
         task: The task that the command is about, as last seen.
+        saving: The options of ``wait`` that save its results as this command does.
     """
 
     options: OutputOptions = OutputOptions()
@@ -60,6 +62,7 @@ class Output:
     running: str | None = None
     submitting: bool = False
     task: Task | None = None
+    saving: tuple[str, ...] = ()
     _answered: bool = field(default=False, init=False)
 
     @classmethod
@@ -96,7 +99,10 @@ class Output:
         if self.options.debug:
             text = "".join(traceback.format_exception(error))
             self.write(_display.escape(text, "\n"), sys.stderr)
-        self.note(f"aireiter: {_errors.describe(error)}")
+        text = _errors.describe(error)
+        if isinstance(error, TaskTimeoutError):
+            text += self._saving()
+        self.note(f"aireiter: {text}")
         return _errors.exit_status(error)
 
     def interrupted(self) -> int:
@@ -108,8 +114,13 @@ class Output:
             hint = _errors.recovery_hint(task)
             text = f"interrupted; the task may have been accepted; {hint}"
         else:
-            text = f"interrupted; the task is still running; resume with: aireiter wait {task}"
+            open_ = self.task is not None and not self.task.done
+            state = "the task is still running; " if open_ else ""
+            text = f"interrupted; {state}resume with: aireiter wait {task}{self._saving()}"
         return self.fail(_errors.Interrupted(text, task))
+
+    def _saving(self) -> str:
+        return f" {shlex.join(self.saving)}" if self.saving else ""
 
     def _answer_failure(self, error: Exception) -> None:
         task = error.task if isinstance(error, TaskError) else self.task

@@ -22,11 +22,13 @@ from aireiter_async._media import can_convert, thumbnail
 from aireiter_async._threads import Threads
 from aireiter_async.cli import _display, _errors
 from aireiter_async.cli._errors import UsageError
+from aireiter_async.cli._options import make_directory
 from aireiter_async.cli._output import Output
-from aireiter_async.report import PageBuilder
+from aireiter_async.report import PageBuilder, is_page
 
 _SQLITE: Final = b"SQLite format 3\0"
 _CHUNK: Final = 500  # rows
+_SUFFIXES: Final = frozenset({".html", ".htm"})
 _PERIOD: Final = 10.0  # seconds
 _SHARE: Final = 10  # at most a tenth of the time goes into large pages
 
@@ -50,6 +52,9 @@ async def report(ledger: Path, page: Path | None, output: Output, *, standalone:
     retry = None
     if file.is_file():
         retry = f"aireiter batch {shlex.quote(str(file))} [the same options] --retry-failed"
+    if page is not None:
+        is_file = page.suffix.lower() in _SUFFIXES
+        make_directory("--page", page.parent if is_file else page)
     try:
         document = await write_page(Ledger(ledger), page, retry, standalone=standalone)
     except LedgerError as error:
@@ -155,8 +160,12 @@ def _place(ledger: Path, rows: Sequence[Mapping[str, Any]], page: Path | None) -
         directory = next(filter(Path.is_dir, directories), ledger.parent)
         if directory.is_relative_to(Path.cwd()):
             directory = directory.relative_to(Path.cwd())
-        return directory / name
-    return page / name if page.is_dir() else page
+        page = directory / name
+    elif page.is_dir():
+        page /= name
+    if page.exists() and not is_page(page):
+        raise OSError(f"{page} is another file, and is kept")
+    return page
 
 
 def _write(page: Path, builder: PageBuilder, ledger: Path, retry: str | None) -> None:

@@ -306,6 +306,11 @@ class Rows:
             free = self.unchecked or self.keep_columns or "model" in columns or not known
             if not free and column not in known and column not in _COLUMNS:
                 near = _nearest(column, (*_COLUMNS, *known))
+                if not {*known, *_COLUMNS}.intersection(columns):
+                    return (
+                        "the first line must name the columns, such as prompt: none of them is a "
+                        f"parameter of {self.model}"
+                    )
                 return (
                     f"the column {reprlib.repr(column)} is not a parameter of {self.model}; {near};"
                     " --keep-columns carries it to --results"

@@ -6,6 +6,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from aireiter_async import (
+    AmbiguousSubmitError,
     APIError,
     BudgetExceededError,
     NotSubmittedError,
@@ -18,7 +19,6 @@ from aireiter_async.cli._params import UnusableFileError
 from aireiter_async.cli._rows import Row
 
 _EXAMPLES: Final = 3
-_NOT_SUBMITTED: Final = (BudgetExceededError, NotSubmittedError)
 
 
 @define
@@ -66,6 +66,8 @@ class Summary:
         known: Of these, those that the ledger already had.
         failed: Requests that failed.
         unusable: Of these, those whose local files could not be used.
+        running: Requests whose tasks are still running.
+        uncertain: Requests that may have been accepted.
         not_submitted: Requests not submitted because of the budget or a stop.
         files: Saved files.
         reasons: Why requests failed, by the short reason.
@@ -75,14 +77,21 @@ class Summary:
     known: int = 0
     failed: int = 0
     unusable: int = 0
+    running: int = 0
+    uncertain: int = 0
     not_submitted: int = 0
     files: int = 0
     reasons: dict[str, Reason] = field(factory=dict[str, Reason])
 
     @property
     def ended(self) -> int:
-        """Requests with an outcome."""
+        """Requests with a final outcome."""
         return self.succeeded + self.failed + self.not_submitted
+
+    @property
+    def open(self) -> int:
+        """Requests whose outcome is not final: the next run will know."""
+        return self.running + self.uncertain
 
     def add(self, outcome: Outcome[Row]) -> None:
         """Count the outcome of a row."""
@@ -91,11 +100,16 @@ class Summary:
             self.succeeded += 1
             self.known += outcome.resumed
             return
-        if isinstance(outcome.error, _NOT_SUBMITTED):
-            self.not_submitted += 1
-        else:
-            self.failed += 1
-            self.unusable += isinstance(outcome.error, UnusableFileError)
+        match outcome.error:
+            case BudgetExceededError() | NotSubmittedError():
+                self.not_submitted += 1
+            case TaskTimeoutError():
+                self.running += 1
+            case AmbiguousSubmitError():
+                self.uncertain += 1
+            case error:
+                self.failed += 1
+                self.unusable += isinstance(error, UnusableFileError)
         text = _reason(outcome.error)
         if text not in self.reasons:
             self.reasons[text] = Reason(text, _errors.describe(outcome.error))
@@ -163,7 +177,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if document["unfinished"]:
         remark = f"{document['running']:,} of them are running at the service"
         yield "unfinished", f"{document['unfinished']:,}", remark
-    yield "retries", f"{document['retries']:,}", "of HTTP requests that failed"
+    yield "retries", f"{document['retries']:,}", "failed HTTP requests sent again"
     yield "settled", f"{document['settled']:,}", "lost responses, recovered without paying again"
     yield "seconds", f"{document['seconds']:.1f}", ""
     yield "credits", _display.number(document["credits_used"]), _credits(document)
@@ -176,7 +190,8 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _credits(document: Mapping[str, Any]) -> str:
-    text = f"in this run; {_display.number(document['credits_of_ledger'])} in the ledger"
+    spent = _display.number(document["credits_of_ledger"])
+    text = f"of tasks that ended in this run; {spent} in the ledger"
     unknown = document["unpriced"]
     return (
         f"{text}; the price of {_display.plural(unknown, 'task')} is unknown" if unknown else text

@@ -20,7 +20,7 @@ from aireiter_async import (
 from aireiter_async._media import NameTemplate
 from aireiter_async._requests import check_id
 from aireiter_async.cli import _display
-from aireiter_async.cli._errors import usage
+from aireiter_async.cli._errors import UsageError, usage
 from aireiter_async.cli._options import Connection, SubmitOptions, check_numbers, make_directory
 from aireiter_async.cli._output import (
     Output,
@@ -72,6 +72,7 @@ async def run(
     check_numbers(timeout=timeout)
     request = options.request(model, pairs, output.note)
     filled = None if name is None else _fill_name(name, request)
+    output.saving = _saving(download, filled)
     async with connection.client() as client:
         make_directory("--download", download)
         output.note(f"submitting task {request.out_task_id}")
@@ -93,19 +94,25 @@ async def wait(
     output: Output,
     *,
     download: Path | None,
+    name: str | None,
     timeout: float | None,  # noqa: ASYNC109 - one final poll follows it
 ) -> int:
     """Wait for a task that was submitted earlier."""
     check_numbers(timeout=timeout)
     with usage():
         check_id(out_task_id)
+        if name is not None:
+            NameTemplate(name).check(("out_task_id", "n"))
+    if download is None and name is not None:
+        raise UsageError("--name needs --download, the directory of the files")
+    output.saving = () if download is None else _saving(download, name)
     async with connection.client() as client:
         make_directory("--download", download)
         output.running = out_task_id
         with _display.waiting(f"task {out_task_id}", sys.stderr) as show:
             on_update = partial(_on_update, output, show)
             task = await client.wait(out_task_id, timeout=timeout, on_update=on_update)
-        await _finish(client, task, output, download)
+        await _finish(client, task, output, download, name)
     return 0
 
 
@@ -157,6 +164,12 @@ def _fill_name(text: str, request: SubmitRequest) -> str:
         template = NameTemplate(text)
         template.check(("prompt", "model", "out_task_id", "n"))
     return template.fill({"prompt": params.get("prompt"), "model": request.model})
+
+
+def _saving(download: Path, name: str | None) -> tuple[str, ...]:
+    """Return the options of ``wait`` that save results in a directory, by a name."""
+    named = () if name is None else ("--name", name)
+    return "-o", str(download), *named
 
 
 def _on_update(output: Output, show: Callable[[str], None], task: Task) -> None:

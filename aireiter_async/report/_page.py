@@ -19,6 +19,8 @@ from urllib.parse import quote
 from attrs import define, field
 
 MOST_TASKS: Final = 20_000  # a browser filters these within 200 ms
+_GENERATOR: Final = b'<meta name="generator" content="aireiter_async">'
+_HEAD: Final = 1024  # bytes of a page that have it
 _MOST_BINS: Final = 60
 # Seconds per bin of the chart.
 _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
@@ -131,6 +133,16 @@ class PageBuilder:
         for number, (_, task) in enumerate(chain(self._failures, self._newest)):
             yield f",{task}" if number else task
         yield f"]}}{after}"
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a file is the page of a ledger.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return _GENERATOR in file.read(_HEAD)
 
 
 def _encode(value: Any) -> str:
