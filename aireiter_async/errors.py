@@ -186,7 +186,10 @@ class InvalidRequestError(APIError):
 class IDInUseError(InvalidRequestError):
     """The ID belongs to an earlier request (409): nothing was charged for this one."""
 
-    advice = "give the request an ID of its own; query the ID to see the earlier task"
+    advice = (
+        "if an earlier attempt of this request sent it, pass maybe_sent=True; "
+        "otherwise give the request an ID of its own"
+    )
 
 
 class AuthenticationError(APIError):

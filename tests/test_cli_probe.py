@@ -433,7 +433,10 @@ async def test_the_probe_keeps_to_a_limit(
     end = await probe("--max-credits", limit)
     assert len(service.charges) == charges
     if found is None:
-        assert end.verdict == ("error", f"a task of {MODEL} costs 8 credits by prices.db")
+        assert end.verdict == (
+            "error",
+            f"a task of {MODEL} costs 8 credits, according to prices.db",
+        )
     else:
         assert end["used ID"][1] == found
 
@@ -499,7 +502,7 @@ async def test_the_probe_asks_on_a_terminal(
         os.write(parent, answer.encode())
         ran = await run("--probe", MODEL)
     os.close(parent)
-    price = "at 1 credit each, by prices.db" if known else "of unknown price"
+    price = "at 1 credit each, according to prices.db" if known else "of unknown price"
     assert f"sends its ID a second time: one or two tasks {price}. The account has" in ran.err
     assert len(service.charges) == charges
     assert ran.status == 0

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+import subprocess
 import sys
 import textwrap
 import threading
@@ -81,10 +82,10 @@ def test_the_table_of_lost_responses_is_the_benchmarks() -> None:
     written = {
         name: {(charges, outcome == "the task")}
         for names, charges, outcome in table
-        for name in names.removesuffix(" by hand").split(" or ")
+        for name in re.split(", | or ", names.replace(" by hand", ""))
     }
     assert written == measured
-    assert len(table) == 9
+    assert len(table) == 3
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=range(1, len(SCRIPTS) + 1))
@@ -119,8 +120,10 @@ def test_the_commands_run(served: FakeService, aireiter: Callable[..., Ran]) -> 
     for line in lines:
         for _ in range(2):  # a second run pays for nothing
             assert aireiter(*shlex.split(line)).status == 0
-    assert len(served.charges) == 2
     assert Path("results/prompts.csv.html").is_file()
+    (script,) = (block for block in SCRIPTS if "DictReader" in block)
+    subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603 - with the same ledger
+    assert len(served.charges) == 2
 
 
 @pytest.mark.integrations

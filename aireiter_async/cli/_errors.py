@@ -44,6 +44,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "max_concurrency": "--concurrency",
     "max_credits": "--max-credits",
     "max_rate": "--max-rate",
+    "pass maybe_sent=True": "add --maybe-sent",
     "name has": "--name has",
     "name is": "--name is",
     "name may": "--name may",

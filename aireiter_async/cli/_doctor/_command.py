@@ -223,10 +223,10 @@ async def _permit(
         text = f"the account has {left}, which do not cover a task of {model}"
         raise Problem(text, "top up the account at https://aireiter.com; nothing was submitted")
     if limit is not None and needed > limit:
-        text = f"a task of {model} costs {_credits(needed)} by {source}"
+        text = f"a task of {model} costs {_credits(needed)}, according to {source}"
         raise Problem(text, "raise --max-credits; nothing was submitted")
     probe.price = price
-    cost = f"at {_credits(needed)} each, by {source}" if price else "of unknown price"
+    cost = f"at {_credits(needed)} each, according to {source}" if price else "of unknown price"
     if not options.yes:
         question = (
             f"This submits one task of {model} and sends its ID a second time: one or two tasks "
