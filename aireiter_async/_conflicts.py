@@ -47,11 +47,17 @@ def is_echo(request: SubmitRequest, task: Task) -> bool:
     params = theirs.get("params")
     if theirs.get("model") != request.model or not isinstance(params, dict):
         return False
-    return all(
-        params.get(name) == value
-        for name, value in _given(request).items()
-        if isinstance(value, str) and not re.match(_MEDIA, value)
-    )
+    return all(_is_repeated(params, name, value) for name, value in _given(request).items())
+
+
+def _is_repeated(params: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Return whether an echo may repeat a parameter; a text must be there, as it was sent."""
+    if isinstance(value, str):
+        return bool(re.match(_MEDIA, value)) or params.get(name) == value
+    if isinstance(value, bool | int | float) and name in params:
+        theirs = params[name]
+        return bool(theirs == value) or str(theirs).casefold() == str(value).casefold()
+    return True  # the service fills in objects, and rehosts media
 
 
 def _echo(task: Task) -> dict[str, Any]:

@@ -422,8 +422,13 @@ async def test_a_request_is_made_of_each_item(client: AsyncClient, tmp_path: Pat
     ]
     assert isinstance(outcomes[2].error, KeyError)
     assert isinstance(outcomes[3].error, KeyError)
-    assert outcomes[3].task is not None
-    assert outcomes[3].task.succeeded
+    assert outcomes[3].task is None  # named before it is paid for
+    nameless: Any = lambda _: None  # noqa: E731
+    [outcome] = await collect(client.run_many(asked(1), download_to=tmp_path, name=nameless))
+    assert (outcome.task, str(outcome.error)) == (
+        None,
+        "the function name must return a str, got NoneType",
+    )
 
 
 @BOTH

@@ -1,6 +1,8 @@
 """Batches that stop submitting, or pause: the account, the disk, an outage, the budget."""
 
 import asyncio
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -105,6 +107,32 @@ async def test_a_forbidden_request_is_its_own_failure(
     batch = client.run_many(asked(5), window=1)
     assert [outcome.ok async for outcome in batch] == [True, False, True, True, True]
     assert batch.stopped is None
+
+
+class Guarded:
+    """A sink that may not write."""
+
+    async def put(self, *_: Any, **__: Any) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_a_place_that_may_not_be_written_stops_the_submitting(
+    service: FakeService, client: AsyncClient
+) -> None:
+    batch = client.run_many(asked(100), download_to=Guarded(), window=4)
+    assert not any([outcome.ok async for outcome in batch])
+    assert "Permission denied" in str(batch.stopped)
+    assert len(service.charges) <= 2 * 4
+
+
+async def test_a_directory_that_may_not_be_written_costs_nothing(
+    service: FakeService, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
+    with pytest.raises(PermissionError, match="files cannot be created there") as caught:
+        await anext(client.run_many(asked(100), download_to=tmp_path))
+    assert caught.value.filename == str(tmp_path)
+    assert service.charges == []
 
 
 async def test_what_was_accepted_is_finished_after_a_stop(

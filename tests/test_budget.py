@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,7 +26,7 @@ from aireiter_async import (
     TaskNotFoundError,
     models,
 )
-from aireiter_async._batch._budget import Budget
+from aireiter_async._batch._budget import Budget, Unpriced
 from aireiter_async._batch._prices import price_kind
 from aireiter_async._ledger import journal_of
 from aireiter_async.testing import FakeService, Fault
@@ -489,6 +489,76 @@ async def test_rows_of_a_ledger_count() -> None:
     assert (unlimited.max_credits, unlimited.committed) == (None, 0)
 
 
+class Rows:
+    """Stands in for a ledger whose rows come one at a time, after a turn of the loop."""
+
+    path = Path("run.db")
+
+    def __init__(self, *costs: float | None) -> None:
+        self.costs, self.read = costs, 0
+
+    async def rows(self) -> AsyncIterator[dict[str, Any]]:
+        for cost in self.costs:
+            self.read += 1
+            await asyncio.sleep(0)
+            yield {
+                "out_task_id": f"{self.read}",
+                "model": "m",
+                "params": {},
+                "state": "completed" if cost else "intended",
+                "estimated_credits": cost,
+                "credits_used": cost,
+            }
+
+
+async def no_price(_: Unpriced) -> None:
+    raise AssertionError
+
+
+async def test_all_batches_with_a_ledger_wait_until_it_is_included() -> None:
+    budget, ledger = Budget(10.0), cast("Ledger", Rows(3.0, 4.0, 4.0))
+    prepared = [asyncio.create_task(budget.prepare(ledger, no_price)) for _ in range(3)]
+    await asyncio.wait(prepared, return_when=asyncio.FIRST_COMPLETED)
+    assert (budget.committed, cast("Any", ledger).read) == (11, 3)
+    await asyncio.gather(*prepared)
+    with pytest.raises(BudgetExceededError):
+        await budget.reserve(one())
+    assert (budget.committed, cast("Any", ledger).read) == (11, 3)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancelled_batch_includes_a_ledger_wholly_or_not_at_all(turns: int) -> None:
+    budget, ledger = Budget(10.0), cast("Ledger", Rows(3.0, 4.0, 4.0))
+    preparing = asyncio.create_task(budget.prepare(ledger, no_price))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    preparing.cancel()
+    await asyncio.wait([preparing])
+    assert budget.committed in {0, 11}
+    await budget.prepare(ledger, no_price)
+    assert budget.committed == 11
+
+
+async def test_a_cancelled_batch_leaves_the_other_prices_to_the_next(until: Until) -> None:
+    """A task that the service does not have is discounted once."""
+    budget, ledger, looked = Budget(10.0), cast("Ledger", Rows(None, None)), list[str]()
+
+    async def learn(unpriced: Unpriced) -> None:
+        looked.append(unpriced.out_task_id)
+        if looked == ["1", "2"]:
+            await asyncio.Event().wait()
+        budget.learn_from(unpriced, None)
+
+    preparing = asyncio.create_task(budget.prepare(ledger, learn))
+    await until(lambda: looked == ["1", "2"])
+    preparing.cancel()
+    await asyncio.wait([preparing])
+    await budget.prepare(ledger, learn)
+    await budget.prepare(ledger, learn)
+    assert looked == ["1", "2", "2"]
+    assert (await budget.reserve(one())).credits is None  # nothing else is unknown
+
+
 @pytest.mark.parametrize(
     ("model", "params", "kind"),
     [
@@ -504,6 +574,7 @@ async def test_rows_of_a_ledger_count() -> None:
         ("new", {"mode": "pro", "picture": "data:;base64,x"}, "new (mode=pro)"),
         ("new", {"a": {"seed": 4, "size": "1x1"}, "b": ["https://a", 7]}, "new (b=7, size=1x1)"),
         ("new", {}, "new"),
+        ("new", {"n": 10**400, "m": -(10**400)}, "new (m huge, n huge)"),
     ],
 )
 def test_a_kind_is_what_can_set_the_price(model: str, params: dict[str, Any], kind: str) -> None:

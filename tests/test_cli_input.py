@@ -240,6 +240,11 @@ def test_unknown_columns_are_kept_when_asked_for() -> None:
 BAD_ROWS: list[tuple[bytes, int, str]] = [
     (b"\nprompt,promt\nx,y\n", 2, "the column 'promt' is not a parameter of suno; did you mean"),
     (b"prompt,notes\nx,y\n", 1, "--keep-columns carries it to --results"),
+    (
+        b"a cat,16:9\na dog,1:1\n",
+        1,
+        "the first line must name the columns, such as prompt: none of t",
+    ),
     (b"id;prompt\nx;y\n", 1, "the column 'id' is not a parameter of suno"),
     (b"prompt,\nx,y\n", 1, "a column has no name"),
     (b"prompt,prompt\nx,y\n", 1, "the column 'prompt' appears twice"),

@@ -92,7 +92,7 @@ def test_a_new_task_has_not_ended(raw: Any) -> None:
 
 def test_only_the_service_can_say_whose_an_id_is() -> None:
     wanted = SubmitRequest(
-        "m", {"prompt": "a", "image_url": "https://x.example/1.png", "n": 1}, "i"
+        "m", {"prompt": "a", "image_url": "https://x.example/1.png", "n": 1, "hd": True}, "i"
     )
     same = {"prompt": "a", "image_url": "https://elsewhere.example/2.png", "size": "1K"}
     cases: list[tuple[Any, bool]] = [
@@ -101,6 +101,11 @@ def test_only_the_service_can_say_whose_an_id_is() -> None:
         ({"input": {"model": "m", "params": same}}, True),
         ({"data": {"input": {"model": "m2", "params": same}}}, False),
         ({"data": {"input": {"model": "m", "params": same | {"prompt": "b"}}}}, False),
+        ({"data": {"input": {"model": "m", "params": same | {"n": "1"}}}}, True),
+        ({"data": {"input": {"model": "m", "params": same | {"n": 1.0}}}}, True),
+        ({"data": {"input": {"model": "m", "params": same | {"n": 4}}}}, False),
+        ({"data": {"input": {"model": "m", "params": same | {"hd": "TRUE"}}}}, True),
+        ({"data": {"input": {"model": "m", "params": same | {"hd": False}}}}, False),
         ({"data": {"input": {"model": "m", "params": None}}}, False),
         ({"data": {}}, False),
         ({"data": []}, False),

@@ -319,6 +319,25 @@ async def test_without_the_store_nothing_is_sent(
     assert service.posts(ID) == len(answers)
 
 
+async def test_a_store_may_raise_anything(service: FakeService, client: AsyncClient) -> None:
+    """One over a network, for example, in the middle of a batch."""
+
+    class Networked(Scripted):
+        async def claim(self, *_: str, **__: Any) -> Claim:
+            self.answers.append(Claim(held=True))
+            if len(self.answers) == 2:
+                raise ConnectionResetError("the peer has gone")
+            return Claim(held=True)
+
+    requests = [SubmitRequest("m", {}, out_task_id=f"{n}") for n in range(4)]
+    batch = client.run_many(requests, idempotency=Networked(), ordered=True, window=1)
+    outcomes = [outcome async for outcome in batch]
+    assert [outcome.ok for outcome in outcomes] == [True, False, True, True]
+    assert isinstance(outcomes[1].error, StoreError)
+    assert "the store failed: ConnectionResetError: the peer has gone" in str(outcomes[1].error)
+    assert len(service.charges) == 3
+
+
 async def test_without_the_store_an_ambiguous_submit_stays_ambiguous(
     service: FakeService, client: AsyncClient
 ) -> None:

@@ -815,7 +815,7 @@ async def test_changes_of_a_group_are_made_in_order(path: Path) -> None:
         journal.rejected("c", AmbiguousSubmitError("c"), LedgerState.UNCERTAIN)
         journal.accepted(Task("c", TaskStatus.PENDING))
         old, new, found = await record_ids(ledger, "a", "b", "c")
-        assert old == Entry("a", b"x", LedgerState.COMPLETED, "m", 3.0, '{"x": 1}')
+        assert old == Entry("a", "a", b"x", LedgerState.COMPLETED, "m", 3.0, '{"x": 1}')
         assert new is None
         assert found is not None
         assert found.state is LedgerState.SUBMITTED
@@ -1002,6 +1002,36 @@ async def test_a_writer_cancelled_while_it_writes_breaks_the_ledger(path: Path) 
     go_on.set()
     with pytest.raises(LedgerError, match="CancelledError"):
         await ledger.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("used_id", ["charge", "reject", "return"])
+@pytest.mark.parametrize("retry_failed", [False, True])
+async def test_a_retry_is_submitted_by_one_of_two_batches(
+    service: FakeService,
+    client: AsyncClient,
+    path: Path,
+    until: Until,
+    used_id: Any,
+    *,
+    retry_failed: bool,
+) -> None:
+    """The second starts while the first waits for the response to the retry's submit."""
+    service.used_id = used_id
+    service.script("submit", Fault.failed("TIMEOUT", "late"), Fault.delay(0.3))
+    async with Ledger(path) as ledger:
+
+        async def take(*, retry: bool) -> Any:
+            batch = client.run_many([one("a")], ledger=ledger, retry_failed=retry)
+            [outcome] = [outcome async for outcome in batch]
+            return outcome
+
+        assert not (await take(retry=False)).ok
+        first = asyncio.create_task(take(retry=True))
+        await until(lambda: service.posts("a-2"))
+        outcomes = await asyncio.gather(first, take(retry=retry_failed))
+        assert await ledger.spent() == (1.0, 0)
+    assert [(each.ok, each.request.out_task_id) for each in outcomes] == [(True, "a-2")] * 2
+    assert [charge.out_task_id for charge in service.charges] == ["a", "a-2"]
 
 
 async def test_a_network_file_system_is_a_warning(

@@ -24,6 +24,7 @@ from aireiter_async import (
     TaskNotFoundError,
     models,
 )
+from aireiter_async._batch import _items
 from aireiter_async.testing import FakeService, Fault
 
 Connect = Callable[..., AsyncClient]
@@ -97,6 +98,18 @@ def test_edits_charge_what_a_reader_expects(
             assert {outcome.resumed for outcome in resumed if outcome.ok} <= {True}
 
     asyncio.run(play())
+
+
+async def test_as_many_ids_are_remembered_as_may_be_outstanding(
+    service: FakeService, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_items, "_RECENT_IDS", 2)
+    service.used_id, service.durations = "charge", 1000
+    requests = [SubmitRequest("m", {}, out_task_id) for out_task_id in ("a", "b", "c", "d", "a")]
+    batch = client.run_many(requests, window=5, timeout=0)
+    errors = [str(outcome.error) async for outcome in batch]
+    assert [error for error in errors if "out_task_id a is used twice" in error]
+    assert len(service.charges) == 4
 
 
 @pytest.mark.parametrize("kept", [False, True])

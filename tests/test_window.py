@@ -468,6 +468,56 @@ async def test_a_slow_consumer_slows_the_pulling(kind: str) -> None:
             assert source.pulled == taken + 6
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_source_may_stop_its_own_batch(*, ends: bool) -> None:
+    """What it has given by then is finished; it need not await anything afterwards."""
+
+    async def source() -> AsyncGenerator[int, None]:
+        for number in range(100):
+            if number == 5:
+                made.stop()
+                if ends:
+                    return
+            yield number
+
+    made = window(source(), Pool().work)
+    assert sorted([n async for n in made.results()]) == [0, 1, 2, 3, 4]
+
+
+async def test_a_source_that_was_cancelled_elsewhere_ends_after_its_results() -> None:
+    async def source() -> AsyncGenerator[int, None]:
+        for number in range(5):
+            yield number
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    results: list[int] = []
+
+    async def take() -> None:
+        async for number in window(source(), Pool().work).results():
+            results.append(number)  # noqa: PERF401 - the error comes after them
+
+    with pytest.raises(asyncio.CancelledError):
+        await take()
+    assert sorted(results) == [0, 1, 2, 3, 4]
+
+
+async def test_a_worker_that_is_cancelled_from_outside_ends_the_window() -> None:
+    """As all tasks are when the loop shuts down."""
+
+    async def source() -> AsyncGenerator[int, None]:
+        yield 0
+        await asyncio.Event().wait()
+
+    async with aclosing(window(source(), Pool().work).results()) as results:
+        assert await anext(results) == 0
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await anext(results)
+
+
 @KINDS
 @ORDERS
 async def test_an_empty_source_yields_nothing(kind: str, *, ordered: bool) -> None:

@@ -187,6 +187,7 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         )
 
         download_to = as_destination(download_to)
+    size = default_window(client) if window is None else check_count("window", window)
     options = BatchOptions(
         client=client,
         request=request,
@@ -199,8 +200,8 @@ def run_many(  # noqa: PLR0913 - the options of a batch
         idempotency=idempotency,
         webhooks=webhooks,
         identify=identify,
+        window=size,
     )
-    size = default_window(client) if window is None else check_count("window", window)
     return _make_batch(
         options, source, max_credits, on_progress, size=size, workers=size, ordered=ordered
     )

@@ -59,7 +59,8 @@ class Budget:
         self._unknown: Counter[str] = Counter()  # tasks of unknown cost, by kind
         self._open_unknown = 0  # those with an open reservation
         self._waiting: dict[tuple[str, bool], deque[_Waiter]] = {}
-        self._included: set[Path] = set()
+        self._including: dict[Path, asyncio.Lock] = {}
+        self._unpriced: dict[Path, list[Unpriced]] = {}  # to look up, of each included ledger
         self._absent: set[str] = set()  # IDs of earlier runs that the service does not have
         self._charged = 0.0  # known charges since this object was created
         self._ambiguous = 0  # submits that may or may not have been charged
@@ -84,23 +85,43 @@ class Budget:
     def __repr__(self) -> str:
         return f"<Budget: {self.committed:g} of {self._limit:g} credits>"
 
-    async def prepare(self, ledger: "Ledger | None") -> "list[Unpriced]":
+    async def prepare(
+        self, ledger: "Ledger | None", learn: "Callable[[Unpriced], Awaitable[None]]"
+    ) -> None:
         """Include what earlier runs with a ledger have spent, once per ledger.
 
-        Returns:
-            Tasks of earlier runs whose kind has no known price, so that no other task of unknown
-            price may be sent. Look them up, and pass the result to `learn_from`.
+        Args:
+            ledger: The ledger; other batches with it wait until it is included.
+            learn: Looks up a task of an earlier run whose kind has no known price, so that no
+                other task of unknown price may be sent, and passes the result to `learn_from`.
         """
-        if ledger is None or ledger.path in self._included:
-            return []
-        self._included.add(ledger.path)
+        if ledger is None:
+            return
+        async with self._including.setdefault(ledger.path, asyncio.Lock()):
+            if ledger.path not in self._unpriced:
+                self._unpriced[ledger.path] = await self._include_all(ledger)
+            unpriced = self._unpriced[ledger.path]
+
+            async def learn_one(each: "Unpriced") -> None:
+                await learn(each)
+                unpriced.remove(each)  # if cancelled, the next batch looks up the others
+
+            await asyncio.gather(*map(learn_one, [*unpriced]))
+
+    async def _include_all(self, ledger: "Ledger") -> "list[Unpriced]":
+        """Include all tasks of a ledger, or none; return those to learn prices from."""
         found: dict[str, list[Unpriced]] = {}
+        tally = Budget(None)
         async for row in ledger.rows():
-            kind = self.include(row)
+            kind = tally.include(row)
             known = found.setdefault(kind, [])
-            if kind not in self._prices and row["state"] in _OPEN and len(known) < _LOOKUPS:
+            if kind not in tally._prices and row["state"] in _OPEN and len(known) < _LOOKUPS:
                 uncertain = row["state"] in _UNCERTAIN
                 known.append(Unpriced(row["out_task_id"], row["model"], kind, uncertain))
+        self._committed += tally._committed
+        self._unknown.update(tally._unknown)
+        for kind, price in tally._prices.items():
+            self._learn(kind, price)
         return [each for kind in found if kind not in self._prices for each in found[kind]]
 
     def learn_from(self, unpriced: "Unpriced", task: Task | None) -> None:

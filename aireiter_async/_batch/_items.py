@@ -4,9 +4,9 @@ With a ledger, the state that an earlier run recorded decides what remains to be
 done: nothing, waiting, or reconciling with the service first.
 """
 
-import asyncio
 import errno
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -63,8 +63,11 @@ _RETRIABLE: Final = frozenset({LedgerState.REJECTED, LedgerState.FAILED})
 _RUNNING: Final = frozenset({LedgerState.SUBMITTED, LedgerState.LOST})
 
 _FORBIDDEN: Final = 403
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_RECENT_IDS: Final = 10_000  # remembered by a batch without a ledger
+# Nothing can be saved any more.
+_UNWRITABLE: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+)
+_RECENT_IDS: Final = 10_000  # remembered at least by a batch without a ledger
 
 Paths: TypeAlias = tuple[Any, ...]
 Request: TypeAlias = SubmitRequest | Model | tuple[str, Mapping[str, Any]]
@@ -77,6 +80,7 @@ class BatchOptions:
     Attributes:
         wait: Whether to wait for tasks, or only submit them.
         identify: Returns the ID for an item's request, if not None.
+        window: Items in progress at once.
     """
 
     client: AsyncClient
@@ -90,6 +94,7 @@ class BatchOptions:
     idempotency: "IdempotencyStore | None" = None
     webhooks: Webhooks | None = None
     identify: Callable[[Any], str] | None = None
+    window: int = 0
 
 
 @define(eq=False)
@@ -99,6 +104,7 @@ class _Item:
     Attributes:
         resumed: Whether the ledger already had the task.
         files: The saved files, as the ledger records them.
+        name: The name of its files, if a function returns it.
         embedding: The outputs of earlier tasks in its request, if any.
     """
 
@@ -109,6 +115,7 @@ class _Item:
     task: Any = None  # a Task in every outcome without an error
     resumed: bool = False
     files: tuple[Mapping[str, Any], ...] = ()
+    name: Any = None
     reservation: Reservation | NullReservation = NO_RESERVATION
     error: Exception | None = None
     embedding: "Embedding | None" = None
@@ -143,7 +150,7 @@ class ItemProcessor:
         self._progress = progress
         self._stop = stop
         self._outage = Outage(self._api.shared.clock, self._api.host)
-        self._recent_ids = _RecentIDs()
+        self._recent_ids = _RecentIDs(max(_RECENT_IDS, options.window))
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
@@ -153,19 +160,17 @@ class ItemProcessor:
 
         Raises:
             LedgerError: The ledger belongs to another service.
-            OSError: The directory cannot be created.
+            OSError: The directory cannot be created or written.
         """
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
-            make = partial(directory.mkdir, parents=True, exist_ok=True)
-            await self._api.shared.threads.run(make)
+            await self._api.shared.threads.run(_make_writable, directory)
         if ledger is not None and self._journal is not None:
             service = _service_key(self._api.settings.base_url)
             self._batch = await self._journal.begin_batch(service, self.events)
         if self._budget.limited:
             await self._api.load_models()
-            unpriced = await self._budget.prepare(ledger)
-            await asyncio.gather(*map(self._learn_price, unpriced))
+            await self._budget.prepare(ledger, self._learn_price)
 
     async def _learn_price(self, unpriced: Unpriced) -> None:
         """Learn a price from an earlier run's task: a query is free."""
@@ -205,9 +210,7 @@ class ItemProcessor:
             if self._options.identify is not None:
                 request = request.with_id(self._options.identify(value))
             item.request = request
-            name = self._options.name
-            if name is not None and not callable(name):
-                name.check({*_name_fields(item), "out_task_id", "n"})
+            self._check_name(item)
             # A request built from a models instance or a tuple has a fresh ID.
             unique = request is made or not request.generated
             if self._journal is not None:
@@ -227,6 +230,19 @@ class ItemProcessor:
                 emit_end(item.task, item.error or sys.exception())
         self._progress.move(item, "succeeded")
         return Success(index, value, item.request, item.task, paths, item.resumed, item.files)
+
+    def _check_name(self, item: _Item) -> None:
+        """Check the name of an item's files before anything is paid for."""
+        name = self._options.name
+        if name is None:
+            return
+        if not callable(name):
+            name.check({*_name_fields(item), "out_task_id", "n"})
+            return
+        item.name = _call(name, item.value)
+        if not isinstance(item.name, str):
+            kind = type(item.name).__name__
+            raise TypeError(f"the function name must return a str, got {kind}")
 
     async def _embed(self, item: _Item, model: Any) -> SubmitRequest:
         """Return the request of a models instance with local media."""
@@ -280,15 +296,17 @@ class ItemProcessor:
             if intent.entry is not None:  # another batch has recorded it meanwhile
                 _release(item)  # before waiting for the other batch
         entry = intent.entry
-        out_task_id = intent.out_task_id if entry is None else entry.out_task_id
-        waited = await journal.lock(out_task_id)
+        # All attempts of a request have one lock: another batch may be about to retry it.
+        first = intent.out_task_id if entry is None else entry.first
+        waited = await journal.lock(first)
         try:
             if waited:
-                entry = await journal.find(out_task_id)
+                entry = await journal.find(first)
                 if entry is None:
                     _release(item)
                     message = "another batch with this ledger did not submit it"
-                    raise NotSubmittedError(message, out_task_id)
+                    raise NotSubmittedError(message, first)
+            out_task_id = first if entry is None else entry.out_task_id
             if request.out_task_id != out_task_id:
                 item.request = request.with_id(out_task_id, generated=request.generated)
             if entry is None:
@@ -301,7 +319,7 @@ class ItemProcessor:
                 return await self._retry(item, entry, journal)
             return await self._resume(item, entry, journal)
         finally:
-            journal.unlock(out_task_id)
+            journal.unlock(first)
 
     async def _resume(self, item: _Item, entry: "Entry", journal: "Journal") -> Paths:
         """Finish a task that an earlier run submitted."""
@@ -576,7 +594,7 @@ class ItemProcessor:
             return name.fill(_name_fields(item))
         from aireiter_async._media import quote_name  # noqa: PLC0415 - for downloads only
 
-        return quote_name(_call(name, item.value))
+        return quote_name(item.name)
 
 
 class _CallbackError(Exception):
@@ -592,6 +610,13 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
         return callback(value)
     except Exception as error:
         raise _CallbackError(error) from error
+
+
+def _make_writable(directory: Path) -> None:
+    """Create a directory, and check that files can be created in it; blocks."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "files cannot be created there", str(directory))
 
 
 def _name_fields(item: _Item) -> dict[str, Any]:
@@ -612,8 +637,9 @@ def _release(item: _Item) -> None:
 class _RecentIDs:
     """The latest IDs of a batch without a ledger, to detect repeated ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int) -> None:
         self._ids: dict[str, None] = {}
+        self._remembered = remembered
 
     def repeats(self, out_task_id: str) -> bool:
         """Return whether an ID was used recently, and remember it."""
@@ -621,7 +647,7 @@ class _RecentIDs:
         if out_task_id in ids:
             return True
         ids[out_task_id] = None
-        if len(ids) > _RECENT_IDS:
+        if len(ids) > self._remembered:
             del ids[next(iter(ids))]
         return False
 
@@ -652,7 +678,7 @@ def _stops_batch(error: Exception) -> bool:
         return True
     cause = error.__cause__ if isinstance(error, DownloadError) else None
     while cause is not None:  # a sink's own error is the cause of the one that names the sink
-        if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
             return True
         cause = cause.__cause__
     return False

@@ -11,6 +11,7 @@ from aireiter_async.models._base import Model
 _QUANTITY: Final = re.compile(r"length|duration|size|width|height|count|_n$|_s$")
 _UNPRICED: Final = frozenset({"seed", "prompt", "negative_prompt", "text", "lyrics", "title"})
 _URL: Final = re.compile(r"(https?|data):", re.IGNORECASE)
+_MAX_NUMBER: Final = 1e300  # floats end soon after it, ints do not
 _MAX_WORD: Final = 40  # characters: longer strings are prose
 
 
@@ -51,7 +52,8 @@ def _words(name: str, value: Any) -> Iterator[str]:
             yield f"{name}={str(value).lower()}"
         case int() | float():
             if name not in _UNPRICED:
-                yield f"{name}={value:g}"  # 5 and 5.0 cost the same, and so does "5"
+                # 5 and 5.0 cost the same, and so does "5".
+                yield f"{name}={value:g}" if abs(value) < _MAX_NUMBER else f"{name} huge"
         case str():
             if name not in _UNPRICED and len(value) <= _MAX_WORD and not _URL.match(value):
                 yield f"{name}={value}"

@@ -64,7 +64,7 @@ class Window(Generic[T, R]):
         self._next = 0
         self._exhausted = False
         self._puller: asyncio.Task[Any] | None = None
-        self._source_error: Exception | None = None
+        self._source_error: BaseException | None = None
         self._failure: BaseException | None = None
         self._wake = asyncio.Event()
 
@@ -106,8 +106,10 @@ class Window(Generic[T, R]):
     def stop(self) -> None:
         """Pull nothing more; finish the items already pulled."""
         self._exhausted = True
-        if self._puller is not None:  # otherwise a source that blocks would block the batch
-            self._puller.cancel()
+        puller = self._puller
+        # Otherwise a source that blocks would block the batch; it may also call this itself.
+        if puller is not None and puller is not asyncio.current_task():
+            puller.cancel()
 
     def _spawn_worker(self) -> None:
         """Start another worker, unless the source is exhausted."""
@@ -164,10 +166,13 @@ class Window(Generic[T, R]):
             self._puller = puller = asyncio.current_task()
             try:
                 return await anext(self._items)
-            except asyncio.CancelledError:
-                if not self._exhausted or puller is None:
+            except asyncio.CancelledError as error:
+                if puller is None or not puller.cancelling():  # raised by the source itself
+                    self._exhausted, self._source_error = True, error
+                elif not self._exhausted:
                     raise
-                puller.uncancel()  # cancelled by `stop`
+                else:
+                    puller.uncancel()  # cancelled by `stop`
             except StopAsyncIteration:
                 self._exhausted = True
             except Exception as error:  # noqa: BLE001 - as above

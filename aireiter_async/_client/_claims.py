@@ -97,6 +97,10 @@ class IDClaim:
             )
         except AireiterError as error:
             raise NotClaimedError(None) from error
+        except Exception as error:  # noqa: BLE001 - a store may raise anything
+            failure = StoreError(f"the store failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            raise NotClaimedError(None) from failure
         self.held = claim.held
         if not claim.held:
             raise NotClaimedError(claim)

@@ -35,8 +35,13 @@ Row = tuple[Any, ...]
 
 @define
 class Entry:
-    """One task of the ledger, with the columns that the next run needs."""
+    """One task of the ledger, with the columns that the next run needs.
 
+    Attributes:
+        first: The ID of the request's first attempt.
+    """
+
+    first: str
     out_task_id: str
     content: bytes
     state: LedgerState
@@ -429,14 +434,15 @@ def _follow(db: sqlite3.Connection, where: str, values: Row) -> tuple[int, Entry
     found = db.execute(_SELECT + where, values).fetchone()
     if found is None:
         return None
-    first = last = found[0]
+    first, first_id = found[:2]
+    last = first
     while (again := found[-1]) is not None:
         following = db.execute(f"{_SELECT}out_task_id = ?", (again,)).fetchone()
         if following[0] <= last:
             raise ValueError(f"{again} was recorded before the task that it retries")
         found, last = following, following[0]
     _, out_task_id, content, state, *rest = found
-    return first, Entry(out_task_id, content, LedgerState(state), *rest)
+    return first, Entry(first_id, out_task_id, content, LedgerState(state), *rest)
 
 
 def _accept(db: sqlite3.Connection, accepted: dict[str, float | None]) -> None:
