@@ -300,6 +300,22 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("nowhere", "AIREITER_BASE_URL must be an absolute URL"),
+        ("http://api.example", "AIREITER_BASE_URL is http:// to api.example"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    aireiter: Run, monkeypatch: pytest.MonkeyPatch, url: str, text: str
+) -> None:
+    monkeypatch.setenv("AIREITER_API_KEY", "sk-of-a-test")
+    monkeypatch.setenv("AIREITER_BASE_URL", url)
+    ran = aireiter("balance")
+    assert (ran.status, text in ran.err, "--base-url" in ran.err) == (2, True, False)
+
+
 @pytest.mark.parametrize(("argv", "text"), USAGE, ids=[text for _, text in USAGE])
 def test_bad_usage_is_one_line_and_sends_nothing(
     served: FakeService, aireiter: Run, argv: tuple[str, ...], text: str

@@ -175,8 +175,8 @@ class Journal:
         entry = intent.entry
         if entry is not None and entry.content != intent.content:
             raise LedgerError(
-                f"out_task_id {intent.out_task_id} belongs to another request in this ledger, or is "
-                "its retry: give this request another ID",
+                f"out_task_id {intent.out_task_id} belongs to another request in this ledger, or "
+                "to its retry: give this one another ID",
                 str(self.path),
             )
 

@@ -57,15 +57,21 @@ class Connection:
         Raises:
             UsageError: An option is missing or invalid.
         """
-        with usage():
-            return AsyncClient(
-                self.api_key,
-                base_url=self.base_url,
-                user_agent=self.user_agent,
-                proxy=self.proxy,
-                allow_http=self.allow_http,
-                **options,
-            )
+        try:
+            with usage():
+                return AsyncClient(
+                    self.api_key,
+                    base_url=self.base_url,
+                    user_agent=self.user_agent,
+                    proxy=self.proxy,
+                    allow_http=self.allow_http,
+                    **options,
+                )
+        except UsageError as error:
+            if self.base_url is not None:
+                raise
+            text = str(error).replace("--base-url", "AIREITER_BASE_URL")
+            raise UsageError(text) from error.__cause__
 
 
 @frozen(kw_only=True)
