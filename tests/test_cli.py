@@ -190,7 +190,7 @@ def test_a_failed_task_is_a_failure_with_its_reason(
 
 def test_a_task_that_takes_too_long_is_still_running(served: FakeService, aireiter: Run) -> None:
     served.durations = 1000
-    ran = aireiter("run", *VIDEO, "--id", "mine", "--timeout", "0.5", "--json")
+    ran = aireiter("run", *VIDEO, "--id", "mine", "--timeout", "1", "--json")
     assert ran.status == 1
     assert (ran.document["status"], ran.document["error"]["type"]) == (
         "pending",
@@ -198,7 +198,7 @@ def test_a_task_that_takes_too_long_is_still_running(served: FakeService, aireit
     )
     assert ran.err.endswith("resume with: aireiter wait mine -o .\n")
     named = ("-o", "my films", "--name", "{prompt} {n}")
-    ran = aireiter("run", *VIDEO, "--id", "other", "--timeout", "0.5", *named)
+    ran = aireiter("run", *VIDEO, "--id", "other", "--timeout", "1", *named)
     command = shlex.split(ran.err.rpartition("resume with: ")[2])
     assert command[:6] == ["aireiter", "wait", "other", "-o", "my films", "--name"]
     again = aireiter(*command[1:], "--timeout", "0")

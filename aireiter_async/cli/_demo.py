@@ -281,7 +281,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for what, times in faults.items():
         yield "", f"{times:,}", what
     yield "requests", f"{document['requests']:,}", "submits, polls and downloads"
-    yield "retries", f"{document['retries']:,}", "of requests that failed"
+    yield "retries", f"{document['retries']:,}", "failed requests sent again"
     yield "settled", f"{document['settled']:,}", "lost responses, recovered without paying again"
     yield (
         "seconds",
