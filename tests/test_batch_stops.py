@@ -125,6 +125,26 @@ async def test_a_place_that_may_not_be_written_stops_the_submitting(
     assert len(service.charges) <= 2 * 4
 
 
+async def test_a_host_that_may_not_be_reached_is_one_failure(
+    service: FakeService, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a firewall of this machine, which allows the API."""
+    connecting = asyncio.SelectorEventLoop.sock_connect
+    port = int(service.results_url.rpartition(":")[2])
+
+    async def connect(loop: Any, sock: Any, address: Any) -> None:
+        if address[1] == port:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        await connecting(loop, sock, address)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect)
+    batch = client.run_many(asked(10), download_to=tmp_path, window=1)
+    outcomes = [outcome async for outcome in batch]
+    assert (batch.stopped, len(outcomes), len(service.charges)) == (None, 10, 10)
+    assert {type(outcome.error) for outcome in outcomes} == {DownloadError}
+    assert "Operation not permitted" in str(outcomes[0].error)
+
+
 async def test_a_directory_that_may_not_be_written_costs_nothing(
     service: FakeService, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

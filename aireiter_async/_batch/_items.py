@@ -677,7 +677,8 @@ def _stops_batch(error: Exception) -> bool:
     if _is_account_error(error):
         return True
     cause = error.__cause__ if isinstance(error, DownloadError) else None
-    while cause is not None:  # a sink's own error is the cause of the one that names the sink
+    # A sink's own error is the cause of the one that names the sink. A host's is its own problem.
+    while cause is not None and not isinstance(cause, AireiterError):
         if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
             return True
         cause = cause.__cause__
