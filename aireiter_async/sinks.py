@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Final, Self
 
 from attrs import field, frozen
@@ -148,6 +148,7 @@ class FsspecSink:
         protocol = protocols if isinstance(protocols, str) else protocols[0]
         option = _CONTENT_TYPES.get(protocol)
         options = {option: content_type} if option else {}
+        before = self._size(path)
         try:
             try:
                 self.fs.put_file(local, path, **options)
@@ -155,7 +156,12 @@ class FsspecSink:
                 self.fs.makedirs(self.fs._parent(path), exist_ok=True)  # noqa: SLF001 - not public
                 self.fs.put_file(local, path, **options)
         except Exception:
-            with suppress(Exception):  # in favour of the first error
-                if self.fs.size(path) != Path(local).stat().st_size:
-                    self.fs.rm_file(path)  # a part of it; a copy from an earlier run is whole
+            if self._size(path) != before:  # a part of it; an earlier copy is left alone
+                with suppress(Exception):  # in favour of the first error
+                    self.fs.rm_file(path)
             raise
+
+    def _size(self, path: str) -> Any:
+        with suppress(Exception):  # it is missing, or may not be asked for
+            return self.fs.size(path)
+        return None

@@ -153,6 +153,13 @@ async def test_a_directory_that_may_not_be_written_costs_nothing(
         await anext(client.run_many(asked(100), download_to=tmp_path))
     assert caught.value.filename == str(tmp_path)
     assert service.charges == []
+    monkeypatch.undo()
+    for _ in range(2):  # once everything is saved, it may be read-only
+        async with Ledger(tmp_path / "run.db") as ledger:
+            batch = client.run_many(asked(3), ledger=ledger, download_to=tmp_path)
+            assert [outcome.ok async for outcome in batch] == [True] * 3
+        monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    assert len(service.charges) == 3
 
 
 async def test_what_was_accepted_is_finished_after_a_stop(

@@ -30,6 +30,7 @@ from aireiter_async import (
     ServerError,
     SubmitRequest,
     Task,
+    TaskNotFoundError,
     TaskStatus,
     TaskTimeoutError,
 )
@@ -292,9 +293,12 @@ def test_a_task_that_still_runs_has_not_failed(served: FakeService, run: Run) ->
     told = "2 of 3 requests unfinished; to resume, run the same command again: nothing is lost"
     assert ran.err.splitlines()[-1] == f"aireiter: {told}"
     assert len(served.charges) == 2
-    summary = Summary()
+    summary, pending = Summary(), Task("mine", TaskStatus.PENDING)
     summary.add(Failure(0, Row(1, REQUEST), None, AmbiguousSubmitError("mine")))
-    assert (summary.failed, summary.open, summary.ended) == (0, 1, 0)
+    summary.add(Failure(1, Row(2, REQUEST), None, ServerError(400, "no polls"), pending))
+    assert (summary.failed, summary.open, summary.ended) == (0, 2, 0)
+    summary.add(Failure(2, Row(3, REQUEST), None, TaskNotFoundError(404, "gone"), pending))
+    assert (summary.failed, summary.open, summary.ended) == (1, 2, 1)
 
 
 def test_another_request_under_a_known_id_is_a_failure(served: FakeService, run: Run) -> None:
@@ -988,6 +992,27 @@ def content_of_directory() -> dict[str, bytes]:
     """Return the files of the current directory, but for those of an open database."""
     files = [path for path in Path().iterdir() if path.is_file()]
     return {each.name: each.read_bytes() for each in files if "db-" not in each.suffix}
+
+
+async def rows_of(path: str) -> list[dict[str, Any]]:
+    return [row async for row in Ledger(path).rows()]
+
+
+@pytest.mark.parametrize("results", ["out", "."])
+def test_the_page_of_files_that_were_moved_with_their_ledger(
+    served: FakeService, run: Run, aireiter: Run, monkeypatch: pytest.MonkeyPatch, results: str
+) -> None:
+    del served
+    Path("old").mkdir()
+    monkeypatch.chdir("old")
+    assert run(write(1), "-o", results).status == 0
+    [row] = asyncio.run(rows_of("f.jsonl.db"))
+    file = Path(row["paths"][0]).name
+    monkeypatch.chdir("..")
+    Path("old").rename("new")
+    page = Path("new") / results / "f.jsonl.html"
+    assert aireiter("report", "new/f.jsonl.db", "--json").document["report"] == str(page)
+    assert f'"src":"{file}"' in page.read_text(encoding="utf-8")
 
 
 def test_a_page_in_a_new_directory(served: FakeService, run: Run, aireiter: Run) -> None:

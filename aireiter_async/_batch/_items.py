@@ -151,6 +151,9 @@ class ItemProcessor:
         self._stop = stop
         self._outage = Outage(self._api.shared.clock, self._api.host)
         self._recent_ids = _RecentIDs(max(_RECENT_IDS, options.window))
+        # A directory that the first submit checks.
+        to = options.download_to
+        self._unchecked = to if isinstance(to, Path) else None
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
@@ -160,11 +163,12 @@ class ItemProcessor:
 
         Raises:
             LedgerError: The ledger belongs to another service.
-            OSError: The directory cannot be created or written.
+            OSError: The directory cannot be created.
         """
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
-            await self._api.shared.threads.run(_make_writable, directory)
+            make = partial(directory.mkdir, parents=True, exist_ok=True)
+            await self._api.shared.threads.run(make)
         if ledger is not None and self._journal is not None:
             service = _service_key(self._api.settings.base_url)
             self._batch = await self._journal.begin_batch(service, self.events)
@@ -437,10 +441,22 @@ class ItemProcessor:
         await self._reserve(item)
         return await self._send(item)
 
-    async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
-        """Submit the request and, in `run_many`, wait for its task."""
+    async def _delay(self) -> None:
+        """Check the directory before the first submit, and wait for an outage to end.
+
+        Raises:
+            OSError: The directory cannot be written. A finished batch only reads it.
+        """
+        if self._unchecked is not None:
+            await self._api.shared.threads.run(_check_writable, self._unchecked)
+            self._unchecked = None
         if self._outage.active:
             await self._outage.wait()
+
+    async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
+        """Submit the request and, in `run_many`, wait for its task."""
+        if self._unchecked is not None or self._outage.active:
+            await self._delay()
         self._progress.move(item, "submitting")
         try:
             if self._api.halted and not maybe_sent:  # else it is at least queried
@@ -612,9 +628,7 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
         raise _CallbackError(error) from error
 
 
-def _make_writable(directory: Path) -> None:
-    """Create a directory, and check that files can be created in it; blocks."""
-    directory.mkdir(parents=True, exist_ok=True)
+def _check_writable(directory: Path) -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "files cannot be created there", str(directory))
 

@@ -598,7 +598,8 @@ class AsyncClient:
                 called with each output. The suffix is derived from the content, the
                 name is made safe for every system, and the number is appended
                 if there are several outputs. A repeated download replaces its own
-                file; in a directory, a name taken by another file gets ``-2``.
+                file; in a directory, a name taken by another file gets ``-2``, and in a sink,
+                a name of your own is followed by a digest of the task's ID.
 
         Returns:
             The paths, or what the sink returned, in the order of the outputs. Files
@@ -739,7 +740,7 @@ class AsyncClient:
             download_to: A directory for the results, created if missing, or a `Sink`.
             name: The name of an item's files without suffix; None: the task's ID. A
                 template as in `download`, with the fields ``{index}``, ``{prompt}`` and,
-                for mappings, their keys; or a function of the item.
+                for mappings, their keys; or a function of the item, called before its submit.
             retry_failed: As in `submit_many`.
             idempotency: As in `submit_many`.
             webhooks: As in `run`, for the requests with a ``callback_url``, which a ledger does
@@ -751,7 +752,7 @@ class AsyncClient:
             ValueError: An argument is out of range.
 
         Iterating over the batch raises the same as `submit_many`, and `OSError` before anything
-        is sent if the directory cannot be created.
+        is sent if the directory cannot be created or written.
         """
         from aireiter_async import _batch  # noqa: PLC0415 - not for all
 

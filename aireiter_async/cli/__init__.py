@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0: success; for a batch, all tasks succeeded.
         1: the service, a task or a check failed.
         2: invalid usage or input; nothing was sent.
-        3: a batch was interrupted.
+        3: a batch is unfinished.
         4: a batch reached ``--max-credits``.
         5: the account or this machine stopped a batch (key, credits, disk).
         130: interrupted (Ctrl-C or SIGTERM).

@@ -96,7 +96,7 @@ async def batch(
                 checked = check_rows(rows, output)
         except KeyboardInterrupt:
             output.fail(_errors.Interrupted("interrupted; nothing was sent"))
-            return _errors.BATCH_INTERRUPTED
+            return _errors.BATCH_UNFINISHED
         _check_paths(name, path, options, regular=regular)
         if client is None:
             recorded = await _read_ledger(Ledger(path))
@@ -413,7 +413,7 @@ def _conclude(summary: Summary, total: int, stopped: Exception | None, output: O
         interrupted = summary.ended + summary.open < total
         what = "interrupted" if interrupted else f"{summary.open} of {total} requests unfinished"
         output.note(f"aireiter: {what}; to resume, {_RERUN}: nothing is lost")
-        return _errors.BATCH_INTERRUPTED
+        return _errors.BATCH_UNFINISHED
     if summary.not_submitted:
         output.note(
             f"aireiter: --max-credits is reached, {rest} not submitted; to continue, "

@@ -21,7 +21,7 @@ from aireiter_async.models import InvalidParamsError, UnknownModelError
 
 FAILED: Final = 1
 BAD_USAGE: Final = 2
-BATCH_INTERRUPTED: Final = 3
+BATCH_UNFINISHED: Final = 3
 BUDGET_REACHED: Final = 4
 BATCH_STOPPED: Final = 5
 INTERRUPTED: Final = 130

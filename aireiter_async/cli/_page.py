@@ -130,12 +130,14 @@ async def write_page(
     threads, tasks, rows = Threads(), 0, ledger.rows()
     try:
         chunk = await _take(rows)
+        await threads.run(_locate, chunk, ledger.path.parent)
         page = await threads.run(_place, ledger.path, chunk, page)
         builder = PageBuilder(page.parent, thumbnail if standalone else None)
         while chunk:
             tasks += len(chunk)
             await threads.run(builder.add, chunk)
             chunk = await _take(rows)
+            await threads.run(_locate, chunk, ledger.path.parent)
         await threads.run(_write, page, builder, ledger.path, retry)
         return {"report": str(page), "tasks": tasks}
     finally:
@@ -150,6 +152,20 @@ async def _take(rows: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(chunk) == _CHUNK:
             break
     return chunk
+
+
+def _locate(rows: Iterable[dict[str, Any]], directory: Path) -> None:
+    """Change the paths of files that were moved together with the ledger, to *directory*."""
+    for row in rows:
+        row["paths"] = [_located(path, directory) for path in row["paths"]]
+
+
+def _located(path: str, directory: Path) -> str:
+    if Path(path).exists():
+        return path
+    *_, parent, name = ("", *Path(path).parts)
+    moved = (directory / parent / name, directory / name)
+    return next((str(each.resolve()) for each in moved if each.exists()), path)
 
 
 def _place(ledger: Path, rows: Sequence[Mapping[str, Any]], page: Path | None) -> Path:

@@ -12,6 +12,7 @@ from aireiter_async import (
     NotSubmittedError,
     Outcome,
     TaskFailedError,
+    TaskNotFoundError,
     TaskTimeoutError,
 )
 from aireiter_async.cli import _display, _errors
@@ -107,6 +108,8 @@ class Summary:
                 self.running += 1
             case AmbiguousSubmitError():
                 self.uncertain += 1
+            case error if _still_runs(outcome):
+                self.running += 1
             case error:
                 self.failed += 1
                 self.unusable += isinstance(error, UnusableFileError)
@@ -114,6 +117,13 @@ class Summary:
         if text not in self.reasons:
             self.reasons[text] = Reason(text, _errors.describe(outcome.error))
         self.reasons[text].add(outcome.item.number)
+
+
+def _still_runs(outcome: Outcome[Row]) -> bool:
+    """Return whether waiting for a task has failed, not the task."""
+    task = outcome.task
+    lost = isinstance(outcome.error, TaskNotFoundError)
+    return task is not None and not task.done and not lost
 
 
 def _reason(error: Exception) -> str:
