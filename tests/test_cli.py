@@ -197,10 +197,12 @@ def test_a_task_that_takes_too_long_is_still_running(served: FakeService, aireit
         "TaskTimeoutError",
     )
     assert ran.err.endswith("resume with: aireiter wait mine -o .\n")
+    assert ran.document["error"]["message"].endswith("resume with: aireiter wait mine -o .")
     named = ("-o", "my films", "--name", "{prompt} {n}")
     ran = aireiter("run", *VIDEO, "--id", "other", "--timeout", "1", *named)
     command = shlex.split(ran.err.rpartition("resume with: ")[2])
-    assert command[:6] == ["aireiter", "wait", "other", "-o", "my films", "--name"]
+    assert command[:5] == ["aireiter", "wait", "other", "-o", "my films"]
+    assert command[5].startswith("--name=")
     again = aireiter(*command[1:], "--timeout", "0")
     assert shlex.split(again.err.rpartition("resume with: ")[2]) == command
 

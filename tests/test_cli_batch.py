@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import sys
@@ -279,7 +280,8 @@ def test_unknown_prices_are_counted(served: FakeService, run: Run) -> None:
     ended = "0  of tasks that ended in this run; 0 in the ledger; the price of 2 tasks is unknown"
     assert ended in ran.out
     assert "task still running, lines " in ran.out
-    assert "aireiter wait" in ran.out
+    assert "; the same command finishes it\n" in ran.out
+    assert "aireiter wait" not in ran.out
 
 
 def test_a_task_that_still_runs_has_not_failed(served: FakeService, run: Run) -> None:
@@ -292,6 +294,13 @@ def test_a_task_that_still_runs_has_not_failed(served: FakeService, run: Run) ->
     assert (ran.status, [ran.document[key] for key in counts]) == (3, [0, 1, 0, 2, 2])
     told = "2 of 3 requests unfinished; to resume, run the same command again: nothing is lost"
     assert ran.err.splitlines()[-1] == f"aireiter: {told}"
+    assert re.match(r" .*1/3  failed 1  running 2  ", ran.err.splitlines()[-2])
+    assert [each["unfinished"] for each in ran.document["reasons"]] in (
+        [False, True],
+        [True, False],
+    )
+    shown = [line.split()[:3] for line in run(name, "--timeout", "0").out.splitlines()]
+    assert [line[0] for line in shown[2:6]] == ["failed", "1", "unfinished", "2"]
     assert len(served.charges) == 2
     summary, pending = Summary(), Task("mine", TaskStatus.PENDING)
     summary.add(Failure(0, Row(1, REQUEST), None, AmbiguousSubmitError("mine")))
@@ -954,7 +963,7 @@ def test_a_page_does_not_keep_the_ledgers_rows(
             sizes.append(len(rows))
             super().add(rows)
 
-    monkeypatch.setattr(_page, "_CHUNK", 3)
+    monkeypatch.setattr(_page, "_PORTION", 3)
     monkeypatch.setattr(_page, "PageBuilder", Counting)
     document = asyncio.run(write_page(Ledger(Path("f.jsonl.db")), tmp_path / "new.html"))
     assert (document["tasks"], sizes) == (7, [3, 3, 1])
@@ -1013,6 +1022,29 @@ def test_the_page_of_files_that_were_moved_with_their_ledger(
     page = Path("new") / results / "f.jsonl.html"
     assert aireiter("report", "new/f.jsonl.db", "--json").document["report"] == str(page)
     assert f'"src":"{file}"' in page.read_text(encoding="utf-8")
+
+
+def test_the_page_is_beside_the_first_results_that_exist(
+    served: FakeService, run: Run, aireiter: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tasks without results come before."""
+    monkeypatch.setattr(_page, "_PORTION", 2)
+    served.script("submit", *[Fault.bad_request("no")] * 5)
+    assert run(write(6), "-o", "out", "--window", "1").status == 1
+    assert aireiter("report", "f.jsonl.db", "--json").document["report"] == "out/f.jsonl.html"
+    shutil.rmtree("out")
+    assert aireiter("report", "f.jsonl.db", "--json").document["report"] == "f.jsonl.html"
+
+
+def test_a_used_id_in_a_batch_has_advice_that_a_batch_can_follow(
+    served: FakeService, run: Run, aireiter: Run
+) -> None:
+    served.used_id = "reject"
+    assert aireiter("submit", "suno_lyrics", "prompt=a", "--id", "id-0").status == 0
+    ran = run(write(1, named=True), "--results", "r.jsonl")
+    assert ran.status == 1
+    assert "give the row an ID of its own" in ran.out
+    assert "--maybe-sent" not in ran.out + Path("r.jsonl").read_text()
 
 
 def test_a_page_in_a_new_directory(served: FakeService, run: Run, aireiter: Run) -> None:

@@ -151,9 +151,7 @@ class ItemProcessor:
         self._stop = stop
         self._outage = Outage(self._api.shared.clock, self._api.host)
         self._recent_ids = _RecentIDs(max(_RECENT_IDS, options.window))
-        # A directory that the first submit checks.
-        to = options.download_to
-        self._unchecked = to if isinstance(to, Path) else None
+        self._denied: PermissionError | None = None
         self._batch = 0
         self.events = self._api.shared.events
         self.stopped: Exception | None = None
@@ -167,8 +165,7 @@ class ItemProcessor:
         """
         directory, ledger = self._options.download_to, self._options.ledger
         if isinstance(directory, Path):
-            make = partial(directory.mkdir, parents=True, exist_ok=True)
-            await self._api.shared.threads.run(make)
+            self._denied = await self._api.shared.threads.run(_make_directory, directory)
         if ledger is not None and self._journal is not None:
             service = _service_key(self._api.settings.base_url)
             self._batch = await self._journal.begin_batch(service, self.events)
@@ -441,22 +438,20 @@ class ItemProcessor:
         await self._reserve(item)
         return await self._send(item)
 
-    async def _delay(self) -> None:
-        """Check the directory before the first submit, and wait for an outage to end.
+    async def _prepare_submit(self) -> None:
+        """Wait for an outage to end.
 
         Raises:
-            OSError: The directory cannot be written. A finished batch only reads it.
+            PermissionError: The directory cannot be written. A finished batch only reads it.
         """
-        if self._unchecked is not None:
-            await self._api.shared.threads.run(_check_writable, self._unchecked)
-            self._unchecked = None
-        if self._outage.active:
-            await self._outage.wait()
+        if self._denied is not None:
+            raise self._denied
+        await self._outage.wait()
 
     async def _send(self, item: _Item, *, maybe_sent: bool = False) -> Paths:
         """Submit the request and, in `run_many`, wait for its task."""
-        if self._unchecked is not None or self._outage.active:
-            await self._delay()
+        if self._denied is not None or self._outage.active:
+            await self._prepare_submit()
         self._progress.move(item, "submitting")
         try:
             if self._api.halted and not maybe_sent:  # else it is at least queried
@@ -628,9 +623,12 @@ def _call(callback: Callable[[Any], Any], value: Any) -> Any:
         raise _CallbackError(error) from error
 
 
-def _check_writable(directory: Path) -> None:
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "files cannot be created there", str(directory))
+def _make_directory(directory: Path) -> PermissionError | None:
+    """Create a directory; return an error if files cannot be created in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if os.access(directory, os.W_OK | os.X_OK):
+        return None
+    return PermissionError(errno.EACCES, "files cannot be created there", str(directory))
 
 
 def _name_fields(item: _Item) -> dict[str, Any]:

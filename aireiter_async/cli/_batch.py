@@ -387,12 +387,12 @@ def _progress_view(batch: Batch[Row], total: int, summary: Summary) -> _display.
     used, estimated = map(_display.number, (now.credits_used, now.credits_estimated))
     return _display.ProgressView(
         total=total,
-        done=now.succeeded + now.failed + now.not_submitted,
+        done=summary.ended,
         seconds=now.seconds,
         left=now.expected_end,
         counts={
             "failed": str(summary.failed),
-            "running": str(now.outstanding),
+            "running": str(now.outstanding + summary.running),
             "credits": f"{used} of {estimated}",
             "rate": f"{now.rate:.1f}/s",
             "succeeded": str(now.succeeded),

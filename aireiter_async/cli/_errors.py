@@ -12,6 +12,7 @@ from aireiter_async import (
     APIError,
     ConnectError,
     DownloadError,
+    IDInUseError,
     ProtocolError,
     RequestTimeoutError,
     TaskFailedError,
@@ -106,9 +107,9 @@ def exit_status(error: Exception) -> int:
             return FAILED
 
 
-def describe(error: Exception) -> str:
-    """Return one line: what happened, and what to do."""
-    hint = advice(error)
+def describe(error: Exception, *, in_batch: bool = False) -> str:
+    """Return one line: what happened, and what to do, *in_batch* with a row of a batch."""
+    hint = _advice_in_batch(error) if in_batch else advice(error)
     return f"{summarize(error)}; {hint}" if hint else summarize(error)
 
 
@@ -169,6 +170,16 @@ def advice(error: Exception) -> str:
     return text
 
 
+def _advice_in_batch(error: Exception) -> str:
+    match error:
+        case TaskTimeoutError() | AmbiguousSubmitError():
+            return "the same command finishes it"
+        case IDInUseError():
+            return "give the row an ID of its own"
+        case _:
+            return advice(error)
+
+
 def recovery_hint(out_task_id: str) -> str:
     """Return what to do about a submit that may have been accepted."""
     return (
@@ -182,12 +193,12 @@ def with_options(text: str) -> str:
     return _KEYWORD.sub(lambda found: _OPTIONS[found[0]], text)
 
 
-def error_document(error: Exception) -> dict[str, Any]:
+def error_document(error: Exception, *, in_batch: bool = False) -> dict[str, Any]:
     """Return *error* as a JSON object."""
     carried = {name: getattr(error, name, None) for name in _CARRIED}
     return {
         "type": type(error).__name__,
-        "message": describe(error),
+        "message": describe(error, in_batch=in_batch),
         **{name: value for name, value in carried.items() if value is not None},
     }
 

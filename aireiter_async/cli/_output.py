@@ -99,10 +99,7 @@ class Output:
         if self.options.debug:
             text = "".join(traceback.format_exception(error))
             self.write(_display.escape(text, "\n"), sys.stderr)
-        text = _errors.describe(error)
-        if isinstance(error, TaskTimeoutError):
-            text += self._saving()
-        self.note(f"aireiter: {text}")
+        self.note(f"aireiter: {self._describe(error)}")
         return _errors.exit_status(error)
 
     def interrupted(self) -> int:
@@ -119,6 +116,10 @@ class Output:
             text = f"interrupted; {state}resume with: aireiter wait {task}{self._saving()}"
         return self.fail(_errors.Interrupted(text, task))
 
+    def _describe(self, error: Exception) -> str:
+        text = _errors.describe(error)  # with a command to resume at its end
+        return text + self._saving() if isinstance(error, TaskTimeoutError) else text
+
     def _saving(self) -> str:
         return f" {shlex.join(self.saving)}" if self.saving else ""
 
@@ -126,7 +127,8 @@ class Output:
         task = error.task if isinstance(error, TaskError) else self.task
         document: Mapping[str, Any] = {} if task is None else task_document(task)
         if self.options.json:
-            document = {**document, "error": _errors.error_document(error)}
+            told = {**_errors.error_document(error), "message": self._describe(error)}
+            document = {**document, "error": told}
             self.answer(document, lambda _: "")
         elif task is not None and not isinstance(error, _errors.Interrupted):
             self.answer(document, task_view)

@@ -5,14 +5,11 @@ import os
 import shlex
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
-    Mapping,
-    Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -27,7 +24,7 @@ from aireiter_async.cli._output import Output
 from aireiter_async.report import PageBuilder, is_page
 
 _SQLITE: Final = b"SQLite format 3\0"
-_CHUNK: Final = 500  # rows
+_PORTION: Final = 500  # rows
 _SUFFIXES: Final = frozenset({".html", ".htm"})
 _PERIOD: Final = 10.0  # seconds
 _SHARE: Final = 10  # at most a tenth of the time goes into large pages
@@ -127,37 +124,35 @@ async def write_page(
         LedgerError: The ledger cannot be read.
         OSError: The page cannot be written.
     """
-    threads, tasks, rows = Threads(), 0, ledger.rows()
+    threads, tasks, name = Threads(), 0, f"{ledger.path.stem}.html"
     try:
-        chunk = await _take(rows)
-        await threads.run(_locate, chunk, ledger.path.parent)
-        page = await threads.run(_place, ledger.path, chunk, page)
+        if page is None:
+            page = await _directory(_portions(ledger, threads), threads, ledger.path.parent) / name
+        page = await threads.run(_check_place, page, name)
         builder = PageBuilder(page.parent, thumbnail if standalone else None)
-        while chunk:
-            tasks += len(chunk)
-            await threads.run(builder.add, chunk)
-            chunk = await _take(rows)
-            await threads.run(_locate, chunk, ledger.path.parent)
+        async for rows in _portions(ledger, threads):
+            tasks += len(rows)
+            await threads.run(builder.add, rows)
         await threads.run(_write, page, builder, ledger.path, retry)
         return {"report": str(page), "tasks": tasks}
     finally:
         threads.close()
 
 
-async def _take(rows: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the next rows, none at the end."""
-    chunk: list[dict[str, Any]] = []
-    async for row in rows:
-        chunk.append(row)
-        if len(chunk) == _CHUNK:
-            break
-    return chunk
+async def _portions(ledger: Ledger, threads: Threads) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """Yield the rows in portions, with the paths of files that were moved with the ledger."""
+    rows: list[dict[str, Any]] = []
+    async for row in ledger.rows():
+        rows.append(row)
+        if len(rows) == _PORTION:
+            yield await threads.run(_locate, rows, ledger.path.parent)
+            rows = []
+    if rows:
+        yield await threads.run(_locate, rows, ledger.path.parent)
 
 
-def _locate(rows: Iterable[dict[str, Any]], directory: Path) -> None:
-    """Change the paths of files that were moved together with the ledger, to *directory*."""
-    for row in rows:
-        row["paths"] = [_located(path, directory) for path in row["paths"]]
+def _locate(rows: list[dict[str, Any]], directory: Path) -> list[dict[str, Any]]:
+    return [{**row, "paths": [_located(path, directory) for path in row["paths"]]} for row in rows]
 
 
 def _located(path: str, directory: Path) -> str:
@@ -168,16 +163,30 @@ def _located(path: str, directory: Path) -> str:
     return next((str(each.resolve()) for each in moved if each.exists()), path)
 
 
-def _place(ledger: Path, rows: Sequence[Mapping[str, Any]], page: Path | None) -> Path:
-    """Return where the page is written, given the ledger's first rows."""
-    name = f"{ledger.stem}.html"
-    if page is None:
-        directories = (Path(path).parent for row in rows for path in row["paths"])
-        directory = next(filter(Path.is_dir, directories), ledger.parent)
-        if directory.is_relative_to(Path.cwd()):
-            directory = directory.relative_to(Path.cwd())
-        page = directory / name
-    elif page.is_dir():
+async def _directory(
+    portions: AsyncGenerator[list[dict[str, Any]], None], threads: Threads, default: Path
+) -> Path:
+    """Return the directory of the first results that exist, relative to this one if possible."""
+    found: Path | None = None
+    async with aclosing(portions):
+        async for rows in portions:
+            parents = (Path(path).parent for row in rows for path in row["paths"])
+            found = await threads.run(next, filter(Path.is_dir, parents), None)
+            if found is not None:
+                break
+    if found is None:
+        return default
+    here = Path.cwd()
+    return found.relative_to(here) if found.is_relative_to(here) else found
+
+
+def _check_place(page: Path, name: str) -> Path:
+    """Return the page's path, given that of the page or its directory.
+
+    Raises:
+        OSError: There is another file.
+    """
+    if page.is_dir():
         page /= name
     if page.exists() and not is_page(page):
         raise OSError(f"{page} is another file, and is kept")

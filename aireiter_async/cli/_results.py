@@ -73,7 +73,7 @@ def result_document(outcome: Outcome[Row]) -> dict[str, Any]:
         "created_at": known.get("created_at"),
         "completed_at": known.get("completed_at"),
         "task_id": None if task is None else platform_id(task),
-        "error": None if error is None else error_document(error),
+        "error": None if error is None else error_document(error, in_batch=True),
         "params": content["params"],
         "metadata": content.get("metadata"),
         "outputs": known.get("outputs", []),

@@ -32,6 +32,7 @@ class Reason:
         count: How many there are.
         lines: The first lines that they are in.
         others: Whether they are in more lines.
+        unfinished: Whether the next run will know the outcome.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Reason:
     count: int = 0
     lines: list[int] = field(factory=list[int])
     others: bool = False
+    unfinished: bool = False
 
     def add(self, line: int) -> None:
         """Count a request in *line*."""
@@ -55,7 +57,12 @@ class Reason:
         more = " and others" if self.others else ""
         where = f"{several} {', '.join(map(str, self.lines))}{more}"
         text = f"{self.text}, {where}: {self.message}"
-        return {"count": self.count, "lines": self.lines, "text": text}
+        return {
+            "count": self.count,
+            "lines": self.lines,
+            "text": text,
+            "unfinished": self.unfinished,
+        }
 
 
 @define
@@ -101,44 +108,45 @@ class Summary:
             self.succeeded += 1
             self.known += outcome.resumed
             return
-        match outcome.error:
-            case BudgetExceededError() | NotSubmittedError():
-                self.not_submitted += 1
-            case TaskTimeoutError():
-                self.running += 1
-            case AmbiguousSubmitError():
-                self.uncertain += 1
-            case error if _still_runs(outcome):
-                self.running += 1
-            case error:
-                self.failed += 1
-                self.unusable += isinstance(error, UnusableFileError)
-        text = _reason(outcome.error)
+        error, unfinished = outcome.error, True
+        if _still_runs(outcome):
+            self.running += 1
+        elif isinstance(error, AmbiguousSubmitError):
+            self.uncertain += 1
+        else:
+            unfinished = False
+            unsent = isinstance(error, BudgetExceededError | NotSubmittedError)
+            self.not_submitted += unsent
+            self.failed += not unsent
+            self.unusable += isinstance(error, UnusableFileError)
+        text = _reason(outcome)
         if text not in self.reasons:
-            self.reasons[text] = Reason(text, _errors.describe(outcome.error))
+            message = _errors.describe(error, in_batch=True)
+            self.reasons[text] = Reason(text, message, unfinished=unfinished)
         self.reasons[text].add(outcome.item.number)
 
 
 def _still_runs(outcome: Outcome[Row]) -> bool:
     """Return whether waiting for a task has failed, not the task."""
-    task = outcome.task
-    lost = isinstance(outcome.error, TaskNotFoundError)
-    return task is not None and not task.done and not lost
+    error, task = outcome.error, outcome.task
+    if isinstance(error, TaskTimeoutError | TaskNotFoundError):
+        return isinstance(error, TaskTimeoutError)
+    return task is not None and not task.done
 
 
-def _reason(error: Exception) -> str:
-    match error:
+def _reason(outcome: Outcome[Row]) -> str:
+    match outcome.error:
+        case _ if _still_runs(outcome):
+            return "task still running"
         case TaskFailedError(failure_code=code):
             return f"task failed, {code or 'without a code'}"
-        case TaskTimeoutError():
-            return "task still running"
         case BudgetExceededError():
             return "over budget"
         case NotSubmittedError():
             return "batch stopped"
         case APIError(code=code):
             return f"rejected, code {code}"
-        case _:
+        case error:
             unusable = isinstance(error, UnusableFileError)
             return "unusable file" if unusable else type(error).__name__
 
@@ -182,11 +190,11 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "failed", f"{document['failed']:,}", ""
     if document["not_submitted"]:
         yield "not submitted", f"{document['not_submitted']:,}", ""
-    for reason in document["reasons"]:
-        yield "", f"{reason['count']:,}", reason["text"]
+    yield from _reasons(document, unfinished=False)
     if document["unfinished"]:
         remark = f"{document['running']:,} of them are running at the service"
         yield "unfinished", f"{document['unfinished']:,}", remark
+        yield from _reasons(document, unfinished=True)
     yield "retries", f"{document['retries']:,}", "failed HTTP requests sent again"
     yield "settled", f"{document['settled']:,}", "lost responses, recovered without paying again"
     yield "seconds", f"{document['seconds']:.1f}", ""
@@ -197,6 +205,12 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for what in ("results", "report"):
         if document[what] is not None:
             yield what, "", document[what]
+
+
+def _reasons(document: Mapping[str, Any], *, unfinished: bool) -> Iterator[tuple[str, str, str]]:
+    for reason in document["reasons"]:
+        if reason["unfinished"] is unfinished:
+            yield "", f"{reason['count']:,}", reason["text"]
 
 
 def _credits(document: Mapping[str, Any]) -> str:

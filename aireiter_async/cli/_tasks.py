@@ -168,7 +168,7 @@ def _fill_name(text: str, request: SubmitRequest) -> str:
 
 def _saving(download: Path, name: str | None) -> tuple[str, ...]:
     """Return the options of ``wait`` that save results in a directory, by a name."""
-    named = () if name is None else ("--name", name)
+    named = () if name is None else (f"--name={name}",)  # it may start with a hyphen
     return "-o", str(download), *named
 
 
