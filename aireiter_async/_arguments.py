@@ -54,6 +54,17 @@ def check_size(max_side: object, quality: object = 84) -> None:
 # Validators of attrs fields.
 
 
+def check_name(name: object) -> str:
+    """Return what a caller's function *name* has returned, if it is a str.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the function name must return a str, got {type(name).__name__}")
+    return name
+
+
 def not_negative(_instance: object, attribute: Any, value: object) -> None:
     check_number(attribute.name, value)
 

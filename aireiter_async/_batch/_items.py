@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, evolve, frozen
 
+from aireiter_async._arguments import check_name
 from aireiter_async._batch._budget import (
     NO_RESERVATION,
     Budget,
@@ -115,7 +116,7 @@ class _Item:
     task: Any = None  # a Task in every outcome without an error
     resumed: bool = False
     files: tuple[Mapping[str, Any], ...] = ()
-    name: Any = None
+    name: str = ""
     reservation: Reservation | NullReservation = NO_RESERVATION
     error: Exception | None = None
     embedding: "Embedding | None" = None
@@ -237,13 +238,10 @@ class ItemProcessor:
         name = self._options.name
         if name is None:
             return
-        if not callable(name):
+        if callable(name):
+            item.name = check_name(_call(name, item.value))
+        else:
             name.check({*_name_fields(item), "out_task_id", "n"})
-            return
-        item.name = _call(name, item.value)
-        if not isinstance(item.name, str):
-            kind = type(item.name).__name__
-            raise TypeError(f"the function name must return a str, got {kind}")
 
     async def _embed(self, item: _Item, model: Any) -> SubmitRequest:
         """Return the request of a models instance with local media."""

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from attrs import define, evolve
 
 from aireiter_async import events
+from aireiter_async._arguments import check_name
 from aireiter_async._client._api import Api
 from aireiter_async._media import (
     EXPIRED,
@@ -310,7 +311,7 @@ def _outputs(task: Task) -> list[Output]:
 def _stems(outputs: Sequence[Output], task: Task | None, name: Name | None) -> list[str]:
     """Return a unique name without suffix for each output."""
     if callable(name):
-        stems = [_checked_stem(name(output)) for output in outputs]
+        stems = [safe_stem(check_name(name(output))) for output in outputs]
     elif name is not None:
         template = NameTemplate(name)
         stems = [template.stem(_values(output, task)) for output in outputs]
@@ -334,12 +335,6 @@ def _unique_stem(stem: str, source: _Source, *, named: bool) -> str:
         if only or stem == f"{output.out_task_id}-{output.number}":
             return stem
     return f"{stem}-{hashlib.sha256(repr(source.owner).encode()).hexdigest()[:8]}"
-
-
-def _checked_stem(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"the function name must return a str, got {type(name).__name__}")
-    return safe_stem(name)
 
 
 def _stem(output: Output) -> str:

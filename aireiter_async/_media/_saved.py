@@ -44,7 +44,7 @@ class Saved:
     def to_dict(self) -> dict[str, Any]:
         """Return it in the form that a ledger records."""
         place = self.place
-        path = place.resolve() if isinstance(place, Path) else place
+        path = place.absolute() if isinstance(place, Path) else place
         return {"path": str(path), "size": self.size, "sha256": self.sha256}
 
 
