@@ -1071,7 +1071,7 @@ def test_a_page_in_a_new_directory(served: FakeService, run: Run, aireiter: Run)
         (("f.jsonl.db", "-o", "/proc/1/x.html"), "/proc/1/x.html: "),
         (("f.jsonl.db", "-o", "/proc/new/x.html"), "--page: /proc/new cannot be created: "),
         (("f.jsonl.db", "-o", "f.jsonl.db"), "--page must be a directory, and f.jsonl.db is a f"),
-        (("f.jsonl.db", "-o", "mine.html"), "to mine.html: mine.html is another file, and is kept"),
+        (("f.jsonl.db", "-o", "mine.html"), "to mine.html: mine.html exists and is not a report"),
     ],
 )
 def test_a_page_that_cannot_be_made_is_bad_usage(

@@ -243,7 +243,7 @@ BAD_ROWS: list[tuple[bytes, int, str]] = [
     (
         b"a cat,16:9\na dog,1:1\n",
         1,
-        "the first line must name the columns, such as prompt: none of t",
+        "the first line must name the columns, for",
     ),
     (b"id;prompt\nx;y\n", 1, "the column 'id' is not a parameter of suno"),
     (b"prompt,\nx,y\n", 1, "a column has no name"),

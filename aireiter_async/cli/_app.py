@@ -299,8 +299,8 @@ def report(
 
     Args:
         ledger: The ledger of a batch, which may be running.
-        page: The page (.html), or its directory; default: the directory of the results. Another
-            file of that name is kept.
+        page: The page (.html), or its directory; default: the directory of the results. Only
+            an earlier report is overwritten.
         standalone: Embed small copies of the pictures in the page, so that it can be shared
             without them; needs the extra images.
         output: The output options.

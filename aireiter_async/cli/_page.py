@@ -189,7 +189,7 @@ def _check_place(page: Path, name: str) -> Path:
     if page.is_dir():
         page /= name
     if page.exists() and not is_page(page):
-        raise OSError(f"{page} is another file, and is kept")
+        raise OSError(f"{page} exists and is not a report: choose another name")
     return page
 
 

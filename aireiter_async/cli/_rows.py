@@ -308,8 +308,8 @@ class Rows:
                 near = _nearest(column, (*_COLUMNS, *known))
                 if not {*known, *_COLUMNS}.intersection(columns):
                     return (
-                        "the first line must name the columns, such as prompt: none of them is a "
-                        f"parameter of {self.model}"
+                        "the first line must name the columns, for example prompt; none of these "
+                        f"is a parameter of {self.model}"
                     )
                 return (
                     f"the column {reprlib.repr(column)} is not a parameter of {self.model}; {near};"
